@@ -1,0 +1,98 @@
+"""Per-unit gradients kept as factors: their norms and clipped sums without ever forming the gradients.
+
+The gradient of a matrix W that maps x to W x is, for one record, the outer product of the output's gradient and x. The
+gradient of a unit of privacy (a user with m records, or one record in several heads) is a sum of m such products,
+
+    G_u = sum_i left[u, i] (x) right[u, i],        left: (..., U, m, a), right: (..., U, m, b).
+
+Source: the norm through Gram matrices is "ghost clipping" (Li et al. 2022, "Large Language Models Can Be Strong
+Differentially Private Learners", section 4); keeping the factors of one backward pass for the clipped sum is
+book-keeping (Bu et al. 2023, "Differentially Private Optimization on Large Model at Small Cost").
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Per-unit gradients of one parameter of shape (K, *lead, a, b), as outer products.
+
+    Attributes:
+        left: Shape (K, *lead, U, m, a), fp32; zero in padded places.
+        right: Shape (K, *lead, U, m, b), fp32.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def squared_norms(self) -> Tensor:
+        """Squared Frobenius norm of each unit's gradient, summed over the leading axes: shape (K, U)."""
+        m, a, b = self.left.shape[-2], self.left.shape[-1], self.right.shape[-1]
+        if m * (a + b) < a * b:
+            gram = (self.left @ self.left.mT) * (self.right @ self.right.mT)
+            norms = gram.sum(dim=(-2, -1))
+        else:
+            norms = (self.left.mT @ self.right).square().sum(dim=(-2, -1))
+        return norms.flatten(1, -2).sum(1) if norms.dim() > 2 else norms
+
+    def clipped_sum(self, coefficients: Tensor) -> Tensor:
+        """Sum over units of coefficient times gradient: shape (K, *lead, a, b).
+
+        Args:
+            coefficients: Shape (K, U).
+        """
+        shape = [coefficients.shape[0], *[1] * (self.left.dim() - 4), coefficients.shape[1], 1, 1]
+        scaled = (self.left * coefficients.reshape(shape)).flatten(-3, -2)
+        return scaled.mT @ self.right.flatten(-3, -2)
+
+
+@dataclass(frozen=True)
+class ClippedSums:
+    """What leaves a step: the sums, and what was seen on the way.
+
+    Attributes:
+        sums: One tensor a parameter, of the parameter's shape.
+        norms: Shape (K, U). Norm of each unit's gradient before clipping.
+        non_finite: Units, over all shadows, whose gradient was not finite and which therefore contributed zero.
+    """
+
+    sums: dict[str, Tensor]
+    norms: Tensor
+    non_finite: int
+
+
+def clip_and_sum(factors: dict[str, Factors], *, max_grad_norm: float, present: Tensor) -> ClippedSums:
+    """Clip every unit's gradient, over all parameters together, to `max_grad_norm`, and sum.
+
+    Args:
+        factors: One entry a parameter. Entries of non-finite units are zeroed here, both factors, since 0 x NaN is NaN.
+        max_grad_norm: > 0; `math.inf` sums without clipping.
+        present: Shape (K, U). True for units that were sampled.
+
+    Returns:
+        Sums in which each unit's contribution has norm <= max_grad_norm, whatever the data hold.
+    """
+    bad = torch.zeros_like(present)
+    for f in factors.values():
+        for side in (f.left, f.right):
+            finite = torch.isfinite(side).flatten(-2).all(-1)
+            bad |= ~(finite.flatten(1, -2).all(1) if finite.dim() > 2 else finite)
+    clean = {name: Factors(_blank(f.left, bad), _blank(f.right, bad)) for name, f in factors.items()}
+    norms = torch.stack([f.squared_norms() for f in clean.values()]).sum(0).sqrt()
+    overflow = ~torch.isfinite(norms)
+    keep = present & ~bad & ~overflow
+    coefficients = torch.where(keep, (max_grad_norm / norms.clamp_min(1e-12)).clamp(max=1.0), 0.0)
+    if bool(overflow.any()):
+        clean = {name: Factors(_blank(f.left, overflow), _blank(f.right, overflow)) for name, f in clean.items()}
+    sums = {name: f.clipped_sum(coefficients) for name, f in clean.items()}
+    return ClippedSums(sums=sums, norms=norms, non_finite=int(((bad | overflow) & present).sum()))
+
+
+def _blank(side: Tensor, bad: Tensor) -> Tensor:
+    if not bool(bad.any()):
+        return side
+    shape = [bad.shape[0], *[1] * (side.dim() - 4), bad.shape[1], 1, 1]
+    return torch.where(bad.reshape(shape), 0.0, side)

@@ -1,0 +1,53 @@
+"""The tree of errors. Each says in one line what must hold, what came, and the way out.
+
+    MooError
+    |-- InputError (ValueError)         bad input: exit status 2
+    |   |-- ConfigChangedError          the same study name with a changed configuration
+    |   `-- PolicyError                 refused by the release policy or the privacy budget
+    |-- MachineError (OSError)          disk, network, storage: exit status 3
+    |   |-- DownloadError               no network, or an archive whose hash is wrong
+    |   `-- StorageError                an unreadable, locked or full storage
+    `-- TrialError (RuntimeError)       one trial failed; the study records the cause and goes on
+"""
+
+
+class MooError(Exception):
+    """Base of every error that moo raises on purpose."""
+
+    exit_status = 1
+
+
+class InputError(MooError, ValueError):
+    """An argument, a file or a configuration does not hold what it must."""
+
+    exit_status = 2
+
+
+class ConfigChangedError(InputError):
+    """A study of this name exists with another configuration."""
+
+
+class PolicyError(InputError):
+    """The release policy or the privacy budget refuses the step."""
+
+
+class MachineError(MooError, OSError):
+    """The machine, not the input, is at fault: disk, network or storage."""
+
+    exit_status = 3
+
+
+class DownloadError(MachineError):
+    """A download failed, or what came does not have the pinned hash."""
+
+
+class StorageError(MachineError):
+    """A storage cannot be read or written."""
+
+
+class TrialError(MooError, RuntimeError):
+    """One trial failed; `cause` is the short name that is recorded with it."""
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause

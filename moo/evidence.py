@@ -1,0 +1,119 @@
+"""What a trial leaves behind for the objectives: frozen records of arrays, never a network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moo.records import TrialParams
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipEvidence:
+    """Losses of K shadows on n records, and who was trained on what.
+
+    The shadows are K/2 complementary pairs: rows 2j and 2j+1 of `members` are each other's negation.
+
+    Attributes:
+        losses: Shape (K, n), nats. Cross-entropy of the true label; lower means better fitted.
+        members: Shape (K, n). True where the shadow was trained on the record.
+        units: Shape (n,). Unit of privacy (user) of each record.
+    """
+
+    losses: Floats
+    members: Bools
+    units: Ints
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtilityEvidence:
+    """Predictions of K shadows on m held-out records, masked at the trial's level.
+
+    Attributes:
+        log_probs: Shape (K, m, C), nats.
+        labels: Shape (m,), in 0..C-1.
+        units: Shape (m,).
+        groups: Name -> shape (m,) codes; -1 where the group of a record is not known. For the group gap.
+    """
+
+    log_probs: Floats
+    labels: Ints
+    units: Ints
+    groups: Mapping[str, Ints] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingProbe:
+    """What one masking level does to the gold mentions of synthetic-identity records: one row a mention.
+
+    Attributes:
+        level: Masking level, 0..5.
+        n_records: Records probed (no training involved).
+        records: Shape (m,). Record of each gold mention.
+        users: Shape (m,). Synthetic customer of each gold mention.
+        types: Length m. Entity type (`moo.entities`).
+        original: Length m. The mention's text.
+        visible: Length m. What is left of it after masking: the text itself where it was missed (in whole or in
+            part), the operator's output (a token or a public bin) where it was covered.
+        missed: Shape (m,). True where at least one character of the mention survived as it was.
+    """
+
+    level: int
+    n_records: int
+    records: Ints
+    users: Ints
+    types: tuple[str, ...]
+    original: tuple[str, ...]
+    visible: tuple[str, ...]
+    missed: Bools
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyEvidence:
+    """What the accountant says of one training run of one shadow.
+
+    Attributes:
+        epsilon_spent: Derived from the event, at `delta`; `math.inf` without DP.
+        delta: Target delta, in (0, 1 / n_units).
+        n_units: Expected number of units one shadow is trained on (public).
+        noise_multiplier: Standard deviation of the noise over max_grad_norm; 0 without DP.
+        sample_rate: Probability with which a unit enters a step's batch.
+        steps: Optimizer steps taken.
+        claim: "holds" or "withdrawn because ...".
+    """
+
+    epsilon_spent: float
+    delta: float
+    n_units: int
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    claim: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEvidence:
+    """Everything one trial leaves for its judges.
+
+    Attributes:
+        params: The configuration that ran.
+        membership: On the pool, from which the shadows' halves were drawn.
+        unseen: On records that no shadow saw, with a membership matrix drawn in the same way: the null.
+        utility: On held-out users.
+        privacy: Of one shadow's training run.
+        facts: Namespaced numbers for the compliance rules; None is "unknown".
+        seconds: Wall-clock seconds by stage.
+    """
+
+    params: TrialParams
+    membership: MembershipEvidence
+    unseen: MembershipEvidence
+    utility: UtilityEvidence
+    privacy: PrivacyEvidence
+    facts: Mapping[str, float | None]
+    seconds: Mapping[str, float]

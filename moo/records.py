@@ -1,0 +1,200 @@
+"""Data that travels between the layers: frozen, keyword-only, and JSON both ways.
+
+Inside moo an epsilon of `math.inf` means "trained without DP"; JSON has no infinity, so it travels as "inf".
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from moo import validate
+
+Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal: half-width of a 95 % interval
+REFERENCE = -1  # number of the reference trial (no DP, level 0), which the sampler never sees
+
+ACCURACY = "accuracy"
+RISK = "membership_risk"
+PENALTY = "compliance_penalty"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Span:
+    """A piece of text that says something about a person: text[start:end].
+
+    Attributes:
+        start: First character, a 0-based offset in code points.
+        end: One past the last character; start < end.
+        type: Entity type, e.g. "mobile", "name", "health".
+        level: Masking level (1..5) at which the ladder first covers the type.
+    """
+
+    start: int
+    end: int
+    type: str
+    level: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """A number with its standard error; `low` and `high` are its 95 % interval.
+
+    `value` may be NaN only where `note` says why ("not assessed: ...").
+    """
+
+    value: float
+    stderr: float = 0.0
+    note: str = ""
+
+    @property
+    def low(self) -> float:
+        return self.value - Z95 * self.stderr
+
+    @property
+    def high(self) -> float:
+        return self.value + Z95 * self.stderr
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"value": number_out(self.value), "stderr": number_out(self.stderr)}
+        return out | ({"note": self.note} if self.note else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Measurement":
+        return cls(value=number_in(data["value"]), stderr=number_in(data["stderr"]), note=data.get("note", ""))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transformation:
+    """A step that prepared the data, and whose records it looked at.
+
+    Attributes:
+        name: E.g. "near_duplicates".
+        scope: "record" or "user" where the output of one unit depends on that unit alone; "dataset" where it depends
+            on others, which withdraws a DP claim unless the ledger holds an event for it or the frozen, shipped
+            result *is* the data set (`frozen`).
+        detail: One line for the report.
+        frozen: True where the output is a fixed public snapshot with a digest.
+    """
+
+    name: str
+    scope: Literal["record", "user", "dataset"]
+    detail: str = ""
+    frozen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialParams:
+    """What the search varies.
+
+    Attributes:
+        target_epsilon: DP budget of one training run, > 0; `math.inf` trains without DP.
+        masking_level: 0 (nothing masked) to 5.
+        lora_rank: Rank of the LoRA matrices, >= 1; without effect at adapted_layers = 0.
+        learning_rate: Step size of the LoRA matrices, > 0.
+        adapted_layers: Layers, counted from the top, that carry LoRA; 0 trains the head alone.
+    """
+
+    target_epsilon: float
+    masking_level: int
+    lora_rank: int
+    learning_rate: float
+    adapted_layers: int
+
+    def __post_init__(self) -> None:
+        validate.positive(target_epsilon=self.target_epsilon, way_out="use math.inf to train without DP")
+        validate.in_range(0, 5, masking_level=self.masking_level)
+        validate.in_range(1, 4096, lora_rank=self.lora_rank)
+        validate.finite(learning_rate=validate.positive(learning_rate=self.learning_rate))
+        validate.in_range(0, 1024, adapted_layers=self.adapted_layers)
+
+    @property
+    def private(self) -> bool:
+        return math.isfinite(self.target_epsilon)
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: number_out(v) if isinstance(v, float) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "TrialParams":
+        return cls(**{k: number_in(v) if isinstance(v, str) else v for k, v in data.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial as every output shows it.
+
+    Attributes:
+        number: 0-based trial number; `REFERENCE` (-1) for the reference trial.
+        params: The configuration that ran.
+        state: "complete", or "failed" with its `cause`.
+        objectives: "accuracy", "membership_risk", "compliance_penalty", as people read them (accuracy upward).
+        constraints: Named violations; <= 0 is feasible.
+        extras: Further measurements, e.g. "epsilon_spent", "tpr_at_1pct_fpr", "auc", "null_auc", "baseline_accuracy".
+        contributions: Rows of the penalty's breakdown, as `moo.objectives.compliance` makes them.
+        claim: "holds", or "withdrawn because ...": the DP claim of the training run.
+        seconds: Wall-clock seconds by stage.
+        cause: Why a failed trial failed; empty otherwise.
+    """
+
+    number: int
+    params: TrialParams
+    state: Literal["complete", "failed"]
+    objectives: Mapping[str, Measurement]
+    constraints: Mapping[str, float]
+    extras: Mapping[str, Measurement] = field(default_factory=dict)
+    contributions: tuple[Mapping[str, Any], ...] = ()
+    claim: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    cause: str = ""
+
+    @property
+    def feasible(self) -> bool:
+        return self.state == "complete" and all(v <= 0 for v in self.constraints.values())
+
+    @property
+    def blocking(self) -> tuple[str, ...]:
+        """Names of the constraints that this trial breaks, the worst first."""
+        broken = [(v, k) for k, v in self.constraints.items() if v > 0]
+        return tuple(k for _, k in sorted(broken, reverse=True))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "params": self.params.to_json(),
+            "state": self.state,
+            **{name: m.to_json() for name, m in self.objectives.items()},
+            "constraints": {k: number_out(v) for k, v in self.constraints.items()},
+            "feasible": self.feasible,
+            "extras": {k: m.to_json() for k, m in self.extras.items()},
+            "contributions": [dict(row) for row in self.contributions],
+            "claim": self.claim,
+            "seconds": dict(self.seconds),
+            "cause": self.cause,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "TrialRecord":
+        names = (ACCURACY, RISK, PENALTY)
+        return cls(
+            number=data["number"],
+            params=TrialParams.from_json(data["params"]),
+            state=data["state"],
+            objectives={n: Measurement.from_json(data[n]) for n in names if n in data},
+            constraints={k: number_in(v) for k, v in data["constraints"].items()},
+            extras={k: Measurement.from_json(v) for k, v in data["extras"].items()},
+            contributions=tuple(data["contributions"]),
+            claim=data["claim"],
+            seconds=data["seconds"],
+            cause=data["cause"],
+        )
+
+
+def number_out(value: float) -> float | str:
+    """A float as JSON can hold it: infinities and NaN become strings."""
+    return value if math.isfinite(value) else str(value)
+
+
+def number_in(value: float | str) -> float:
+    """The inverse of `number_out`."""
+    return float(value)
