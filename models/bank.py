@@ -8,8 +8,8 @@ x_t the cached inputs of that layer, no key or value is ever formed:
     c      = sum_t softmax(scores)_t x_t          per head
     v      = W_v c + s B_v A_v c                  attention is linear in the values, so LoRA acts on c
 
-then the layer's own output projection, feed-forward and norms. The head sees the frozen mean-pooled feature and, at depth
-1, the adapted pooled token, both shifted and scaled by public constants. Depth 0 is the head alone.
+then the layer's own output projection, feed-forward and norms. The head sees the frozen mean-pooled feature and, at
+depth 1, the adapted pooled token, both shifted and scaled by public constants. Depth 0 is the head alone.
 
 One backward pass to q, v and the logits is enough: every per-unit gradient is made of these and of the activations.
 """
@@ -17,11 +17,11 @@ One backward pass to q, v and the logits is enough: every per-unit gradient is m
 from dataclasses import dataclass
 
 import torch
+from moo.models.activations import Activations
+from moo.models.clipping import Factors
+from moo.models.fast_lane import FrozenLayer
 from torch import Tensor, nn
 from torch.nn import functional
-
-from moo.models.clipping import Factors
-from moo.models.trunk import Activations, FrozenLayer
 
 LORA_NAMES = ("query_a", "query_b", "value_a", "value_b")
 
@@ -74,19 +74,20 @@ class Bank(nn.Module):
             self.query_b = nn.Parameter(torch.zeros(k, d, r))
             self.value_b = nn.Parameter(torch.zeros(k, heads, d // heads, r))
 
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The shadows' own parameters by name; the frozen layer's are left out."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
     @property
     def scale(self) -> float:
         return self.config.lora_alpha / self.config.lora_rank
 
     def forward(self, x: Activations) -> Tensor:
         """Logits, shape (K, P, C), of records laid out as (K, P)."""
-        return self.head(self.features(x)[0]) if self.layer is None else self._fast_lane(x).logits
+        return self.head(x.features) if self.layer is None else self._fast_lane(x).logits
 
     def head(self, features: Tensor) -> Tensor:
         return features @ self.head_weight.mT + self.head_bias.mT
-
-    def features(self, x: Activations) -> tuple[Tensor, ...]:
-        return (x.features,)
 
     def _fast_lane(self, x: Activations, *, capture: bool = False) -> "_Pass":
         layer = self.layer
@@ -99,7 +100,7 @@ class Bank(nn.Module):
         value_u = context @ self.value_a[:, None].mT  # (K, P, H, r)
         v = layer.values(context) + self.scale * torch.einsum("kphr,khdr->kphd", value_u, self.value_b)
         pooled = layer.finish(first, v.flatten(-2))
-        features = torch.cat([x.features, layer.standardise(pooled)], dim=-1)
+        features = torch.cat([x.features.expand(len(pooled), -1, -1), layer.standardise(pooled)], dim=-1)
         return _Pass(first, query_u, q, context, value_u, v, features, self.head(features))
 
     def record_factors(self, x: Activations, labels: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:

@@ -1,0 +1,84 @@
+"""Activations of a prepared set of texts: packed without padding, gathered in the layout that a bank step wants."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Records laid out as (K, P).
+
+    Attributes:
+        features: Shape (K, P, d), fp32. Frozen mean-pooled top layer, scaled by public constants.
+        tokens: Shape (K, P, L, d), fp32. Inputs of the last layer; empty (L = 0) where the depth does not need them.
+        mask: Shape (K, P, L). True at real tokens.
+    """
+
+    features: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """Activations of n texts.
+
+    Attributes:
+        features: Shape (n, d), fp32, scaled by public constants.
+        tokens: Shape (total, d), fp16: inputs of the last layer, text after text.
+        offsets: Shape (n + 1,). Text i is tokens[offsets[i] : offsets[i + 1]].
+        truncated: Number of texts that were longer than max_length.
+    """
+
+    features: Tensor
+    tokens: Tensor
+    offsets: Tensor
+    truncated: int = 0
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Shape (n,), tokens of each text."""
+        out: NDArray[np.int64] = self.offsets.diff().cpu().numpy()
+        return out
+
+    def to(self, device: torch.device) -> "Packed":
+        return Packed(
+            features=self.features.to(device),
+            tokens=self.tokens.to(device),
+            offsets=self.offsets.to(device),
+            truncated=self.truncated,
+        )
+
+    def take(self, rows: NDArray[np.intp]) -> "Packed":
+        """The same for some of the texts, in the given order."""
+        lengths = self.lengths[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        position = np.repeat(self.offsets.cpu().numpy()[rows] - starts[:-1], lengths) + np.arange(starts[-1])
+        return Packed(
+            features=self.features[torch.from_numpy(rows)],
+            tokens=self.tokens[torch.from_numpy(position)],
+            offsets=torch.from_numpy(starts),
+            truncated=self.truncated,
+        )
+
+    def gather(self, index: Tensor, *, tokens: bool) -> Activations:
+        """Lay records out as (K, P), padded to the longest among them.
+
+        Args:
+            index: Shape (K, P). Positions of texts.
+            tokens: Whether the inputs of the last layer are wanted.
+        """
+        features = self.features[index]
+        if not tokens:
+            nothing = features.new_zeros((*index.shape, 0, features.shape[-1]))
+            return Activations(features, nothing, nothing[..., 0].bool())
+        start = self.offsets[index]
+        length = self.offsets[index + 1] - start
+        steps = torch.arange(int(length.max()), device=index.device)
+        mask = steps < length[..., None]
+        position = torch.where(mask, start[..., None] + steps, start[..., None])
+        return Activations(features, self.tokens[position].float(), mask)

@@ -1,0 +1,136 @@
+"""Poisson sampling of units of privacy, for K shadows at once, with coins of its own for each shadow."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from moo.errors import InputError
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What K shadows train on in one step.
+
+    Attributes:
+        index: Shape (K, P). Records, sorted by length within each shadow; 0 in padded places.
+        weights: Shape (K, P). 1 / (records of the same unit in this batch); 0 in padded places.
+        slots: Shape (K, U, M). Places in P of each sampled unit's records; P (one past the last) where there is none.
+        present: Shape (K, U). True for sampled units.
+    """
+
+    index: Tensor
+    weights: Tensor
+    slots: Tensor
+    present: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.index, self.weights, self.slots, self.present)))
+
+
+class PoissonBatches(IterableDataset[Batch]):
+    """One batch a step: every unit of a shadow's half enters it by a coin of its own, and no other way.
+
+    The number of units in a batch varies, and may be zero; the normaliser of the step never depends on it.
+
+    Args:
+        units: Shape (n,). Unit of each record, 0..U-1.
+        lengths: Shape (n,). Tokens of each record; only the layout depends on it.
+        members: Shape (K, n). Records that each shadow is trained on; a unit's records stand together.
+        sample_rate: In (0, 1].
+        steps: Number of batches.
+        generators: K secret streams.
+        max_records: Most records of a unit in one step; more are thinned at random.
+    """
+
+    def __init__(
+        self,
+        *,
+        units: Ints,
+        lengths: Ints,
+        members: NDArray[np.bool_],
+        sample_rate: float,
+        steps: int,
+        generators: Sequence[np.random.Generator],
+        max_records: int = 16,
+    ) -> None:
+        super().__init__()
+        if not 0 < sample_rate <= 1:
+            raise InputError(f"0 < sample_rate <= 1 must hold, but got sample_rate={sample_rate!r}.")
+        self._order = np.argsort(units, kind="stable")
+        self._starts = np.searchsorted(units[self._order], np.arange(int(units.max()) + 2))
+        self._lengths = lengths
+        self._halves = [_units_of(units, row) for row in members]
+        self._sample_rate, self._steps = sample_rate, steps
+        self._generators, self._max_records = list(generators), max_records
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self._steps):
+            yield self._assemble([self._draw(k) for k in range(len(self._halves))])
+
+    def _draw(self, shadow: int) -> list[Ints]:
+        """The records of each sampled unit."""
+        rng, half = self._generators[shadow], self._halves[shadow]
+        chosen = half[rng.random(len(half)) < self._sample_rate]
+        return [self._thinned(self._order[self._starts[u] : self._starts[u + 1]], rng) for u in chosen]
+
+    def _thinned(self, records: Ints, rng: np.random.Generator) -> Ints:
+        if len(records) <= self._max_records:
+            return records
+        return np.sort(rng.choice(records, self._max_records, replace=False))
+
+    def _assemble(self, drawn: list[list[Ints]]) -> Batch:
+        k = len(drawn)
+        places = max(1, *(sum(map(len, units)) for units in drawn))
+        n_units = max(1, *map(len, drawn))
+        most = max((len(r) for units in drawn for r in units), default=1)
+        index = np.zeros((k, places), np.int64)
+        weights = np.zeros((k, places), np.float32)
+        slots = np.full((k, n_units, most), places, np.int64)
+        present = np.zeros((k, n_units), bool)
+        for shadow, units in enumerate(drawn):
+            present[shadow, : len(units)] = True
+            if not units:
+                continue
+            records, sizes = np.concatenate(units), np.array([len(r) for r in units])
+            by_length = np.argsort(self._lengths[records], kind="stable")
+            index[shadow, : len(records)] = records[by_length]
+            weights[shadow, : len(records)] = np.repeat(1 / sizes, sizes)[by_length]
+            place = np.empty(len(records), np.int64)
+            place[by_length] = np.arange(len(records))
+            unit = np.repeat(np.arange(len(units)), sizes)
+            slots[shadow, unit, np.concatenate([np.arange(s) for s in sizes])] = place
+        return Batch(*(torch.from_numpy(a) for a in (index, weights, slots, present)))
+
+
+def _units_of(units: Ints, members: NDArray[np.bool_]) -> Ints:
+    """Units of one shadow's half.
+
+    Raises:
+        InputError: If a unit stands partly inside and partly outside: its privacy would not be what is accounted.
+    """
+    inside, outside = np.unique(units[members]), units[~members]
+    if np.isin(inside, outside).any():
+        raise InputError("all records of a unit must be members together, but one is split; draw members by unit.")
+    return inside.astype(np.int64)
+
+
+class PoissonDataModule(lightning.LightningDataModule):
+    """Hands the batches to Lightning as they are: no sampler, no shuffling, no collation of its own."""
+
+    def __init__(self, batches: PoissonBatches) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.batches, batch_size=None)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        return batch.to(device)

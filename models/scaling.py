@@ -1,0 +1,52 @@
+"""Public constants that shift and scale the frozen features, so that no statistic of the customers' data is read.
+
+Scaling by the private data's own mean and variance is a data-set-wide transformation that DP-SGD does not cover. The
+constants come from sentences written for moo, which are about no real person, and are pinned for each base model.
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+from moo.models.base_models import BaseModel
+from moo.models.trunk import encode
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constants:
+    """(x - shift) * scale has about unit variance over sqrt(d), hence norm about 1. All of shape (d,).
+
+    Attributes:
+        mean_shift, mean_scale: For the mean over tokens of the top layer.
+        first_shift, first_scale: For the first token of the top layer.
+    """
+
+    mean_shift: Floats
+    mean_scale: Floats
+    first_shift: Floats
+    first_scale: Floats
+
+    def features(self, mean: Floats) -> Floats:
+        """Mean-pooled features, shape (n, d), shifted and scaled."""
+        return (mean - self.mean_shift) * self.mean_scale
+
+
+def public_texts() -> list[str]:
+    """The sentences, in Chinese and English."""
+    return (resources.files("moo.models") / "public_texts.txt").read_text(encoding="utf-8").splitlines()
+
+
+def constants(base: BaseModel, *, max_length: int) -> Constants:
+    """The constants of a base model: one short pass over the public sentences."""
+    out = encode(base, public_texts(), max_length=max_length)
+    mean_shift, mean_scale = _shift_and_scale(out.mean)
+    first_shift, first_scale = _shift_and_scale(out.first)
+    return Constants(mean_shift=mean_shift, mean_scale=mean_scale, first_shift=first_shift, first_scale=first_scale)
+
+
+def _shift_and_scale(features: Floats) -> tuple[Floats, Floats]:
+    spread = np.maximum(features.std(0), 1e-6) * np.sqrt(features.shape[1])
+    return features.mean(0), (1.0 / spread).astype(np.float32)
