@@ -7,7 +7,8 @@ Three append-only files (mode 0600 in a folder of mode 0700):
     index.bin      key, first token, tokens, truncated, checksum of the data, checksum of this row
 
 The index is written last, so what it lists is there. A torn tail, after a crash or on a full disk, is cut off
-when the cache is next opened; a row whose data fail their checksum is computed again. One writer at a time, by a lock on the folder.
+when the cache is next opened; a row whose data fail their checksum is computed again. One writer at a
+time, by a lock on the folder.
 """
 
 import fcntl

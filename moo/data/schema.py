@@ -1,0 +1,112 @@
+"""Records: texts with labels, units of privacy, and what the law asks about each of them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moo.errors import InputError
+from moo.records import Span, Transformation
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """n records of U units of privacy.
+
+    Attributes:
+        name: Name of the data set.
+        texts: Length n; what is trained on.
+        labels: Shape (n,), codes 0..C-1.
+        classes: Length C >= 2.
+        units: Shape (n,), codes 0..U-1: whose record it is.
+        unit_ids: Length U; stable identities, for keyed hashing.
+        unit_name: "customer", "user" or "record".
+        language: "zh" or "en".
+        gold: Length n; true spans of personal information where they are known, else empty.
+        fields: Length n; the record's own structured fields by entity type, for a masker that looks for them in the text.
+        columns: Name -> shape (n,): consents, dates and the like, see `moo.data.prepare`.
+        groups: Name -> shape (n,) codes, -1 where unknown: groups whose accuracy is compared.
+        transformations: How the data were prepared, each with its scope.
+        licence: Of the texts.
+        declaration: What is synthetic about the data; empty if nothing is.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    labels: Ints
+    classes: tuple[str, ...]
+    units: Ints
+    unit_ids: tuple[str, ...]
+    unit_name: str
+    language: str
+    gold: tuple[tuple[Span, ...], ...]
+    fields: tuple[Mapping[str, str], ...]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    groups: Mapping[str, Ints] = field(default_factory=dict)
+    transformations: tuple[Transformation, ...] = ()
+    licence: str = ""
+    declaration: str = ""
+
+    def __post_init__(self) -> None:
+        n = len(self.texts)
+        if n == 0:
+            raise InputError(f"data must hold at least one record, but got 0 records in {self.name}; check the source.")
+        lengths = {
+            "labels": len(self.labels),
+            "units": len(self.units),
+            "gold": len(self.gold),
+            "fields": len(self.fields),
+        }
+        lengths |= {f"columns.{k}": len(v) for k, v in self.columns.items()}
+        lengths |= {f"groups.{k}": len(v) for k, v in self.groups.items()}
+        for name, length in lengths.items():
+            if length != n:
+                raise InputError(f"{name} must have one entry a record ({n}), but got {length} in {self.name}.")
+        seen = np.unique(self.labels)
+        if len(seen) < 2:
+            raise InputError(
+                f"data must hold at least two classes, but every one of {n} records in {self.name} is "
+                f"{self.classes[int(seen[0])]!r}; check the label column."
+            )
+        if int(self.units.max()) >= len(self.unit_ids) or int(self.units.min()) < 0:
+            raise InputError(f"units must be codes below {len(self.unit_ids)}, but got {int(self.units.max())}.")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def n_units(self) -> int:
+        return len(self.unit_ids)
+
+    def take(self, rows: NDArray[Any], *also: Transformation) -> "Records":
+        """The records at the given positions (or under a mask), with units coded anew."""
+        at = np.flatnonzero(rows) if rows.dtype == bool else rows
+        kept, units = np.unique(self.units[at], return_inverse=True)
+        return dataclasses.replace(
+            self,
+            texts=tuple(self.texts[i] for i in at),
+            labels=self.labels[at],
+            units=units.astype(np.int64),
+            unit_ids=tuple(self.unit_ids[u] for u in kept),
+            gold=tuple(self.gold[i] for i in at),
+            fields=tuple(self.fields[i] for i in at),
+            columns={k: v[at] for k, v in self.columns.items()},
+            groups={k: v[at] for k, v in self.groups.items()},
+            transformations=(*self.transformations, *also),
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over texts, labels, units and columns, hex. Not for publication: it answers "is this the data?"."""
+        digest = hashlib.sha256()
+        for text, label, unit in zip(self.texts, self.labels, self.units, strict=True):
+            digest.update(f"{len(text)}|{text}|{label}|{self.unit_ids[unit]}\n".encode("utf-8", "surrogatepass"))
+        for name in sorted(self.columns):
+            digest.update(f"{name}|{'|'.join(map(str, self.columns[name].tolist()))}\n".encode())
+        return digest.hexdigest()

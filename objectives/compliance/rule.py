@@ -1,0 +1,126 @@
+"""A rule as data: an article of law or a policy, the number it looks at, and how that number becomes a score.
+
+Scores run from 0 (compliant) to 1. A *graded* rule enters the penalty; a *gate* must be 0.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+Kind = Literal["gate", "graded"]
+Verdict = Literal["pass", "fail", "not assessed"]
+
+# How far the text behind a rule was read: in full, through a secondary source, recalled (counsel must check it), or
+# no law at all. No law sets epsilon, delta or k: such thresholds are policy.
+STATUSES = ("read", "secondary", "recalled", "policy")
+MEASURED = ("data", "masking", "privacy", "utility", "generation", "declared")  # first part of an evidence key
+OTHER_OBJECTIVE = ("membership", "attribute")  # the risk objective's evidence: counting it here would count it twice
+
+
+def ramp(x: float, low: float, high: float) -> float:
+    """clip((x - low) / (high - low), 0, 1)."""
+    if math.isinf(x):
+        return 1.0 if x > 0 else 0.0
+    return min(1.0, max(0.0, (x - low) / (high - low)))
+
+
+def lramp(x: float, low: float, high: float) -> float:
+    """`ramp` on log10: 0 at `low`, 1 at `high`, half-way at their geometric mean; 0 where x <= 0."""
+    if x <= 0:
+        return 0.0
+    return ramp(math.log10(x), math.log10(low), math.log10(high))
+
+
+def share(x: float, low: float = 0.0, high: float = 1.0) -> float:
+    """The number itself, cut to [0, 1]."""
+    return ramp(x, low, high)
+
+
+SCORES: Mapping[str, Callable[[float, float, float], float]] = MappingProxyType(
+    {"ramp": ramp, "lramp": lramp, "share": share}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excuse:
+    """A fact from which on a gate does not close, e.g. masking.level >= 4."""
+
+    evidence: str
+    at_least: float
+
+    def holds(self, facts: Mapping[str, float | None]) -> bool:
+        value = facts.get(self.evidence)
+        return value is not None and value >= self.at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule of a pack.
+
+    Attributes:
+        id: E.g. "G01" or "S03".
+        kind: "gate" (must be 0) or "graded" (enters the penalty).
+        title_zh: For people.
+        title_en: For people.
+        basis: Articles, e.g. ("PIPL 13", "ECL 23"); never empty.
+        status: The weakest reading among the articles: one of `STATUSES`.
+        evidence: Key of the fact it looks at, e.g. "masking.small_group_share".
+        score: A name of `SCORES`.
+        low: Where the score leaves 0.
+        high: Where it reaches 1.
+        domain: Of a graded rule: the scores of one domain count once, by their maximum.
+        applies_if: Flag of the study without which the rule drops out; empty: always applies.
+        unless: What excuses a gate.
+        fail_at: Score from which a graded rule reads "fail".
+        varies: What can change the number: "data" alone refuses a study before it starts.
+        source: Where the article was read, or why the policy is what it is.
+        as_of: Date of that reading, ISO.
+        pack: Name of the pack.
+        path: File, and `line`, for error messages.
+    """
+
+    id: str
+    kind: Kind
+    title_zh: str
+    title_en: str
+    basis: tuple[str, ...]
+    status: str
+    evidence: str
+    score: str
+    low: float
+    high: float
+    domain: str
+    applies_if: str
+    unless: Excuse | None
+    fail_at: float
+    varies: tuple[str, ...]
+    source: str
+    as_of: str
+    pack: str
+    path: Path
+    line: int
+
+    @property
+    def article(self) -> str:
+        return "; ".join(self.basis)
+
+    def applies(self, flags: frozenset[str]) -> bool:
+        return not self.applies_if or self.applies_if in flags
+
+    def judge(self, facts: Mapping[str, float | None]) -> tuple[float, Verdict]:
+        """Score in [0, 1] and verdict. An unknown fact scores 1 and reads "not assessed", never "pass".
+
+        Args:
+            facts: Namespaced numbers; missing, None and NaN are unknown, infinity is a number.
+        """
+        if self.unless is not None and self.unless.holds(facts):
+            return 0.0, "pass"
+        value = facts.get(self.evidence)
+        if value is None or math.isnan(value):
+            return 1.0, "not assessed"
+        score = SCORES[self.score](value, self.low, self.high)
+        failed = score > 0 if self.kind == "gate" else score >= self.fail_at
+        return score, "fail" if failed else "pass"

@@ -1,0 +1,159 @@
+"""The second objective: what the attack that was named before the study finds out about who was trained on."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from moo import validate
+from moo.errors import InputError
+from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
+from moo.objectives.base import Direction
+from moo.objectives.clusters import unit_codes
+from moo.objectives.membership import scores
+from moo.objectives.membership.checks import check_evidence, check_unit_rows
+from moo.objectives.membership.metrics import allowed_false_positives
+from moo.objectives.membership.uncertainty import Attack, WeightedTpr, auc_with_stderr, bootstrap
+from moo.records import RISK, Measurement
+
+Level = Literal["record", "user"]
+
+# Attacks that need nothing but the shadows' own losses. Those that need more (base losses, a population) are passed
+# as functions of the evidence, with what they need bound to them.
+ATTACKS: Mapping[str, Attack] = MappingProxyType(
+    {
+        "pair_reference": lambda e: scores.pair_reference(e.losses, e.members),
+        "loss": lambda e: scores.loss(e.losses),
+    }
+)
+
+
+def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_reference") -> Floats:
+    """Scores of a named attack, or of a function of the evidence, shape (K, n).
+
+    Raises:
+        InputError: If the evidence is unfit, or there is no such attack.
+    """
+    check_evidence(evidence)
+    if isinstance(attack, str):
+        validate.one_of(ATTACKS, attack=attack)
+        attack = ATTACKS[attack]
+    return attack(evidence)
+
+
+def by_user(values: Floats, members: Bools, units: Ints) -> tuple[Floats, Bools, Ints]:
+    """Mean score of each user's records, with the user's side and number.
+
+    Args:
+        values: Shape (K, n).
+        members: Shape (K, n), constant within units.
+        units: Shape (n,).
+
+    Returns:
+        Scores (K, U), members (K, U), units (U,).
+
+    Raises:
+        InputError: If a unit's records lie on both sides of a shadow.
+    """
+    check_unit_rows(members, units)
+    codes, count = unit_codes(units)
+    sums = np.stack([np.bincount(codes, weights=row, minlength=count) for row in values])
+    _, first = np.unique(codes, return_index=True)
+    return sums / np.bincount(codes), members[:, first], np.arange(count)
+
+
+def _scored(evidence: MembershipEvidence, attack: str | Attack, level: Level) -> tuple[Floats, Bools, Ints]:
+    validate.one_of(("record", "user"), level=level)
+    values = attack_scores(evidence, attack)
+    if level == "user":
+        return by_user(values, evidence.members, evidence.units)
+    return values, evidence.members, evidence.units
+
+
+def auc(
+    evidence: MembershipEvidence, *, attack: str | Attack = "pair_reference", level: Level = "record"
+) -> Measurement:
+    """Mann-Whitney AUC of an attack, mean over the shadows, with its standard error.
+
+    Args:
+        evidence: Losses of K shadows in complementary pairs.
+        attack: A name of `ATTACKS`, or a function from evidence to scores of shape (K, n).
+        level: "record", or "user" to score users by the mean over their records.
+
+    Raises:
+        InputError: If the evidence is unfit (NaN losses, unpaired rows, an empty side); the argument is named.
+    """
+    value, stderr = auc_with_stderr(*_scored(evidence, attack, level))
+    return Measurement(value=value, stderr=stderr)
+
+
+def membership_risk(
+    evidence: MembershipEvidence, attack: str | Attack = "pair_reference", *, level: Level = "record"
+) -> Measurement:
+    """Advantage 2 AUC - 1 of the attack, in [-1, 1] and unclipped, with its standard error; see `auc`."""
+    area = auc(evidence, attack=attack, level=level)
+    return Measurement(value=2.0 * area.value - 1.0, stderr=2.0 * area.stderr)
+
+
+def tpr(
+    evidence: MembershipEvidence,
+    fpr: float = 0.01,
+    *,
+    attack: str | Attack = "pair_reference",
+    level: Level = "record",
+    n_resamples: int = 200,
+    seed: int = 0,
+) -> Measurement:
+    """True-positive rate at a fixed false-positive rate, mean over shadows; its error by bootstrap over units.
+
+    The bootstrap draws its threshold anew each time: an interval that takes the threshold for known is too short.
+
+    Args:
+        evidence: Losses of K shadows in complementary pairs.
+        fpr: A fraction in (0, 1).
+        attack: As in `auc`.
+        level: As in `auc`.
+        n_resamples: Bootstrap samples of whole units.
+        seed: Of the bootstrap.
+
+    Returns:
+        TPR in [0, 1]; "not assessed" where the non-members are fewer than ten times 1 / fpr.
+
+    Raises:
+        InputError: If the evidence is unfit, or fpr lies outside (0, 1).
+    """
+    values, members, units = _scored(evidence, attack, level)
+    fewest = int((~members).sum(axis=1).min())
+    allowed_false_positives(math.inf if fpr <= 0 else 10 / fpr, fpr)
+    if fewest < round(10 / fpr):
+        note = f"not assessed: TPR at {fpr:.1%} FPR needs {round(10 / fpr)} non-members, there are {fewest}"
+        return Measurement(value=math.nan, note=note)
+    rate = WeightedTpr(values, members, fpr)
+    draws = bootstrap(rate, units, np.random.default_rng(seed), n_resamples)
+    return Measurement(value=rate(np.ones(len(units), dtype=int)), stderr=float(draws.std(ddof=1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipRisk:
+    """The second objective of a trial.
+
+    Attributes:
+        attack: Fixed before the study: the largest of several attacks on the same records is biased upward.
+        level: "record" or "user".
+    """
+
+    attack: str | Attack = "pair_reference"
+    level: Level = "record"
+    name: str = RISK
+    direction: Direction = "minimize"
+    unit: str = "advantage, 2 AUC - 1"
+
+    def __call__(self, evidence: TrialEvidence) -> Measurement:
+        return membership_risk(evidence.membership, self.attack, level=self.level)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attack, str) and self.attack not in ATTACKS:
+            raise InputError(f"attack in {sorted(ATTACKS)} must hold, but got attack={self.attack!r}.")

@@ -1,0 +1,247 @@
+"""StudySpec: data, model, space, limits and training recipe of a study, as one frozen object or one TOML file."""
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from moo import validate
+from moo.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSpec:
+    """Bounds of what the search varies; each a pair (low, high), ends included.
+
+    Attributes:
+        target_epsilon: Searched on a log scale, > 0.
+        masking_level: Integers in 0..5.
+        lora_rank_log2: Integers; the rank is two to this power.
+        learning_rate: Of the LoRA matrices, searched on a log scale, > 0.
+        adapted_layers: Integers; 0 is the head alone.
+    """
+
+    target_epsilon: tuple[float, float] = (0.5, 32.0)
+    masking_level: tuple[int, int] = (0, 5)
+    lora_rank_log2: tuple[int, int] = (1, 5)
+    learning_rate: tuple[float, float] = (1e-4, 1e-2)
+    adapted_layers: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            low, high = getattr(self, f.name)
+            if not low <= high:
+                raise validate.refuse("low <= high", f"space.{f.name}", (low, high))
+        validate.positive(target_epsilon=self.target_epsilon[0], way_out="the non-private reference runs by itself")
+        validate.finite(target_epsilon=self.target_epsilon[1], way_out="the non-private reference runs by itself")
+        validate.positive(learning_rate=self.learning_rate[0])
+        validate.in_range(0, 5, masking_level=self.masking_level[0])
+        validate.in_range(0, 5, masking_level=self.masking_level[1])
+        validate.in_range(0, 12, lora_rank_log2=self.lora_rank_log2[0])
+        validate.in_range(0, 12, lora_rank_log2=self.lora_rank_log2[1])
+        validate.in_range(0, 1, adapted_layers=self.adapted_layers[0])
+        validate.in_range(0, 1, adapted_layers=self.adapted_layers[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """The recipe that every trial shares.
+
+    Attributes:
+        n_shadows: K, even, >= 4: the shadows are K/2 complementary pairs.
+        target_delta: Below 1 / (units that a shadow is trained on).
+        max_grad_norm: Norm to which a unit's gradient is clipped.
+        sample_rate: Probability with which a unit enters a step's batch.
+        steps: Optimizer steps.
+        head_learning_rate: Step size of the head.
+        lora_alpha: LoRA's scale is lora_alpha / rank.
+        optimizer: "adam" or "sgd".
+        max_length: Tokens kept of a text.
+    """
+
+    n_shadows: int = 4
+    target_delta: float = 1e-5
+    max_grad_norm: float = 0.3
+    sample_rate: float = 0.25
+    steps: int = 50
+    head_learning_rate: float = 1e-2
+    lora_alpha: float = 16.0
+    optimizer: str = "adam"
+    max_length: int = 96
+
+    def __post_init__(self) -> None:
+        if self.n_shadows < 4 or self.n_shadows % 2:
+            raise validate.refuse("n_shadows even and >= 4", "n_shadows", self.n_shadows, "shadows come in pairs")
+        if not 0 < self.target_delta < 1:
+            raise validate.refuse("0 < target_delta < 1", "target_delta", self.target_delta)
+        validate.finite(max_grad_norm=validate.positive(max_grad_norm=self.max_grad_norm))
+        validate.positive(sample_rate=self.sample_rate)
+        validate.in_range(0, 1, sample_rate=self.sample_rate)
+        validate.in_range(1, 100_000, steps=self.steps)
+        validate.finite(head_learning_rate=validate.positive(head_learning_rate=self.head_learning_rate))
+        validate.finite(lora_alpha=validate.positive(lora_alpha=self.lora_alpha))
+        validate.one_of(("adam", "sgd"), optimizer=self.optimizer)
+        validate.in_range(8, 8192, max_length=self.max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """Everything that decides a study's numbers, beside the seed, the policy and the secret key.
+
+    Attributes:
+        name: Name of the study.
+        title: One line for people.
+        data: A data set's name, or a path to CSV, Parquet or JSON Lines.
+        text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record.
+        n_records: Records taken, whole units at a time; 0 takes all.
+        model: Base model: a registered name, a folder or a hub id.
+        pool, test: Public fractions of units that shadows are drawn from, and that accuracy is measured on; what is left
+            is seen by no shadow and serves as the null of the attack.
+        space: What the search varies.
+        training: The recipe.
+        max_risk: Limit on the membership advantage.
+        max_penalty: Limit on the compliance penalty.
+        attack: The membership attack, named before the study.
+        purpose: Why the data are used; compared with the purposes consented to.
+        as_of: Date at which consents and retention are judged, ISO 8601.
+        consent_filter: Whether records that fail a legal gate are dropped before anything else.
+        sensitive_rows: "drop" sensitive records without separate consent, or "keep" them, which makes masking below
+            level 4 a violation.
+        packs: Rule packs that the penalty is read from.
+        probe_records: Synthetic-identity records that masking is measured on.
+    """
+
+    name: str = "reviews"
+    title: str = ""
+    data: str = "reviews"
+    text: str = "text"
+    label: str = "label"
+    user: str = ""
+    n_records: int = 3600
+    model: str = "e5-small"
+    pool: float = 0.64
+    test: float = 0.24
+    space: SpaceSpec = field(default_factory=SpaceSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    max_risk: float = 0.10
+    max_penalty: float = 0.35
+    attack: str = "pair_reference"
+    purpose: str = "model_training"
+    as_of: str = "2026-11-01"
+    consent_filter: bool = True
+    sensitive_rows: str = "drop"
+    packs: tuple[str, ...] = ("pipl", "house")
+    probe_records: int = 30_000
+
+    def __post_init__(self) -> None:
+        validate.in_range(0, 100_000_000, n_records=self.n_records)
+        validate.in_range(0.05, 0.9, pool=self.pool)
+        validate.in_range(0.05, 0.9, test=self.test)
+        if self.pool + self.test > 0.98:
+            raise validate.refuse("pool + test <= 0.98", "pool + test", self.pool + self.test, "leave units for the null")
+        validate.in_range(-1, 1, max_risk=self.max_risk)
+        validate.in_range(0, 1, max_penalty=self.max_penalty)
+        validate.one_of(("drop", "keep"), sensitive_rows=self.sensitive_rows)
+        validate.in_range(1000, 10_000_000, probe_records=self.probe_records)
+        try:
+            date.fromisoformat(self.as_of)
+        except ValueError:
+            raise validate.refuse("as_of an ISO date", "as_of", self.as_of, "write it as 2026-11-01") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON of the whole specification: what a changed configuration is recognised by."""
+        out: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return out
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, source: str = "the specification") -> "StudySpec":
+        """Build from parsed TOML or JSON.
+
+        Raises:
+            InputError: If a key is unknown, or a value has the wrong type; names the source.
+        """
+        return _build(cls, values, source=source, prefix="")
+
+    @classmethod
+    def from_toml(cls, path: Path) -> "StudySpec":
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"the study must be a readable file, but got {path} ({error.strerror}).") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"the study must be TOML, but got {path}: {error}.") from error
+        return cls.from_mapping(values, source=str(path))
+
+    def quick(self) -> "StudySpec":
+        """A smaller study that shows the whole path in a few minutes; its numbers are noisy."""
+        return dataclasses.replace(self, n_records=min(self.n_records or 900, 900))
+
+
+def presets() -> dict[str, str]:
+    """Shipped studies: name -> title."""
+    folder = resources.files("moo.studies.presets")
+    names = sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return {name: load_spec(name).title for name in names}
+
+
+def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
+    """A StudySpec as it is, a shipped study by name, or a TOML file by path.
+
+    Raises:
+        InputError: If there is no such study.
+    """
+    if isinstance(spec, StudySpec):
+        return spec
+    shipped = resources.files("moo.studies.presets") / f"{spec}.toml"
+    if isinstance(spec, str) and "/" not in spec and shipped.is_file():
+        return StudySpec.from_mapping(tomllib.loads(shipped.read_text(encoding="utf-8")), source=f"{spec}.toml")
+    path = Path(spec)
+    if path.suffix == ".toml":
+        return StudySpec.from_toml(path)
+    known = ", ".join(
+        sorted(f.name.removesuffix(".toml") for f in resources.files("moo.studies.presets").iterdir() if f.name.endswith(".toml"))
+    )
+    raise InputError(f"study must be one of {known}, or a path to a .toml file, but got study={str(spec)!r}.")
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], *, source: str, prefix: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise InputError(f"keys must be among {sorted(fields)}, but got {prefix}{unknown[0]} in {source}.")
+    default = cls()
+    return cls(**{k: _value(v, getattr(default, k), source=source, name=prefix + k) for k, v in values.items()})
+
+
+def _value(value: Any, default: Any, *, source: str, name: str) -> Any:
+    """The value in the type of the default."""
+    if dataclasses.is_dataclass(default):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name} must be a table, but got {value!r} in {source}.")
+        return _build(type(default), value, source=source, prefix=f"{name}.")
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"{name} must be a list, but got {value!r} in {source}.")
+        pairs = zip(value, default, strict=False) if name.startswith("space.") else ((v, default[0]) for v in value)
+        if name.startswith("space.") and len(value) != 2:
+            raise InputError(f"{name} must be [low, high], but got {value!r} in {source}.")
+        return tuple(_value(v, d, source=source, name=name) for v, d in pairs)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise InputError(f"{name} must be {type(default).__name__}, but got {value!r} in {source}.")
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError(f"{name} must be a number, but got NaN in {source}.")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that what comes back from JSON is equal."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
