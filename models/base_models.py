@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 import transformers
-from moo.data.fetch import E5_SMALL, cache_dir, fetch_member
 from moo.models import e5
 
+from moo.data.fetch import E5_SMALL, cache_dir, fetch_member
 from moo.errors import DownloadError, InputError, MachineError
 
 

@@ -1,0 +1,229 @@
+"""Training through Lightning's own fit: what is really added, what moves, what is refused."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from moo.models.activations import Packed
+from moo.models.base_models import BaseModel
+from moo.models.cache import TrunkCache
+from moo.models.dp import BankOptimizer, DPSettings, ShadowNoise
+from moo.models.fast_lane import FrozenLayer, frozen_layer
+from moo.models.module import OptimizerSettings, log_probs
+from moo.models.scaling import Constants, constants
+from moo.models.training import TrainingData, TrainingSettings, train
+from moo.models.trunk import encode
+
+from moo.errors import InputError, TrialError
+
+N, K = 60, 4
+
+
+@pytest.fixture(scope="module")
+def scaling(tiny: BaseModel) -> Constants:
+    return constants(tiny, max_length=24)
+
+
+@pytest.fixture(scope="module")
+def layer(tiny: BaseModel, scaling: Constants) -> FrozenLayer:
+    return frozen_layer(tiny, scaling)
+
+
+@pytest.fixture(scope="module")
+def data(tiny: BaseModel, scaling: Constants, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, N)
+    texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(4, 16)))) for y in labels]
+    units = np.arange(N) // 2
+    coin = rng.random((2, N // 2)) < 0.5
+    members = np.stack([coin[0], ~coin[0], coin[1], ~coin[1]])[:, units]
+    cache = TrunkCache(tmp_path_factory.mktemp("cache") / "trunk", b"k" * 32, tiny, max_length=24)
+    packed = cache.packed(texts, scaling)
+    return TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
+
+
+def stream(purpose: str, shadow: int) -> np.random.Generator:
+    return np.random.default_rng([len(purpose), shadow])
+
+
+def settings_of(depth: int = 1, *, noise: float = 0.0, steps: int = 12, **changes: Any) -> TrainingSettings:
+    dp = DPSettings(noise_multiplier=noise, max_grad_norm=0.5 if noise else math.inf, expected_batch_size=N / 4 * 0.5)
+    base = TrainingSettings(
+        adapted_layers=depth,
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=steps,
+        dp=dp,
+        optimizer=OptimizerSettings(learning_rate=1e-2, head_learning_rate=5e-2),
+        accelerator="cpu",
+    )
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_training_learns_and_takes_every_step(data: TrainingData, layer: FrozenLayer, depth: int) -> None:
+    trained = train(data, settings_of(depth, steps=40), layer if depth else None, stream)
+    assert trained.steps == 40
+    out = log_probs(trained.bank, data.packed)
+    right = (out.argmax(-1).numpy() == data.labels)[data.members]
+    assert right.mean() > 0.8  # letters of the two classes differ
+    assert out.exp().sum(-1).allclose(torch.ones(K, N), atol=1e-5)
+
+
+def test_adapters_change_the_logits(data: TrainingData, layer: FrozenLayer) -> None:
+    trained = train(data, settings_of(1), layer, stream)
+    with_adapters = log_probs(trained.bank, data.packed)
+    for name in ("query_b", "value_b"):
+        trained.bank.trainable()[name].data.zero_()
+    assert float((with_adapters - log_probs(trained.bank, data.packed)).abs().max()) > 1e-4
+
+
+def test_the_base_is_bit_identical_after_training(tiny: BaseModel, data: TrainingData, layer: FrozenLayer) -> None:
+    before = {n: p.clone() for n, p in tiny.model.state_dict().items()}
+    train(data, settings_of(1, noise=1.0), layer, stream)
+    assert all(torch.equal(p, before[n]) for n, p in tiny.model.state_dict().items())
+
+
+def test_same_streams_give_the_same_parameters_bit_for_bit(data: TrainingData, layer: FrozenLayer) -> None:
+    first = train(data, settings_of(1, noise=1.0), layer, stream).bank.trainable()
+    second = train(data, settings_of(1, noise=1.0), layer, stream).bank.trainable()
+    assert all(torch.equal(p, second[n]) for n, p in first.items())
+
+
+def test_speed_settings_leave_the_parameters_unchanged_beyond_rounding(data: TrainingData, layer: FrozenLayer) -> None:
+    whole = train(data, settings_of(1, noise=1.0), layer, stream).bank.trainable()
+    chunked = OptimizerSettings(learning_rate=1e-2, head_learning_rate=5e-2, chunk=3)
+    parts = train(data, settings_of(1, noise=1.0, optimizer=chunked), layer, stream).bank.trainable()
+    for name, parameter in whole.items():
+        torch.testing.assert_close(parts[name], parameter, atol=1e-4, rtol=1e-3)
+
+
+def test_noise_is_added_through_fit_with_the_accountants_standard_deviation(data: TrainingData) -> None:
+    """Zero gradients and SGD: the squared update is steps x parameters x (sigma C lr / batch)^2."""
+    blank = Packed(
+        features=torch.zeros_like(data.packed.features), tokens=data.packed.tokens, offsets=data.packed.offsets
+    )
+    still = dataclasses.replace(data, packed=blank, members=np.repeat([[True], [False]] * 2, N, axis=1))
+    steps, lr = 60, 0.1
+    sgd = OptimizerSettings(kind="sgd", head_learning_rate=lr)
+    trained = train(still, settings_of(0, noise=3.0, steps=steps, optimizer=sgd), None, stream)
+    weight = trained.bank.head_weight.detach()  # features are zero, so its gradient is noise alone
+    expected = steps * weight[0].numel() * (3.0 * 0.5 * lr / (N / 4 * 0.5)) ** 2
+    for shadow in range(K):
+        assert float(weight[shadow].square().sum()) == pytest.approx(expected, rel=0.35)
+    assert float(weight.square().sum()) == pytest.approx(K * expected, rel=0.15)
+    assert abs(float(torch.corrcoef(torch.stack([weight[0].flatten(), weight[1].flatten()]))[0, 1])) < 0.4
+
+
+def test_huge_noise_ruins_accuracy(data: TrainingData, layer: FrozenLayer) -> None:
+    clean = log_probs(train(data, settings_of(0, steps=40), None, stream).bank, data.packed)
+    noisy = log_probs(train(data, settings_of(0, steps=40, noise=1000.0), None, stream).bank, data.packed)
+    hits = [(out.argmax(-1).numpy() == data.labels).mean() for out in (clean, noisy)]
+    assert hits[1] < hits[0] - 0.15
+
+
+def test_one_more_unit_moves_the_sum_by_at_most_the_clip_and_the_normaliser_not_at_all() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2, 3))
+    dp = DPSettings(noise_multiplier=0.0, max_grad_norm=0.5, expected_batch_size=8.0)
+    moved = []
+    for total in (torch.full((2, 3), 0.1), torch.full((2, 3), 0.1) + 0.5 / math.sqrt(6)):
+        parameter.data.zero_()
+        optimizer = BankOptimizer(torch.optim.SGD([parameter], lr=1.0), dp, ShadowNoise([]))
+        parameter.grad = total.clone()
+        optimizer.step()
+        moved.append(parameter.detach().clone())
+    assert float((moved[0] - moved[1]).norm()) == pytest.approx(0.5 / 8.0, rel=1e-5)
+
+
+def test_zero_trainable_parameters_are_refused() -> None:
+    empty = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    empty.param_groups[0]["params"] = []
+    dp = DPSettings(noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1.0)
+    with pytest.raises(InputError, match="trainable_parameters > 0"):
+        BankOptimizer(empty, dp, ShadowNoise([]))
+
+
+@pytest.mark.parametrize("argument", ["gradient_clip_val", "accumulate_grad_batches", "overfit_batches", "precision"])
+def test_trainer_arguments_that_break_dp_are_refused(data: TrainingData, argument: str) -> None:
+    with pytest.raises(InputError, match=argument):
+        train(data, settings_of(0, trainer={argument: 1}), None, stream)
+
+
+def test_a_rank_above_the_hidden_size_is_refused(data: TrainingData, layer: FrozenLayer) -> None:
+    with pytest.raises(InputError, match="lora_rank <= 32"):
+        train(data, settings_of(1, lora_rank=64), layer, stream)
+
+
+def test_noise_without_clipping_is_refused() -> None:
+    with pytest.raises(InputError, match="max_grad_norm finite"):
+        DPSettings(noise_multiplier=1.0, max_grad_norm=math.inf, expected_batch_size=1.0)
+
+
+def test_exploding_parameters_fail_the_trial_with_a_cause(data: TrainingData) -> None:
+    explode = OptimizerSettings(kind="sgd", head_learning_rate=1e40)
+    with pytest.raises(TrialError, match="finite") as caught:
+        train(data, settings_of(0, noise=1.0, optimizer=explode, steps=30), None, stream)
+    assert caught.value.cause == "non-finite parameters"
+
+
+def cache_at(folder: Path, tiny: BaseModel, key: bytes = b"k" * 32) -> TrunkCache:
+    return TrunkCache(folder, key, tiny, max_length=24)
+
+
+def test_cache_gives_what_the_trunk_gives_and_computes_each_text_once(
+    tiny: BaseModel, scaling: Constants, tmp_path: Path
+) -> None:
+    texts = ["abc", "defgh", "abc", "zz"]
+    done: list[int] = []
+    packed = cache_at(tmp_path / "c", tiny).packed(texts, scaling)
+    again = cache_at(tmp_path / "c", tiny).packed([*texts, "new"], scaling, progress=done.append)
+    assert sum(done) == 5
+    assert done[0] == 4  # all but the new one were there
+    expected = encode(tiny, texts, max_length=24)
+    np.testing.assert_allclose(packed.features, scaling.features(expected.mean), atol=1e-6)
+    np.testing.assert_allclose(packed.tokens, np.concatenate(expected.tokens), atol=2e-3)
+    torch.testing.assert_close(again.take(np.arange(4)).tokens, packed.tokens)
+
+
+def test_cache_folder_is_private_and_names_no_text(tiny: BaseModel, scaling: Constants, tmp_path: Path) -> None:
+    cache_at(tmp_path / "c", tiny).packed(["secret text"], scaling)
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
+    for file in (tmp_path / "c").iterdir():
+        assert file.stat().st_mode & 0o077 == 0
+        assert b"secret" not in file.read_bytes()
+    assert len(cache_at(tmp_path / "c", tiny, key=b"other" * 8)) == 1
+    assert (
+        cache_at(tmp_path / "c", tiny, key=b"other" * 8)._digest("secret text")
+        not in cache_at(tmp_path / "c", tiny)._at
+    )
+
+
+@pytest.mark.parametrize("name", ["index.bin", "tokens.f16", "features.f32"])
+def test_a_torn_tail_is_cut_off_and_computed_again(
+    tiny: BaseModel, scaling: Constants, tmp_path: Path, name: str
+) -> None:
+    texts = ["abc", "defgh", "ijk"]
+    whole = cache_at(tmp_path / "c", tiny).packed(texts, scaling)
+    path = tmp_path / "c" / name
+    path.write_bytes(path.read_bytes()[:-7])
+    cache = cache_at(tmp_path / "c", tiny)
+    assert len(cache) == 2
+    torch.testing.assert_close(cache.packed(texts, scaling).tokens, whole.tokens)
+    assert len(cache) == 3
+
+
+def test_a_flipped_byte_is_found_and_the_text_computed_again(
+    tiny: BaseModel, scaling: Constants, tmp_path: Path
+) -> None:
+    whole = cache_at(tmp_path / "c", tiny).packed(["abc", "defgh"], scaling)
+    path = tmp_path / "c" / "tokens.f16"
+    raw = bytearray(path.read_bytes())
+    raw[5] ^= 0x40
+    path.write_bytes(bytes(raw))
+    again = cache_at(tmp_path / "c", tiny).packed(["abc", "defgh"], scaling)
+    torch.testing.assert_close(again.tokens, whole.tokens)
