@@ -100,7 +100,8 @@ class BankModule(lightning.LightningModule):
     def on_train_end(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in self.bank.trainable().values()):
             raise TrialError(
-                "the trained parameters must be finite, but some are not; lower the learning rate.", cause="nan"
+                "the trained parameters must be finite, but some are not; lower the learning rate.",
+                cause="non-finite parameters",
             )
 
 
