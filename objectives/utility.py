@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from moo.objectives.base import Direction
+from moo.objectives.clusters import clustered_stderr, shadow_stderr, unit_codes
+from moo.objectives.membership.metrics import placements
 
 from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, TrialEvidence, UtilityEvidence
-from moo.objectives.base import Direction
-from moo.objectives.clusters import clustered_stderr, shadow_stderr, unit_codes
 from moo.records import ACCURACY, Measurement
-from moo.objectives.membership.metrics import placements
 
 MIN_GROUP_UNITS = 30  # a group with fewer users is too small to be judged; it is left out of the gap
 
@@ -35,7 +35,9 @@ def check_utility(evidence: UtilityEvidence) -> None:
     if np.isnan(evidence.log_probs).any():
         raise InputError("log_probs without NaN must hold, but got NaN; the trial's training has diverged.")
     if evidence.labels.min() < 0 or evidence.labels.max() >= classes:
-        raise InputError(f"0 <= labels < {classes} must hold, but got {evidence.labels.min()}..{evidence.labels.max()}.")
+        raise InputError(
+            f"0 <= labels < {classes} must hold, but got {evidence.labels.min()}..{evidence.labels.max()}."
+        )
 
 
 def _mean(values: Floats, units: Ints) -> Measurement:
@@ -50,7 +52,8 @@ def _mean(values: Floats, units: Ints) -> Measurement:
 def _correct(evidence: UtilityEvidence) -> Floats:
     """Shape (K, m): 1.0 where the most probable class is the label."""
     check_utility(evidence)
-    return (evidence.log_probs.argmax(axis=2) == evidence.labels).astype(float)
+    right: Floats = (evidence.log_probs.argmax(axis=2) == evidence.labels).astype(float)
+    return right
 
 
 def accuracy(evidence: UtilityEvidence) -> Measurement:

@@ -1,1 +1,1 @@
-"""privacy."""
+"""What private training costs: events as data, epsilon derived, secret keys, claims decided in one place."""

@@ -1,1 +1,20 @@
-"""compliance."""
+"""Rules of law and policy as data; penalty and gates as measurements."""
+
+from moo.objectives.compliance.facts import masking_facts, privacy_facts, utility_facts
+from moo.objectives.compliance.loader import DEFAULT_PACKS, RuleBook, load_rules
+from moo.objectives.compliance.report import CompliancePenalty, ComplianceReport, evaluate, explain
+from moo.objectives.compliance.rule import Rule
+
+__all__ = [
+    "DEFAULT_PACKS",
+    "CompliancePenalty",
+    "ComplianceReport",
+    "Rule",
+    "RuleBook",
+    "evaluate",
+    "explain",
+    "load_rules",
+    "masking_facts",
+    "privacy_facts",
+    "utility_facts",
+]

@@ -67,7 +67,7 @@ class Rule:
         title_en: For people.
         basis: Articles, e.g. ("PIPL 13", "ECL 23"); never empty.
         status: The weakest reading among the articles: one of `STATUSES`.
-        evidence: Key of the fact it looks at, e.g. "masking.small_group_share".
+        evidence: Keys of the facts it looks at, e.g. ("masking.small_group_share",); of several the worst counts.
         score: A name of `SCORES`.
         low: Where the score leaves 0.
         high: Where it reaches 1.
@@ -88,7 +88,7 @@ class Rule:
     title_en: str
     basis: tuple[str, ...]
     status: str
-    evidence: str
+    evidence: tuple[str, ...]
     score: str
     low: float
     high: float
@@ -110,16 +110,18 @@ class Rule:
     def applies(self, flags: frozenset[str]) -> bool:
         return not self.applies_if or self.applies_if in flags
 
-    def judge(self, facts: Mapping[str, float | None]) -> tuple[float, Verdict]:
-        """Score in [0, 1] and verdict. An unknown fact scores 1 and reads "not assessed", never "pass".
+    def value(self, facts: Mapping[str, float | None]) -> float | None:
+        """The worst of its facts; None where one is unknown (missing, None or NaN). Infinity is a number."""
+        values = [facts.get(key) for key in self.evidence]
+        known = [v for v in values if v is not None and not math.isnan(v)]
+        return max(known) if len(known) == len(values) else None
 
-        Args:
-            facts: Namespaced numbers; missing, None and NaN are unknown, infinity is a number.
-        """
+    def judge(self, facts: Mapping[str, float | None]) -> tuple[float, Verdict]:
+        """Score in [0, 1] and verdict. An unknown fact scores 1 and reads "not assessed", never "pass"."""
         if self.unless is not None and self.unless.holds(facts):
             return 0.0, "pass"
-        value = facts.get(self.evidence)
-        if value is None or math.isnan(value):
+        value = self.value(facts)
+        if value is None:
             return 1.0, "not assessed"
         score = SCORES[self.score](value, self.low, self.high)
         failed = score > 0 if self.kind == "gate" else score >= self.fail_at

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from moo.objectives.clusters import clustered_stderr, unit_codes
+from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
 
 from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence
-from moo.objectives.clusters import clustered_stderr, unit_codes
-from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
 
 Attack = Callable[[MembershipEvidence], Floats]
 
@@ -85,7 +85,8 @@ def bootstrap(
         Shape (n_resamples,) or shorter, without the NaN.
     """
     values = np.array([statistic(unit_weights(units, rng)) for _ in range(n_resamples)])
-    return values[~np.isnan(values)]
+    kept: Floats = values[~np.isnan(values)]
+    return kept
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,6 @@ def permutation_null(evidence: MembershipEvidence, attack: Attack, n_draws: int,
         swap = rng.integers(0, 2, n_pairs)
         first = 2 * rng.permutation(n_pairs) + swap
         rows = np.stack([first, first ^ 1], axis=1).reshape(-1)
-        shuffled = MembershipEvidence(
-            losses=evidence.losses, members=evidence.members[rows], units=evidence.units
-        )
+        shuffled = MembershipEvidence(losses=evidence.losses, members=evidence.members[rows], units=evidence.units)
         values[draw] = shadow_aucs(attack(shuffled), shuffled.members).mean()
     return values

@@ -1,1 +1,1 @@
-"""packs."""
+"""Rule packs: data files, one law or policy each."""

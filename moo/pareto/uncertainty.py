@@ -1,0 +1,52 @@
+"""How sure it is that a point is on the front, or feasible, given the standard errors of what was measured."""
+
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from moo.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+def probability_non_dominated(
+    means: NDArray[np.floating], stderrs: NDArray[np.floating], *, draws: int = 200, rng: np.random.Generator
+) -> Floats:
+    """Share of Monte Carlo draws in which a point is non-dominated, errors taken as independent and normal.
+
+    Args:
+        means: Shape (n, d), all minimised.
+        stderrs: Shape (n, d), >= 0.
+        draws: Number of draws.
+        rng: Source of the draws.
+
+    Returns:
+        Shape (n,), in [0, 1].
+    """
+    if means.shape != stderrs.shape or (stderrs < 0).any():
+        raise InputError(f"stderrs >= 0 of shape {means.shape} must hold, but got shape {stderrs.shape}.")
+    if len(means) == 0:
+        return np.zeros(0)
+    hits = np.zeros(len(means))
+    for _ in range(draws):
+        drawn = means + stderrs * rng.standard_normal(means.shape)
+        hits += moocore.is_nondominated(drawn, keep_weakly=True)
+    return hits / draws
+
+
+def probability_feasible(means: NDArray[np.floating], stderrs: NDArray[np.floating], limits: Sequence[float]) -> Floats:
+    """Probability that every limited measure is at most its limit, errors independent and normal.
+
+    Args:
+        means: Shape (n, c).
+        stderrs: Shape (n, c); 0 makes the answer 0 or 1.
+        limits: Length c.
+    """
+    gap = np.asarray(limits) - means
+    exact = (gap >= 0).astype(float)
+    chance = np.where(stderrs > 0, ndtr(gap / np.where(stderrs > 0, stderrs, 1.0)), exact)
+    out: Floats = chance.prod(axis=1)
+    return out

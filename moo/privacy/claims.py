@@ -1,0 +1,38 @@
+"""Whether a trial's DP claim holds, decided in one place and from events alone."""
+
+from collections.abc import Collection, Sequence
+
+from moo.privacy.events import TrainingRun
+from moo.records import Transformation
+
+HOLDS = "holds"
+
+
+def claim(
+    run: TrainingRun, transformations: Sequence[Transformation] = (), *, ledger_covered: Collection[str] = ()
+) -> str:
+    """ "holds", or "withdrawn because ..." with every reason.
+
+    Args:
+        run: What the training was.
+        transformations: How the data were prepared.
+        ledger_covered: Names of dataset-scoped transformations that have a ledger event of their own.
+    """
+    reasons = [text for broken, text in _run_reasons(run) if broken]
+    reasons += [
+        f"the step {t.name!r} read other units' records without a ledger event"
+        for t in transformations
+        if t.scope == "dataset" and not t.frozen and t.name not in ledger_covered
+    ]
+    return HOLDS if not reasons else "withdrawn because " + "; ".join(reasons)
+
+
+def _run_reasons(run: TrainingRun) -> list[tuple[bool, str]]:
+    if not run.private:
+        return [(True, "it was trained without noise")]
+    return [
+        (run.sampler != "poisson", f"batches were {run.sampler}, not drawn by Poisson sampling"),
+        (run.normaliser != "public", "the gradient was divided by a private number"),
+        (not 0 < run.delta < 1 / run.n_units, f"delta={run.delta:g} is not below 1/{run.n_units}"),
+        (run.zero_noise_steps > 0, f"{run.zero_noise_steps} steps ran without noise"),
+    ]

@@ -1,0 +1,70 @@
+"""What a training run was, as data. Epsilon is derived from it, never stored as truth."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dp_accounting
+
+from moo import validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """One training run of one shadow, as its accountant sees it.
+
+    Attributes:
+        sample_rate: Probability with which a unit enters a step's batch, in (0, 1].
+        steps: Noisy steps taken, >= 0.
+        noise_multiplier: Standard deviation of the noise over max_grad_norm; 0 means no DP.
+        max_grad_norm: Norm to which each unit's gradient is clipped.
+        delta: Target delta.
+        n_units: Expected units that the shadow is trained on, from public numbers.
+        unit: What is protected: "customer", "user" or "record".
+        shadows_per_unit: Runs of the same trial that one unit takes part in: K / 2.
+        sampler: "poisson" is what the accounting holds for; "shuffled" is not.
+        normaliser: "public" or "private": what the summed gradient is divided by.
+        neighboring_relation: "add_or_remove_one".
+        zero_noise_steps: Steps that ran without noise; any of them breaks the guarantee.
+    """
+
+    sample_rate: float
+    steps: int
+    noise_multiplier: float
+    max_grad_norm: float
+    delta: float
+    n_units: int
+    unit: str
+    shadows_per_unit: int = 1
+    sampler: Literal["poisson", "shuffled"] = "poisson"
+    normaliser: Literal["public", "private"] = "public"
+    neighboring_relation: Literal["add_or_remove_one"] = "add_or_remove_one"
+    zero_noise_steps: int = 0
+
+    def __post_init__(self) -> None:
+        validate.in_range(0, 1, sample_rate=validate.positive(sample_rate=self.sample_rate))
+        validate.in_range(0, 10**9, steps=self.steps)
+        validate.in_range(0, 1e9, noise_multiplier=self.noise_multiplier)
+        validate.in_range(1, 10**12, n_units=self.n_units)
+        validate.in_range(1, 10**6, shadows_per_unit=self.shadows_per_unit)
+
+    @property
+    def private(self) -> bool:
+        return self.noise_multiplier > 0
+
+    def to_dp_event(self, *, runs: int = 1) -> dp_accounting.DpEvent:
+        """The event of `runs` such runs on the same units."""
+        if not self.private:
+            return dp_accounting.NonPrivateDpEvent()
+        step = dp_accounting.PoissonSampledDpEvent(
+            self.sample_rate, dp_accounting.GaussianDpEvent(self.noise_multiplier)
+        )
+        return dp_accounting.SelfComposedDpEvent(step, self.steps * runs)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "TrainingRun":
+        return cls(**data)

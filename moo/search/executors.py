@@ -1,0 +1,47 @@
+"""Where candidates are evaluated. Whichever it is, in whatever order they finish, the result is the same."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from moo import validate
+from moo.errors import TrialError
+from moo.search.types import Candidate, Outcome
+
+Evaluate = Callable[[Candidate], Outcome]
+NAMES = ("inline", "processes")
+
+
+def safely(evaluate: Evaluate, candidate: Candidate) -> Outcome:
+    """The outcome; a trial that fails with `TrialError` becomes an outcome with its cause."""
+    try:
+        return evaluate(candidate)
+    except TrialError as error:
+        return Outcome(values={}, constraints={}, payload={"error": str(error)}, cause=error.cause)
+
+
+def run(
+    evaluate: Evaluate, candidates: Sequence[Candidate], *, executor: str, workers: int
+) -> Iterator[tuple[Candidate, Outcome]]:
+    """Outcomes as they are finished.
+
+    Args:
+        evaluate: For "processes" it must be picklable.
+        candidates: What to evaluate.
+        executor: "inline" or "processes" (spawned, so that no thread pool or CUDA context is inherited).
+        workers: Processes at a time.
+    """
+    validate.one_of(NAMES, executor=executor)
+    validate.in_range(1, 4096, workers=workers)
+    if executor == "inline" or not candidates:
+        for candidate in candidates:
+            yield candidate, safely(evaluate, candidate)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(safely, evaluate, c): c for c in candidates}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,86 @@
+"""What is searched: named dimensions with bounds."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+from moo.errors import InputError
+from moo.validate import refuse
+
+Params = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number between low and high, ends included, searched on a log scale where `log` is true."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise refuse("finite low <= high", "Real", (self.low, self.high))
+        if self.log and self.low <= 0:
+            raise refuse("low > 0 on a log scale", "low", self.low)
+
+    def distribution(self) -> BaseDistribution:
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number between low and high, ends included. Ordered things are integers, so that their order is used."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise refuse("low <= high", "Integer", (self.low, self.high))
+
+    def distribution(self) -> BaseDistribution:
+        return IntDistribution(self.low, self.high)
+
+
+class Space(Mapping[str, Real | Integer]):
+    """Dimensions by name, in order."""
+
+    def __init__(self, dimensions: Mapping[str, Real | Integer]) -> None:
+        if not dimensions:
+            raise InputError("a space must have at least one dimension, but got none.")
+        self._dimensions = dict(dimensions)
+
+    def __getitem__(self, name: str) -> Real | Integer:
+        return self._dimensions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dimensions)
+
+    def __len__(self) -> int:
+        return len(self._dimensions)
+
+    def check(self, params: Mapping[str, Any]) -> Params:
+        """The parameters in the space's order and types.
+
+        Raises:
+            InputError: If one is missing, unknown or out of bounds.
+        """
+        for name in params:
+            if name not in self:
+                raise InputError(f"parameters must be among {list(self)}, but got {name}.")
+        out: Params = {}
+        for name, dimension in self._dimensions.items():
+            if name not in params:
+                raise InputError(f"parameter {name} must be given, but it is missing; got {sorted(params)}.")
+            value = params[name]
+            if not dimension.low <= value <= dimension.high:
+                raise refuse(f"{dimension.low:g} <= {name} <= {dimension.high:g}", name, value)
+            out[name] = int(value) if isinstance(dimension, Integer) else float(value)
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        return {n: {"kind": type(d).__name__, **vars(d)} for n, d in self._dimensions.items()}

@@ -1,0 +1,272 @@
+"""Reads rule packs: TOML files in, checked rules out; every error names the file and the line."""
+
+import datetime
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, SCORES, STATUSES, Excuse, Kind, Rule
+
+from moo.errors import InputError
+
+BUILT_IN = ("pipl", "ecommerce", "gdpr", "generative-ai", "house")
+DEFAULT_PACKS = ("pipl", "ecommerce", "gdpr", "house")
+
+_PACK_KEYS = {"pack", "title_zh", "title_en", "version", "weights", "rule"}
+_EXTENSION_KEYS = {"id", "extends", "basis", "status", "source", "as_of"}
+_NEEDED = {"id", "kind", "title_zh", "title_en", "basis", "status", "evidence", "score", "varies", "source", "as_of"}
+_RULE_KEYS = _NEEDED | {"domain", "parameters", "applies_if", "unless", "fail_at"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """One file: its rules as they stand there, extensions unresolved, and the weights of domains, if it sets any."""
+
+    name: str
+    path: Path
+    text: str
+    tables: tuple[Mapping[str, Any], ...]
+    weights: Mapping[str, float]
+
+    def line(self, index: int | None = None, key: str = "") -> int:
+        """1-based line of a key of the index-th rule, of the rule itself, or of a key before all rules."""
+        lines = self.text.splitlines()
+        heads = [i for i, line in enumerate(lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
+        start = 0 if index is None else heads[index]
+        after = [h for h in heads if h > start or index is None]
+        for i in range(start, after[0] if after else len(lines)):
+            if key and re.match(rf"""\s*\[?["']?{re.escape(key)}["']?\s*[.=\]]""", lines[i]):
+                return i + 1
+        return start + 1
+
+    def refuse(self, message: str, index: int | None = None, key: str = "") -> NoReturn:
+        raise InputError(f"{self.path}:{self.line(index, key)}: {message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleBook:
+    """The rules of the chosen packs, one a id, and the weights of the penalty's domains."""
+
+    rules: tuple[Rule, ...]
+    weights: Mapping[str, float]
+
+    def __getitem__(self, rule_id: str) -> Rule:
+        for rule in self.rules:
+            if rule.id == rule_id:
+                return rule
+        raise InputError(f"rule in {[r.id for r in self.rules]} must hold, but got rule={rule_id!r}.")
+
+
+def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
+    """Read, check and join packs.
+
+    A rule of one pack may extend the rule of the same id of another: it adds its own articles to it, and stands on
+    its own, judged by the same numbers, where the other pack is not chosen.
+
+    Args:
+        packs: Names of built-in packs, or paths of a company's own files; the last that sets weights wins.
+
+    Raises:
+        InputError: With file and line: unknown or missing keys, an empty basis, a cycle of extensions, a domain
+            without weight, evidence that belongs to the risk objective, two rules of one id.
+    """
+    chosen = {pack.name: pack for pack in map(read_pack, packs)}
+    known = dict(chosen)
+    joined: dict[str, Rule] = {}
+    roots: dict[str, str] = {}
+    for pack in chosen.values():
+        for index, table in enumerate(pack.tables):
+            rule, root = _resolve(pack, index, known, ())
+            if rule.id in joined and roots[rule.id] != root:
+                pack.refuse(f"rule {rule.id} stands in pack {roots[rule.id]} as well; choose another id.", index, "id")
+            joined[rule.id] = _join(joined[rule.id], rule) if rule.id in joined else rule
+            roots[rule.id] = root
+            if "extends" not in table and rule.id in joined and joined[rule.id].pack != pack.name:
+                joined[rule.id] = replace(joined[rule.id], pack=pack.name, path=pack.path, line=rule.line)
+    weights = _weights(chosen, tuple(joined.values()))
+    return RuleBook(rules=tuple(joined[i] for i in sorted(joined)), weights=weights)
+
+
+def _join(first: Rule, second: Rule) -> Rule:
+    """The first rule with the second's articles, and the weaker of their statuses."""
+    basis = first.basis + tuple(a for a in second.basis if a not in first.basis)
+    return replace(first, basis=basis, status=max(first.status, second.status, key=STATUSES.index))
+
+
+def _weights(packs: Mapping[str, Pack], rules: tuple[Rule, ...]) -> Mapping[str, float]:
+    weights: Mapping[str, float] = read_pack("house").weights
+    for pack in packs.values():
+        weights = pack.weights or weights
+    for rule in rules:
+        if rule.kind == "graded" and rule.domain not in weights:
+            raise InputError(
+                f"{rule.path}:{rule.line}: domain {rule.domain!r} of {rule.id} has no weight; add it to [weights]."
+            )
+    return weights
+
+
+def read_pack(name: str | Path) -> Pack:
+    """One pack by its name, or by the path of a TOML file.
+
+    Raises:
+        InputError: With file and line, if it is no TOML, misses `pack`, or holds unknown keys.
+    """
+    if name in BUILT_IN:
+        path = Path(str(resources.files("moo.objectives.compliance.packs") / f"{name}.toml"))
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"packs in {list(BUILT_IN)} or the path of a TOML file must hold, but got {str(name)!r}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: TOML in UTF-8 must hold, but {error}.") from error
+    tables = data.get("rule", [])
+    bare = Pack(name=str(data.get("pack", "")), path=path, text=text, tables=(), weights={})
+    if not isinstance(tables, list):
+        bare.refuse("rules must stand under [[rule]].", key="rule")
+    pack = replace(bare, tables=tuple(tables), weights=data.get("weights", {}))
+    _check_pack(pack, data)
+    return pack
+
+
+def _check_pack(pack: Pack, data: Mapping[str, Any]) -> None:
+    for key in data.keys() - _PACK_KEYS:
+        pack.refuse(f"unknown key {key!r}; a pack knows {sorted(_PACK_KEYS)}.", key=key)
+    if not pack.name:
+        pack.refuse("a pack needs its name: pack = ...")
+    for domain, weight in pack.weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            pack.refuse(f"weight >= 0 must hold, but got {domain}={weight!r}.", key=domain)
+    if pack.weights and not sum(pack.weights.values()) > 0:
+        pack.refuse("one weight above 0 must hold, but all are 0.", key="weights")
+
+
+def _resolve(pack: Pack, index: int, known: dict[str, Pack], seen: tuple[str, ...]) -> tuple[Rule, str]:
+    """The rule of a table with what it inherits, and the name of the pack where its chain of extensions ends."""
+    table = pack.tables[index]
+    if "extends" not in table:
+        return _rule(pack, index), pack.name
+    _check_keys(pack, index, _EXTENSION_KEYS, _EXTENSION_KEYS)
+    parent, rule_id = str(table["extends"]), table["id"]
+    if parent in (*seen, pack.name):
+        chain = " -> ".join((*seen, pack.name, parent))
+        pack.refuse(f"{rule_id} extends itself in a cycle: {chain}.", index, "extends")
+    if parent not in known and parent not in BUILT_IN:
+        pack.refuse(f"{rule_id} extends pack {parent!r}, which is neither built in nor chosen.", index, "extends")
+    base = known.setdefault(parent, read_pack(parent)) if parent not in known else known[parent]
+    at = [i for i, t in enumerate(base.tables) if t.get("id") == rule_id]
+    if not at:
+        pack.refuse(f"{rule_id} extends pack {parent!r}, which has no rule of that id.", index, "id")
+    rule, root = _resolve(base, at[0], known, (*seen, pack.name))
+    own = _texts(pack, index)
+    return replace(rule, **own, pack=pack.name, path=pack.path, line=pack.line(index)), root
+
+
+def _check_keys(pack: Pack, index: int, needed: set[str], allowed: set[str]) -> None:
+    table = pack.tables[index]
+    for key in sorted(table.keys() - allowed):
+        pack.refuse(f"unknown key {key!r}; a rule knows {sorted(allowed)}.", index, key)
+    for key in sorted(needed - table.keys()):
+        pack.refuse(f"rule {table.get('id', '?')} misses {key!r}.", index)
+
+
+def _texts(pack: Pack, index: int) -> dict[str, Any]:
+    """What an extension states for itself: basis, status, source, as_of."""
+    table = pack.tables[index]
+    if not table["basis"]:
+        pack.refuse(
+            f"rule {table['id']} needs an article in its basis; write the policy there if there is no law.",
+            index,
+            "basis",
+        )
+    if table["status"] not in STATUSES:
+        pack.refuse(f"status in {list(STATUSES)} must hold, but got {table['status']!r}.", index, "status")
+    if not isinstance(table["as_of"], datetime.date):
+        pack.refuse(f"as_of a date must hold, but got {table['as_of']!r}.", index, "as_of")
+    return {
+        "basis": _strings(pack, index, "basis"),
+        "status": table["status"],
+        "source": str(table["source"]),
+        "as_of": table["as_of"].isoformat(),
+    }
+
+
+def _strings(pack: Pack, index: int, key: str) -> tuple[str, ...]:
+    value = pack.tables[index][key]
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
+        pack.refuse(f"{key} a list of texts must hold, but got {value!r}.", index, key)
+    return tuple(value)
+
+
+def _rule(pack: Pack, index: int) -> Rule:
+    _check_keys(pack, index, _NEEDED, _RULE_KEYS)
+    table = pack.tables[index]
+    if table["kind"] not in get_args(Kind):
+        pack.refuse(f"kind in {list(get_args(Kind))} must hold, but got {table['kind']!r}.", index, "kind")
+    if (table["kind"] == "graded") != ("domain" in table):
+        pack.refuse("a graded rule needs a domain, and a gate has none.", index, "domain")
+    if table["score"] not in SCORES:
+        pack.refuse(f"score in {list(SCORES)} must hold, but got {table['score']!r}.", index, "score")
+    low, high = _thresholds(pack, index)
+    return Rule(
+        **_texts(pack, index),
+        id=table["id"],
+        kind=table["kind"],
+        title_zh=table["title_zh"],
+        title_en=table["title_en"],
+        evidence=_evidence(pack, index),
+        score=table["score"],
+        low=low,
+        high=high,
+        domain=table.get("domain", ""),
+        applies_if=table.get("applies_if", ""),
+        unless=_excuse(pack, index),
+        fail_at=float(table.get("fail_at", 0.5)),
+        varies=_strings(pack, index, "varies"),
+        pack=pack.name,
+        path=pack.path,
+        line=pack.line(index),
+    )
+
+
+def _thresholds(pack: Pack, index: int) -> tuple[float, float]:
+    """Parameters low < high of a ramp (above 0 for lramp); (0, 1) for a share."""
+    table = pack.tables[index]
+    if table["score"] == "share":
+        if "parameters" in table:
+            pack.refuse("a share has no parameters.", index, "parameters")
+        return 0.0, 1.0
+    found = table.get("parameters", {})
+    if set(found) != {"low", "high"} or not all(isinstance(v, int | float) for v in found.values()):
+        pack.refuse(f"parameters {{ low, high }} must hold, but got {found!r}.", index, "parameters")
+    if not found["low"] < found["high"] or (table["score"] == "lramp" and found["low"] <= 0):
+        pack.refuse(f"low < high (0 < low for lramp) must hold, but got {found!r}.", index, "parameters")
+    return float(found["low"]), float(found["high"])
+
+
+def _evidence(pack: Pack, index: int) -> tuple[str, ...]:
+    keys = _strings(pack, index, "evidence")
+    for key in keys:
+        space = key.split(".")[0]
+        if space in OTHER_OBJECTIVE:
+            pack.refuse(f"evidence {key!r} belongs to the risk objective and would count twice.", index, "evidence")
+        if space not in MEASURED or "." not in key:
+            pack.refuse(
+                f"evidence 'space.name' with space in {list(MEASURED)} must hold, but got {key!r}.", index, "evidence"
+            )
+    return keys
+
+
+def _excuse(pack: Pack, index: int) -> Excuse | None:
+    found = pack.tables[index].get("unless")
+    if found is None:
+        return None
+    if set(found) != {"evidence", "at_least"} or pack.tables[index]["kind"] != "gate":
+        pack.refuse("unless = { evidence, at_least } of a gate must hold.", index, "unless")
+    return Excuse(evidence=str(found["evidence"]), at_least=float(found["at_least"]))

@@ -1,0 +1,162 @@
+"""The third objective: facts in; penalty, gates and a breakdown that adds up out."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moo.objectives.base import Direction
+from moo.objectives.compliance.loader import DEFAULT_PACKS, RuleBook, load_rules
+from moo.objectives.compliance.rule import Rule, Verdict
+
+from moo.errors import InputError
+from moo.evidence import TrialEvidence
+from moo.records import PENALTY, Measurement, number_out
+
+Facts = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComplianceReport:
+    """What the rules say of one trial.
+
+    Attributes:
+        penalty: In [0, 1]; the sum of `contribution` over the rows. Its note names what was not assessed.
+        gates: Rule id -> shortfall in [0, 1]; 0 is met, 1 also where the evidence is unknown.
+        contributions: One row a rule: "rule", "title_en", "title_zh", "kind", "domain", "score", "weight",
+            "contribution", "verdict", "value", "article", "status", "as_of", "pack", "varies".
+        notes: What dropped out, and where its weight went.
+    """
+
+    penalty: Measurement
+    gates: Mapping[str, float]
+    contributions: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def not_assessed(self) -> tuple[str, ...]:
+        return tuple(row["rule"] for row in self.contributions if row["verdict"] == "not assessed")
+
+
+def evaluate(
+    facts: Facts,
+    packs: Sequence[str | Path] | RuleBook = DEFAULT_PACKS,
+    *,
+    applies: Collection[str] = (),
+    weights: Mapping[str, float] | None = None,
+) -> ComplianceReport:
+    """Judge facts by the rules of the chosen packs.
+
+    penalty = sum over domains of weight x the largest score in the domain. The maximum keeps one leak from counting
+    twice; the sum keeps what is shown additive, and the whole monotone in every score.
+
+    Args:
+        facts: Namespaced numbers, e.g. {"privacy.epsilon_user": 8.0}; None, NaN and absence are "unknown".
+        packs: Names or paths of packs, or rules that are loaded already.
+        applies: Flags of the study, e.g. ("generative",), that switch on rules with `applies_if`.
+        weights: Weight per domain, in place of the packs' own; normalised over the domains that apply.
+
+    Raises:
+        InputError: If a pack is unfit, a weight is missing or negative, or no applying domain has weight.
+    """
+    book = packs if isinstance(packs, RuleBook) else load_rules(packs)
+    flags = frozenset(applies)
+    rules = [r for r in book.rules if r.applies(flags)]
+    judged = {r.id: r.judge(facts) for r in rules}
+    graded = [r for r in rules if r.kind == "graded"]
+    shares = share_out(book.weights if weights is None else weights, [r.domain for r in graded])
+    carriers = _carriers(graded, judged)
+    rows = tuple(_row(r, judged[r.id], facts, shares.get(r.domain, 0.0), carriers) for r in rules)
+    unknown = [r.id for r in graded if judged[r.id][1] == "not assessed"]
+    penalty = min(1.0, math.fsum(row["contribution"] for row in rows))
+    return ComplianceReport(
+        penalty=Measurement(value=penalty, note=f"not assessed: {', '.join(unknown)}" if unknown else ""),
+        gates={r.id: judged[r.id][0] for r in rules if r.kind == "gate"},
+        contributions=rows,
+        notes=_dropped(book, flags, shares),
+    )
+
+
+def share_out(weights: Mapping[str, float], domains: Collection[str]) -> dict[str, float]:
+    """Weights of the domains that apply, in proportion, so that they sum to 1.
+
+    Raises:
+        InputError: If a domain has no weight, a weight is negative, or all are 0.
+    """
+    wanted = sorted(set(domains))
+    if not wanted:
+        return {}
+    for domain in wanted:
+        if not weights.get(domain, -1.0) >= 0:
+            raise InputError(f"weights[{domain!r}] >= 0 must hold, but got {weights.get(domain)!r}.")
+    total = math.fsum(weights[d] for d in wanted)
+    if total <= 0:
+        raise InputError(f"a weight above 0 among {wanted} must hold, but all are 0.")
+    return {d: weights[d] / total for d in wanted}
+
+
+def _carriers(graded: Sequence[Rule], judged: Mapping[str, tuple[float, Verdict]]) -> set[str]:
+    """In each domain the one rule that carries its contribution: the largest score, the first id at a tie."""
+    best: dict[str, str] = {}
+    for rule in graded:
+        if rule.domain not in best or judged[rule.id][0] > judged[best[rule.domain]][0]:
+            best[rule.domain] = rule.id
+    return set(best.values())
+
+
+def _row(
+    rule: Rule, judgement: tuple[float, Verdict], facts: Facts, weight: float, carriers: Collection[str]
+) -> dict[str, Any]:
+    score, verdict = judgement
+    value = rule.value(facts)
+    return {
+        "rule": rule.id,
+        "title_en": rule.title_en,
+        "title_zh": rule.title_zh,
+        "kind": rule.kind,
+        "domain": rule.domain,
+        "score": score,
+        "weight": weight,
+        "contribution": weight * score if rule.id in carriers else 0.0,
+        "verdict": verdict,
+        "value": None if value is None else number_out(float(value)),
+        "article": rule.article,
+        "status": rule.status,
+        "as_of": rule.as_of,
+        "pack": rule.pack,
+        "varies": list(rule.varies),
+    }
+
+
+def _dropped(book: RuleBook, flags: frozenset[str], shares: Mapping[str, float]) -> tuple[str, ...]:
+    absent = [r for r in book.rules if not r.applies(flags)]
+    notes = [f"{r.id} does not apply: the study is not {r.applies_if}" for r in absent]
+    gone = sorted({r.domain for r in absent if r.kind == "graded"} - shares.keys())
+    return (*notes, *(f"the weight of {domain} is shared out among the other domains" for domain in gone))
+
+
+def explain(report: ComplianceReport) -> tuple[str, ...]:
+    """One line per domain: its contribution and the rule that carries it, the largest first."""
+    rows = [row for row in report.contributions if row["kind"] == "graded"]
+    domains = sorted({row["domain"] for row in rows})
+    best = [max((r for r in rows if r["domain"] == d), key=lambda r: (r["contribution"], r["score"])) for d in domains]
+    return tuple(
+        f"{r['domain']}: {r['contribution']:.3f} = {r['weight']:.2f} x {r['score']:.2f}, {r['rule']} {r['title_en']}"
+        f" ({r['article']}): {r['verdict']}" + ("" if r["value"] is None else f", measured {float(r['value']):.4g}")
+        for r in sorted(best, key=lambda r: -r["contribution"])
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompliancePenalty:
+    """The third objective of a trial; the gates are constraints and stand in `evaluate`'s report."""
+
+    packs: tuple[str | Path, ...] = DEFAULT_PACKS
+    applies: tuple[str, ...] = ()
+    name: str = PENALTY
+    direction: Direction = "minimize"
+    unit: str = "weighted score in 0..1"
+
+    def __call__(self, evidence: TrialEvidence) -> Measurement:
+        return evaluate(evidence.facts, self.packs, applies=self.applies).penalty

@@ -1,0 +1,92 @@
+"""Utility against scikit-learn and hand-made cases."""
+
+import math
+
+import numpy as np
+import pytest
+from moo.objectives import utility
+from sklearn.metrics import log_loss as sk_log_loss
+from sklearn.metrics import roc_auc_score
+
+from moo.errors import InputError
+from moo.evidence import UtilityEvidence
+
+
+def make(seed: int = 0, *, k: int = 4, m: int = 300, per_unit: int = 1) -> UtilityEvidence:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, m)
+    logits = rng.normal(size=(k, m, 2)) + 1.5 * np.eye(2)[labels]
+    log_probs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+    units = np.arange(m) // per_unit
+    return UtilityEvidence(log_probs=log_probs, labels=labels, units=units, groups={"region": (units % 3) - 1})
+
+
+def test_accuracy_is_the_mean_over_shadows() -> None:
+    e = make()
+    naive = np.mean([(row.argmax(axis=1) == e.labels).mean() for row in e.log_probs])
+    assert utility.accuracy(e).value == pytest.approx(naive, abs=1e-12)
+
+
+def test_accuracy_stderr_adds_units_and_shadows() -> None:
+    e = make(1)
+    correct = (e.log_probs.argmax(axis=2) == e.labels).astype(float)
+    text = correct.mean(axis=0).std(ddof=1) / math.sqrt(300)
+    shadow = correct.mean(axis=1).std(ddof=1) / 2
+    assert utility.accuracy(e).stderr == pytest.approx(math.hypot(text, shadow), rel=1e-9)
+
+
+def test_accuracy_stderr_grows_when_records_repeat_in_a_unit() -> None:
+    e = make(2, m=100)
+    tripled = UtilityEvidence(
+        log_probs=np.repeat(e.log_probs, 3, axis=1), labels=np.repeat(e.labels, 3), units=np.repeat(e.units, 3)
+    )
+    assert utility.accuracy(tripled).stderr == pytest.approx(utility.accuracy(e).stderr, rel=1e-9)
+
+
+def test_log_loss_and_auc_equal_scikit_learn() -> None:
+    e = make(3)
+    losses = [sk_log_loss(e.labels, np.exp(row)) for row in e.log_probs]
+    areas = [roc_auc_score(e.labels, row[:, 1] - row[:, 0]) for row in e.log_probs]
+    assert utility.log_loss(e).value == pytest.approx(np.mean(losses))
+    assert utility.auc(e).value == pytest.approx(np.mean(areas))
+    assert 0 < utility.auc(e).stderr < 0.1
+
+
+def test_auc_of_one_class_is_not_assessed() -> None:
+    e = make(4)
+    one = UtilityEvidence(log_probs=e.log_probs, labels=np.ones_like(e.labels), units=e.units)
+    assert utility.auc(one).note.startswith("not assessed")
+
+
+def test_group_gap_is_the_difference_of_extremes() -> None:
+    e = make(5)
+    correct = (e.log_probs.argmax(axis=2) == e.labels).mean(axis=0)
+    codes = e.groups["region"]
+    means = [correct[codes == c].mean() for c in (0, 1)]
+    gap = utility.group_gap(e, "region")
+    assert gap.value == pytest.approx(abs(means[0] - means[1]), abs=1e-12)
+    assert 0.01 < gap.stderr < 0.1
+
+
+def test_group_gap_leaves_small_and_unknown_groups_out() -> None:
+    e = make(6)
+    codes = np.where(np.arange(300) < 29, 1, 0)
+    small = UtilityEvidence(log_probs=e.log_probs, labels=e.labels, units=e.units, groups={"g": codes})
+    assert utility.group_gap(small, "g").note.startswith("not assessed")
+    with pytest.raises(InputError, match="group in"):
+        utility.group_gap(e, "nobody")
+
+
+def test_unfit_utility_evidence_is_refused() -> None:
+    e = make(7)
+    nan = e.log_probs.copy()
+    nan[0, 0, 0] = np.nan
+    for change, message in [
+        ({"log_probs": nan}, "log_probs without NaN"),
+        ({"labels": e.labels + 1}, "0 <= labels < 2"),
+        ({"units": e.units[1:]}, "units of shape"),
+        ({"log_probs": e.log_probs[0]}, "log_probs of shape"),
+    ]:
+        base = {"log_probs": e.log_probs, "labels": e.labels, "units": e.units}
+        with pytest.raises(InputError, match=message):
+            utility.accuracy(UtilityEvidence(**{**base, **change}))
