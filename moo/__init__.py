@@ -28,14 +28,28 @@ _HOMES = {
     "Records": "moo.data.schema",
     "load_records": "moo.data",
     "mask": "moo.masking",
-    "search": "moo.search",
     "StudySpec": "moo.studies.base",
     "StudyResult": "moo.studies.result",
     "run_study": "moo.studies.runner",
     "load_result": "moo.studies.result",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = [
+    "InputError",
+    "Measurement",
+    "MooError",
+    "Records",
+    "Span",
+    "StudyResult",
+    "StudySpec",
+    "TrialParams",
+    "TrialRecord",
+    "__version__",
+    "load_records",
+    "load_result",
+    "mask",
+    "run_study",
+]
 
 if TYPE_CHECKING:
     from moo.data import load_records
@@ -43,7 +57,6 @@ if TYPE_CHECKING:
     from moo.errors import InputError, MooError
     from moo.masking import mask
     from moo.records import Measurement, Span, TrialParams, TrialRecord
-    from moo.search import search
     from moo.studies.base import StudySpec
     from moo.studies.result import StudyResult, load_result
     from moo.studies.runner import run_study

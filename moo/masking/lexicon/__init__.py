@@ -1,0 +1,1 @@
+"""Word lists of the masker, one term a line; written for moo."""

@@ -1,0 +1,165 @@
+"""The ladder: nested, idempotent, blind to what is outside its spans, linear in hostile text, and right on known cases."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moo.data.notes import synthetic_notes
+from moo.data.numbers import bank_card, resident_id
+from moo.entities import DIRECT, ENTITY_LEVELS
+from moo.errors import InputError
+from moo.masking import apply, find_spans, mask, mask_many, probe
+from moo.records import Span
+
+PIECES = st.sampled_from(
+    [
+        "13812345678", "138 1234 5678", "１３８１２３４５６７８", "一三八一二三四五六七八", "a@b.cn", "微信：abcde12", "订单号", "收货人：王小明",
+        "2025年3月12日", "35岁", "258.00元", "北京市", "朝阳区建国路88号5栋", "糖尿病", "3岁的孩子", "iPad", "[MOBILE]", "<NUM>", "，", "。",
+        " ", "\x00", "先生", "欧阳", "饕餮", "192.168.1.10", "京A12345", "QQ", "http://x.cn/a", "。。", "12345678901234567", "①②", "😀",
+    ]
+)  # fmt: skip
+TEXTS = st.lists(PIECES | st.text(max_size=6), max_size=12).map("".join)
+
+
+def covered(text: str, level: int) -> set[int]:
+    return {i for f in find_spans(text, level) for i in range(f.start, f.end)}
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS)
+def test_levels_are_nested(text: str) -> None:
+    spans = [covered(text, level) for level in range(6)]
+    assert not spans[0]
+    for low, high in itertools.pairwise(spans):
+        assert low <= high
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, st.integers(0, 5))
+def test_masking_twice_is_masking_once(text: str, level: int) -> None:
+    once = mask(text, level)
+    assert mask(once, level) == once
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS, st.integers(0, 5))
+def test_text_outside_spans_is_untouched_and_spans_do_not_overlap(text: str, level: int) -> None:
+    spans = find_spans(text, level)
+    rest, at = mask(text, level), 0
+    for span in spans:
+        assert span.start >= at
+        assert rest.startswith(text[at : span.start])
+        rest = rest[span.start - at :]
+        assert rest.startswith(span.replacement)
+        rest, at = rest[len(span.replacement) :], span.end
+    assert rest == text[at:]
+    assert apply(text, spans) == mask(text, level)
+
+
+@given(TEXTS, TEXTS)
+@settings(max_examples=50, deadline=None)
+def test_a_record_is_masked_alike_whatever_stands_beside_it(first: str, second: str) -> None:
+    assert mask_many([first, second], 5)[0] == mask_many([first], 5)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "expected"),
+    [
+        ("电话１３８１２３４５６７８。", 1, "电话[MOBILE]。"),
+        ("打幺三八一二三四五六七八", 1, "打[MOBILE]"),
+        ("call (212) 555-0123 now", 1, "call [MOBILE] now"),
+        ("邮箱abc.d@qq.com谢谢", 1, "邮箱[EMAIL]谢谢"),
+        ("订单号202512345678901234", 1, "订单号[ORDER_NUMBER]"),
+        ("收货人：欧阳小明，", 1, "收货人：欧阳小明，"),
+        ("收货人：欧阳小明，", 2, "收货人：[NAME]，"),
+        ("寄到杭州市西湖区文三路12号3栋501室。", 2, "寄到杭州市[ADDRESS]。"),
+        ("今年34岁", 3, "今年[AGE:30-39]"),
+        ("2025年3月12日下单", 3, "[DATE:2025Q1]下单"),
+        ("花了258.00元", 3, "花了[AMOUNT:10^2]"),
+        ("我有糖尿病", 3, "我有糖尿病"),
+        ("我有糖尿病", 4, "我有[HEALTH]"),
+        ("给3岁的孩子", 4, "给[AGE:0-9][MINOR]"),
+        ("电池5000毫安", 4, "电池5000毫安"),
+        ("电池5000毫安", 5, "电池<NUM>毫安"),
+    ],
+)
+def test_known_cases(text: str, level: int, expected: str) -> None:
+    assert mask(text, level) == expected
+
+
+def test_checksums_decide_where_there_is_no_cue_word() -> None:
+    rng = np.random.default_rng(0)
+    number = resident_id(rng, 1980)
+    assert mask(f"号码{number}。", 1) == "号码[RESIDENT_ID]。"
+    assert mask(f"卡{bank_card(rng)}。", 1) == "卡[BANK_CARD]。"
+
+
+def test_own_fields_are_found_where_no_recogniser_would() -> None:
+    assert mask("阿布都说东西收到", 2) == "阿布都说东西收到"
+    assert mask("阿布都说东西收到", 2, fields={"name": "阿布都"}) == "[NAME]说东西收到"
+    assert mask("阿布都说东西收到", 1, fields={"name": "阿布都"}) == "阿布都说东西收到"
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_recall_of_direct_identifiers_on_synthetic_notes_without_their_fields(language: str) -> None:
+    notes = synthetic_notes(1500, seed=3, language=language)
+    for level in (1, 2):
+        found = probe(notes.texts, notes.gold, notes.users, level)
+        wanted = [t in DIRECT and ENTITY_LEVELS[t] <= level for t in found.types]
+        missed = int(found.missed[wanted].sum())
+        assert sum(wanted) > 800
+        assert missed <= 0.005 * sum(wanted)
+
+
+def test_probe_says_what_is_left() -> None:
+    text = "电话13812345678，今年34岁"
+    gold = [[Span(start=2, end=13, type="mobile", level=1), Span(start=16, end=19, type="age", level=3)]]
+    found = probe([text], gold, np.array([7]), 1)
+    assert found.visible == ("[MOBILE]", "34岁")
+    assert found.missed.tolist() == [False, True]
+    assert found.users.tolist() == [7, 7]
+    assert probe([text], gold, np.array([7]), 3).visible == ("[MOBILE]", "[AGE:30-39]")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "1",
+        "a",
+        "1 ",
+        "1-",
+        "a@",
+        "1.",
+        "号",
+        "市",
+        "路1号",
+        "先生",
+        "微信",
+        "http://",
+        "王",
+        "[A",
+        "20251",
+        "１",
+        "一",
+        "地址",
+        "www.",
+    ],
+)
+def test_no_pattern_takes_super_linear_time_on_hostile_text(unit: str) -> None:
+    def seconds(n: int) -> float:
+        started = time.process_time()
+        find_spans(unit * n, 5)
+        return time.process_time() - started
+
+    seconds(100)
+    short, long = min(seconds(1500) for _ in range(2)), min(seconds(6000) for _ in range(2))
+    assert long < 12 * max(short, 2e-3)  # linear is 4, quadratic is 16
+
+
+def test_a_level_off_the_ladder_is_refused() -> None:
+    with pytest.raises(InputError, match="masking_level"):
+        find_spans("text", 6)
