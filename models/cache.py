@@ -78,7 +78,7 @@ class TrunkCache:
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._at}
         if progress is not None:
             progress(len(texts) - len(missing))
-        wanted = list(missing)
+        wanted = sorted(missing, key=lambda key: len(missing[key]))  # texts of like length fill batches best
         for start in range(0, len(wanted), TEXTS_A_WRITE):
             part = wanted[start : start + TEXTS_A_WRITE]
             encoded = encode(self._base, [missing[k] for k in part], max_length=self._max_length, progress=progress)

@@ -9,7 +9,7 @@ import torch
 from moo.models.base_models import BaseModel
 from numpy.typing import NDArray
 
-BATCH_TOKENS = 2048  # tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes
+BATCH_TOKENS = 1024  # tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes
 LENGTH_STEP = 8
 
 Floats = NDArray[np.float32]

@@ -135,7 +135,7 @@ class StudySpec:
     as_of: str = "2026-11-01"
     consent_filter: bool = True
     sensitive_rows: str = "drop"
-    packs: tuple[str, ...] = ("pipl", "house")
+    packs: tuple[str, ...] = ("pipl", "ecommerce", "gdpr", "house")
     probe_records: int = 30_000
 
     def __post_init__(self) -> None:
@@ -143,7 +143,9 @@ class StudySpec:
         validate.in_range(0.05, 0.9, pool=self.pool)
         validate.in_range(0.05, 0.9, test=self.test)
         if self.pool + self.test > 0.98:
-            raise validate.refuse("pool + test <= 0.98", "pool + test", self.pool + self.test, "leave units for the null")
+            raise validate.refuse(
+                "pool + test <= 0.98", "pool + test", self.pool + self.test, "leave units for the null"
+            )
         validate.in_range(-1, 1, max_risk=self.max_risk)
         validate.in_range(0, 1, max_penalty=self.max_penalty)
         validate.one_of(("drop", "keep"), sensitive_rows=self.sensitive_rows)
@@ -204,7 +206,11 @@ def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
     if path.suffix == ".toml":
         return StudySpec.from_toml(path)
     known = ", ".join(
-        sorted(f.name.removesuffix(".toml") for f in resources.files("moo.studies.presets").iterdir() if f.name.endswith(".toml"))
+        sorted(
+            f.name.removesuffix(".toml")
+            for f in resources.files("moo.studies.presets").iterdir()
+            if f.name.endswith(".toml")
+        )
     )
     raise InputError(f"study must be one of {known}, or a path to a .toml file, but got study={str(spec)!r}.")
 

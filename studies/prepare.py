@@ -1,0 +1,172 @@
+"""A study made ready: data filtered and split under the study's key, the base model loaded, masked texts run through its trunk."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from moo.models.activations import Packed
+from moo.models.base_models import BaseModel, load_base
+from moo.models.cache import TrunkCache
+from moo.models.fast_lane import FrozenLayer, frozen_layer
+from moo.models.scaling import Constants, constants
+from moo.objectives.compliance.facts import masking_facts
+from moo.studies.base import StudySpec
+from numpy.typing import NDArray
+
+from moo.data import Records, load_records
+from moo.data.notes import synthetic_notes
+from moo.data.prepare import PreparationReport, consent_filter, data_facts
+from moo.data.split import split_units
+from moo.errors import InputError
+from moo.masking import Found, apply, find_spans, probe
+from moo.privacy.accounting import check_delta
+from moo.privacy.keys import StudyKey
+from moo.records import number_in, number_out
+
+Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
+PARTS = ("pool", "test", "unseen")
+PROBE_SEED = 0
+
+
+def no_stage(_what: str, _done: int, _total: int) -> None:
+    """Report to nobody."""
+
+
+@dataclass(frozen=True)
+class MaskedPart:
+    """One part of the data at one masking level.
+
+    Attributes:
+        packed: Activations.
+        spans: For each record, what was masked.
+        wordless: Share of records in which masking left no word to learn from.
+    """
+
+    packed: Packed
+    spans: tuple[tuple[Found, ...], ...]
+    wordless: float
+
+
+class Prepared:
+    """Everything that trials share. Nothing here depends on a trial's parameters.
+
+    Args:
+        spec: The study.
+        key: The study's secret.
+        folder: The study's folder, mode 0700; activations are cached below it.
+        stage: Told what is being done.
+    """
+
+    def __init__(self, spec: StudySpec, key: StudyKey, folder: Path, stage: Stage = no_stage) -> None:
+        self.spec, self.key, self.folder, self.stage = spec, key, folder, stage
+        loaded = load_records(
+            spec.data,
+            n_records=spec.n_records,
+            text=spec.text,
+            label=spec.label,
+            user=spec.user,
+            progress=lambda done, total: stage("fetching the data", done, total),
+        )
+        self.loaded = loaded
+        self.records, self.preparation = self._filtered(loaded)
+        self.digest = key.derive("data", loaded.digest).hex()
+        self.expected_units = max(1, round(0.5 * spec.pool * loaded.n_units))
+        check_delta(spec.training.target_delta, self.expected_units)
+        self.data_facts = data_facts(self.records, purpose=spec.purpose, as_of=self.as_of)
+        self.parts = self._split()
+        self._masked: dict[tuple[str, int], MaskedPart] = {}
+
+    @property
+    def as_of(self) -> date:
+        return date.fromisoformat(self.spec.as_of)
+
+    @cached_property
+    def base(self) -> BaseModel:
+        self.stage("loading the base model", 0, 0)
+        return load_base(
+            self.spec.model, progress=lambda done, total: self.stage("fetching the base model", done, total)
+        )
+
+    @cached_property
+    def constants(self) -> Constants:
+        return constants(self.base, max_length=self.spec.training.max_length)
+
+    @cached_property
+    def layer(self) -> FrozenLayer:
+        return frozen_layer(self.base, self.constants)
+
+    @cached_property
+    def cache(self) -> TrunkCache:
+        key = self.key.derive("trunk cache", self.digest)
+        return TrunkCache(self.folder / "trunk", key, self.base, max_length=self.spec.training.max_length)
+
+    def _filtered(self, loaded: Records) -> tuple[Records, PreparationReport]:
+        if not self.spec.consent_filter:
+            return loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
+        return consent_filter(
+            loaded, purpose=self.spec.purpose, as_of=self.as_of, sensitive_rows=self.spec.sensitive_rows
+        )
+
+    def _split(self) -> dict[str, Records]:
+        fractions = {"pool": self.spec.pool, "test": self.spec.test}
+        masks = split_units(self.records.unit_ids, self.key.derive("split"), fractions)
+        parts = {}
+        for part, name in zip(PARTS, ("pool", "test", "rest"), strict=True):
+            rows = masks[name][self.records.units]
+            if not rows.any():
+                raise InputError(
+                    f"every part must hold records, but {part} got none of {len(self.records)}; take more data."
+                )
+            parts[part] = self.records.take(rows)
+        return parts
+
+    def masked(self, part: str, level: int) -> MaskedPart:
+        """A part at a masking level; the last few are kept."""
+        wanted = (part, level)
+        if wanted not in self._masked:
+            while len(self._masked) >= 2 * len(PARTS):
+                self._masked.pop(next(iter(self._masked)))
+            self._masked[wanted] = self._mask(part, level)
+        return self._masked[wanted]
+
+    def _mask(self, part: str, level: int) -> MaskedPart:
+        records = self.parts[part]
+        spans = [tuple(find_spans(t, level, fields=f)) for t, f in zip(records.texts, records.fields, strict=True)]
+        texts = [apply(t, s) for t, s in zip(records.texts, spans, strict=True)]
+        done = 0
+
+        def progress(n: int) -> None:
+            nonlocal done
+            done += n
+            self.stage(f"trunk, masking level {level}, {part}", done, len(texts))
+
+        packed = self.cache.packed(texts, self.constants, progress=progress)
+        wordless = np.mean([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
+        return MaskedPart(packed, tuple(spans), float(wordless))
+
+    def masking_facts(self, level: int) -> Mapping[str, float | None]:
+        """What the level leaves of synthetic identities, measured once a study and kept beside it."""
+        path = self.folder / "masking-facts.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        if str(level) not in known:
+            self.stage(f"measuring masking level {level}", 0, 0)
+            notes = synthetic_notes(self.spec.probe_records, seed=PROBE_SEED, language=self.records.language)
+            facts = masking_facts(probe(notes.texts, notes.gold, notes.users, level))
+            known[str(level)] = {k: None if v is None else number_out(v) for k, v in facts.items()}
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(known, indent=1))
+            os.replace(temporary, path)
+        return {k: None if v is None else number_in(v) for k, v in known[str(level)].items()}
+
+
+def _has_words(text: str, spans: tuple[Found, ...]) -> bool:
+    """Whether a letter stands outside what was masked."""
+    covered: NDArray[np.bool_] = np.zeros(len(text), dtype=bool)
+    for span in spans:
+        covered[span.start : span.end] = True
+    return any(c.isalpha() and not covered[i] for i, c in enumerate(text))

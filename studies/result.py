@@ -1,0 +1,248 @@
+"""What a study found: the front with its error bars, a recommendation, and what the search cost."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moo.errors import InputError, StorageError
+from moo.pareto import (
+    hypervolume,
+    knee,
+    non_dominated,
+    probability_feasible,
+    probability_non_dominated,
+    running_hypervolume,
+)
+from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord, number_in, number_out
+
+OBJECTIVES = (ACCURACY, RISK, PENALTY)
+WORST = (0.5, 0.5, 1.0)  # error rate, advantage, penalty: the reference point of the hypervolume
+_DRAWS = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCost:
+    """What all trials together cost in privacy.
+
+    Attributes:
+        policy: The release policy, chosen before the study.
+        composed_epsilon: Of all private trials, for a unit in K/2 shadows of each; RDP composition.
+        delta: Of the composition.
+        label: What that number is, in words: it stands wherever the number stands.
+    """
+
+    policy: str
+    composed_epsilon: float
+    delta: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """The point to take.
+
+    Attributes:
+        trial: The trial; None where nothing is feasible.
+        reason: Why, or which limit is in the way.
+    """
+
+    trial: TrialRecord | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """A finished (or interrupted) study.
+
+    Attributes:
+        name: Of the study.
+        spec: Its specification, as JSON.
+        trials: In order of number.
+        reference: The status quo: no DP, nothing masked. Never seen by the sampler; None where the policy forbids it.
+        limits: Constraint -> limit, as people gave them.
+        cost: What the search cost in privacy.
+        about: What a report says of data and machine.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...]
+    reference: TrialRecord | None
+    limits: Mapping[str, float]
+    cost: SearchCost
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> tuple[TrialRecord, ...]:
+        return tuple(t for t in self.trials if t.state == "complete")
+
+    @cached_property
+    def on_front(self) -> frozenset[int]:
+        """Numbers of the feasible trials that no feasible trial dominates."""
+        feasible = [t for t in self.complete if t.feasible]
+        return frozenset(t.number for t, kept in zip(feasible, non_dominated(minimised(feasible)), strict=True) if kept)
+
+    @cached_property
+    def front(self) -> pd.DataFrame:
+        """Feasible non-dominated trials, the most accurate first: parameters, objectives, errors, constraints."""
+        rows = self.table[self.table["on_front"]]
+        return rows.sort_values(ACCURACY, ascending=False).reset_index(drop=True)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Every trial, one row each, the reference first."""
+        trials = [*([self.reference] if self.reference else []), *self.trials]
+        chances = self._chances()
+        return pd.DataFrame([row_of(t, t.number in self.on_front, *chances.get(t.number, (0.0, 0.0))) for t in trials])
+
+    @cached_property
+    def hypervolumes(self) -> NDArray[np.float64]:
+        """Hypervolume of the feasible trials after each complete trial, as a share of the box up to `WORST`."""
+        feasible = np.array([t.feasible for t in self.complete], dtype=bool)
+        out: NDArray[np.float64] = running_hypervolume(minimised(self.complete), feasible, WORST) / math.prod(WORST)
+        return out
+
+    def recommend(self) -> Recommendation:
+        """The knee of the feasible front, with its reason; or the limit that is in the way of all trials."""
+        front = [t for t in self.complete if t.number in self.on_front]
+        if front:
+            choice = knee(minimised(front), ("accuracy", "membership risk", "compliance penalty"))
+            return Recommendation(trial=front[choice.index], reason=choice.reason)
+        if not self.complete:
+            return Recommendation(trial=None, reason="no trial has been completed")
+        counts = {name: sum(t.constraints[name] > 0 for t in self.complete) for name in self.complete[0].constraints}
+        worst = max(counts, key=lambda name: counts[name])
+        nearest = min(self.complete, key=lambda t: sum(v for v in t.constraints.values() if v > 0))
+        return Recommendation(
+            trial=None,
+            reason=f"no trial is feasible: {worst} is broken by {counts[worst]} of {len(self.complete)}; the nearest is "
+            f"trial {nearest.number}, which breaks {', '.join(nearest.blocking)}",
+        )
+
+    def _chances(self) -> dict[int, tuple[float, float]]:
+        """Number -> probability of being non-dominated among all complete trials, and of being feasible."""
+        if not self.complete:
+            return {}
+        means, errors = minimised(self.complete), stderrs(self.complete)
+        dominated = probability_non_dominated(means, errors, draws=_DRAWS, rng=np.random.default_rng(0))
+        limited = probability_feasible(
+            means[:, 1:], errors[:, 1:], [self.limits["max_risk"], self.limits["max_penalty"]]
+        )
+        return {t.number: (float(p), float(q)) for t, p, q in zip(self.complete, dominated, limited, strict=True)}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write front.csv, front.json (every trial) and result.json (what else `load_result` needs).
+
+        Raises:
+            StorageError: If the folder cannot be written.
+        """
+        target = Path(folder)
+        trials = [*([self.reference] if self.reference else []), *self.trials]
+        rows = [t.to_json() | {"on_front": t.number in self.on_front} for t in trials]
+        rest = {
+            "name": self.name,
+            "spec": dict(self.spec),
+            "limits": dict(self.limits),
+            "cost": {**vars(self.cost), "composed_epsilon": number_out(self.cost.composed_epsilon)},
+            "about": dict(self.about),
+        }
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            _replace(target / "front.json", json.dumps(rows, ensure_ascii=False, indent=1))
+            _replace(target / "front.csv", self.table.to_csv(index=False, quoting=csv.QUOTE_MINIMAL))
+            _replace(target / "result.json", json.dumps(rest, ensure_ascii=False, indent=1))
+        except OSError as error:
+            raise StorageError(f"the results must be writable, but {target} is not: {error.strerror}.") from error
+        return target
+
+
+def load_result(folder: str | Path) -> StudyResult:
+    """Read what `StudyResult.save` wrote.
+
+    Raises:
+        InputError: If the folder holds no result.
+    """
+    source = Path(folder)
+    try:
+        rows = json.loads((source / "front.json").read_text(encoding="utf-8"))
+        rest = json.loads((source / "result.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"the folder must hold front.json and result.json, but {source} does not; run a study first."
+        ) from error
+    trials = [TrialRecord.from_json(row) for row in rows]
+    cost = {**rest["cost"], "composed_epsilon": number_in(rest["cost"]["composed_epsilon"])}
+    return StudyResult(
+        name=rest["name"],
+        spec=rest["spec"],
+        trials=tuple(t for t in trials if t.number >= 0),
+        reference=next((t for t in trials if t.number < 0), None),
+        limits=rest["limits"],
+        cost=SearchCost(**cost),
+        about=rest["about"],
+    )
+
+
+def minimised(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+    """Error rate, risk and penalty of complete trials, shape (n, 3), all to be minimised."""
+    rows = [(1 - t.objectives[ACCURACY].value, t.objectives[RISK].value, t.objectives[PENALTY].value) for t in trials]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def stderrs(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+    """Standard errors of the same, shape (n, 3)."""
+    rows = [[t.objectives[name].stderr for name in OBJECTIVES] for t in trials]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def feasible_hypervolume(trials: Sequence[TrialRecord]) -> float:
+    """Share of the box up to `WORST` that the feasible trials dominate."""
+    return hypervolume(minimised([t for t in trials if t.feasible]), WORST) / math.prod(WORST)
+
+
+def row_of(trial: TrialRecord, on_front: bool, non_dominated_p: float, feasible_p: float) -> dict[str, Any]:
+    """One trial as a flat row."""
+    nothing = Measurement(value=math.nan, stderr=math.nan)
+    row: dict[str, Any] = {"number": trial.number, **vars_of(trial)}
+    for name in OBJECTIVES:
+        measured = trial.objectives.get(name, nothing)
+        row |= {name: measured.value, f"{name}_stderr": measured.stderr}
+    row["epsilon_spent"] = trial.extras.get("epsilon_spent", nothing).value
+    row |= {f"constraint_{name}": value for name, value in trial.constraints.items()}
+    return row | {
+        "feasible": trial.feasible,
+        "on_front": on_front,
+        "p_non_dominated": non_dominated_p,
+        "p_feasible": feasible_p,
+        "blocked_by": " ".join(trial.blocking),
+        "claim": trial.claim,
+        "cause": trial.cause,
+    }
+
+
+def vars_of(trial: TrialRecord) -> dict[str, Any]:
+    """Parameters of a trial by name."""
+    p = trial.params
+    return {
+        "target_epsilon": p.target_epsilon,
+        "masking_level": p.masking_level,
+        "lora_rank": p.lora_rank,
+        "learning_rate": p.learning_rate,
+        "adapted_layers": p.adapted_layers,
+    }
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

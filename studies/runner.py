@@ -1,0 +1,377 @@
+"""run_study(): one path for a new study and a resumed one."""
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from moo.studies.base import SpaceSpec, StudySpec, load_spec
+from moo.studies.prepare import Prepared, no_stage
+from moo.studies.result import SearchCost, StudyResult
+from moo.studies.trial import CONSTRAINTS, judge, planned_run, run_trial, save_evidence
+
+from moo import validate
+from moo.errors import InputError, PolicyError, StorageError, TrialError
+from moo.privacy.accounting import compose_epsilon
+from moo.privacy.keys import StudyKey
+from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialParams, TrialRecord
+from moo.search import FAILED, Candidate, Goal, Integer, Outcome, Progress, Real, SearchTrial, Space, search
+
+POLICIES = ("internal",)
+GOALS = (
+    Goal(name=ACCURACY, direction="maximize", reference=0.0),
+    Goal(name=RISK, direction="minimize", reference=1.0),
+    Goal(name=PENALTY, direction="minimize", reference=1.0),
+)
+STATUS_QUO = TrialParams(
+    target_epsilon=float("inf"), masking_level=0, lora_rank=8, learning_rate=1e-3, adapted_layers=1
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyProgress:
+    """Where a study stands; handed to every callback.
+
+    Attributes:
+        trials: Finished trials, the reference not among them.
+        reference: The reference trial, once it has run.
+        newest: The trial that has just finished; None between trials.
+        n_trials: How many there will be.
+        population: Trials of a generation.
+        stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
+    """
+
+    trials: tuple[TrialRecord, ...]
+    reference: TrialRecord | None
+    newest: TrialRecord | None
+    n_trials: int
+    stage: str = ""
+    stage_done: int = 0
+    stage_total: int = 0
+
+
+Callback = Callable[[StudyProgress], None]
+
+
+def space_of(spec: SpaceSpec) -> Space:
+    """The search space of a study."""
+    return Space(
+        {
+            "target_epsilon": Real(*spec.target_epsilon, log=True),
+            "masking_level": Integer(*spec.masking_level),
+            "lora_rank_log2": Integer(*spec.lora_rank_log2),
+            "learning_rate": Real(*spec.learning_rate, log=True),
+            "adapted_layers": Integer(*spec.adapted_layers),
+        }
+    )
+
+
+def params_of(values: Mapping[str, float | int]) -> TrialParams:
+    """Parameters of a trial from those of the search."""
+    return TrialParams(
+        target_epsilon=float(values["target_epsilon"]),
+        masking_level=int(values["masking_level"]),
+        lora_rank=2 ** int(values["lora_rank_log2"]),
+        learning_rate=float(values["learning_rate"]),
+        adapted_layers=int(values["adapted_layers"]),
+    )
+
+
+def anchors(spec: SpaceSpec) -> list[dict[str, float | int]]:
+    """The first trials: the strictest corner, and the head alone at the middle of the epsilons."""
+    rate = (spec.learning_rate[0] * spec.learning_rate[1]) ** 0.5
+    low, high = spec.target_epsilon
+    strictest = {
+        "target_epsilon": low,
+        "masking_level": spec.masking_level[1],
+        "lora_rank_log2": spec.lora_rank_log2[0],
+        "learning_rate": rate,
+        "adapted_layers": spec.adapted_layers[0],
+    }
+    middle = {**strictest, "target_epsilon": (low * high) ** 0.5, "masking_level": sum(spec.masking_level) // 2 + 1}
+    return [strictest, {**middle, "masking_level": min(middle["masking_level"], spec.masking_level[1])}]
+
+
+@dataclass
+class Evaluator:
+    """From a candidate to its outcome. Travels to other processes without what it has loaded."""
+
+    spec: StudySpec
+    folder: Path
+    stage: Callable[[str, int, int], None] = no_stage
+    _prepared: Prepared | None = field(default=None, repr=False)
+
+    @property
+    def prepared(self) -> Prepared:
+        if self._prepared is None:
+            key = StudyKey.load_or_create(self.folder / "study.key")
+            self._prepared = Prepared(self.spec, key, self.folder, self.stage)
+        return self._prepared
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"spec": self.spec, "folder": self.folder, "stage": no_stage, "_prepared": None}
+
+    def __call__(self, candidate: Candidate) -> Outcome:
+        params = params_of(candidate.params)
+        try:
+            record = self.record(params, number=candidate.number, replicate=candidate.replicate)
+        except TrialError as error:
+            record = failed_record(params, candidate.number, error, self.prepared)
+        return Outcome(
+            values=record.objectives,
+            constraints={k: min(1.0, max(-1.0, v)) for k, v in record.constraints.items() if k != FAILED},
+            payload=record.to_json(),
+            cause=record.cause,
+        )
+
+    def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
+        evidence = run_trial(params, self.prepared, number=number, replicate=replicate)
+        save_evidence(evidence, self.prepared, number=number)
+        return judge(evidence, self.prepared, number=number)
+
+
+def failed_record(params: TrialParams, number: int, error: TrialError, prepared: Prepared) -> TrialRecord:
+    """A trial that did not come to an end, with its cause; infeasible by every constraint."""
+    gates = [f"G{i:02d}" for i in range(1, 8)]
+    del prepared
+    return TrialRecord(
+        number=number,
+        params=params,
+        state="failed",
+        objectives={},
+        constraints={**dict.fromkeys((*CONSTRAINTS, *gates), 1.0), FAILED: 1.0},
+        claim=f"withdrawn because the trial failed: {error}",
+        cause=error.cause,
+    )
+
+
+def run_study(
+    spec: str | Path | StudySpec,
+    *,
+    n_trials: int,
+    storage: str | Path | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    policy: str = "internal",
+    executor: str = "inline",
+    workers: int = 1,
+    callbacks: Sequence[Callback] = (),
+    folder: str | Path | None = None,
+) -> StudyResult:
+    """Search the privacy settings of a study; the same call goes on where it stopped.
+
+    Args:
+        spec: A shipped study's name, a path to TOML, or a StudySpec.
+        n_trials: In all, those of earlier calls included.
+        storage: Optuna storage URL or SQLite path; by default study.db in the folder.
+        name: Of the study; by default the specification's.
+        seed: Of the sampler. Splits, coins and noise come from the secret key in the folder, never from here.
+        policy: Release policy.
+        executor: "inline" or "processes".
+        workers: Processes at a time.
+        callbacks: Called as the study goes on.
+        folder: Where evidence, key, caches and results are kept, mode 0700; by default moo-runs/<name>.
+
+    Returns:
+        The result; `result.save(dir)` writes it.
+
+    Raises:
+        InputError: If the specification or an argument is unfit (ConfigChangedError: another study has this name).
+        MachineError: If disk, network or storage fail.
+    """
+    spec = load_spec(spec)
+    validate.in_range(1, 1_000_000, n_trials=n_trials)
+    if policy not in POLICIES:
+        raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={policy!r}.")
+    name = name or spec.name
+    home = Path(folder) if folder is not None else Path("moo-runs") / name
+    started = time.monotonic()
+    with _owned(home):
+        watch = _Watch(callbacks, n_trials)
+        evaluator = Evaluator(spec, home, watch.stage)
+        prepared = evaluator.prepared
+        _refuse_broken_gates(prepared)
+        identity = _identity(spec, policy, prepared)
+        watch.reference = _reference(evaluator, identity, home)
+        found = search(
+            evaluator,
+            space_of(spec.space),
+            GOALS,
+            n_trials=n_trials,
+            storage=storage if storage is not None else home / "study.db",
+            name=name,
+            seed=seed,
+            enqueue=anchors(spec.space),
+            config=identity,
+            constraint_names=CONSTRAINTS,
+            executor=executor,
+            workers=workers,
+            callbacks=[watch.trial],
+        )
+        return _result(name, spec, policy, prepared, found.trials, watch.reference, time.monotonic() - started)
+
+
+@dataclass
+class _Watch:
+    """Turns what happens into `StudyProgress`."""
+
+    callbacks: Sequence[Callback]
+    n_trials: int
+    trials: tuple[TrialRecord, ...] = ()
+    reference: TrialRecord | None = None
+
+    def stage(self, what: str, done: int, total: int) -> None:
+        self._tell(None, what, done, total)
+
+    def trial(self, progress: Progress) -> None:
+        self.trials = tuple(_record(t) for t in progress.done)
+        self._tell(_record(progress.newest), "", 0, 0)
+
+    def _tell(self, newest: TrialRecord | None, what: str, done: int, total: int) -> None:
+        for callback in self.callbacks:
+            callback(
+                StudyProgress(
+                    trials=self.trials,
+                    reference=self.reference,
+                    newest=newest,
+                    n_trials=self.n_trials,
+                    stage=what,
+                    stage_done=done,
+                    stage_total=total,
+                )
+            )
+
+
+@contextmanager
+def _owned(home: Path) -> Iterator[None]:
+    """The study's folder, mode 0700, held by one process at a time."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        lock = open(home / ".lock", "w")  # noqa: SIM115 - held until the end of the block
+    except OSError as error:
+        raise StorageError(f"the study's folder must be writable, but {home} is not: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"one run at a time may use a study's folder, but another holds {home}; wait for it."
+            ) from None
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, StorageError) or error.errno is None:
+                raise
+            raise StorageError(f"the study's folder must be writable, but {home} is not: {error.strerror}.") from error
+
+
+def _refuse_broken_gates(prepared: Prepared) -> None:
+    """Gates that the data alone decide refuse the study before anything is spent."""
+    spec = prepared.spec
+    broken = {
+        k: v
+        for k, v in prepared.data_facts.items()
+        if k not in ("data.n_records", "data.n_units") and v and k != "data.sensitive_without_consent"
+    }
+    if broken:
+        worst = max(broken, key=lambda k: broken[k] or 0.0)
+        raise InputError(
+            f"every record must pass the legal gates, but {broken[worst]:.1%} of {spec.data} fail {worst}; "
+            "set consent_filter = true, or mend the data."
+        )
+
+
+def _identity(spec: StudySpec, policy: str, prepared: Prepared) -> dict[str, Any]:
+    """What makes this study what it is: a later call that differs is refused."""
+    return {
+        "spec": spec.to_json(),
+        "policy": policy,
+        "data": prepared.digest[:16],
+        "key": prepared.key.derive("fingerprint").hex()[:16],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path) -> TrialRecord:
+    """The status quo, run once before the first generation and kept; the sampler never sees it."""
+    path = home / "reference.json"
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["identity"] == json.loads(json.dumps(identity)):
+            return TrialRecord.from_json(kept["record"])
+    evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
+    try:
+        record = evaluator.record(STATUS_QUO, number=REFERENCE)
+    except TrialError as error:
+        raise InputError(f"the status quo must be trainable, but: {error}") from error
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"identity": identity, "record": record.to_json()}), encoding="utf-8")
+    os.replace(temporary, path)
+    return record
+
+
+def _record(trial: SearchTrial) -> TrialRecord:
+    return TrialRecord.from_json(trial.outcome.payload)
+
+
+def search_cost(trials: Sequence[TrialRecord], prepared: Prepared, policy: str, *, with_reference: bool) -> SearchCost:
+    """What the private trials compose to, and what may be said of that number."""
+    spec = prepared.spec
+    unit = prepared.records.unit_name
+    runs = [planned_run(t.params, spec, prepared.expected_units, unit) for t in trials if t.params.private]
+    delta = spec.training.target_delta
+    epsilon = compose_epsilon(runs, delta=delta)
+    label = f"odometer over {len(runs)} trials, not a guarantee: results stay inside"
+    if with_reference:
+        label += "; with the non-private reference: no guarantee"
+    return SearchCost(policy=policy, composed_epsilon=epsilon, delta=delta, label=label)
+
+
+def _result(
+    name: str,
+    spec: StudySpec,
+    policy: str,
+    prepared: Prepared,
+    found: Sequence[SearchTrial],
+    reference: TrialRecord | None,
+    seconds: float,
+) -> StudyResult:
+    trials = tuple(_record(t) for t in found)
+    parts = {part: len(records) for part, records in prepared.parts.items()}
+    about = {
+        "data": {
+            "name": prepared.loaded.name,
+            "declaration": prepared.loaded.declaration,
+            "licence": prepared.loaded.licence,
+            "unit": prepared.records.unit_name,
+            "records": parts,
+            "dropped": dict(prepared.preparation.dropped),
+            "transformations": [
+                {"name": t.name, "scope": t.scope, "detail": t.detail} for t in prepared.records.transformations
+            ],
+        },
+        "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
+        "seconds": seconds,
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "machine": {"python": platform.python_version(), "threads": torch.get_num_threads()},
+        "versions": {p: version(p) for p in ("torch", "optuna", "opacus", "lightning", "transformers")},
+    }
+    return StudyResult(
+        name=name,
+        spec=spec.to_json(),
+        trials=trials,
+        reference=reference,
+        limits={"max_risk": spec.max_risk, "max_penalty": spec.max_penalty},
+        cost=search_cost(trials, prepared, policy, with_reference=reference is not None),
+        about=about,
+    )

@@ -1,0 +1,266 @@
+"""One trial: parameters in, evidence out, and the record that the objectives make of it."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from moo.models.dp import DPSettings
+from moo.models.module import OptimizerSettings, log_probs
+from moo.models.training import TrainingData, TrainingSettings, train
+from moo.objectives.compliance import evaluate as judge_compliance
+from moo.objectives.compliance.facts import privacy_facts, utility_facts
+from moo.objectives.membership.risk import auc, membership_risk, tpr
+from moo.objectives.utility import accuracy
+from moo.studies.base import StudySpec
+from moo.studies.prepare import PARTS, Prepared
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from moo.data.split import complementary_pairs
+from moo.errors import TrialError
+from moo.evidence import MembershipEvidence, PrivacyEvidence, TrialEvidence, UtilityEvidence
+from moo.privacy.accounting import advantage_ceiling, calibrate_noise, epsilon_pld
+from moo.privacy.claims import claim
+from moo.privacy.events import TrainingRun
+from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
+
+VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
+CONSTRAINTS = ("max_risk", "max_penalty", "validity")
+
+
+def planned_run(params: TrialParams, spec: StudySpec, expected_units: int, unit: str) -> TrainingRun:
+    """The event of one shadow's training, known before it starts: noise calibrated so that epsilon <= target."""
+    t = spec.training
+    noise = calibrate_noise(
+        target_epsilon=params.target_epsilon, delta=t.target_delta, sample_rate=t.sample_rate, steps=t.steps
+    )
+    return TrainingRun(
+        sample_rate=t.sample_rate,
+        steps=t.steps,
+        noise_multiplier=noise,
+        max_grad_norm=t.max_grad_norm,
+        delta=t.target_delta,
+        n_units=expected_units,
+        unit=unit,
+        shadows_per_unit=t.n_shadows // 2,
+    )
+
+
+def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate: int = 0) -> TrialEvidence:
+    """Train K shadows on complementary halves of the pool, and gather what the objectives judge.
+
+    Args:
+        params: The configuration.
+        prepared: The study.
+        number: Of the trial; every stream of randomness is the trial's own.
+        replicate: How often the configuration ran before.
+
+    Raises:
+        TrialError: If training fails; with its cause.
+    """
+    seconds: dict[str, float] = {}
+    spec, key = prepared.spec, prepared.key
+    started = time.perf_counter()
+    parts = {part: prepared.masked(part, params.masking_level) for part in PARTS}
+    masking = prepared.masking_facts(params.masking_level)
+    seconds["masking and trunk"] = time.perf_counter() - started
+
+    run = planned_run(params, spec, prepared.expected_units, prepared.records.unit_name)
+    members = {part: _members(prepared, part, number, replicate) for part in ("pool", "unseen")}
+    pool = prepared.parts["pool"]
+    data = TrainingData(
+        packed=parts["pool"].packed,
+        labels=pool.labels,
+        units=pool.units,
+        members=members["pool"],
+        n_classes=len(pool.classes),
+    )
+    prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
+    trained = train(
+        data,
+        _settings(params, spec, run),
+        prepared.layer if params.adapted_layers else None,
+        lambda purpose, shadow: key.generator(prepared.digest, "trial", number, replicate, purpose, shadow),
+    )
+    seconds["training"] = trained.seconds
+
+    started = time.perf_counter()
+    predicted = {part: log_probs(trained.bank, parts[part].packed).numpy().astype(np.float64) for part in PARTS}
+    if not all(np.isfinite(p).all() for p in predicted.values()):
+        raise TrialError(
+            "the losses must be finite, but some are not; lower the learning rate.", cause="non-finite loss"
+        )
+    seconds["prediction"] = time.perf_counter() - started
+    done = _with_steps(run, trained.steps)
+    privacy = PrivacyEvidence(
+        epsilon_spent=epsilon_pld(done),
+        delta=done.delta,
+        n_units=done.n_units,
+        noise_multiplier=done.noise_multiplier,
+        sample_rate=done.sample_rate,
+        steps=done.steps,
+        claim=claim(done, prepared.records.transformations),
+    )
+    test = prepared.parts["test"]
+    utility = UtilityEvidence(
+        log_probs=predicted["test"], labels=test.labels, units=test.units, groups=dict(test.groups)
+    )
+    facts = {
+        **prepared.data_facts,
+        **masking,
+        **privacy_facts(privacy),
+        **utility_facts(utility),
+        "masking.wordless_share": parts["pool"].wordless,
+        "training.truncated": float(sum(p.packed.truncated for p in parts.values())),
+        "training.non_finite": float(trained.non_finite),
+    }
+    return TrialEvidence(
+        params=params,
+        membership=_membership(prepared, "pool", predicted["pool"], members["pool"]),
+        unseen=_membership(prepared, "unseen", predicted["unseen"], members["unseen"]),
+        utility=utility,
+        privacy=privacy,
+        facts=facts,
+        seconds=seconds,
+    )
+
+
+def _members(prepared: Prepared, part: str, number: int, replicate: int) -> NDArray[np.bool_]:
+    """Who is trained on what, shape (K, n): coins of units, tossed anew for every trial."""
+    records = prepared.parts[part]
+    key = prepared.key.derive(prepared.digest, "pairs", part, number, replicate)
+    return complementary_pairs(records.unit_ids, prepared.spec.training.n_shadows, key)[:, records.units]
+
+
+def _settings(params: TrialParams, spec: StudySpec, run: TrainingRun) -> TrainingSettings:
+    t = spec.training
+    return TrainingSettings(
+        adapted_layers=params.adapted_layers,
+        lora_rank=params.lora_rank,
+        lora_alpha=t.lora_alpha,
+        sample_rate=t.sample_rate,
+        steps=t.steps,
+        dp=DPSettings(
+            noise_multiplier=run.noise_multiplier,
+            max_grad_norm=t.max_grad_norm if params.private else math.inf,
+            expected_batch_size=t.sample_rate * run.n_units,
+        ),
+        optimizer=OptimizerSettings(
+            kind="adam" if t.optimizer == "adam" else "sgd",
+            learning_rate=params.learning_rate,
+            head_learning_rate=t.head_learning_rate,
+        ),
+    )
+
+
+def _with_steps(run: TrainingRun, steps: int) -> TrainingRun:
+    return TrainingRun(**{**run.to_json(), "steps": steps})
+
+
+def _membership(
+    prepared: Prepared, part: str, predicted: NDArray[np.float64], members: NDArray[np.bool_]
+) -> MembershipEvidence:
+    records = prepared.parts[part]
+    losses = -predicted[:, np.arange(len(records)), records.labels]
+    return MembershipEvidence(losses=losses, members=members, units=records.units)
+
+
+def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialRecord:
+    """Objectives, constraints and breakdown of one trial."""
+    spec = prepared.spec
+    compliance = judge_compliance(evidence.facts, spec.packs)
+    risk = membership_risk(evidence.membership, spec.attack)
+    run = planned_run(evidence.params, spec, prepared.expected_units, prepared.records.unit_name)
+    ceiling = advantage_ceiling(run)
+    extras = {
+        "auc": auc(evidence.membership, attack=spec.attack),
+        "null_auc": auc(evidence.unseen, attack=spec.attack),
+        "tpr_at_1pct_fpr": tpr(evidence.membership, attack=spec.attack),
+        "epsilon_spent": Measurement(value=evidence.privacy.epsilon_spent),
+        "noise_multiplier": Measurement(value=evidence.privacy.noise_multiplier),
+        "risk_ceiling": Measurement(
+            value=ceiling,
+            note="alarm: the attack is above what the claimed epsilon allows" if risk.low > ceiling else "",
+        ),
+    }
+    if number == REFERENCE:
+        extras["baseline_accuracy"] = baseline_accuracy(prepared, evidence)
+    constraints = {
+        "max_risk": risk.value - spec.max_risk,
+        "max_penalty": compliance.penalty.value - spec.max_penalty,
+        "validity": (evidence.facts["masking.wordless_share"] or 0.0) - VALID_SHARE,
+        **compliance.gates,
+    }
+    return TrialRecord(
+        number=number,
+        params=evidence.params,
+        state="complete",
+        objectives={ACCURACY: accuracy(evidence.utility), RISK: risk, PENALTY: compliance.penalty},
+        constraints=constraints,
+        extras=extras,
+        contributions=compliance.contributions,
+        claim=evidence.privacy.claim,
+        seconds=evidence.seconds,
+    )
+
+
+def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measurement:
+    """Accuracy of scikit-learn's logistic regression on the same frozen features, halves and test users."""
+    level = evidence.params.masking_level
+    pool, test = prepared.parts["pool"], prepared.parts["test"]
+    features = {part: prepared.masked(part, level).packed.features.numpy() for part in ("pool", "test")}
+    fitted = [
+        LogisticRegression(C=1.0, max_iter=2000).fit(features["pool"][row], pool.labels[row])
+        for row in evidence.membership.members
+    ]
+    predicted = np.stack([np.log(np.clip(m.predict_proba(features["test"]), 1e-12, 1)) for m in fitted])
+    return accuracy(UtilityEvidence(log_probs=predicted, labels=test.labels, units=test.units))
+
+
+def save_evidence(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> Path:
+    """Keep a trial's evidence in the study's folder: losses, members, predictions, spans, epsilon, timings.
+
+    The files say who was trained on what; they stay there, mode 0600, and `moo data purge` removes them.
+    """
+    folder = prepared.folder / "evidence"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = "reference" if number == REFERENCE else f"trial-{number:04d}"
+    spans = prepared.masked("pool", evidence.params.masking_level).spans
+    arrays = {
+        "losses": evidence.membership.losses,
+        "members": evidence.membership.members,
+        "units": evidence.membership.units,
+        "unseen_losses": evidence.unseen.losses,
+        "unseen_members": evidence.unseen.members,
+        "unseen_units": evidence.unseen.units,
+        "test_log_probs": evidence.utility.log_probs,
+        "test_labels": evidence.utility.labels,
+        "test_units": evidence.utility.units,
+        "spans": np.array([(i, s.start, s.end, s.level) for i, row in enumerate(spans) for s in row], dtype=np.int64),
+    }
+    meta: dict[str, Any] = {
+        "params": evidence.params.to_json(),
+        "epsilon_spent": str(evidence.privacy.epsilon_spent),
+        "claim": evidence.privacy.claim,
+        "facts": {k: None if v is None else str(v) for k, v in evidence.facts.items()},
+        "seconds": dict(evidence.seconds),
+    }
+    _write_private(folder / f"{name}.npz", arrays)
+    _write_private(folder / f"{name}.json", meta)
+    return folder / f"{name}.npz"
+
+
+def _write_private(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all, readable by the owner alone."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
+        if path.suffix == ".npz":
+            np.savez_compressed(out, **content)
+        else:
+            out.write(json.dumps(content, indent=1).encode())
+    os.replace(temporary, path)
