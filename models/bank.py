@@ -17,11 +17,12 @@ One backward pass to q, v and the logits is enough: every per-unit gradient is m
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from moo.models.activations import Activations
 from moo.models.clipping import Factors
 from moo.models.fast_lane import FrozenLayer
-from torch import Tensor, nn
-from torch.nn import functional
 
 LORA_NAMES = ("query_a", "query_b", "value_a", "value_b")
 
@@ -67,10 +68,8 @@ class Bank(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(k, config.n_classes, 1))
         if layer is not None:
             d, heads = layer.hidden, layer.heads
-            bound = d**-0.5
-            for name in ("query_a", "value_a"):
-                drawn = [torch.rand(r, d, generator=g) * (2 * bound) - bound for g in generators]
-                self.register_parameter(name, nn.Parameter(torch.stack(drawn)))
+            self.query_a = nn.Parameter(_uniform(r, d, generators))
+            self.value_a = nn.Parameter(_uniform(r, d, generators))
             self.query_b = nn.Parameter(torch.zeros(k, d, r))
             self.value_b = nn.Parameter(torch.zeros(k, heads, d // heads, r))
 
@@ -192,3 +191,8 @@ def unit_factors(records: dict[str, tuple[Tensor, Tensor]], slots: Tensor, weigh
         scaled = left * weights.reshape(*weights.shape, *[1] * (left.dim() - 2))
         out[name] = Factors(by_unit(scaled, slots, per_head), by_unit(right, slots, per_head))
     return out
+
+
+def _uniform(rank: int, width: int, generators: list[torch.Generator]) -> Tensor:
+    """Initial LoRA A of every shadow, shape (K, rank, width), uniform in +-1/sqrt(width)."""
+    return torch.stack([(torch.rand(rank, width, generator=g) * 2 - 1) * width**-0.5 for g in generators])

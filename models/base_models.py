@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 import transformers
-from moo.models import e5
 
 from moo.data.fetch import E5_SMALL, cache_dir, fetch_member
 from moo.errors import DownloadError, InputError, MachineError
+from moo.models import e5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class BaseModel:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 is worth it: a CPU without AVX512-BF16 or AMX emulates it, six times slower than fp32 (measured)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
@@ -151,7 +151,7 @@ def _translation_check(folder: Path) -> tuple[float, float]:
 
 
 def _load(source: Path | str) -> tuple[Any, Any]:
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     if config.model_type in ("bert", "roberta", "xlm-roberta"):

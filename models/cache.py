@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from moo.models.activations import Packed
 from moo.models.base_models import BaseModel
 from moo.models.scaling import Constants
 from moo.models.trunk import Encoded, encode
-from numpy.typing import NDArray
 
 _ROW = np.dtype(
     [("key", "V32"), ("start", "<u8"), ("length", "<u4"), ("truncated", "<u4"), ("data", "<u4"), ("row", "<u4")]
@@ -59,7 +60,7 @@ class TrunkCache:
         return len(self._at)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Size on disk."""
         return sum(self._path(name).stat().st_size for name in ("tokens.f16", "features.f32", "index.bin"))
 

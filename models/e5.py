@@ -134,13 +134,13 @@ def tokenizer(file: E5File) -> PreTrainedTokenizerFast:
     """The XLM-R tokenizer: NFKC, spaces collapsed, Metaspace, unigram, `<s> A </s>`."""
     pieces = list(file.pieces)
     inner = Tokenizer(Unigram(pieces, unk_id=file.unk_id, byte_fallback=False))
-    inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])  # type: ignore[assignment]
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")  # type: ignore[assignment]
-    inner.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")  # type: ignore[assignment]
-    inner.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    inner.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    inner.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=inner,
         bos_token="<s>",
         eos_token="</s>",

@@ -4,12 +4,12 @@ import math
 from typing import Any
 
 import torch
-from moo.models.base_models import BaseModel
-from moo.models.scaling import Constants
-from moo.models.trunk import last_block
 from torch import Tensor, nn
 
 from moo.errors import InputError
+from moo.models.base_models import BaseModel
+from moo.models.scaling import Constants
+from moo.models.trunk import last_block
 
 
 class FrozenLayer(nn.Module):
@@ -55,14 +55,14 @@ class FrozenLayer(nn.Module):
             tokens: Shape (K, P, L, d), or (1, P, L, d) where all shadows look at the same records.
             mask: Shape (K, P, L) or (1, P, L).
         """
-        per_head = q.unflatten(-1, (self.heads, -1))
+        per_head = q.reshape(*q.shape[:-1], self.heads, -1)
         looked_for = torch.einsum("kphd,hde->kphe", per_head, self.key_weight) / math.sqrt(self.hidden / self.heads)
         shared = len(q) > 1 and len(tokens) == 1
         if shared:  # all shadows' heads become heads of one batch, so that the tokens are not copied K times
             looked_for = looked_for.transpose(0, 1).flatten(1, 2)[None]
         scores = (looked_for @ tokens.mT).masked_fill(~mask[..., None, :], -math.inf)
         context = scores.softmax(-1) @ tokens
-        return context[0].unflatten(1, (len(q), self.heads)).transpose(0, 1) if shared else context
+        return context[0].reshape(context.shape[1], len(q), self.heads, -1).transpose(0, 1) if shared else context
 
     def values(self, context: Tensor) -> Tensor:
         """Frozen value projection of the contexts: shape (K, P, H, d / H)."""

@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from torch import Tensor
+
+from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
 from moo.models.bank import LORA_NAMES, Bank, unit_factors
 from moo.models.clipping import clip_and_sum
 from moo.models.datamodule import Batch
 from moo.models.dp import BankOptimizer, DPSettings, ShadowNoise
-from torch import Tensor
-
-from moo.errors import InputError, TrialError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class BankModule(lightning.LightningModule):
         """Gradient factors of all records of the batch, computed in chunks of like length."""
         parts = []
         deep = self.bank.layer is not None
-        for index in batch.index.split(self._settings.chunk, dim=1):
+        for index in torch.split(batch.index, self._settings.chunk, dim=1):
             x = self._packed.gather(index, tokens=deep)
             parts.append(self.bank.record_factors(x, self._labels[index])[0])
         return {n: (torch.cat([p[n][0] for p in parts], 1), torch.cat([p[n][1] for p in parts], 1)) for n in parts[0]}
@@ -116,7 +116,7 @@ def log_probs(bank: Bank, packed: Packed, *, chunk: int = 256) -> Tensor:
     packed = packed.to(device)
     order = torch.from_numpy(packed.lengths.argsort(kind="stable")).to(device)
     out = torch.empty(k, len(order), bank.config.n_classes, device=device)
-    for rows in order.split(chunk):
+    for rows in torch.split(order, chunk):
         x = packed.gather(rows[None], tokens=bank.layer is not None)
         out[:, rows] = bank(x).log_softmax(-1)
     return out.cpu()

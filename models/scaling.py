@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
+from numpy.typing import NDArray
+
 from moo.models.base_models import BaseModel
 from moo.models.trunk import encode
-from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 

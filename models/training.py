@@ -10,15 +10,15 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
 from moo.models.bank import Bank, BankConfig
 from moo.models.datamodule import PoissonBatches, PoissonDataModule
 from moo.models.dp import DPSettings, ShadowNoise
 from moo.models.fast_lane import FrozenLayer
 from moo.models.module import BankModule, OptimizerSettings
-from numpy.typing import NDArray
-
-from moo.errors import InputError, TrialError
 
 Stream = Callable[[str, int], np.random.Generator]
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from moo.models.base_models import BaseModel
 from numpy.typing import NDArray
+
+from moo.models.base_models import BaseModel
 
 BATCH_TOKENS = 1024  # tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes
 LENGTH_STEP = 8

@@ -1,13 +1,13 @@
 """The tree of errors. Each says in one line what must hold, what came, and the way out.
 
-    MooError
-    |-- InputError (ValueError)         bad input: exit status 2
-    |   |-- ConfigChangedError          the same study name with a changed configuration
-    |   `-- PolicyError                 refused by the release policy or the privacy budget
-    |-- MachineError (OSError)          disk, network, storage: exit status 3
-    |   |-- DownloadError               no network, or an archive whose hash is wrong
-    |   `-- StorageError                an unreadable, locked or full storage
-    `-- TrialError (RuntimeError)       one trial failed; the study records the cause and goes on
+MooError
+|-- InputError (ValueError)         bad input: exit status 2
+|   |-- ConfigChangedError          the same study name with a changed configuration
+|   `-- PolicyError                 refused by the release policy or the privacy budget
+|-- MachineError (OSError)          disk, network, storage: exit status 3
+|   |-- DownloadError               no network, or an archive whose hash is wrong
+|   `-- StorageError                an unreadable, locked or full storage
+`-- TrialError (RuntimeError)       one trial failed; the study records the cause and goes on
 """
 
 

@@ -117,7 +117,8 @@ class TrialParams:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "TrialParams":
-        return cls(**{k: number_in(v) if isinstance(v, str) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: number_in(v) if isinstance(v, str) else v for k, v in data.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from moo.objectives.base import Direction
-from moo.objectives.clusters import clustered_stderr, shadow_stderr, unit_codes
-from moo.objectives.membership.metrics import placements
 
 from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, TrialEvidence, UtilityEvidence
+from moo.objectives.base import Direction
+from moo.objectives.clusters import clustered_stderr, shadow_stderr, unit_codes
+from moo.objectives.membership.metrics import placements
 from moo.records import ACCURACY, Measurement
 
 MIN_GROUP_UNITS = 30  # a group with fewer users is too small to be judged; it is left out of the gap

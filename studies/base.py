@@ -167,7 +167,8 @@ class StudySpec:
         Raises:
             InputError: If a key is unknown, or a value has the wrong type; names the source.
         """
-        return _build(cls, values, source=source, prefix="")
+        out: StudySpec = _build(cls, values, source=source, prefix="")
+        return out
 
     @classmethod
     def from_toml(cls, path: Path) -> "StudySpec":

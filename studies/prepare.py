@@ -9,13 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from moo.models.activations import Packed
-from moo.models.base_models import BaseModel, load_base
-from moo.models.cache import TrunkCache
-from moo.models.fast_lane import FrozenLayer, frozen_layer
-from moo.models.scaling import Constants, constants
-from moo.objectives.compliance.facts import masking_facts
-from moo.studies.base import StudySpec
 from numpy.typing import NDArray
 
 from moo.data import Records, load_records
@@ -24,9 +17,16 @@ from moo.data.prepare import PreparationReport, consent_filter, data_facts
 from moo.data.split import split_units
 from moo.errors import InputError
 from moo.masking import Found, apply, find_spans, probe
+from moo.models.activations import Packed
+from moo.models.base_models import BaseModel, load_base
+from moo.models.cache import TrunkCache
+from moo.models.fast_lane import FrozenLayer, frozen_layer
+from moo.models.scaling import Constants, constants
+from moo.objectives.compliance.facts import masking_facts
 from moo.privacy.accounting import check_delta
 from moo.privacy.keys import StudyKey
 from moo.records import number_in, number_out
+from moo.studies.base import StudySpec
 
 Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
 PARTS = ("pool", "test", "unseen")

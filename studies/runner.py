@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from moo.studies.base import SpaceSpec, StudySpec, load_spec
-from moo.studies.prepare import Prepared, no_stage
-from moo.studies.result import SearchCost, StudyResult
-from moo.studies.trial import CONSTRAINTS, judge, planned_run, run_trial, save_evidence
 
 from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
@@ -25,6 +21,10 @@ from moo.privacy.accounting import compose_epsilon
 from moo.privacy.keys import StudyKey
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialParams, TrialRecord
 from moo.search import FAILED, Candidate, Goal, Integer, Outcome, Progress, Real, SearchTrial, Space, search
+from moo.studies.base import SpaceSpec, StudySpec, load_spec
+from moo.studies.prepare import Prepared, no_stage
+from moo.studies.result import SearchCost, StudyResult
+from moo.studies.trial import CONSTRAINTS, judge, planned_run, run_trial, save_evidence
 
 POLICIES = ("internal",)
 GOALS = (

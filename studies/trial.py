@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from moo.data.split import complementary_pairs
+from moo.errors import TrialError
+from moo.evidence import MembershipEvidence, PrivacyEvidence, TrialEvidence, UtilityEvidence
 from moo.models.dp import DPSettings
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.training import TrainingData, TrainingSettings, train
@@ -16,18 +22,12 @@ from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.compliance.facts import privacy_facts, utility_facts
 from moo.objectives.membership.risk import auc, membership_risk, tpr
 from moo.objectives.utility import accuracy
-from moo.studies.base import StudySpec
-from moo.studies.prepare import PARTS, Prepared
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-
-from moo.data.split import complementary_pairs
-from moo.errors import TrialError
-from moo.evidence import MembershipEvidence, PrivacyEvidence, TrialEvidence, UtilityEvidence
 from moo.privacy.accounting import advantage_ceiling, calibrate_noise, epsilon_pld
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
+from moo.studies.base import StudySpec
+from moo.studies.prepare import PARTS, Prepared
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
 CONSTRAINTS = ("max_risk", "max_penalty", "validity")

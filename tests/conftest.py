@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from moo.models.base_models import BaseModel, load_base
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from moo.models.base_models import BaseModel, load_base
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")

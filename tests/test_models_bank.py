@@ -7,6 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus import GradSampleModule
+from torch import nn
+
+from moo.errors import InputError
 from moo.models.activations import Packed
 from moo.models.bank import Bank, BankConfig, unit_factors
 from moo.models.base_models import BaseModel
@@ -15,10 +19,6 @@ from moo.models.datamodule import PoissonBatches
 from moo.models.fast_lane import FrozenLayer, frozen_layer
 from moo.models.scaling import Constants, constants
 from moo.models.trunk import encode
-from opacus import GradSampleModule
-from torch import nn
-
-from moo.errors import InputError
 
 TEXTS = ["abc", "hello world 12", "zz", "the quick brown fox", "a1b2c3", "lorem ipsum", "qwerty", "0123456789"]
 K, C, RANK = 4, 3, 2

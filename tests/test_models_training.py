@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
 from moo.models.base_models import BaseModel
 from moo.models.cache import TrunkCache
@@ -17,8 +19,6 @@ from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import Constants, constants
 from moo.models.training import TrainingData, TrainingSettings, train
 from moo.models.trunk import encode
-
-from moo.errors import InputError, TrialError
 
 N, K = 60, 4
 

@@ -5,12 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from moo.objectives.compliance import evaluate, load_rules, masking_facts, privacy_facts, utility_facts
-from moo.objectives.compliance.facts import entropy, entropy_kept, rate_ucb, small_group_share
 from scipy.stats import poisson
 
 from moo.errors import InputError
 from moo.evidence import MaskingProbe, PrivacyEvidence, UtilityEvidence
+from moo.objectives.compliance import evaluate, load_rules, masking_facts, privacy_facts, utility_facts
+from moo.objectives.compliance.facts import entropy, entropy_kept, rate_ucb, small_group_share
 
 N = 30_000
 KINDS = ("mobile", "health", "city")

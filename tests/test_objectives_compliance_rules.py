@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from moo.errors import InputError
 from moo.objectives.compliance import evaluate, explain, load_rules
 from moo.objectives.compliance.loader import BUILT_IN, read_pack
 from moo.objectives.compliance.report import share_out
 from moo.objectives.compliance.rule import lramp, ramp
-
-from moo.errors import InputError
 
 BOOK = load_rules(BUILT_IN)
 RULES = {r.id: r for r in BOOK.rules}

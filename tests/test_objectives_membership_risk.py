@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moo.objectives.membership import metrics, risk, scores, uncertainty
 from sklearn.metrics import roc_auc_score
 from test_objectives_membership_scores import make_evidence
 
 from moo.errors import InputError
 from moo.evidence import MembershipEvidence
+from moo.objectives.membership import metrics, risk, scores, uncertainty
 
 values = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np.array)
 
@@ -48,7 +48,7 @@ def test_tpr_at_fpr_on_a_case_by_hand() -> None:
 def test_tpr_at_fpr_is_not_biased_upward_at_the_null() -> None:
     rng = np.random.default_rng(0)
     rates = [metrics.tpr_at_fpr(rng.normal(size=500), rng.normal(size=500), 0.01) for _ in range(2000)]
-    assert np.mean(rates) == pytest.approx(5 / 501, abs=4 * np.std(rates) / math.sqrt(2000))
+    assert np.mean(rates) == pytest.approx(5 / 501, abs=float(4 * np.std(rates) / math.sqrt(2000)))
 
 
 def test_balanced_accuracy_at_the_median_and_at_a_threshold() -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moo.objectives.membership import risk, scores
 
 from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence
+from moo.objectives.membership import risk, scores
 
 
 def draw_pairs(rng: np.random.Generator, k: int, units: Ints) -> Bools:

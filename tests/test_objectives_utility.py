@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from moo.objectives import utility
 from sklearn.metrics import log_loss as sk_log_loss
 from sklearn.metrics import roc_auc_score
 
 from moo.errors import InputError
 from moo.evidence import UtilityEvidence
+from moo.objectives import utility
 
 
 def make(seed: int = 0, *, k: int = 4, m: int = 300, per_unit: int = 1) -> UtilityEvidence:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -156,7 +157,12 @@ def test_the_dashboard_shows_constraints_of_every_trial(tmp_path: Path) -> None:
     captured: list[str] = []
     environ: dict[str, Any] = {"PATH_INFO": "/api/studies/1", "QUERY_STRING": "after=0"}
     setup_testing_defaults(environ)
-    body = b"".join(app(environ, lambda status, *_: captured.append(status)))
+
+    def start(status: str, *_: Any) -> Callable[[bytes], object]:
+        captured.append(status)
+        return lambda body: body
+
+    body = b"".join(app(environ, start))
     assert captured == ["200 OK"]
     trials = json.loads(body)["trials"]
     assert len(trials) == 8

@@ -9,6 +9,8 @@ from moo.data.schema import Records
 from moo.data.tables import load_table
 from moo.errors import InputError
 
+__all__ = ["DATASETS", "Dataset", "Records", "fetch_dataset", "load_records"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:

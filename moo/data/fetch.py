@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import platformdirs
 import unearth
@@ -153,14 +153,15 @@ def _finder(archive: Archive) -> Any:
     cert = settings.get("cert")
     session = PyPIClient(
         trusted_hosts=settings.get("trusted-host", "").split(),
-        **({"verify": ssl.create_default_context(cafile=cert)} if cert else {}),
+        verify=ssl.create_default_context(cafile=cert) if cert else True,
     )
     one = [archive.package]
     finder = unearth.PackageFinder(
-        session=session,
+        session=cast(Any, session),
         index_urls=settings.get("index-url", "").split(),
         ignore_compatibility=True,
-        **({"only_binary": one} if archive.kind == "wheel" else {"no_binary": one}),
+        only_binary=one if archive.kind == "wheel" else [],
+        no_binary=[] if archive.kind == "wheel" else one,
     )
     for url in settings.get("extra-index-url", "").split():
         finder.add_index_url(url)

@@ -255,7 +255,10 @@ def synthetic_notes(n: int, *, seed: int, language: str = "zh") -> Notes:
         language: "zh" or "en".
     """
     rng = np.random.default_rng([20_261, seed])
-    texts, gold, fields, users = [], [], [], []
+    texts: list[str] = []
+    gold: list[tuple[Span, ...]] = []
+    fields: list[Mapping[str, str]] = []
+    users: list[int] = []
     user = 0
     while len(texts) < n:
         customer = draw_customer(rng, language)

@@ -1,6 +1,8 @@
 """A user's own table: CSV, Parquet or JSON Lines, with the names of a few columns."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +63,11 @@ def load_table(path: Path, *, text: str = "text", label: str = "label", user: st
 
 
 def _read(path: Path) -> pd.DataFrame:
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda p: pd.read_json(p, lines=True),
+    }
     if path.suffix not in readers:
         raise InputError(f"data must be a known name or a file ending in {', '.join(FORMATS)}, but got {str(path)!r}.")
     try:
@@ -79,7 +85,7 @@ def _read(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _column(values: "pd.Series[object]") -> np.ndarray:
+def _column(values: "pd.Series[Any]") -> np.ndarray:
     if values.name in ("collected", "consented", "used_from"):
         return pd.to_datetime(values).to_numpy().astype("datetime64[D]")
     if values.name in ("basis", "purposes"):

@@ -27,12 +27,12 @@ def as_url(storage: str | Path | None) -> str | None:
 @contextmanager
 def driver(url: str | None) -> Iterator[None]:
     """Hold the storage for one driver, and turn its failures into `StorageError`."""
-    where = url or "memory"
-    try:
-        if url is None or not url.startswith(_SQLITE):
+    if url is None or not url.startswith(_SQLITE):
+        with reading(url):
             yield
-            return
-        path = Path(url.removeprefix(_SQLITE))
+        return
+    path = Path(url.removeprefix(_SQLITE))
+    with reading(url):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.with_name(path.name + ".lock"), "w") as lock:
             try:
@@ -42,6 +42,14 @@ def driver(url: str | None) -> Iterator[None]:
                     f"one search at a time may use a storage, but another holds {path}; wait for it or name another."
                 ) from None
             yield
+
+
+@contextmanager
+def reading(url: str | None) -> Iterator[None]:
+    """Turn a storage's failures into `StorageError`."""
+    where = url or "memory"
+    try:
+        yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         origin: BaseException = error
         while origin.__cause__ is not None:

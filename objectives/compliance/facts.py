@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from moo.objectives.utility import group_gap
 from scipy.stats import chi2
 
 from moo.entities import DIRECT, QUASI, SENSITIVE
 from moo.errors import InputError
 from moo.evidence import Bools, MaskingProbe, PrivacyEvidence, UtilityEvidence
+from moo.objectives.utility import group_gap
 from moo.validate import in_range, positive
 
 K_STAR = 5  # policy: a class of fewer users points at a person

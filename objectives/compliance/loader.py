@@ -9,9 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, SCORES, STATUSES, Excuse, Kind, Rule
-
 from moo.errors import InputError
+from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, SCORES, STATUSES, Excuse, Kind, Rule
 
 BUILT_IN = ("pipl", "ecommerce", "gdpr", "generative-ai", "house")
 DEFAULT_PACKS = ("pipl", "ecommerce", "gdpr", "house")

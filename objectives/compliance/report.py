@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moo.errors import InputError
+from moo.evidence import TrialEvidence
 from moo.objectives.base import Direction
 from moo.objectives.compliance.loader import DEFAULT_PACKS, RuleBook, load_rules
 from moo.objectives.compliance.rule import Rule, Verdict
-
-from moo.errors import InputError
-from moo.evidence import TrialEvidence
 from moo.records import PENALTY, Measurement, number_out
 
 Facts = Mapping[str, float | None]

@@ -7,16 +7,16 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+
+from moo import validate
+from moo.errors import InputError
+from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
 from moo.objectives.base import Direction
 from moo.objectives.clusters import unit_codes
 from moo.objectives.membership import scores
 from moo.objectives.membership.checks import check_evidence, check_unit_rows
 from moo.objectives.membership.metrics import allowed_false_positives
 from moo.objectives.membership.uncertainty import Attack, WeightedTpr, auc_with_stderr, bootstrap
-
-from moo import validate
-from moo.errors import InputError
-from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
 from moo.records import RISK, Measurement
 
 Level = Literal["record", "user"]

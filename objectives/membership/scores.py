@@ -7,9 +7,9 @@ through that count alone.
 """
 
 import numpy as np
-from moo.objectives.membership.checks import check_matrix, check_pairs
 
 from moo.evidence import Bools, Floats
+from moo.objectives.membership.checks import check_matrix, check_pairs
 
 
 def loss(losses: Floats) -> Floats:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from moo.objectives.clusters import clustered_stderr, unit_codes
-from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
 
 from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence
+from moo.objectives.clusters import clustered_stderr, unit_codes
+from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
 
 Attack = Callable[[MembershipEvidence], Floats]
 

@@ -1,0 +1,202 @@
+"""What each command does. Heavy modules are imported where they are used, so that `moo --help` is quick."""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from moo.errors import InputError
+
+out = Console()
+
+
+def run(options: argparse.Namespace) -> int:
+    """moo run"""
+    from moo.cli import view
+    from moo.report import save_report
+    from moo.studies.base import load_spec
+    from moo.studies.plan import plan_study
+    from moo.studies.runner import run_study
+
+    spec = load_spec(options.study)
+    spec = spec.quick() if options.quick else spec
+    limits = {"max_risk": options.max_risk, "max_penalty": options.max_penalty}
+    spec = dataclasses.replace(spec, **{k: v for k, v in limits.items() if v is not None})
+    name = options.name or spec.name + ("-quick" if options.quick else "")
+    folder = Path(options.out) if options.out else Path("moo-runs") / name
+    if options.plan:
+        with view.fetching(out) as stage:
+            planned = plan_study(spec, n_trials=options.trials, stage=stage)
+        view.print_plan(out, planned)
+        return 0
+    with view.Live(out, options.trials) as live:
+        result = run_study(
+            spec,
+            n_trials=options.trials,
+            storage=options.storage,
+            name=name,
+            seed=options.seed,
+            folder=folder,
+            callbacks=[live],
+        )
+    result.save(folder)
+    written = save_report(result, folder, lang=options.lang)
+    view.print_result(out, result)
+    out.print(f"\nWritten: {folder}/front.csv, front.json, {written.name}, study.db", highlight=False)
+    return 0
+
+
+def front(options: argparse.Namespace) -> int:
+    """moo front"""
+    from moo.cli import view
+    from moo.studies.result import load_result
+
+    result = load_result(options.out)
+    if options.format == "csv":
+        sys.stdout.write(result.table.to_csv(index=False))
+    elif options.format == "json":
+        sys.stdout.write((Path(options.out) / "front.json").read_text(encoding="utf-8") + "\n")
+    else:
+        view.print_result(out, result)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """moo report"""
+    from moo.report import save_report
+    from moo.studies.result import load_result
+
+    out.print(f"Written: {save_report(load_result(options.out), options.out, lang=options.lang)}", highlight=False)
+    return 0
+
+
+def data_list(_: argparse.Namespace) -> int:
+    """moo data list"""
+    from moo.data import DATASETS
+
+    table = Table("name", "what it is", "unit of privacy", "download", "licence", box=None)
+    for d in DATASETS.values():
+        table.add_row(d.name, d.title, d.unit, f"{d.archive.megabytes} MB", d.archive.licence)
+    out.print(table)
+    out.print("Your own: a path to CSV, Parquet or JSON Lines, with the columns named in a study's TOML.")
+    return 0
+
+
+def data_fetch(options: argparse.Namespace) -> int:
+    """moo data fetch"""
+    from moo.cli import view
+    from moo.data import DATASETS, fetch_dataset
+
+    if options.name in DATASETS:
+        out.print(f"Licence of {options.name}: {DATASETS[options.name].archive.licence}", highlight=False)
+    with view.fetching(out) as stage:
+        paths = fetch_dataset(options.name, progress=lambda done, total: stage(f"fetching {options.name}", done, total))
+    for path in paths:
+        out.print(str(path), highlight=False, soft_wrap=True)
+    return 0
+
+
+def data_purge(options: argparse.Namespace) -> int:
+    """moo data purge"""
+    folder = Path(options.folder)
+    if not (folder / "study.key").is_file():
+        raise InputError(f"the folder must be a study's (with a study.key), but got {folder}; nothing was removed.")
+    removed = [name for name in ("evidence", "trunk") if (folder / name).is_dir()]
+    for name in removed:
+        shutil.rmtree(folder / name)
+    out.print(f"Removed from {folder}: {', '.join(removed) or 'nothing was there'}.", highlight=False)
+    return 0
+
+
+def models_list(_: argparse.Namespace) -> int:
+    """moo models list"""
+    from moo.models.base_models import REGISTRY
+
+    table = Table("name", "what it is", "languages", "download", "licence", box=None)
+    for m in REGISTRY.values():
+        table.add_row(m.name, m.title, m.languages, f"{m.download_mb} MB", m.licence)
+    out.print(table)
+    out.print("Others: a hub id or a local folder; safetensors only, no remote code.")
+    return 0
+
+
+def models_fetch(options: argparse.Namespace) -> int:
+    """moo models fetch"""
+    from moo.cli import view
+    from moo.models.base_models import REGISTRY, fetch_model
+
+    if options.name in REGISTRY:
+        out.print(f"Licence of {options.name}: {REGISTRY[options.name].licence}", highlight=False)
+    with view.fetching(out) as stage:
+        path = fetch_model(options.name, lambda done, total: stage(f"fetching {options.name}", done, total))
+    checked = json.loads((path / "checked.json").read_text())
+    out.print(f"{path}", highlight=False, soft_wrap=True)
+    out.print(
+        f"checked: a translation scores {checked['translations']:.3f}, an unrelated sentence {checked['unrelated']:.3f}",
+        highlight=False,
+    )
+    return 0
+
+
+def mask(options: argparse.Namespace) -> int:
+    """moo mask"""
+    from moo.masking import mask as mask_text
+
+    for line in [options.text] if options.text is not None else sys.stdin:
+        sys.stdout.write(mask_text(line.rstrip("\n"), options.level) + "\n")
+    return 0
+
+
+def compliance_list(_: argparse.Namespace) -> int:
+    """moo compliance list"""
+    from moo.objectives.compliance.loader import load_rules
+
+    table = Table("rule", "kind", "what it asks", "basis", "status", box=None)
+    for rule in load_rules().rules:
+        table.add_row(rule.id, rule.kind, f"{rule.title_en} / {rule.title_zh}", rule.article, rule.status)
+    out.print(table)
+    out.print("Rules are evidence for a person to judge. No law sets epsilon, delta or k: such thresholds are policy.")
+    return 0
+
+
+def compliance_explain(options: argparse.Namespace) -> int:
+    """moo compliance explain"""
+    from moo.objectives.compliance.loader import load_rules
+
+    rules = {rule.id: rule for rule in load_rules().rules}
+    if options.rule not in rules:
+        raise InputError(f"rule must be one of {', '.join(rules)}, but got {options.rule!r}.")
+    rule = rules[options.rule]
+    table = Table(show_header=False, box=None)
+    for name in (
+        "id",
+        "kind",
+        "title_en",
+        "title_zh",
+        "article",
+        "status",
+        "evidence",
+        "score",
+        "low",
+        "high",
+        "domain",
+        "source",
+        "as_of",
+    ):
+        value = getattr(rule, name)
+        table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
+    out.print(table)
+    return 0
+
+
+def dashboard(options: argparse.Namespace) -> int:
+    """moo dashboard"""
+    from moo.dashboard import serve
+
+    serve(Path(options.out), port=options.port, announce=lambda text: out.print(text, highlight=False))
+    return 0

@@ -1,0 +1,118 @@
+"""The command `moo`. Exit statuses: 0 done, 2 bad input, 3 environment, 130 interrupted and resumable."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from moo import __version__
+from moo.cli import commands
+from moo.errors import MooError
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument that does not fit gets one line, as every other bad input does."""
+
+    def error(self, message: str) -> "None":  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = _Parser(prog="moo", description="Choose the privacy of a language model fine-tuned on customers' data.")
+    top.add_argument("--version", action="version", version=f"moo {__version__}")
+    groups = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = _add(
+        groups, "run", commands.run, "search a study's privacy settings; the same command goes on where it stopped"
+    )
+    run.add_argument("study", metavar="STUDY", help="a shipped study's name, or a path to TOML")
+    run.add_argument("--trials", type=int, default=24, metavar="N", help="trials in all (default 24)")
+    run.add_argument("--out", metavar="DIR", help="folder of the study (default moo-runs/NAME)")
+    run.add_argument("--storage", metavar="URL", help="Optuna storage (default DIR/study.db)")
+    run.add_argument("--name", metavar="NAME", help="name of the study (default: the specification's)")
+    run.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sampler (default 0)")
+    run.add_argument("--max-risk", type=float, metavar="R", help="limit on the membership advantage")
+    run.add_argument("--max-penalty", type=float, metavar="P", help="limit on the compliance penalty")
+    run.add_argument("--quick", action="store_true", help="a small study of a few minutes; its numbers are noisy")
+    run.add_argument("--plan", action="store_true", help="print time, disk and epsilon; spend nothing")
+    run.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default en)")
+
+    front = _add(groups, "front", commands.front, "show the front of a study that ran")
+    front.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    front.add_argument("--format", choices=("table", "csv", "json"), default="table")
+
+    report = _add(groups, "report", commands.report, "write the report of a study that ran")
+    report.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    report.add_argument("--lang", choices=("en", "zh"), default="en")
+
+    data = _group(groups, "data", "data sets: list, fetch, purge a study's evidence")
+    _add(data, "list", commands.data_list, "known data sets")
+    _add(data, "fetch", commands.data_fetch, "download a data set").add_argument("name", metavar="NAME")
+    purge = _add(data, "purge", commands.data_purge, "remove a study's evidence and cached activations")
+    purge.add_argument("folder", metavar="DIR", help="folder of the study")
+
+    models = _group(groups, "models", "base models: list, fetch")
+    _add(models, "list", commands.models_list, "known base models")
+    _add(models, "fetch", commands.models_fetch, "download and convert a base model").add_argument(
+        "name", metavar="NAME"
+    )
+
+    masking = _add(groups, "mask", commands.mask, "mask a text, or lines from standard input")
+    masking.add_argument("text", nargs="?", metavar="TEXT")
+    masking.add_argument("--level", type=int, default=2, metavar="L", help="0 to 5 (default 2)")
+
+    rules = _group(groups, "compliance", "rules: list, explain")
+    _add(rules, "list", commands.compliance_list, "all rules of the packs")
+    _add(rules, "explain", commands.compliance_explain, "one rule in full").add_argument("rule", metavar="RULE")
+
+    board = _add(groups, "dashboard", commands.dashboard, "open a study in the Optuna dashboard")
+    board.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    board.add_argument("--port", type=int, default=8080)
+    return top
+
+
+def _add(groups: "argparse._SubParsersAction[_Parser]", name: str, action: Callable[..., int], text: str) -> _Parser:
+    one = groups.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    one.set_defaults(action=action)
+    return one
+
+
+def _group(
+    groups: "argparse._SubParsersAction[_Parser]", name: str, text: str
+) -> "argparse._SubParsersAction[_Parser]":
+    one = groups.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    return one.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    options = parser().parse_args(arguments)
+    errors = Console(stderr=True)
+    try:
+        status: int = options.action(options)
+    except MooError as error:
+        errors.print(f"[bold red]moo:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        return error.exit_status
+    except KeyboardInterrupt:
+        errors.print(
+            "[yellow]moo:[/] interrupted; every finished trial is kept, and the same command goes on.", soft_wrap=True
+        )
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as with `moo front | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _plain(text: str) -> str:
+    """Square brackets are text here, not markup."""
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""What the terminal shows: a live bar while a study runs, and tables afterwards."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
+from moo.studies.plan import Plan
+from moo.studies.result import StudyResult, feasible_hypervolume
+from moo.studies.runner import StudyProgress
+
+
+class Live:
+    """A progress bar that is fed with `StudyProgress`; on a terminal it moves, elsewhere each trial is a line."""
+
+    def __init__(self, console: Console, n_trials: int) -> None:
+        self._console, self._n_trials = console, n_trials
+        self._started = time.monotonic()
+        self._spent: list[float] = []
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._trials = self._bar.add_task("trials", total=n_trials, facts="")
+        self._stage = self._bar.add_task("starting", total=1, facts="")
+
+    def __enter__(self) -> "Live":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.update(self._stage, visible=False)
+        self._bar.stop()
+
+    def __call__(self, progress: StudyProgress) -> None:
+        if progress.stage:
+            total = progress.stage_total or 1
+            done = progress.stage_done if progress.stage_total else 0
+            self._bar.update(self._stage, description=progress.stage, total=total, completed=done)
+        if progress.newest is not None:
+            self._trial(progress, progress.newest)
+
+    def _trial(self, progress: StudyProgress, newest: TrialRecord) -> None:
+        done = len(progress.trials)
+        self._spent.append(time.monotonic())
+        since = self._spent[0] if len(self._spent) > 1 else self._started
+        each = (self._spent[-1] - since) / max(1, len(self._spent) - 1 if len(self._spent) > 1 else 1)
+        left = each * (self._n_trials - done)
+        feasible = [t.objectives[ACCURACY].value for t in progress.trials if t.feasible]
+        best = f"best feasible {max(feasible):.3f}" if feasible else "none feasible yet"
+        volume = feasible_hypervolume([t for t in progress.trials if t.state == "complete"])
+        self._bar.update(
+            self._trials,
+            completed=done,
+            facts=f"hypervolume {volume:.3f} | {best} | about {_duration(left)} left |",
+        )
+        self._console.print(_line(newest), highlight=False, soft_wrap=True)
+
+
+def _line(trial: TrialRecord) -> str:
+    if trial.state == "failed":
+        return f"trial {trial.number:>3}  [red]failed[/]: {trial.cause}"
+    o = trial.objectives
+    verdict = "[green]feasible[/]" if trial.feasible else f"[yellow]breaks {', '.join(trial.blocking)}[/]"
+    p = trial.params
+    return (
+        f"trial {trial.number:>3}  eps {_epsilon(p.target_epsilon):>5}  L{p.masking_level}  depth {p.adapted_layers}  "
+        f"accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}  {verdict}"
+    )
+
+
+@contextmanager
+def fetching(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for one thing after another."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
+
+
+def print_result(console: Console, result: StudyResult) -> None:
+    """The front with the status quo and the anchors, the cost, the recommendation."""
+    shown: list[tuple[str, TrialRecord]] = []
+    if result.reference is not None:
+        shown.append(("status quo", result.reference))
+    shown += [(label, t) for label, t in zip(("strictest", "head alone"), result.trials[:2], strict=False)]
+    anchors = {t.number for _, t in shown}
+    rest = sorted(
+        (t for t in result.complete if t.number in result.on_front), key=lambda t: -t.objectives[ACCURACY].value
+    )
+    shown += [("front", t) for t in rest if t.number not in anchors]
+    table = Table(title=f"{result.name}: feasible front and anchors", box=None, pad_edge=False)
+    for name in ("", "trial", "epsilon", "mask", "depth", "rank", "rate", "accuracy", "risk", "penalty", "feasible"):
+        table.add_column(name, justify="left" if name in ("", "feasible") else "right", no_wrap=True)
+    for label, trial in shown:
+        table.add_row(*_cells(label, trial, trial.number in result.on_front))
+    console.print(table)
+    _print_reference(console, result)
+    cost = result.cost
+    console.print(
+        f"\nThe search: composed epsilon {_epsilon(cost.composed_epsilon)} at delta {cost.delta:g} ({cost.label}).",
+        highlight=False,
+        soft_wrap=True,
+    )
+    choice = result.recommend()
+    if choice.trial is None:
+        console.print(f"[bold]No recommendation[/]: {choice.reason}.", highlight=False, soft_wrap=True)
+        return
+    spent = choice.trial.extras["epsilon_spent"].value
+    console.print(
+        f"[bold]Recommended: trial {choice.trial.number}[/] (epsilon {_epsilon(spent)}, claim {choice.trial.claim}); {choice.reason}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_reference(console: Console, result: StudyResult) -> None:
+    if result.reference is None:
+        return
+    extras = result.reference.extras
+    nulls = [t.extras["null_auc"].value for t in (result.reference, *result.complete)]
+    console.print(
+        f"\nStatus quo {result.reference.objectives[ACCURACY].value:.3f}, scikit-learn baseline on the same frozen features "
+        f"{extras['baseline_accuracy'].value:.3f}. Null: records that no shadow saw score AUC {sum(nulls) / len(nulls):.3f} "
+        f"over {len(nulls)} trials.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _cells(label: str, trial: TrialRecord, on_front: bool) -> list[str]:
+    p = trial.params
+    settings = [_epsilon(p.target_epsilon), f"L{p.masking_level}", str(p.adapted_layers)]
+    settings += [str(p.lora_rank), f"{p.learning_rate:.1e}"] if p.adapted_layers else ["-", "-"]
+    if trial.state == "failed":
+        return [label, str(trial.number), *settings, "", "", "", f"failed: {trial.cause}"]
+    verdict = "[green]yes[/]" + (", on the front" if on_front and label != "front" else "") if trial.feasible else ""
+    return [
+        label,
+        str(trial.number) if trial.number >= 0 else "-",
+        *settings,
+        *(_pm(trial.objectives[name]) for name in (ACCURACY, RISK, PENALTY)),
+        verdict or f"[yellow]no: {', '.join(trial.blocking)}[/]",
+    ]
+
+
+def _pm(m: Measurement) -> str:
+    return f"{m.value:.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.3f}"
+
+
+def _epsilon(value: float) -> str:
+    return "none" if math.isinf(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes >= 1 else f"{max(0, round(seconds))} s"
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """What a study would take."""
+    table = Table(title=f"Plan of {plan.name}: nothing has been spent", show_header=False, box=None)
+    rows: list[tuple[str, Any]] = [
+        ("records", ", ".join(f"{part} {n}" for part, n in plan.records.items())),
+        (
+            "time",
+            f"about {_duration(plan.seconds)} on this machine for {plan.trials} trials, "
+            f"{_duration(plan.trunk_seconds)} of it masking and trunk",
+        ),
+        ("disk", f"about {plan.disk_bytes / 1e9:.1f} GB in the study's folder"),
+        ("epsilon of a trial", f"{plan.epsilon_low:g} to {plan.epsilon_high:g} at delta {plan.delta:g}"),
+        ("epsilon of the search", f"{plan.composed_low:.1f} to {plan.composed_high:.0f}: an odometer, not a guarantee"),
+        ("status quo", "trained once without DP: results must stay inside"),
+    ]
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/]", value)
+    console.print(table)

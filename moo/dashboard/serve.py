@@ -1,0 +1,106 @@
+"""Push a study's figures and notes into its Optuna storage, and serve it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna_dashboard import run_server, save_note, save_plotly_graph_object
+
+from moo.errors import InputError
+from moo.records import ACCURACY, PENALTY, RISK, TrialRecord
+from moo.report import figures
+from moo.report.texts import texts
+from moo.search.storage import as_url, reading
+from moo.studies.result import StudyResult, load_result
+
+HOST = "127.0.0.1"
+
+
+def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna.Study:
+    """Show a study in the dashboard: the 3-D front, accuracy and risk with error bars, parallel coordinates, notes.
+
+    What is shown before is replaced, so that publishing twice changes nothing.
+
+    Args:
+        result: The study.
+        storage: Where its Optuna study lives.
+
+    Raises:
+        InputError: If the storage holds no study of that name.
+    """
+    try:
+        study = optuna.load_study(study_name=result.name, storage=storage)
+    except KeyError as error:
+        raise InputError(
+            f"the storage must hold the study {result.name!r}, but does not; pass its --storage."
+        ) from error
+    t = texts("en")
+    save_plotly_graph_object(study, figures.front_3d(result, t), graph_object_id="front-3d")
+    save_plotly_graph_object(study, figures.front_2d(result, t), graph_object_id="front-2d")
+    save_plotly_graph_object(study, figures.parallel(result, t), graph_object_id="parallel")
+    save_note(study, study_note(result))
+    records = {r.number: r for r in result.trials}
+    for trial in study.trials:
+        if trial.number in records:
+            save_note(optuna.Trial(study, trial._trial_id), trial_note(records[trial.number]))
+    return study
+
+
+def study_note(result: StudyResult) -> str:
+    """Markdown: the recommendation, the status quo and what the search cost."""
+    choice = result.recommend()
+    chosen = f"**Trial {choice.trial.number}**" if choice.trial else "**none**"
+    lines = [f"# {result.spec.get('title') or result.name}", f"Recommended: {chosen}; {choice.reason}."]
+    if result.reference:
+        lines.append(f"Status quo (no DP, nothing masked), never shown to the sampler: {_values(result.reference)}.")
+    cost = result.cost
+    lines.append(f"The search: composed epsilon {cost.composed_epsilon:.2f} at delta {cost.delta:g} ({cost.label}).")
+    lines.append("Rules are evidence for a person to judge.")
+    return "\n\n".join(lines)
+
+
+def trial_note(record: TrialRecord) -> str:
+    """Markdown: values with standard errors, epsilon spent, the DP claim, what it breaks."""
+    if record.state == "failed":
+        return f"**Failed**: {record.cause}. The values shown are the sampler's reference point, not measurements."
+    spent = record.extras["epsilon_spent"].value
+    verdict = "feasible" if record.feasible else f"breaks {', '.join(record.blocking)}"
+    return "\n\n".join(
+        [
+            f"{_values(record)}: **{verdict}**.",
+            f"epsilon spent {spent:.3f}; DP claim {record.claim}." if math.isfinite(spent) else "trained without DP.",
+        ]
+    )
+
+
+def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: str | None = None) -> None:
+    """Publish the study in a folder and serve the dashboard on this machine alone, until interrupted.
+
+    Args:
+        folder: Of a study that ran.
+        port: TCP port, 1 to 65535.
+        announce: Told the address.
+        storage: Optuna storage, where it is not study.db in the folder.
+    """
+    if not 1 <= port <= 65_535:
+        raise InputError(f"1 <= port <= 65535 must hold, but got port={port}.")
+    url = as_url(storage if storage is not None else folder / "study.db")
+    if storage is None and not (folder / "study.db").is_file():
+        raise InputError(
+            f"the folder must hold a study's study.db, but {folder} does not; run a study, or pass --storage."
+        )
+    with reading(url):
+        opened = optuna.storages.get_storage(url)
+        shown = publish(load_result(folder), opened) if (folder / "front.json").is_file() else None
+    page = f"studies/{shown._study_id}" if shown else ""
+    announce(f"http://{HOST}:{port}/dashboard/{page} (Ctrl-C ends)")
+    if shown is None:
+        announce("The run has not ended: moo's figures and notes come with its end.")
+    run_server(opened, host=HOST, port=port)
+
+
+def _values(record: TrialRecord) -> str:
+    named = {ACCURACY: "accuracy", RISK: "membership risk", PENALTY: "compliance penalty"}
+    parts = (f"{named[n]} {m.value:.3f} ± {m.stderr:.3f}" for n, m in record.objectives.items())
+    return ", ".join(parts)

@@ -1,0 +1,203 @@
+"""Plotly figures of a study. Colours are told apart without colour vision (Okabe and Ito 2008)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from moo.records import ACCURACY, PENALTY, RISK, Z95, TrialRecord
+from moo.studies.result import StudyResult
+
+INK, PAPER, GRID = "#1c2b36", "#ffffff", "#e3e8ec"
+FRONT, DOMINATED, BROKEN, REFERENCE, CHOSEN = "#0072b2", "#8aa4b5", "#d55e00", "#000000", "#009e73"
+FONT = "Inter, 'Helvetica Neue', Arial, 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', sans-serif"
+
+
+def epsilon_text(value: float, nothing: str) -> str:
+    """An epsilon as people read it."""
+    return nothing if math.isinf(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def describe(trial: TrialRecord, t: Mapping[str, str]) -> str:
+    """Hover text of a trial."""
+    p = trial.params
+    name = t["status_quo_long"] if trial.number < 0 else f"{t['trial']} {trial.number}"
+    settings = f"{t['epsilon']} {epsilon_text(p.target_epsilon, t['no_dp'])}, L{p.masking_level}, {t['depth']} {p.adapted_layers}"
+    values = [
+        f"{t[o]} {trial.objectives[o].value:.3f} ± {trial.objectives[o].stderr:.3f}" for o in (ACCURACY, RISK, PENALTY)
+    ]
+    verdict = t["feasible"] if trial.feasible else f"{t['infeasible']}: {', '.join(trial.blocking)}"
+    return "<br>".join([f"<b>{name}</b>", settings, *values, verdict])
+
+
+def groups(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, str, str, list[TrialRecord]]]:
+    """Label, colour, symbol and trials of each group that is drawn, the recommended one and the status quo last."""
+    chosen = result.recommend().trial
+    number = chosen.number if chosen else None
+    front = [r for r in result.complete if r.number in result.on_front and r.number != number]
+    beaten = [r for r in result.complete if r.feasible and r.number not in result.on_front]
+    broken = [r for r in result.complete if not r.feasible]
+    out = [
+        (t["infeasible"], BROKEN, "x", broken),
+        (t["feasible"], DOMINATED, "circle-open", beaten),
+        (t["on_front"], FRONT, "circle", front),
+        (t["recommended"], CHOSEN, "diamond", [chosen] if chosen else []),
+        (t["status_quo"], REFERENCE, "square", [result.reference] if result.reference else []),
+    ]
+    return [group for group in out if group[3]]
+
+
+def front_2d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
+    """Risk against accuracy, with 95 % intervals and the risk limit."""
+    figure = go.Figure()
+    for label, colour, symbol, trials in groups(result, t):
+        loud = label in (t["recommended"], t["status_quo"], t["on_front"])
+        figure.add_trace(
+            go.Scatter(
+                x=[r.objectives[RISK].value for r in trials],
+                y=[r.objectives[ACCURACY].value for r in trials],
+                error_x=_bars(trials, RISK, colour, loud),
+                error_y=_bars(trials, ACCURACY, colour, loud),
+                mode="markers",
+                name=label,
+                marker={"color": colour, "symbol": symbol, "size": 13 if symbol in ("diamond", "square") else 10},
+                hovertext=[describe(r, t) for r in trials],
+                hoverinfo="text",
+            )
+        )
+    limit = result.limits["max_risk"]
+    figure.add_vline(x=limit, line={"dash": "dash", "color": BROKEN, "width": 1.5})
+    figure.add_annotation(
+        x=limit, y=1, yref="paper", text=f"{t['limit']} {limit:g}", showarrow=False, xanchor="right", xshift=-4,
+        font={"color": BROKEN, "size": 12},
+    )  # fmt: skip
+    return _styled(figure, t[RISK], t[ACCURACY])
+
+
+def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
+    """All three objectives."""
+    figure = go.Figure()
+    symbols = {"x": "x", "circle-open": "circle-open", "circle": "circle", "diamond": "diamond", "square": "square"}
+    for label, colour, symbol, trials in groups(result, t):
+        figure.add_trace(
+            go.Scatter3d(
+                x=[r.objectives[RISK].value for r in trials],
+                y=[r.objectives[PENALTY].value for r in trials],
+                z=[r.objectives[ACCURACY].value for r in trials],
+                mode="markers",
+                name=label,
+                marker={"color": colour, "symbol": symbols[symbol], "size": 4 if symbol == "x" else 6},
+                hovertext=[describe(r, t) for r in trials],
+                hoverinfo="text",
+            )
+        )
+    axis = {"backgroundcolor": "#f6f8f9", "gridcolor": GRID, "showbackground": True, "zerolinecolor": GRID}
+    figure.update_layout(
+        scene={
+            "xaxis": {**axis, "title": {"text": t[RISK]}},
+            "yaxis": {**axis, "title": {"text": t[PENALTY]}},
+            "zaxis": {**axis, "title": {"text": t[ACCURACY]}},
+            "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.7}},
+        }
+    )
+    figure = _styled(figure, "", "")
+    return figure.update_layout(height=560, margin={"l": 0, "r": 0, "t": 10, "b": 10})
+
+
+def hypervolume(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
+    """Hypervolume after each complete trial."""
+    figure = go.Figure(
+        go.Scatter(
+            x=[r.number for r in result.complete],
+            y=result.hypervolumes.tolist(),
+            mode="lines+markers",
+            line={"shape": "hv", "color": FRONT, "width": 2.5},
+            marker={"size": 6},
+            hovertemplate=f"{t['trial']} %{{x}}: %{{y:.4f}}<extra></extra>",
+            showlegend=False,
+        )
+    )
+    return _styled(figure, t["trial"], t["hypervolume"]).update_layout(height=320)
+
+
+def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
+    """Parameters and objectives of every complete trial as one line each, coloured by accuracy."""
+    trials = result.complete
+    accuracies = [r.objectives[ACCURACY].value for r in trials]
+
+    def dimension(label: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
+        return {"label": label, "values": list(values), **more}
+
+    logs = [math.log2(r.params.target_epsilon) for r in trials]
+    powers = range(math.floor(min(logs, default=0)), math.ceil(max(logs, default=0)) + 1)
+    ticks = {"tickvals": list(powers), "ticktext": [f"{2.0**v:g}" for v in powers]}
+    dimensions = [
+        dimension(t["epsilon"], logs, **ticks),
+        dimension(t["masking"], [r.params.masking_level for r in trials], tickvals=list(range(6))),
+        dimension(t["depth"], [r.params.adapted_layers for r in trials], tickvals=[0, 1]),
+        dimension(f"log2 {t['rank']}", [math.log2(r.params.lora_rank) for r in trials]),
+        dimension(f"log10 {t['rate']}", [math.log10(r.params.learning_rate) for r in trials]),
+        dimension(t[RISK], [r.objectives[RISK].value for r in trials]),
+        dimension(t[PENALTY], [r.objectives[PENALTY].value for r in trials]),
+        dimension(t[ACCURACY], accuracies),
+    ]
+    line = {
+        "color": accuracies,
+        "colorscale": "Viridis",
+        "showscale": True,
+        "colorbar": {"title": {"text": t[ACCURACY]}},
+    }
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+    return figure.update_layout(font={"family": FONT, "color": INK}, paper_bgcolor=PAPER, margin={"t": 60, "l": 60})
+
+
+def domains(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
+    """Contribution of each domain to the penalty: the status quo above, the recommended trial below."""
+    chosen = result.recommend().trial
+    rows = [(t["status_quo"], REFERENCE, result.reference), (t["recommended"], CHOSEN, chosen)]
+    figure = go.Figure()
+    for label, colour, trial in rows:
+        if trial is None:
+            continue
+        totals: dict[str, float] = {}
+        for row in trial.contributions:
+            if row["kind"] == "graded":
+                totals[row["domain"]] = totals.get(row["domain"], 0.0) + float(row["contribution"])
+        names = list(totals)
+        figure.add_trace(
+            go.Bar(
+                y=[n.replace("_", " ") for n in names],
+                x=[totals[n] for n in names],
+                orientation="h",
+                name=label,
+                marker={"color": colour},
+                hovertemplate="%{y}: %{x:.3f}<extra>" + label + "</extra>",
+            )
+        )
+    figure.update_layout(barmode="group", bargap=0.3)
+    return _styled(figure, t["contribution"], "").update_layout(height=380)
+
+
+def _bars(trials: Sequence[TrialRecord], name: str, colour: str, loud: bool) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "array": [Z95 * r.objectives[name].stderr for r in trials],
+        "color": colour,
+        "thickness": 1.4 if loud else 0.5,
+        "width": 4 if loud else 0,
+    }
+
+
+def _styled(figure: go.Figure, x: str, y: str) -> go.Figure:
+    figure.update_layout(
+        font={"family": FONT, "color": INK, "size": 13},
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        height=440,
+        margin={"l": 60, "r": 16, "t": 20, "b": 56},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "itemsizing": "constant"},
+        hoverlabel={"align": "left", "bgcolor": PAPER, "font": {"color": INK}},
+    )
+    figure.update_xaxes(title={"text": x}, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    return figure.update_yaxes(title={"text": y}, gridcolor=GRID, zerolinecolor=GRID, automargin=True)

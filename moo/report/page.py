@@ -1,0 +1,214 @@
+"""The report's page: what is shown, in which order; the template lays it out."""
+
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+import plotly.io
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from moo.errors import StorageError
+from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
+from moo.report import figures
+from moo.report.figures import epsilon_text
+from moo.report.texts import texts
+from moo.studies.result import StudyResult
+
+_CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+
+
+def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") -> Path:
+    """Write report.html (report.zh.html in Chinese): one file that fetches nothing.
+
+    Args:
+        result: The study.
+        folder: Written to; made if it is missing.
+        lang: "en" or "zh".
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InputError: If the language is another.
+        StorageError: If the folder cannot be written.
+    """
+    page = render(result, lang)
+    target = Path(folder) / ("report.html" if lang == "en" else f"report.{lang}.html")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError as error:
+        raise StorageError(f"the report must be writable, but {target} is not: {error.strerror}.") from error
+    return target
+
+
+def render(result: StudyResult, lang: str = "en") -> str:
+    """The page's HTML."""
+    t = texts(lang)
+    folder = resources.files("moo.report") / "templates"
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"pm": plus_minus, "signed": lambda v: f"{v:+.3f}"}
+    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
+    recommendation = result.recommend()
+    complete = [*([result.reference] if result.reference else []), *result.complete]
+    return template.render(
+        t=t,
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        plotly=Markup(get_plotlyjs()),
+        result=result,
+        title=result.spec.get("title") or result.name,
+        recommendation=recommendation,
+        deltas=_deltas(recommendation.trial, result.reference),
+        figure_2d=_html(figures.front_2d(result, t), "front-2d") if complete else "",
+        figure_3d=_html(figures.front_3d(result, t), "front-3d") if complete else "",
+        figure_hv=_html(figures.hypervolume(result, t), "hypervolume") if result.complete else "",
+        figure_domains=_html(figures.domains(result, t), "domains") if complete else "",
+        rows=[_row(row, t) for row in result.table.to_dict("records")],
+        rules=_rules(recommendation.trial, result.reference, lang, t),
+        cost=_cost(result, t),
+        facts=_facts(result, t),
+        checks=_checks(result, t),
+        made=_made(result, t),
+    )
+
+
+def plus_minus(m: Measurement) -> str:
+    """A measurement as people read it."""
+    return f"{m.value:.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.3f}"
+
+
+def _html(figure: go.Figure, name: str) -> Markup:
+    return Markup(plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, div_id=name, config=_CONFIG))
+
+
+def _deltas(chosen: TrialRecord | None, reference: TrialRecord | None) -> dict[str, float]:
+    if chosen is None or reference is None:
+        return {}
+    return {n: chosen.objectives[n].value - reference.objectives[n].value for n in (ACCURACY, RISK, PENALTY)}
+
+
+def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
+    """One line of the table of trials."""
+    number, deep = int(row["number"]), bool(row["adapted_layers"])
+    failed = bool(row["cause"])
+    verdict = t["feasible"] if row["feasible"] else str(row["blocked_by"]).replace(" ", ", ")
+    if row["on_front"]:
+        verdict = t["on_front"]
+    return {
+        "name": t["status_quo"] if number < 0 else str(number),
+        "epsilon": epsilon_text(row["target_epsilon"], t["no_dp"]),
+        "masking": f"L{row['masking_level']}",
+        "depth": row["adapted_layers"],
+        "rank": row["lora_rank"] if deep else "–",
+        "rate": f"{row['learning_rate']:.1e}" if deep else "–",
+        "objectives": [
+            "" if failed else plus_minus(Measurement(value=row[o], stderr=row[f"{o}_stderr"]))
+            for o in (ACCURACY, RISK, PENALTY)
+        ],
+        "p_front": "" if failed or number < 0 else f"{row['p_non_dominated']:.2f}",
+        "p_feasible": "" if failed or number < 0 else f"{row['p_feasible']:.2f}",
+        "verdict": f"{t['failed']}: {row['cause']}" if failed else verdict,
+        "kind": "front" if row["on_front"] else "" if row["feasible"] else "broken",
+    }
+
+
+def _rules(
+    chosen: TrialRecord | None, reference: TrialRecord | None, lang: str, t: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One line a rule: what was measured and scored, recommended beside status quo."""
+    newest = chosen or reference
+    shown = {r["rule"]: r for r in newest.contributions} if newest else {}
+    before = {r["rule"]: r for r in reference.contributions} if reference else {}
+    rows = []
+    for name, row in shown.items():
+        other = before.get(name)
+        rows.append(
+            {
+                "rule": name,
+                "kind": row["kind"],
+                "title": row[f"title_{lang}"],
+                "article": row["article"],
+                "measured": [_measured(r, t) for r in (other, row)],
+                "scores": ["" if r is None else f"{float(r['score']):.2f}" for r in (other, row)],
+                "contributions": ["" if r is None else f"{float(r['contribution']):.3f}" for r in (other, row)],
+                "carries": bool(row["contribution"]),
+            }
+        )
+    return sorted(rows, key=lambda r: (r["kind"] != "graded", r["rule"]))
+
+
+def _measured(row: Mapping[str, Any] | None, t: Mapping[str, str]) -> str:
+    if row is None:
+        return ""
+    return t["unknown"] if row["value"] is None else f"{float(row['value']):.4g}"
+
+
+def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, str]:
+    cost, chosen = result.cost, result.recommend().trial
+    out = {
+        "line": t["cost_line"].format(epsilon=epsilon_text(cost.composed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}"),
+        "label": cost.label,
+    }
+    if chosen is not None:
+        unit = result.about.get("data", {}).get("unit", "record")
+        spent = epsilon_text(chosen.extras["epsilon_spent"].value, t["no_dp"])
+        out["trial"] = t["trial_epsilon"].format(epsilon=spent, delta=f"{cost.delta:g}", unit=unit)
+        out["claim"] = chosen.claim
+    return out
+
+
+def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """What is known of the data, as label and lines."""
+    data = result.about.get("data", {})
+    if not data:
+        return []
+    steps = [f"{s['name']} ({s['scope']}): {s['detail']}" for s in data["transformations"]]
+    return [
+        (t["data_name"], [data["name"]]),
+        (t["declaration"], [data["declaration"]]),
+        (t["licence"], [data["licence"]]),
+        (t["unit"], [data["unit"]]),
+        (t["records"], [", ".join(f"{part} {n:,}" for part, n in data["records"].items())]),
+        (t["dropped"], [", ".join(f"{reason} {n:,}" for reason, n in data["dropped"].items()) or "0"]),
+        (t["transformations"], steps),
+        (t["threat"], [result.about["threat_model"]]),
+    ]
+
+
+def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
+    records = [*([result.reference] if result.reference else []), *result.complete]
+    nulls = [r.extras["null_auc"].value for r in records if "null_auc" in r.extras]
+    out = []
+    if nulls:
+        out.append(t["null"].format(auc=f"{sum(nulls) / len(nulls):.3f}", n=len(nulls)))
+    if result.reference is not None and "baseline_accuracy" in result.reference.extras:
+        baseline = plus_minus(result.reference.extras["baseline_accuracy"])
+        out.append(t["baseline"].format(accuracy=plus_minus(result.reference.objectives[ACCURACY]), baseline=baseline))
+    missing = {r.objectives[PENALTY].note for r in records} - {""}
+    out += [f"{t['notassessed']}: {note.removeprefix('not assessed: ')}." for note in sorted(missing)]
+    out += [
+        f"{t['trial']} {r.number}: {r.extras['risk_ceiling'].note}." for r in records if r.extras["risk_ceiling"].note
+    ]
+    return out
+
+
+def _made(result: StudyResult, t: Mapping[str, str]) -> str:
+    about = result.about
+    if not about:
+        return ""
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    return t["made"].format(
+        trials=len(result.trials),
+        minutes=f"{about['seconds'] / 60:.1f}",
+        memory=f"{about['peak_memory_gib']:.1f}",
+        versions=versions,
+    )
