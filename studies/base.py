@@ -58,20 +58,20 @@ class TrainingSpec:
         max_grad_norm: Norm to which a unit's gradient is clipped.
         sample_rate: Probability with which a unit enters a step's batch.
         steps: Optimizer steps.
-        head_learning_rate: Step size of the head.
+        head_learning_rate: Step size of the head, by SGD on gradients over max_grad_norm.
+        head_momentum: Of that SGD.
         lora_alpha: LoRA's scale is lora_alpha / rank.
-        optimizer: "adam" or "sgd".
         max_length: Tokens kept of a text.
     """
 
     n_shadows: int = 4
     target_delta: float = 1e-5
     max_grad_norm: float = 0.3
-    sample_rate: float = 0.25
-    steps: int = 50
-    head_learning_rate: float = 1e-2
+    sample_rate: float = 0.5
+    steps: int = 25
+    head_learning_rate: float = 1.5
+    head_momentum: float = 0.9
     lora_alpha: float = 16.0
-    optimizer: str = "adam"
     max_length: int = 96
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class TrainingSpec:
         validate.in_range(1, 100_000, steps=self.steps)
         validate.finite(head_learning_rate=validate.positive(head_learning_rate=self.head_learning_rate))
         validate.finite(lora_alpha=validate.positive(lora_alpha=self.lora_alpha))
-        validate.one_of(("adam", "sgd"), optimizer=self.optimizer)
+        validate.in_range(0, 0.999, head_momentum=self.head_momentum)
         validate.in_range(8, 8192, max_length=self.max_length)
 
 

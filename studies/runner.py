@@ -17,6 +17,7 @@ import torch
 
 from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
+from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_epsilon
 from moo.privacy.keys import StudyKey
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialParams, TrialRecord
@@ -46,7 +47,7 @@ class StudyProgress:
         reference: The reference trial, once it has run.
         newest: The trial that has just finished; None between trials.
         n_trials: How many there will be.
-        population: Trials of a generation.
+        composed_epsilon: Of the private trials so far, for a unit in K/2 shadows of each.
         stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
     """
 
@@ -54,6 +55,7 @@ class StudyProgress:
     reference: TrialRecord | None
     newest: TrialRecord | None
     n_trials: int
+    composed_epsilon: float = 0.0
     stage: str = ""
     stage_done: int = 0
     stage_total: int = 0
@@ -141,8 +143,7 @@ class Evaluator:
 
 def failed_record(params: TrialParams, number: int, error: TrialError, prepared: Prepared) -> TrialRecord:
     """A trial that did not come to an end, with its cause; infeasible by every constraint."""
-    gates = [f"G{i:02d}" for i in range(1, 8)]
-    del prepared
+    gates = [rule.id for rule in load_rules(prepared.spec.packs).rules if rule.kind == "gate"]
     return TrialRecord(
         number=number,
         params=params,
@@ -200,7 +201,9 @@ def run_study(
         evaluator = Evaluator(spec, home, watch.stage)
         prepared = evaluator.prepared
         _refuse_broken_gates(prepared)
+        _refuse_large_ranks(spec, prepared)
         identity = _identity(spec, policy, prepared)
+        watch.compose = lambda trials: search_cost(trials, prepared, policy, with_reference=True).composed_epsilon
         watch.reference = _reference(evaluator, identity, home)
         found = search(
             evaluator,
@@ -228,6 +231,7 @@ class _Watch:
     n_trials: int
     trials: tuple[TrialRecord, ...] = ()
     reference: TrialRecord | None = None
+    compose: Callable[[Sequence[TrialRecord]], float] = lambda _: 0.0
 
     def stage(self, what: str, done: int, total: int) -> None:
         self._tell(None, what, done, total)
@@ -244,6 +248,7 @@ class _Watch:
                     reference=self.reference,
                     newest=newest,
                     n_trials=self.n_trials,
+                    composed_epsilon=self.compose(self.trials),
                     stage=what,
                     stage_done=done,
                     stage_total=total,
@@ -288,6 +293,15 @@ def _refuse_broken_gates(prepared: Prepared) -> None:
         raise InputError(
             f"every record must pass the legal gates, but {broken[worst]:.1%} of {spec.data} fail {worst}; "
             "set consent_filter = true, or mend the data."
+        )
+
+
+def _refuse_large_ranks(spec: StudySpec, prepared: Prepared) -> None:
+    largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
+    if spec.space.adapted_layers[1] and largest > hidden:
+        raise InputError(
+            f"every rank must be <= {hidden}, the hidden size of {spec.model}, but space.lora_rank_log2 goes to "
+            f"{spec.space.lora_rank_log2[1]} (rank {largest}); lower it."
         )
 
 

@@ -151,9 +151,9 @@ def _settings(params: TrialParams, spec: StudySpec, run: TrainingRun) -> Trainin
             expected_batch_size=t.sample_rate * run.n_units,
         ),
         optimizer=OptimizerSettings(
-            kind="adam" if t.optimizer == "adam" else "sgd",
             learning_rate=params.learning_rate,
             head_learning_rate=t.head_learning_rate,
+            head_momentum=t.head_momentum,
         ),
     )
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from moo.errors import InputError
 
-out = Console()
+out = Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def run(options: argparse.Namespace) -> int:

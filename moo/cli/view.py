@@ -64,18 +64,19 @@ class Live:
             completed=done,
             facts=f"hypervolume {volume:.3f} | {best} | about {_duration(left)} left |",
         )
-        self._console.print(_line(newest), highlight=False, soft_wrap=True)
+        self._console.print(_line(newest, progress.composed_epsilon), highlight=False, soft_wrap=True)
 
 
-def _line(trial: TrialRecord) -> str:
+def _line(trial: TrialRecord, composed: float) -> str:
     if trial.state == "failed":
         return f"trial {trial.number:>3}  [red]failed[/]: {trial.cause}"
     o = trial.objectives
     verdict = "[green]feasible[/]" if trial.feasible else f"[yellow]breaks {', '.join(trial.blocking)}[/]"
     p = trial.params
     return (
-        f"trial {trial.number:>3}  eps {_epsilon(p.target_epsilon):>5}  L{p.masking_level}  depth {p.adapted_layers}  "
-        f"accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}  {verdict}"
+        f"trial {trial.number:>3}  eps {_epsilon(p.target_epsilon):>4} (search {_epsilon(composed):>5})  "
+        f"L{p.masking_level} depth {p.adapted_layers}  accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  "
+        f"penalty {o[PENALTY].value:.3f}  {verdict}"
     )
 
 
@@ -105,8 +106,10 @@ def print_result(console: Console, result: StudyResult) -> None:
     )
     shown += [("front", t) for t in rest if t.number not in anchors]
     table = Table(title=f"{result.name}: feasible front and anchors", box=None, pad_edge=False)
-    for name in ("", "trial", "epsilon", "mask", "depth", "rank", "rate", "accuracy", "risk", "penalty", "feasible"):
-        table.add_column(name, justify="left" if name in ("", "feasible") else "right", no_wrap=True)
+    for name in ("", "trial", "setting", "accuracy", "risk", "penalty", "feasible"):
+        table.add_column(
+            name, justify="left" if name in ("", "setting", "feasible") else "right", no_wrap=name != "feasible"
+        )
     for label, trial in shown:
         table.add_row(*_cells(label, trial, trial.number in result.on_front))
     console.print(table)
@@ -145,15 +148,16 @@ def _print_reference(console: Console, result: StudyResult) -> None:
 
 def _cells(label: str, trial: TrialRecord, on_front: bool) -> list[str]:
     p = trial.params
-    settings = [_epsilon(p.target_epsilon), f"L{p.masking_level}", str(p.adapted_layers)]
-    settings += [str(p.lora_rank), f"{p.learning_rate:.1e}"] if p.adapted_layers else ["-", "-"]
+    setting = f"eps {_epsilon(p.target_epsilon)} L{p.masking_level} depth {p.adapted_layers}"
+    if p.adapted_layers:
+        setting += f" rank {p.lora_rank}"
     if trial.state == "failed":
-        return [label, str(trial.number), *settings, "", "", "", f"failed: {trial.cause}"]
+        return [label, str(trial.number), setting, "", "", "", f"failed: {trial.cause}"]
     verdict = "[green]yes[/]" + (", on the front" if on_front and label != "front" else "") if trial.feasible else ""
     return [
         label,
         str(trial.number) if trial.number >= 0 else "-",
-        *settings,
+        setting,
         *(_pm(trial.objectives[name]) for name in (ACCURACY, RISK, PENALTY)),
         verdict or f"[yellow]no: {', '.join(trial.blocking)}[/]",
     ]
