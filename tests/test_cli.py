@@ -1,0 +1,148 @@
+"""The command: what it prints, and the exit status of everything that can go wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_studies import save_table
+
+from moo.cli.main import main
+
+OK, BAD, MACHINE = 0, 2, 3
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tuple[Path, Path]:
+    """A TOML study and the folder of its run."""
+    home = tmp_path_factory.mktemp("cli")
+    table = save_table(home / "letters.csv")
+    toml = home / "letters.toml"
+    toml.write_text(
+        f'name = "letters"\ndata = "{table}"\nuser = "user"\nn_records = 0\nmodel = "{tiny_folder}"\n'
+        "max_risk = 0.5\nmax_penalty = 0.9\nprobe_records = 1000\n"
+        "[space]\nlora_rank_log2 = [1, 3]\n[training]\nsteps = 6\nmax_length = 24\ntarget_delta = 1e-4\n"
+    )
+    assert main(["run", str(toml), "--trials", "4", "--out", str(home / "run")]) == OK
+    return toml, home / "run"
+
+
+def test_run_writes_its_files_and_goes_on_without_repeating(
+    study: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml, out = study
+    assert {"front.csv", "front.json", "report.html", "study.db"} <= {p.name for p in out.iterdir()}
+    assert main(["run", str(toml), "--trials", "4", "--out", str(out)]) == OK
+    printed = capsys.readouterr().out
+    assert "trial   0" not in printed
+    assert "status quo" in printed
+    assert "composed epsilon" in printed
+    assert "Recommended: trial" in printed
+
+
+def test_every_trial_is_printed_beside_the_epsilon_of_the_search(
+    study: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml, _ = study
+    assert main(["run", str(toml), "--trials", "2", "--out", str(tmp_path)]) == OK
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial ")]
+    assert len([line for line in lines if "(search" in line]) == 2
+
+
+@pytest.mark.parametrize("style", ["table", "csv", "json"])
+def test_front_is_printed_in_every_format(
+    study: tuple[Path, Path], capsys: pytest.CaptureFixture[str], style: str
+) -> None:
+    assert main(["front", "--out", str(study[1]), "--format", style]) == OK
+    printed = capsys.readouterr().out
+    if style == "json":
+        assert len(json.loads(printed)) == 5
+    elif style == "csv":
+        assert len(printed.splitlines()) == 6
+    else:
+        assert "strictest" in printed
+
+
+def test_plan_spends_nothing_and_writes_nothing(
+    study: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(study[0]), "--plan", "--out", str(tmp_path / "never")]) == OK
+    assert "nothing has been spent" in capsys.readouterr().out
+    assert not (tmp_path / "never").exists()
+
+
+def test_mask_masks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mask", "--level", "1", "call 13800138000 now"]) == OK
+    printed = capsys.readouterr().out
+    assert "13800138000" not in printed
+    assert printed.startswith("call ")
+
+
+def test_lists_and_explanations(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, expected in (
+        (["data", "list"], "reviews"),
+        (["models", "list"], "e5-small"),
+        (["compliance", "list"], "G01"),
+        (["compliance", "explain", "G01"], "PIPL"),
+    ):
+        assert main(arguments) == OK
+        assert expected in capsys.readouterr().out
+
+
+def test_purge_removes_evidence_and_activations_and_nothing_else(study: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study[1], copy)
+    assert main(["data", "purge", str(copy)]) == OK
+    assert not (copy / "evidence").exists()
+    assert not (copy / "trunk").exists()
+    assert (copy / "front.json").exists()
+    assert (copy / "study.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["run", "revews"], BAD, "study must be one of"),
+        (["run", "absent.toml"], BAD, "readable file"),
+        (["run", "STUDY", "--trials", "0"], BAD, "n_trials"),
+        (["run", "STUDY", "--max-risk", "7", "--out", "OUT"], BAD, "max_risk"),
+        (["run", "STUDY", "--max-penalty", "0.1", "--out", "RUN"], BAD, "use another name"),
+        (["run", "STUDY", "--out", "FILE"], MACHINE, "folder must be writable"),
+        (["run", "STUDY", "--out", "OUT", "--storage", "FILE"], MACHINE, "storage must be readable"),
+        (["front", "--out", "OUT"], BAD, "run a study first"),
+        (["report", "--out", "OUT"], BAD, "run a study first"),
+        (["dashboard", "--out", "OUT"], BAD, "study.db"),
+        (["dashboard", "--out", "RUN", "--port", "0"], BAD, "port"),
+        (["data", "fetch", "revews"], BAD, "data in"),
+        (["data", "purge", "OUT"], BAD, "nothing was removed"),
+        (["models", "fetch", "gpt"], BAD, "gpt"),
+        (["mask", "--level", "9", "x"], BAD, "level"),
+        (["compliance", "explain", "X99"], BAD, "rule must be one of"),
+    ],
+)
+def test_bad_input_gets_one_line_and_its_exit_status(
+    study: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    message: str,
+) -> None:
+    occupied = tmp_path / "file"
+    occupied.write_text("this is a file of mine, longer than one hundred characters so that no header could be mistaken. " * 2)
+    (tmp_path / "out").mkdir()
+    places = {"STUDY": study[0], "RUN": study[1], "FILE": occupied, "OUT": tmp_path / "out"}
+    before = occupied.read_bytes(), (study[1] / "study.db").read_bytes()
+    assert main([str(places.get(a, a)) for a in arguments]) == status
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert (occupied.read_bytes(), (study[1] / "study.db").read_bytes()) == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["runn"], ["run", "reviews", "--trials", "many"]])
+def test_a_wrong_command_line_is_status_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == BAD
+    assert "--help" in capsys.readouterr().err

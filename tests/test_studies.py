@@ -1,0 +1,338 @@
+"""Whole studies on a small real encoder and a small table: the path that `moo run` takes."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moo.errors import ConfigChangedError, InputError, PolicyError, StorageError, TrialError
+from moo.records import REFERENCE
+from moo.studies import trial as trial_module
+from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
+from moo.studies.plan import plan_study
+from moo.studies.result import StudyResult, load_result
+from moo.studies.runner import StudyProgress, run_study
+
+TINY = TrainingSpec(steps=8, max_length=24, target_delta=1e-4)
+
+
+def save_table(path: Path, n: int = 240) -> Path:
+    """Texts that lean to one of two letters' worlds, two records a user, with every column that the law asks for."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.integers(0, 2, n // 2), 2)
+    worlds = [list("abcdefgh"), list("stuvwxyz")]
+    sides = [rng.random(14) < (0.4, 0.6)[y] for y in labels]
+    texts = ["".join(rng.choice(worlds[int(side)]) for side in row) for row in sides]
+    frame = pd.DataFrame({"text": texts, "label": labels, "user": np.arange(n) // 2})
+    frame = frame.assign(
+        basis="consent", consented="2024-01-01", used_from="2024-06-01", purposes="model_training", withdrawn=False,
+        storage_only=False, collected="2026-01-01", retention_days=1000, sensitive=False, sensitive_consent=False,
+        birth_year=1990, guardian_consent=False,
+    )  # fmt: skip
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudySpec:
+    table = save_table(tmp_path_factory.mktemp("table") / "letters.csv")
+    return StudySpec(
+        name="letters",
+        data=str(table),
+        user="user",
+        n_records=0,
+        model=str(tiny_folder),
+        space=SpaceSpec(lora_rank_log2=(1, 3), target_epsilon=(1.0, 32.0)),
+        training=TINY,
+        max_risk=0.5,
+        max_penalty=0.9,
+        probe_records=1000,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+    folder = tmp_path_factory.mktemp("study") / "run"
+    return run_study(spec, n_trials=6, folder=folder), folder
+
+
+def numbers_of(result: StudyResult) -> list[Any]:
+    """All that a study measured, without wall clocks."""
+    rows = [t.to_json() for t in (result.reference, *result.trials) if t is not None]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_a_study_measures_every_objective_and_spends_no_more_than_it_may(done: tuple[StudyResult, Path]) -> None:
+    result, _ = done
+    assert len(result.trials) == 6
+    for record in result.trials:
+        assert record.state == "complete"
+        spent = record.extras["epsilon_spent"].value
+        assert 0.9 * record.params.target_epsilon < spent <= record.params.target_epsilon
+        assert record.claim == "holds"
+        assert 0 <= record.objectives["accuracy"].value <= 1
+        assert record.objectives["accuracy"].stderr > 0
+        assert record.objectives["membership_risk"].stderr > 0
+        total = sum(row["contribution"] for row in record.contributions)
+        assert record.objectives["compliance_penalty"].value == pytest.approx(total)
+    assert result.cost.composed_epsilon > max(t.params.target_epsilon for t in result.trials)
+
+
+def test_the_status_quo_runs_first_and_is_never_told_to_the_sampler(done: tuple[StudyResult, Path]) -> None:
+    result, folder = done
+    assert result.reference is not None
+    assert result.reference.number == REFERENCE
+    assert math.isinf(result.reference.params.target_epsilon)
+    assert "baseline_accuracy" in result.reference.extras
+    assert "without noise" in result.reference.claim
+    import optuna
+
+    stored = optuna.load_study(study_name="letters", storage=f"sqlite:///{folder / 'study.db'}").trials
+    assert len(stored) == 6
+    assert all(math.isfinite(t.params["target_epsilon"]) for t in stored)
+    assert b"Infinity" not in (folder / "study.db").read_bytes()
+
+
+def test_the_anchors_come_first(done: tuple[StudyResult, Path]) -> None:
+    strictest, head = (t.params for t in done[0].trials[:2])
+    assert (strictest.target_epsilon, strictest.masking_level, strictest.adapted_layers) == (1.0, 5, 0)
+    assert head.adapted_layers == 0
+    assert head.target_epsilon == pytest.approx(math.sqrt(32.0))
+
+
+def test_evidence_is_for_the_owner_alone_and_the_pairs_are_what_the_attack_believes(
+    done: tuple[StudyResult, Path],
+) -> None:
+    _, folder = done
+    assert folder.stat().st_mode & 0o777 == 0o700
+    files = sorted((folder / "evidence").glob("trial-*.npz"))
+    assert len(files) == 6
+    matrices = []
+    for path in files:
+        assert path.stat().st_mode & 0o777 == 0o600
+        kept = np.load(path)
+        members, units = kept["members"], kept["units"]
+        assert np.array_equal(members[0::2], ~members[1::2])
+        for unit in np.unique(units):  # a unit is in or out whole
+            assert (members[:, units == unit] == members[:, units == unit][:, :1]).all()
+        matrices.append(members.tobytes())
+    assert len(set(matrices)) == 6  # coins are tossed anew for every trial
+
+
+def test_the_same_seed_and_key_give_the_same_numbers_bit_for_bit(
+    spec: StudySpec, done: tuple[StudyResult, Path], tmp_path: Path
+) -> None:
+    result, folder = done
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "study.key").write_bytes((folder / "study.key").read_bytes())
+    (again / "study.key").chmod(0o600)
+    assert numbers_of(run_study(spec, n_trials=6, folder=again)) == numbers_of(result)
+    other = run_study(spec, n_trials=1, folder=tmp_path / "other")
+    assert numbers_of(other)[0] != numbers_of(result)[0]  # another key, other coins
+
+
+def test_a_finished_study_goes_on_and_keeps_what_it_has(spec: StudySpec, tmp_path: Path) -> None:
+    first = run_study(spec, n_trials=2, folder=tmp_path)
+    seen: list[StudyProgress] = []
+    more = run_study(spec, n_trials=3, folder=tmp_path, callbacks=[seen.append])
+    assert numbers_of(more)[:3] == numbers_of(first)
+    assert [p.newest.number for p in seen if p.newest is not None] == [2]
+
+
+def test_results_travel_through_their_files(done: tuple[StudyResult, Path], tmp_path: Path) -> None:
+    result, _ = done
+    result.save(tmp_path)
+    loaded = load_result(tmp_path)
+    assert numbers_of(loaded) == numbers_of(result)
+    pd.testing.assert_frame_equal(loaded.table, result.table)
+    rows = json.loads((tmp_path / "front.json").read_text())
+    wanted = {"number", "params", "accuracy", "membership_risk", "compliance_penalty", "constraints", "feasible"}
+    assert wanted | {"on_front"} <= set(rows[0])
+    assert len(pd.read_csv(tmp_path / "front.csv")) == 7
+    assert set(result.front["number"]) == set(result.on_front)
+    recommended = result.recommend()
+    assert recommended.trial is not None
+    assert recommended.trial.number in result.on_front
+
+
+def test_without_a_feasible_trial_the_limit_in_the_way_is_named(done: tuple[StudyResult, Path]) -> None:
+    result, _ = done
+    hopeless = [dataclasses.replace(t, constraints={**t.constraints, "max_penalty": 0.2}) for t in result.trials]
+    answer = dataclasses.replace(result, trials=tuple(hopeless)).recommend()
+    assert answer.trial is None
+    assert "max_penalty is broken by 6 of 6" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_risk": 0.4}, "max_risk was 0.5 and is now 0.4"),
+        ({"training": dataclasses.replace(TINY, steps=9)}, "steps was 8 and is now 9"),
+    ],
+)
+def test_the_same_name_with_a_changed_configuration_is_refused(
+    spec: StudySpec, done: tuple[StudyResult, Path], change: dict[str, Any], message: str
+) -> None:
+    _, folder = done
+    before = (folder / "study.db").read_bytes()
+    with pytest.raises(ConfigChangedError, match=message):
+        run_study(dataclasses.replace(spec, **change), n_trials=6, folder=folder)
+    assert (folder / "study.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": dataclasses.replace(TINY, target_delta=0.1)}, "target_delta"),
+        ({"space": SpaceSpec(lora_rank_log2=(1, 9))}, "every rank must be <= 32"),
+        ({"purpose": "marketing"}, "consent filter"),
+        ({"consent_filter": False, "purpose": "marketing"}, "100.0% of"),
+        ({"model": "/nowhere"}, "nowhere"),
+        ({"attack": "guess"}, "guess"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_before_anything_is_spent(
+    spec: StudySpec, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        run_study(dataclasses.replace(spec, **change), n_trials=2, folder=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"space": {"target_epsilon": [0.0, 8.0]}}, "target_epsilon > 0"),
+        ({"space": {"target_epsilon": [8.0, 1.0]}}, "low <= high"),
+        ({"space": {"masking_level": [0, 9]}}, "masking_level"),
+        ({"training": {"n_shadows": 5}}, "n_shadows even"),
+        ({"training": {"target_delta": 2.0}}, "target_delta"),
+        ({"training": {"sample_rate": math.nan}}, "sample_rate"),
+        ({"epsilon": 1.0}, "epsilon"),
+        ({"max_risk": "low"}, "max_risk must be float"),
+        ({"as_of": "yesterday"}, "ISO date"),
+        ({"pool": 0.8, "test": 0.2}, "pool \\+ test"),
+    ],
+)
+def test_an_unfit_specification_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StudySpec.from_mapping(values)
+
+
+def test_specifications_come_from_presets_files_and_json(tmp_path: Path) -> None:
+    assert "reviews" in presets()
+    shipped = load_spec("reviews")
+    assert StudySpec.from_mapping(shipped.to_json()) == shipped
+    (tmp_path / "mine.toml").write_text('name = "mine"\n[space]\nmasking_level = [2, 5]\n')
+    assert load_spec(tmp_path / "mine.toml").space.masking_level == (2, 5)
+    (tmp_path / "bad.toml").write_text("name = ")
+    for path, message in ((tmp_path / "bad.toml", "TOML"), (tmp_path / "absent.toml", "readable"), ("revews", "reviews")):
+        with pytest.raises(InputError, match=message):
+            load_spec(path)
+
+
+def test_only_known_policies_and_counts_are_taken(spec: StudySpec, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="policy in"):
+        run_study(spec, n_trials=1, policy="everything", folder=tmp_path)
+    with pytest.raises(InputError, match="n_trials"):
+        run_study(spec, n_trials=0, folder=tmp_path)
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(spec: StudySpec, tmp_path: Path) -> None:
+    def second(_: StudyProgress) -> None:
+        with pytest.raises(StorageError, match="one run at a time"):
+            run_study(spec, n_trials=1, folder=tmp_path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(spec, n_trials=1, folder=tmp_path, callbacks=[second])
+
+
+def test_a_storage_that_is_not_one_is_refused_and_left_alone(spec: StudySpec, tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("these are my notes, not a database, and they are longer than a header of SQLite")
+    before = (tmp_path / "notes.db").read_bytes()
+    with pytest.raises(StorageError, match="storage must be readable"):
+        run_study(spec, n_trials=1, folder=tmp_path / "run", storage=tmp_path / "notes.db")
+    assert (tmp_path / "notes.db").read_bytes() == before
+
+
+def test_a_failed_trial_is_recorded_with_its_cause_and_the_study_goes_on(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., Any] = trial_module.train
+    calls = 0
+
+    def fails_once(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # the reference and trial 0 come before
+            raise TrialError("the step must fit into memory, but does not.", cause="out of memory")
+        return real(*args, **options)
+
+    monkeypatch.setattr(trial_module, "train", fails_once)
+    result = run_study(spec, n_trials=3, folder=tmp_path)
+    states = [(t.state, t.cause) for t in result.trials]
+    assert states == [("complete", ""), ("failed", "out of memory"), ("complete", "")]
+    failed = result.trials[1]
+    assert not failed.feasible
+    assert set(failed.constraints) >= set(result.trials[0].constraints)
+    assert 1 not in result.on_front
+    result.save(tmp_path)
+    assert load_result(tmp_path).trials[1].cause == "out of memory"
+
+
+def test_a_plan_spends_nothing(spec: StudySpec) -> None:
+    planned = plan_study(spec, n_trials=10)
+    assert planned.seconds > planned.trunk_seconds > 0
+    assert planned.composed_high > planned.composed_low > spec.space.target_epsilon[0]
+    assert sum(planned.records.values()) == 240
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(spec: StudySpec, tmp_path: Path) -> None:
+    """The real thing: SIGKILL in the middle, then the same call, then the same study undisturbed under the same key."""
+    script = textwrap.dedent("""
+        import json, sys
+        from moo.studies.base import StudySpec
+        from moo.studies.runner import run_study
+        spec = StudySpec.from_mapping(json.loads(sys.argv[1]))
+        run_study(spec, n_trials=12, folder=sys.argv[2], callbacks=[lambda p: p.newest and print(p.newest.number, flush=True)])
+    """)
+    command = [sys.executable, "-W", "ignore", "-c", script, json.dumps(spec.to_json())]
+    with subprocess.Popen([*command, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if line.strip() == "4":
+                time.sleep(0.15)
+                os.kill(first.pid, signal.SIGKILL)
+                break
+    resumed = run_study(spec, n_trials=12, folder=tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "study.key").write_bytes((tmp_path / "a" / "study.key").read_bytes())
+    (tmp_path / "b" / "study.key").chmod(0o600)
+    whole = run_study(spec, n_trials=12, folder=tmp_path / "b")
+    assert numbers_of(resumed) == numbers_of(whole)
+
+
+@pytest.mark.slow
+def test_processes_give_the_numbers_of_one_process(spec: StudySpec, tmp_path: Path) -> None:
+    one = run_study(spec, n_trials=4, folder=tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "study.key").write_bytes((tmp_path / "a" / "study.key").read_bytes())
+    (tmp_path / "b" / "study.key").chmod(0o600)
+    two = run_study(spec, n_trials=4, folder=tmp_path / "b", executor="processes", workers=2)
+    assert numbers_of(two) == numbers_of(one)
