@@ -89,7 +89,7 @@ def params_of(values: Mapping[str, float | int]) -> TrialParams:
 
 
 def anchors(spec: SpaceSpec) -> list[dict[str, float | int]]:
-    """The first trials: the strictest corner, and the head alone at the middle of the epsilons."""
+    """The first trials: the strictest corner, and the head alone at the middle epsilon, masked one level less."""
     rate = (spec.learning_rate[0] * spec.learning_rate[1]) ** 0.5
     low, high = spec.target_epsilon
     strictest = {
@@ -99,8 +99,8 @@ def anchors(spec: SpaceSpec) -> list[dict[str, float | int]]:
         "learning_rate": rate,
         "adapted_layers": spec.adapted_layers[0],
     }
-    middle = {**strictest, "target_epsilon": (low * high) ** 0.5, "masking_level": sum(spec.masking_level) // 2 + 1}
-    return [strictest, {**middle, "masking_level": min(middle["masking_level"], spec.masking_level[1])}]
+    level = max(spec.masking_level[0], spec.masking_level[1] - 1)
+    return [strictest, {**strictest, "target_epsilon": (low * high) ** 0.5, "masking_level": level}]
 
 
 @dataclass

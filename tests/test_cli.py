@@ -129,7 +129,9 @@ def test_bad_input_gets_one_line_and_its_exit_status(
     message: str,
 ) -> None:
     occupied = tmp_path / "file"
-    occupied.write_text("this is a file of mine, longer than one hundred characters so that no header could be mistaken. " * 2)
+    occupied.write_text(
+        "this is a file of mine, longer than one hundred characters so that no header could be mistaken. " * 2
+    )
     (tmp_path / "out").mkdir()
     places = {"STUDY": study[0], "RUN": study[1], "FILE": occupied, "OUT": tmp_path / "out"}
     before = occupied.read_bytes(), (study[1] / "study.db").read_bytes()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import tarfile
 from collections import defaultdict
 from datetime import date
@@ -155,7 +156,10 @@ def law_table(**columns: object) -> Records:
         ("withdrawn", {"withdrawn": [True, False, False, False]}),
         ("storage_only", {"storage_only": [True, False, False, False]}),
         ("over_retention", {"retention_days": [30, 1000, 1000, 1000]}),
-        ("sensitive_without_consent", {"sensitive": [True, True, False, False], "sensitive_consent": [False, True] * 2}),
+        (
+            "sensitive_without_consent",
+            {"sensitive": [True, True, False, False], "sensitive_consent": [False, True] * 2},
+        ),
         ("minors_without_guardian", {"birth_year": [2020, 2020, 1990, 1990], "guardian_consent": [False, True] * 2}),
     ],
 )
@@ -239,7 +243,7 @@ def test_no_neighbour_or_near_duplicate_crosses_customers_in_the_reviews() -> No
     known = {line for lines in source for line in lines}
     owner = {review_of(text, known): unit for text, unit in zip(records.texts, records.units, strict=True)}
     for lines in source:
-        for left, right in zip(lines, lines[1:], strict=False):
+        for left, right in itertools.pairwise(lines):
             if left in owner and right in owner:
                 assert owner[left] == owner[right]
     spans: dict[str, set[int]] = defaultdict(set)

@@ -62,7 +62,9 @@ def test_every_module_imports() -> None:
 
 
 def test_a_wrong_name_is_refused_with_the_right_one() -> None:
-    done = subprocess.run([sys.executable, "-c", "import moo.moo"], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", "import moo.moo"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 1
     assert "import moo instead" in done.stderr
 
@@ -77,7 +79,10 @@ def test_the_public_surface_is_this_and_every_name_is_there() -> None:
 
 def test_importing_moo_is_light() -> None:
     code = "import sys, moo; print('torch' in sys.modules, 'optuna' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False False\n"
+    )
 
 
 def test_every_pinned_version_is_one_line_and_every_dependency_is_pinned() -> None:

@@ -71,7 +71,14 @@ def test_a_report_fetches_nothing_and_says_what_must_be_said(result: StudyResult
     for row in choice.contributions:
         assert row["rule"] in text
         assert row[f"title_{lang}"].split()[0] in text
-    assert len(re.findall(r'class="plotly-graph-div"', (tmp_path / f"report{'' if lang == 'en' else '.zh'}.html").read_text())) == 4
+    assert (
+        len(
+            re.findall(
+                r'class="plotly-graph-div"', (tmp_path / f"report{'' if lang == 'en' else '.zh'}.html").read_text()
+            )
+        )
+        == 4
+    )
 
 
 def test_the_languages_say_the_same_things() -> None:
@@ -124,9 +131,12 @@ def test_the_dashboard_shows_figures_and_notes_and_publishing_twice_changes_noth
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize("width", [1440, 500])
-def test_a_browser_draws_every_figure_without_a_sideways_scroll(result: StudyResult, tmp_path: Path, width: int) -> None:
+def test_a_browser_draws_every_figure_without_a_sideways_scroll(
+    result: StudyResult, tmp_path: Path, width: int
+) -> None:
     page = save_report(result, tmp_path)
-    probe = "<script>addEventListener('load',()=>setTimeout(()=>{document.title='wide='+(document.documentElement.scrollWidth-innerWidth)},1500))</script>"
+    measure = "document.title = 'wide=' + (document.documentElement.scrollWidth - innerWidth)"
+    probe = f"<script>addEventListener('load', () => setTimeout(() => {{ {measure} }}, 1500))</script>"
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", probe + "</body>"), encoding="utf-8")
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

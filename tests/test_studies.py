@@ -240,7 +240,11 @@ def test_specifications_come_from_presets_files_and_json(tmp_path: Path) -> None
     (tmp_path / "mine.toml").write_text('name = "mine"\n[space]\nmasking_level = [2, 5]\n')
     assert load_spec(tmp_path / "mine.toml").space.masking_level == (2, 5)
     (tmp_path / "bad.toml").write_text("name = ")
-    for path, message in ((tmp_path / "bad.toml", "TOML"), (tmp_path / "absent.toml", "readable"), ("revews", "reviews")):
+    for path, message in (
+        (tmp_path / "bad.toml", "TOML"),
+        (tmp_path / "absent.toml", "readable"),
+        ("revews", "reviews"),
+    ):
         with pytest.raises(InputError, match=message):
             load_spec(path)
 
@@ -263,7 +267,9 @@ def test_a_folder_is_held_by_one_run_at_a_time(spec: StudySpec, tmp_path: Path) 
 
 
 def test_a_storage_that_is_not_one_is_refused_and_left_alone(spec: StudySpec, tmp_path: Path) -> None:
-    (tmp_path / "notes.db").write_text("these are my notes, not a database, and they are longer than a header of SQLite")
+    (tmp_path / "notes.db").write_text(
+        "these are my notes, not a database, and they are longer than a header of SQLite"
+    )
     before = (tmp_path / "notes.db").read_bytes()
     with pytest.raises(StorageError, match="storage must be readable"):
         run_study(spec, n_trials=1, folder=tmp_path / "run", storage=tmp_path / "notes.db")
