@@ -39,12 +39,16 @@ class SearchCost:
         composed_epsilon: Of all private trials, for a unit in K/2 shadows of each; RDP composition.
         delta: Of the composition.
         label: What that number is, in words: it stands wherever the number stands.
+        data_epsilon: Of the private trials of all studies on the same data, from the ledger; the same delta.
+        anchor: Head of the data's ledger at the end, "seq:hash": kept here, it shows a tail that was cut later.
     """
 
     policy: str
     composed_epsilon: float
     delta: float
     label: str
+    data_epsilon: float = 0.0
+    anchor: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +157,7 @@ class StudyResult:
             "name": self.name,
             "spec": dict(self.spec),
             "limits": dict(self.limits),
-            "cost": {**vars(self.cost), "composed_epsilon": number_out(self.cost.composed_epsilon)},
+            "cost": {k: number_out(v) if isinstance(v, float) else v for k, v in vars(self.cost).items()},
             "about": dict(self.about),
         }
         try:
@@ -181,7 +185,7 @@ def load_result(folder: str | Path) -> StudyResult:
             f"the folder must hold front.json and result.json, but {source} does not; run a study first."
         ) from error
     trials = [TrialRecord.from_json(row) for row in rows]
-    cost = {**rest["cost"], "composed_epsilon": number_in(rest["cost"]["composed_epsilon"])}
+    cost: dict[str, Any] = {k: number_in(v) if k.endswith("epsilon") else v for k, v in rest["cost"].items()}
     return StudyResult(
         name=rest["name"],
         spec=rest["spec"],

@@ -18,10 +18,11 @@ import torch
 from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
-from moo.privacy.accounting import compose_epsilon
+from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialParams, TrialRecord
 from moo.search import FAILED, Candidate, Goal, Integer, Outcome, Progress, Real, SearchTrial, Space, search
+from moo.studies.accounts import Account, composed, ledger_of
 from moo.studies.base import SpaceSpec, StudySpec, load_spec
 from moo.studies.prepare import Prepared, no_stage
 from moo.studies.result import SearchCost, StudyResult
@@ -203,8 +204,9 @@ def run_study(
         _refuse_broken_gates(prepared)
         _refuse_large_ranks(spec, prepared)
         identity = _identity(spec, policy, prepared)
-        watch.compose = lambda trials: search_cost(trials, prepared, policy, with_reference=True).composed_epsilon
-        watch.reference = _reference(evaluator, identity, home)
+        account = _account(name, prepared, identity)
+        watch.compose = lambda trials: composed(account.runs(), delta=spec.training.target_delta)[0] if trials else 0.0
+        watch.reference = _reference(evaluator, identity, home, account)
         found = search(
             evaluator,
             space_of(spec.space),
@@ -218,9 +220,11 @@ def run_study(
             constraint_names=CONSTRAINTS,
             executor=executor,
             workers=workers,
-            callbacks=[watch.trial],
+            before=account.reserve,
+            callbacks=[lambda p: account.settle(p.newest.candidate.number, p.newest.outcome.cause), watch.trial],
         )
-        return _result(name, spec, policy, prepared, found.trials, watch.reference, time.monotonic() - started)
+        cost = search_cost(account, spec, policy)
+        return _result(name, spec, cost, prepared, found.trials, watch.reference, time.monotonic() - started)
 
 
 @dataclass
@@ -316,7 +320,17 @@ def _identity(spec: StudySpec, policy: str, prepared: Prepared) -> dict[str, Any
     }
 
 
-def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path) -> TrialRecord:
+def _account(name: str, prepared: Prepared, identity: Mapping[str, Any]) -> Account:
+    """The study's account with its data set's ledger."""
+
+    def plan(candidate: Candidate) -> TrainingRun:
+        params = params_of(candidate.params) if candidate.number != REFERENCE else STATUS_QUO
+        return planned_run(params, prepared.spec, prepared.expected_units, prepared.records.unit_name)
+
+    return Account(ledger_of(prepared.spec.data), f"{name} {identity['key'][:8]}", plan)
+
+
+def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, account: Account) -> TrialRecord:
     """The status quo, run once before the first generation and kept; the sampler never sees it."""
     path = home / "reference.json"
     if path.is_file():
@@ -324,10 +338,13 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path) ->
         if kept["identity"] == json.loads(json.dumps(identity)):
             return TrialRecord.from_json(kept["record"])
     evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
+    account.reserve([Candidate(number=REFERENCE, generation=-1, params={}, replicate=0)])
     try:
         record = evaluator.record(STATUS_QUO, number=REFERENCE)
     except TrialError as error:
+        account.settle(REFERENCE, error.cause)
         raise InputError(f"the status quo must be trainable, but: {error}") from error
+    account.settle(REFERENCE, "")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps({"identity": identity, "record": record.to_json()}), encoding="utf-8")
     os.replace(temporary, path)
@@ -338,23 +355,28 @@ def _record(trial: SearchTrial) -> TrialRecord:
     return TrialRecord.from_json(trial.outcome.payload)
 
 
-def search_cost(trials: Sequence[TrialRecord], prepared: Prepared, policy: str, *, with_reference: bool) -> SearchCost:
-    """What the private trials compose to, and what may be said of that number."""
-    spec = prepared.spec
-    unit = prepared.records.unit_name
-    runs = [planned_run(t.params, spec, prepared.expected_units, unit) for t in trials if t.params.private]
+def search_cost(account: Account, spec: StudySpec, policy: str) -> SearchCost:
+    """What the study's trials compose to by the ledger, crashed attempts included, and what may be said of that number."""
     delta = spec.training.target_delta
-    epsilon = compose_epsilon(runs, delta=delta)
-    label = f"odometer over {len(runs)} trials, not a guarantee: results stay inside"
-    if with_reference:
+    runs = account.runs()
+    epsilon, unbounded = composed(runs, delta=delta)
+    label = f"odometer over {sum(run.private for run in runs)} trainings, not a guarantee: results stay inside"
+    if unbounded:
         label += "; with the non-private reference: no guarantee"
-    return SearchCost(policy=policy, composed_epsilon=epsilon, delta=delta, label=label)
+    return SearchCost(
+        policy=policy,
+        composed_epsilon=epsilon,
+        delta=delta,
+        label=label,
+        data_epsilon=composed(account.ledger.charged(), delta=delta)[0],
+        anchor=account.anchor(),
+    )
 
 
 def _result(
     name: str,
     spec: StudySpec,
-    policy: str,
+    cost: SearchCost,
     prepared: Prepared,
     found: Sequence[SearchTrial],
     reference: TrialRecord | None,
@@ -386,6 +408,6 @@ def _result(
         trials=trials,
         reference=reference,
         limits={"max_risk": spec.max_risk, "max_penalty": spec.max_penalty},
-        cost=search_cost(trials, prepared, policy, with_reference=reference is not None),
+        cost=cost,
         about=about,
     )

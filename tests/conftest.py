@@ -1,5 +1,6 @@
 """A small real encoder with random weights, saved and loaded like any other: no test needs a download for it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def save_tiny(folder: Path, *, hidden: int = 32, layers: int = 3, heads: int = 4
         tokenizer_object=inner, cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>"
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test writes into the user's own ledgers."""
+    home = tmp_path_factory.mktemp("ledgers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOO_LEDGERS", str(home))
+        yield home
 
 
 @pytest.fixture(scope="session")

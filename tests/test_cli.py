@@ -99,9 +99,27 @@ def test_purge_removes_evidence_and_activations_and_nothing_else(study: tuple[Pa
     assert (copy / "study.db").exists()
 
 
+def test_the_ledger_is_shown_verified_anchored_and_exported(
+    study: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(study[0].with_name("letters.csv"))
+    assert main(["ledger", "show", data]) == OK
+    assert "letters " in capsys.readouterr().out
+    assert main(["ledger", "anchor", data]) == OK
+    anchor = capsys.readouterr().out.strip()
+    assert main(["ledger", "verify", data, "--anchor", anchor]) == OK
+    assert f"anchored up to entry {anchor.partition(':')[0]}" in capsys.readouterr().out
+    assert main(["ledger", "export", data]) == OK
+    assert len(capsys.readouterr().out.splitlines()) == int(anchor.partition(":")[0])
+    assert main(["ledger", "verify", data, "--anchor", f"999999:{'0' * 64}"]) == MACHINE
+    assert "cut off" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
+        (["ledger", "show", "absent.csv"], BAD, "run a study first"),
+        (["ledger", "verify", "reviews", "--anchor", "x"], BAD, "run a study first"),
         (["run", "revews"], BAD, "study must be one of"),
         (["run", "absent.toml"], BAD, "readable file"),
         (["run", "STUDY", "--trials", "0"], BAD, "n_trials"),

@@ -18,8 +18,11 @@ import pandas as pd
 import pytest
 
 from moo.errors import ConfigChangedError, InputError, PolicyError, StorageError, TrialError
+from moo.privacy.events import TrainingRun
+from moo.privacy.ledger import charged, parse_anchor, verify
 from moo.records import REFERENCE
 from moo.studies import trial as trial_module
+from moo.studies.accounts import ledger_of
 from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
 from moo.studies.plan import plan_study
 from moo.studies.result import StudyResult, load_result
@@ -306,6 +309,40 @@ def test_a_plan_spends_nothing(spec: StudySpec) -> None:
     assert planned.seconds > planned.trunk_seconds > 0
     assert planned.composed_high > planned.composed_low > spec.space.target_epsilon[0]
     assert sum(planned.records.values()) == 240
+
+
+def test_every_training_stands_in_the_ledger_of_its_data(spec: StudySpec, tmp_path: Path) -> None:
+    result = run_study(dataclasses.replace(spec, name="booked"), n_trials=2, folder=tmp_path)
+    entries = [e for e in ledger_of(spec.data).entries() if e.study.startswith("booked ")]
+    assert [e.kind for e in entries] == ["reserve", "commit", "reserve", "reserve", "commit", "commit"]
+    noise = [t.extras["noise_multiplier"].value for t in result.trials]
+    assert [e.body["run"]["noise_multiplier"] for e in entries if e.kind == "reserve"] == [0, *noise]
+    assert all(e.body["run"]["shadows_per_unit"] == 2 for e in entries if e.kind == "reserve")
+    assert verify(ledger_of(spec.data).path, dict([parse_anchor(result.cost.anchor)])).intact
+    assert "non-private reference: no guarantee" in result.cost.label
+    assert result.cost.data_epsilon >= result.cost.composed_epsilon
+
+
+def test_an_interrupted_training_is_charged_in_full(spec: StudySpec, tmp_path: Path) -> None:
+    cut = dataclasses.replace(spec, name="cut")
+
+    def interrupt(progress: StudyProgress) -> None:
+        if progress.newest is not None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(cut, n_trials=3, folder=tmp_path, callbacks=[interrupt])
+    before = len(charged_to("cut ", spec))
+    result = run_study(cut, n_trials=3, folder=tmp_path)
+    undisturbed = run_study(dataclasses.replace(spec, name="whole"), n_trials=3, folder=tmp_path / "whole")
+    assert before == 4  # the reference and a generation of three, of which one came to an end
+    assert len(charged_to("cut ", spec)) == before + 2
+    assert result.cost.composed_epsilon > undisturbed.cost.composed_epsilon
+
+
+def charged_to(prefix: str, spec: StudySpec) -> list[TrainingRun]:
+    entries = ledger_of(spec.data).entries()
+    return charged(entries, next(e.study for e in entries if e.study.startswith(prefix)))
 
 
 @pytest.mark.slow

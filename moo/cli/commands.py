@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from moo.errors import InputError
+from moo.errors import InputError, StorageError
 
 out = Console() if sys.stdout.isatty() else Console(width=120)
 
@@ -191,6 +191,51 @@ def compliance_explain(options: argparse.Namespace) -> int:
         value = getattr(rule, name)
         table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
     out.print(table)
+    return 0
+
+
+def ledger_show(options: argparse.Namespace) -> int:
+    """moo ledger show"""
+    from moo.cli import view
+    from moo.privacy.ledger import read_entries
+    from moo.studies.accounts import ledger_path
+
+    view.print_ledger(out, read_entries(ledger_path(options.data)))
+    return 0
+
+
+def ledger_verify(options: argparse.Namespace) -> int:
+    """moo ledger verify"""
+    from moo.privacy.ledger import parse_anchor, read_entries, verify
+    from moo.studies.accounts import ledger_path
+
+    path = ledger_path(options.data)
+    read_entries(path)
+    found = verify(path, dict(map(parse_anchor, options.anchor)))
+    if not found.intact:
+        raise StorageError(f"the ledger must be as it was written, but {found.reason}: {path}.")
+    until = f"anchored up to entry {found.anchored}" if found.anchored else "not anchored: a cut tail would not show"
+    out.print(f"intact: {found.entries} entries, {until}", highlight=False)
+    return 0
+
+
+def ledger_anchor(options: argparse.Namespace) -> int:
+    """moo ledger anchor"""
+    from moo.privacy.ledger import read_entries
+    from moo.studies.accounts import ledger_path
+
+    last = read_entries(ledger_path(options.data))[-1]
+    sys.stdout.write(f"{last.seq}:{last.hash}\n")
+    return 0
+
+
+def ledger_export(options: argparse.Namespace) -> int:
+    """moo ledger export"""
+    from moo.privacy.ledger import read_entries
+    from moo.studies.accounts import ledger_path
+
+    for entry in read_entries(ledger_path(options.data)):
+        sys.stdout.write(json.dumps(vars(entry), ensure_ascii=False) + "\n")
     return 0
 
 

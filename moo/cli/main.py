@@ -70,6 +70,18 @@ def parser() -> argparse.ArgumentParser:
     _add(rules, "list", commands.compliance_list, "all rules of the packs")
     _add(rules, "explain", commands.compliance_explain, "one rule in full").add_argument("rule", metavar="RULE")
 
+    ledger = _group(groups, "ledger", "what trainings cost the people in a data set: show, verify, anchor, export")
+    for name, action, text in (
+        ("show", commands.ledger_show, "studies and what they compose to"),
+        ("verify", commands.ledger_verify, "check the chain, and an anchor that was kept elsewhere"),
+        ("anchor", commands.ledger_anchor, "the head of the chain, to be kept elsewhere"),
+        ("export", commands.ledger_export, "all entries, as JSON Lines"),
+    ):
+        one = _add(ledger, name, action, text)
+        one.add_argument("data", metavar="DATA", help="a data set's name, or the path to a table")
+        if name == "verify":
+            one.add_argument("--anchor", metavar="SEQ:HASH", action="append", default=[], help="as `anchor` printed it")
+
     board = _add(groups, "dashboard", commands.dashboard, "open a study in the Optuna dashboard")
     board.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
     board.add_argument("--port", type=int, default=8080)

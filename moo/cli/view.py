@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from moo.privacy.ledger import Entry, charged
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
+from moo.studies.accounts import composed
 from moo.studies.plan import Plan
 from moo.studies.result import StudyResult, feasible_hypervolume
 from moo.studies.runner import StudyProgress
@@ -194,3 +197,25 @@ def print_plan(console: Console, plan: Plan) -> None:
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)
     console.print(table)
+
+
+def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
+    """Studies of a data set, what they are charged for, and what that composes to."""
+    table = Table("study", "trainings", "open", "failed", "without DP", "composed epsilon", "delta", box=None)
+    studies = list(dict.fromkeys(e.study for e in entries if e.study))
+    for study in studies:
+        _ledger_row(table, study, [e for e in entries if e.study == study])
+    if len(studies) > 1:
+        _ledger_row(table, "[bold]all[/]", entries)
+    console.print(table)
+    console.print("An odometer, not a guarantee, unless a policy fixed a budget before.", highlight=False)
+
+
+def _ledger_row(table: Table, name: str, entries: Sequence[Entry]) -> None:
+    runs = charged(entries)
+    kinds = Counter(e.kind for e in entries)
+    delta = max((run.delta for run in runs), default=0.0)
+    epsilon, _ = composed(runs, delta=delta)
+    still = kinds["reserve"] - kinds["commit"] - kinds["abort"]
+    bare = sum(not run.private for run in runs)
+    table.add_row(name, str(len(runs)), str(still), str(kinds["abort"]), str(bare), _epsilon(epsilon), f"{delta:g}")

@@ -157,6 +157,9 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, str]:
     out = {
         "line": t["cost_line"].format(epsilon=epsilon_text(cost.composed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}"),
         "label": cost.label,
+        "data": t["data_line"].format(
+            epsilon=epsilon_text(cost.data_epsilon, t["no_dp"]), anchor=cost.anchor[:24] or "–"
+        ),
     }
     if chosen is not None:
         unit = result.about.get("data", {}).get("unit", "record")

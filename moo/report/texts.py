@@ -50,6 +50,8 @@ EN = {
     "contribution": "contribution",
     "cost": "What the search cost in privacy",
     "cost_line": "All trials together: composed epsilon {epsilon} at delta {delta}.",
+    "data_line": "All studies on these data: composed epsilon {epsilon}. "
+    "Head of the ledger {anchor}: kept here, it shows a tail that was cut later.",
     "trial_epsilon": "The recommended model alone: epsilon {epsilon} at delta {delta}, per {unit}.",
     "claim": "DP claim",
     "data": "Data and threat model",
@@ -113,6 +115,7 @@ ZH = {
     "contribution": "贡献",
     "cost": "搜索本身的隐私代价",
     "cost_line": "全部试验合计：组合 ε 为 {epsilon}，δ 为 {delta}。",
+    "data_line": "同一数据上的全部研究：组合 ε 为 {epsilon}。账本头 {anchor}：记录于此，可发现日后被截去的尾部。",
     "trial_epsilon": "仅推荐模型：ε 为 {epsilon}，δ 为 {delta}，以{unit}为单位。",
     "claim": "差分隐私声明",
     "data": "数据与威胁模型",

@@ -46,6 +46,7 @@ def search(
     sampler: str | BaseSampler = "nsga2",
     executor: str = "inline",
     workers: int = 1,
+    before: Callable[[Sequence[Candidate]], None] | None = None,
     callbacks: Sequence[Callable[[Progress], None]] = (),
 ) -> SearchResult:
     """Search any black box for its Pareto front, resumably.
@@ -68,7 +69,8 @@ def search(
         sampler: "nsga2", "nsga3", "tpe", "gp", "random", or an Optuna sampler.
         executor: "inline" or "processes".
         workers: Processes at a time.
-        callbacks: Called after every evaluation.
+        before: Called in the driver with the candidates of a generation that are about to be evaluated.
+        callbacks: Called in the driver after every evaluation.
 
     Raises:
         InputError: If an argument is out of bounds.
@@ -99,7 +101,7 @@ def search(
             raise InputError(f"population={size} was fixed when study {name!r} began, but got population={population}.")
         run = _Run(study, space, goals, n_trials, seed, size, fixed, sampler, tuple(constraint_names))
         for generation in range(math.ceil(n_trials / size)):
-            run.generation(generation, evaluate, executor, workers, callbacks)
+            run.generation(generation, evaluate, executor, workers, before, callbacks)
         return SearchResult(name=name, trials=run.done())
 
 
@@ -127,6 +129,7 @@ class _Run:
         evaluate: executors.Evaluate,
         executor: str,
         workers: int,
+        before: Callable[[Sequence[Candidate]], None] | None,
         callbacks: Sequence[Callable[[Progress], None]],
     ) -> None:
         numbers = range(generation * self.population, min(self.n_trials, (generation + 1) * self.population))
@@ -139,6 +142,8 @@ class _Run:
                 pending.append(candidate)
             else:
                 self.outcomes[number] = SearchTrial(candidate=candidate, outcome=Outcome.from_json(known))
+        if before is not None and pending:
+            before(pending)
         for candidate, found in executors.run(evaluate, pending, executor=executor, workers=workers):
             outcome = self._completed(found)
             self.study._storage.set_trial_user_attr(trials[candidate.number]._trial_id, OUTCOME, outcome.to_json())

@@ -1,0 +1,73 @@
+"""A Renyi filter: a budget fixed before the first run, that no adaptive sequence of runs passes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from dp_accounting import rdp
+
+from moo import validate
+from moo.privacy.accounting import ORDERS, rdp_of
+from moo.privacy.events import TrainingRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenyiFilter:
+    """Order and budget of a study, chosen before it starts.
+
+    A composed epsilon that is read off afterwards is an odometer: the order that suits best was chosen with the data in hand. Here
+    the order is fixed, and a run that would pass the budget at that order is refused before it trains.
+
+    Attributes:
+        epsilon, delta: What the whole sequence satisfies.
+        order: Of the Renyi divergence; one of `ORDERS`.
+
+    Source:
+        Feldman and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter", arXiv:2008.11193.
+    """
+
+    epsilon: float
+    delta: float
+    order: float
+
+    def __post_init__(self) -> None:
+        validate.finite(epsilon=validate.positive(epsilon=self.epsilon))
+        validate.in_range(1e-300, 1 - 1e-12, delta=self.delta)
+        if self.order not in ORDERS:
+            raise validate.refuse(f"order among ORDERS, {ORDERS[0]:g} to {ORDERS[-1]:g},", "order", self.order)
+
+    @classmethod
+    def tuned(cls, *, epsilon: float, delta: float, typical: TrainingRun) -> "RenyiFilter":
+        """The order at which the budget admits the most runs like a typical one, which is public: the plan, not the data."""
+        spent = rdp_of(typical, runs=typical.shadows_per_unit)
+        budgets = np.array([_budget(order, epsilon, delta) for order in ORDERS])
+        admitted = np.where(np.isfinite(spent) & (spent > 0), budgets / np.where(spent > 0, spent, 1.0), -math.inf)
+        return cls(epsilon=epsilon, delta=delta, order=ORDERS[int(admitted.argmax())])
+
+    @property
+    def budget(self) -> float:
+        """Renyi divergence at the order that the sequence may reach, in nats."""
+        return _budget(self.order, self.epsilon, self.delta)
+
+    def spent(self, runs: Sequence[TrainingRun]) -> float:
+        """Renyi divergence of the runs at the order, for a unit in all of the shadows that it pays for; nats."""
+        at = ORDERS.index(self.order)
+        return float(sum(rdp_of(run, runs=run.shadows_per_unit)[at] for run in runs))
+
+    def admits(self, so_far: Sequence[TrainingRun], following: TrainingRun) -> bool:
+        """Whether one more run stays within the budget. A run without DP never does."""
+        return self.spent([*so_far, following]) <= self.budget
+
+
+def _budget(order: float, epsilon: float, delta: float) -> float:
+    """The largest divergence at one order whose epsilon at delta is within the target; negative where there is none.
+
+    The conversion is that of Canonne, Kamath and Steinke 2020 (Proposition 12), which dp-accounting uses as well.
+    """
+    return epsilon - math.log1p(-1 / order) + math.log(delta * order) / (order - 1)
+
+
+def epsilon_at(order: float, divergence: float, delta: float) -> float:
+    """Epsilon at delta of a mechanism of this Renyi divergence at one order, by dp-accounting."""
+    return float(rdp.compute_epsilon([order], [divergence], delta)[0])
