@@ -36,9 +36,13 @@ def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna
             f"the storage must hold the study {result.name!r}, but does not; pass its --storage."
         ) from error
     t = texts("en")
-    save_plotly_graph_object(study, figures.front_3d(result, t), graph_object_id="front-3d")
-    save_plotly_graph_object(study, figures.front_2d(result, t), graph_object_id="front-2d")
-    save_plotly_graph_object(study, figures.parallel(result, t), graph_object_id="parallel")
+    for name, title, draw in (
+        ("front-3d", t["figure_3d"], figures.front_3d),
+        ("front-2d", t["figure_2d"], figures.front_2d),
+        ("parallel", t["figure_parallel"], figures.parallel),
+    ):
+        figure = draw(result, t).update_layout(title={"text": title}, height=None, margin={"t": 90})
+        save_plotly_graph_object(study, figure, graph_object_id=name)
     save_note(study, study_note(result))
     records = {r.number: r for r in result.trials}
     for trial in study.trials:
@@ -56,6 +60,10 @@ def study_note(result: StudyResult) -> str:
         lines.append(f"Status quo (no DP, nothing masked), never shown to the sampler: {_values(result.reference)}.")
     cost = result.cost
     lines.append(f"The search: composed epsilon {cost.composed_epsilon:.2f} at delta {cost.delta:g} ({cost.label}).")
+    front = ", ".join(map(str, sorted(result.on_front))) or "none"
+    lines.append(
+        f"Feasible front: trials {front}. The dashboard's own list of best trials does not look at constraints."
+    )
     lines.append("Rules are evidence for a person to judge.")
     return "\n\n".join(lines)
 

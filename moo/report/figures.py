@@ -72,13 +72,13 @@ def front_2d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
         x=limit, y=1, yref="paper", text=f"{t['limit']} {limit:g}", showarrow=False, xanchor="right", xshift=-4,
         font={"color": BROKEN, "size": 12},
     )  # fmt: skip
-    return _styled(figure, t[RISK], t[ACCURACY])
+    return _styled(figure, t[RISK], t[ACCURACY]).update_layout(height=560)
 
 
 def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
     """All three objectives."""
     figure = go.Figure()
-    symbols = {"x": "x", "circle-open": "circle-open", "circle": "circle", "diamond": "diamond", "square": "square"}
+    symbols = {"x": "cross"}  # drawn as a glyph in three dimensions, and few fonts have that of "x"
     for label, colour, symbol, trials in groups(result, t):
         figure.add_trace(
             go.Scatter3d(
@@ -87,7 +87,7 @@ def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
                 z=[r.objectives[ACCURACY].value for r in trials],
                 mode="markers",
                 name=label,
-                marker={"color": colour, "symbol": symbols[symbol], "size": 4 if symbol == "x" else 6},
+                marker={"color": colour, "symbol": symbols.get(symbol, symbol), "size": 4 if symbol == "x" else 6},
                 hovertext=[describe(r, t) for r in trials],
                 hoverinfo="text",
             )
@@ -98,7 +98,8 @@ def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
             "xaxis": {**axis, "title": {"text": t[RISK]}},
             "yaxis": {**axis, "title": {"text": t[PENALTY]}},
             "zaxis": {**axis, "title": {"text": t[ACCURACY]}},
-            "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.7}},
+            "camera": {"eye": {"x": 1.7, "y": 1.7, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.15}},
+            "aspectmode": "cube",
         }
     )
     figure = _styled(figure, "", "")

@@ -38,6 +38,7 @@ EN = {
     "figure_hv": "Hypervolume over trials",
     "figure_hv_note": "Share of the box up to the reference point (error .5, risk .5, penalty 1) that the feasible trials dominate. "
     "A curve that is still rising asks for more trials.",
+    "figure_parallel": "Parameters and objectives",
     "table": "Every trial",
     "table_note": "± is one standard error. A trial that breaks a limit names it, the worst first.",
     "compliance": "Compliance: recommended against status quo",
@@ -104,6 +105,7 @@ ZH = {
     "figure_3d_note": "拖动可旋转。实心点为可行前沿；空心点被支配或不可行。",
     "figure_hv": "超体积随试验的变化",
     "figure_hv_note": "可行试验所支配的、以参考点（错误率 0.5、风险 0.5、罚分 1）为界的空间占比。曲线仍在上升，说明值得再做试验。",
+    "figure_parallel": "参数与目标",
     "table": "全部试验",
     "table_note": "± 为一个标准误。超出上限的试验列出被违反的约束，最严重者在前。",
     "compliance": "合规：推荐设置与现状对比",
