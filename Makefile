@@ -6,7 +6,7 @@ RUN_FLAGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test test-slow check links bench clean
+.PHONY: run test test-slow check links clean
 .DELETE_ON_ERROR:
 
 run: $(READY)  ## the default study: a Pareto front of accuracy, membership risk and compliance penalty

@@ -105,7 +105,8 @@ def test_record_gradients_equal_a_batch_of_one_loop(
         alone[:, i] = 1
         for name, parameter in bank.trainable().items():
             ours = units[name].clipped_sum(alone).reshape(parameter.shape)
-            torch.testing.assert_close(ours, oracle[name][:, i], atol=1e-6, rtol=1e-5)
+            scale = float(oracle[name].abs().max())  # float32 sums of terms of this size, in another order
+            torch.testing.assert_close(ours, oracle[name][:, i], atol=1e-5 * scale, rtol=1e-5)
 
 
 def test_unit_norms_and_clipped_sums_equal_the_loop(tiny: BaseModel, layer: FrozenLayer, packed: Packed) -> None:

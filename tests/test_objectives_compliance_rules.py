@@ -67,6 +67,9 @@ def test_rule_passes_fails_and_is_not_assessed(rule_id: str) -> None:
     assert rule.judge(dict.fromkeys(rule.evidence)) == (1.0, "not assessed")
 
 
+GRADED = [r.evidence[0] for r in BOOK.rules if r.kind == "graded"]
+
+
 def test_ramps_by_hand() -> None:
     assert [ramp(x, 0, 0.2) for x in (-1, 0, 0.05, 0.2, math.inf)] == [0, 0, 0.25, 1, 1]
     assert lramp(math.sqrt(10), 1, 10) == pytest.approx(0.5)
@@ -92,7 +95,7 @@ def test_penalty_is_the_weighted_maximum_of_each_domain() -> None:
 
 
 def test_all_failing_and_all_unknown_score_one() -> None:
-    assert evaluate(facts_of(1) | dict.fromkeys(["masking.entropy_kept"], 1.0)).penalty.value == pytest.approx(1.0)
+    assert evaluate(facts_of(1) | dict.fromkeys(GRADED, math.inf)).penalty.value == pytest.approx(1.0)
     nothing = evaluate({})
     assert nothing.penalty.value == 1.0
     assert nothing.penalty.note == "not assessed: S01, S02, S03, S04, S05, S06, S08"
@@ -114,7 +117,6 @@ def test_sensitive_data_gate_varies_with_masking() -> None:
     assert evaluate({"data.sensitive_without_consent": 0.3}).gates["G06"] == 0.3
 
 
-GRADED = [r.evidence[0] for r in BOOK.rules if r.kind == "graded"]
 numbers = st.one_of(st.none(), st.floats(0, 100), st.just(math.inf))
 
 

@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
             planned = plan_study(spec, n_trials=options.trials, stage=stage)
         view.print_plan(out, planned)
         return 0
+    for line in _notices(spec.data, spec.model):
+        out.print(line, highlight=False, soft_wrap=True)
     with view.Live(out, options.trials) as live:
         result = run_study(
             spec,
@@ -49,6 +51,15 @@ def run(options: argparse.Namespace) -> int:
     view.print_result(out, result)
     out.print(f"\nWritten: {folder}/front.csv, front.json, {written.name}, study.db", highlight=False)
     return 0
+
+
+def _notices(data: str, model: str) -> list[str]:
+    """Licences of what is fetched from others."""
+    from moo.data import DATASETS
+    from moo.models.base_models import REGISTRY
+
+    lines = [f"Data {data}: {DATASETS[data].archive.licence}"] if data in DATASETS else []
+    return lines + ([f"Model {model}: {REGISTRY[model].licence}"] if model in REGISTRY else [])
 
 
 def front(options: argparse.Namespace) -> int:

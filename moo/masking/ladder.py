@@ -54,12 +54,12 @@ def find_spans(text: str, level: int, *, fields: Mapping[str, str] | None = None
     base = seen = normalise(text)
     for step in range(1, level + 1):
         fresh, seen = _take(_hits(base, [step], fields or {}), seen, text, level)
-        turns = 0
-        while fresh:  # what was covered may have laid bare the boundary of something else, at this level or below
+        found += fresh
+        for _ in range(_PASSES if seen != base else 0):  # what is covered may lay bare the boundary of something else
+            fresh, seen = _take(_hits(seen, range(1, step + 1), fields or {}), seen, text, level)
+            if not fresh:
+                break
             found += fresh
-            turns += 1
-            below = _hits(seen, range(1, step + 1), fields or {}) if turns < _PASSES else ()
-            fresh, seen = _take(below, seen, text, level)
     return sorted(found)
 
 

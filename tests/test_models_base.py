@@ -1,0 +1,74 @@
+"""Base models: what is loaded, what is refused, and that the fetched encoder understands what it reads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import save_tiny
+
+from moo.errors import InputError, MooError
+from moo.models.base_models import fetch_model, load_base, pick_device
+
+
+def test_a_local_folder_is_loaded_frozen_and_named_by_its_weights(tiny_folder: Path, tmp_path: Path) -> None:
+    base = load_base(str(tiny_folder), accelerator="cpu")
+    assert base.hidden == 32
+    assert not base.model.training
+    assert not any(p.requires_grad for p in base.model.parameters())
+    other = load_base(str(save_tiny(tmp_path / "other", seed=1)), accelerator="cpu")
+    assert other.digest != base.digest
+    assert load_base(str(tiny_folder), accelerator="cpu").digest == base.digest
+
+
+def test_pickled_weights_are_refused_unread(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle that must not be opened")
+    with pytest.raises(InputError, match="safetensors") as caught:
+        load_base(str(folder), accelerator="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_code_that_comes_with_a_model_never_runs(tiny_folder: Path, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "coded", tmp_path / "was-run"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "made-up", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    with pytest.raises(InputError):
+        load_base(str(folder), accelerator="cpu")
+    assert not marker.exists()
+
+
+def test_a_model_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("/nowhere/at/all", "nobody/nothing-of-the-kind"):
+        with pytest.raises(MooError) as caught:
+            load_base(name, accelerator="cpu")
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
+
+
+def test_an_accelerator_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="accelerator in"):
+        pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="torch sees none"):
+            pick_device("gpu")
+
+
+@pytest.mark.slow
+def test_the_fetched_encoder_is_a_hugging_face_folder_and_finds_translations_similar() -> None:
+    folder = fetch_model("e5-small")
+    checked = json.loads((folder / "checked.json").read_text())
+    assert checked["translations"] > 0.85
+    assert checked["translations"] > checked["unrelated"] + 0.05
+    model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True)
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (384, 12)
+    assert not list(folder.glob("*.bin"))
+    assert load_base("e5-small", accelerator="cpu").hidden == 384
