@@ -20,88 +20,17 @@ from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
-from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialParams, TrialRecord
-from moo.search import FAILED, Candidate, Goal, Integer, Outcome, Progress, Real, SearchTrial, Space, search
+from moo.records import REFERENCE, TrialParams, TrialRecord
+from moo.search import FAILED, Candidate, Outcome, SearchTrial, search
 from moo.studies.accounts import Account, composed, ledger_of
-from moo.studies.base import SpaceSpec, StudySpec, load_spec
+from moo.studies.base import StudySpec, load_spec
 from moo.studies.prepare import Prepared, no_stage
+from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.result import SearchCost, StudyResult
+from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
 from moo.studies.trial import CONSTRAINTS, judge, planned_run, run_trial, save_evidence
 
 POLICIES = ("internal",)
-GOALS = (
-    Goal(name=ACCURACY, direction="maximize", reference=0.0),
-    Goal(name=RISK, direction="minimize", reference=1.0),
-    Goal(name=PENALTY, direction="minimize", reference=1.0),
-)
-STATUS_QUO = TrialParams(
-    target_epsilon=float("inf"), masking_level=0, lora_rank=8, learning_rate=1e-3, adapted_layers=1
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyProgress:
-    """Where a study stands; handed to every callback.
-
-    Attributes:
-        trials: Finished trials, the reference not among them.
-        reference: The reference trial, once it has run.
-        newest: The trial that has just finished; None between trials.
-        n_trials: How many there will be.
-        composed_epsilon: Of the private trials so far, for a unit in K/2 shadows of each.
-        stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
-    """
-
-    trials: tuple[TrialRecord, ...]
-    reference: TrialRecord | None
-    newest: TrialRecord | None
-    n_trials: int
-    composed_epsilon: float = 0.0
-    stage: str = ""
-    stage_done: int = 0
-    stage_total: int = 0
-
-
-Callback = Callable[[StudyProgress], None]
-
-
-def space_of(spec: SpaceSpec) -> Space:
-    """The search space of a study."""
-    return Space(
-        {
-            "target_epsilon": Real(*spec.target_epsilon, log=True),
-            "masking_level": Integer(*spec.masking_level),
-            "lora_rank_log2": Integer(*spec.lora_rank_log2),
-            "learning_rate": Real(*spec.learning_rate, log=True),
-            "adapted_layers": Integer(*spec.adapted_layers),
-        }
-    )
-
-
-def params_of(values: Mapping[str, float | int]) -> TrialParams:
-    """Parameters of a trial from those of the search."""
-    return TrialParams(
-        target_epsilon=float(values["target_epsilon"]),
-        masking_level=int(values["masking_level"]),
-        lora_rank=2 ** int(values["lora_rank_log2"]),
-        learning_rate=float(values["learning_rate"]),
-        adapted_layers=int(values["adapted_layers"]),
-    )
-
-
-def anchors(spec: SpaceSpec) -> list[dict[str, float | int]]:
-    """The first trials: the strictest corner, and the head alone at the middle epsilon, masked one level less."""
-    rate = (spec.learning_rate[0] * spec.learning_rate[1]) ** 0.5
-    low, high = spec.target_epsilon
-    strictest = {
-        "target_epsilon": low,
-        "masking_level": spec.masking_level[1],
-        "lora_rank_log2": spec.lora_rank_log2[0],
-        "learning_rate": rate,
-        "adapted_layers": spec.adapted_layers[0],
-    }
-    level = max(spec.masking_level[0], spec.masking_level[1] - 1)
-    return [strictest, {**strictest, "target_epsilon": (low * high) ** 0.5, "masking_level": level}]
 
 
 @dataclass
@@ -198,7 +127,7 @@ def run_study(
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
     with _owned(home):
-        watch = _Watch(callbacks, n_trials)
+        watch = Watch(callbacks, n_trials)
         evaluator = Evaluator(spec, home, watch.stage)
         prepared = evaluator.prepared
         _refuse_broken_gates(prepared)
@@ -225,39 +154,6 @@ def run_study(
         )
         cost = search_cost(account, spec, policy)
         return _result(name, spec, cost, prepared, found.trials, watch.reference, time.monotonic() - started)
-
-
-@dataclass
-class _Watch:
-    """Turns what happens into `StudyProgress`."""
-
-    callbacks: Sequence[Callback]
-    n_trials: int
-    trials: tuple[TrialRecord, ...] = ()
-    reference: TrialRecord | None = None
-    compose: Callable[[Sequence[TrialRecord]], float] = lambda _: 0.0
-
-    def stage(self, what: str, done: int, total: int) -> None:
-        self._tell(None, what, done, total)
-
-    def trial(self, progress: Progress) -> None:
-        self.trials = tuple(_record(t) for t in progress.done)
-        self._tell(_record(progress.newest), "", 0, 0)
-
-    def _tell(self, newest: TrialRecord | None, what: str, done: int, total: int) -> None:
-        for callback in self.callbacks:
-            callback(
-                StudyProgress(
-                    trials=self.trials,
-                    reference=self.reference,
-                    newest=newest,
-                    n_trials=self.n_trials,
-                    composed_epsilon=self.compose(self.trials),
-                    stage=what,
-                    stage_done=done,
-                    stage_total=total,
-                )
-            )
 
 
 @contextmanager
@@ -351,10 +247,6 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
     return record
 
 
-def _record(trial: SearchTrial) -> TrialRecord:
-    return TrialRecord.from_json(trial.outcome.payload)
-
-
 def search_cost(account: Account, spec: StudySpec, policy: str) -> SearchCost:
     """What the study's trials compose to by the ledger, crashed attempts included, and what may be said of that number."""
     delta = spec.training.target_delta
@@ -382,7 +274,7 @@ def _result(
     reference: TrialRecord | None,
     seconds: float,
 ) -> StudyResult:
-    trials = tuple(_record(t) for t in found)
+    trials = tuple(record_of(t) for t in found)
     parts = {part: len(records) for part, records in prepared.parts.items()}
     about = {
         "data": {

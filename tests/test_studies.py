@@ -25,8 +25,9 @@ from moo.studies import trial as trial_module
 from moo.studies.accounts import ledger_of
 from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
 from moo.studies.plan import plan_study
+from moo.studies.progress import StudyProgress
 from moo.studies.result import StudyResult, load_result
-from moo.studies.runner import StudyProgress, run_study
+from moo.studies.runner import run_study
 
 TINY = TrainingSpec(steps=8, max_length=24, target_delta=1e-4)
 

@@ -15,8 +15,8 @@ from moo.privacy.ledger import Entry, charged
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.studies.accounts import composed
 from moo.studies.plan import Plan
+from moo.studies.progress import StudyProgress
 from moo.studies.result import StudyResult, feasible_hypervolume
-from moo.studies.runner import StudyProgress
 
 
 class Live:

@@ -1,0 +1,71 @@
+"""Where a running study stands, as callbacks are told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moo.records import TrialRecord
+from moo.search import Progress, SearchTrial
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyProgress:
+    """Where a study stands; handed to every callback.
+
+    Attributes:
+        trials: Finished trials, the reference not among them.
+        reference: The reference trial, once it has run.
+        newest: The trial that has just finished; None between trials.
+        n_trials: How many there will be.
+        composed_epsilon: Of the private trials so far, for a unit in K/2 shadows of each.
+        stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
+    """
+
+    trials: tuple[TrialRecord, ...]
+    reference: TrialRecord | None
+    newest: TrialRecord | None
+    n_trials: int
+    composed_epsilon: float = 0.0
+    stage: str = ""
+    stage_done: int = 0
+    stage_total: int = 0
+
+
+Callback = Callable[[StudyProgress], None]
+
+
+@dataclass
+class Watch:
+    """Turns what happens into `StudyProgress`."""
+
+    callbacks: Sequence[Callback]
+    n_trials: int
+    trials: tuple[TrialRecord, ...] = ()
+    reference: TrialRecord | None = None
+    compose: Callable[[Sequence[TrialRecord]], float] = lambda _: 0.0
+
+    def stage(self, what: str, done: int, total: int) -> None:
+        self._tell(None, what, done, total)
+
+    def trial(self, progress: Progress) -> None:
+        self.trials = tuple(record_of(t) for t in progress.done)
+        self._tell(record_of(progress.newest), "", 0, 0)
+
+    def _tell(self, newest: TrialRecord | None, what: str, done: int, total: int) -> None:
+        for callback in self.callbacks:
+            callback(
+                StudyProgress(
+                    trials=self.trials,
+                    reference=self.reference,
+                    newest=newest,
+                    n_trials=self.n_trials,
+                    composed_epsilon=self.compose(self.trials),
+                    stage=what,
+                    stage_done=done,
+                    stage_total=total,
+                )
+            )
+
+
+def record_of(trial: SearchTrial) -> TrialRecord:
+    """The record that the evaluator left in a trial of the search."""
+    return TrialRecord.from_json(trial.outcome.payload)
