@@ -76,7 +76,7 @@ class BankModule(lightning.LightningModule):
         lora = [p for n, p in named.items() if n in LORA_NAMES]
         if lora:
             parts.append(torch.optim.Adam(lora, lr=s.learning_rate))
-        self.dp_optimizer = BankOptimizer(Side(parts), self._dp, self._noise)
+        self.dp_optimizer = BankOptimizer(SideBySide(parts), self._dp, self._noise)
         return self.dp_optimizer
 
     def on_fit_start(self) -> None:
@@ -109,7 +109,7 @@ class BankModule(lightning.LightningModule):
             )
 
 
-class Side(Optimizer):
+class SideBySide(Optimizer):
     """Optimizers of disjoint parameters, side by side: one to Opacus and Lightning, each with its own rule."""
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:

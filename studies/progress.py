@@ -16,7 +16,8 @@ class StudyProgress:
         reference: The reference trial, once it has run.
         newest: The trial that has just finished; None between trials.
         n_trials: How many there will be.
-        composed_epsilon: Of the private trials so far, for a unit in K/2 shadows of each.
+        composed_epsilon: Of the private trials so far and those reserved for their generation, for a unit in K/2 shadows
+            of each.
         stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
     """
 
@@ -41,13 +42,15 @@ class Watch:
     n_trials: int
     trials: tuple[TrialRecord, ...] = ()
     reference: TrialRecord | None = None
-    compose: Callable[[Sequence[TrialRecord]], float] = lambda _: 0.0
+    compose: Callable[[], float] = lambda: 0.0
+    composed_epsilon: float = 0.0
 
     def stage(self, what: str, done: int, total: int) -> None:
         self._tell(None, what, done, total)
 
     def trial(self, progress: Progress) -> None:
         self.trials = tuple(record_of(t) for t in progress.done)
+        self.composed_epsilon = self.compose()
         self._tell(record_of(progress.newest), "", 0, 0)
 
     def _tell(self, newest: TrialRecord | None, what: str, done: int, total: int) -> None:
@@ -58,7 +61,7 @@ class Watch:
                     reference=self.reference,
                     newest=newest,
                     n_trials=self.n_trials,
-                    composed_epsilon=self.compose(self.trials),
+                    composed_epsilon=self.composed_epsilon,
                     stage=what,
                     stage_done=done,
                     stage_total=total,

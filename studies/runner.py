@@ -18,6 +18,7 @@ import torch
 from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
+from moo.objectives.membership.risk import ATTACKS
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.records import REFERENCE, TrialParams, TrialRecord
@@ -120,6 +121,8 @@ def run_study(
         MachineError: If disk, network or storage fail.
     """
     spec = load_spec(spec)
+    validate.one_of(tuple(ATTACKS), attack=spec.attack)
+    load_rules(spec.packs)
     validate.in_range(1, 1_000_000, n_trials=n_trials)
     if policy not in POLICIES:
         raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={policy!r}.")
@@ -134,8 +137,12 @@ def run_study(
         _refuse_large_ranks(spec, prepared)
         identity = _identity(spec, policy, prepared)
         account = _account(name, prepared, identity)
-        watch.compose = lambda trials: composed(account.runs(), delta=spec.training.target_delta)[0] if trials else 0.0
-        watch.reference = _reference(evaluator, identity, home, account)
+        watch.compose = lambda: composed(account.runs(), delta=spec.training.target_delta)[0]
+
+        def before(candidates: Sequence[Candidate]) -> None:
+            watch.reference = watch.reference or _reference(evaluator, identity, home, account)
+            account.reserve(candidates)
+
         found = search(
             evaluator,
             space_of(spec.space),
@@ -149,7 +156,7 @@ def run_study(
             constraint_names=CONSTRAINTS,
             executor=executor,
             workers=workers,
-            before=account.reserve,
+            before=before,
             callbacks=[lambda p: account.settle(p.newest.candidate.number, p.newest.outcome.cause), watch.trial],
         )
         cost = search_cost(account, spec, policy)

@@ -191,10 +191,11 @@ def test_the_same_name_with_a_changed_configuration_is_refused(
     spec: StudySpec, done: tuple[StudyResult, Path], change: dict[str, Any], message: str
 ) -> None:
     _, folder = done
-    before = (folder / "study.db").read_bytes()
+    kept = [folder / "study.db", folder / "reference.json", folder / "evidence" / "reference.npz"]
+    before = [path.read_bytes() for path in kept], ledger_of(spec.data).entries()
     with pytest.raises(ConfigChangedError, match=message):
         run_study(dataclasses.replace(spec, **change), n_trials=6, folder=folder)
-    assert (folder / "study.db").read_bytes() == before
+    assert ([path.read_bytes() for path in kept], ledger_of(spec.data).entries()) == before
 
 
 @pytest.mark.parametrize(

@@ -254,5 +254,10 @@ def dashboard(options: argparse.Namespace) -> int:
     """moo dashboard"""
     from moo.dashboard import serve
 
-    serve(Path(options.out), port=options.port, announce=lambda text: out.print(text, highlight=False))
+    serve(
+        Path(options.out),
+        storage=options.storage,
+        port=options.port,
+        announce=lambda text: out.print(text, highlight=False),
+    )
     return 0

@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     board = _add(groups, "dashboard", commands.dashboard, "open a study in the Optuna dashboard")
     board.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    board.add_argument("--storage", metavar="URL", help="Optuna storage (default DIR/study.db)")
     board.add_argument("--port", type=int, default=8080)
     return top
 

@@ -31,10 +31,10 @@ EN = {
     "p_front": "P(non-dominated)",
     "p_feasible": "P(within limits)",
     "figure_2d": "Accuracy and risk",
-    "figure_2d_note": "Bars are 95 % intervals over customers, both samples and training noise. Points right of the dashed "
-    "line break the risk limit.",
+    "figure_2d_note": "Bars are 95 % intervals; they hold the sampling of customers and the noise of training. "
+    "Points right of the dashed line break the risk limit.",
     "figure_3d": "The front in three objectives",
-    "figure_3d_note": "Drag to turn. Filled points are the feasible front; hollow ones are dominated or infeasible.",
+    "figure_3d_note": "Drag to turn. Filled points are the feasible front, circles are dominated, crosses infeasible.",
     "figure_hv": "Hypervolume over trials",
     "figure_hv_note": "Share of the box up to the reference point (error .5, risk .5, penalty 1) that the feasible trials dominate. "
     "A curve that is still rising asks for more trials.",
@@ -102,7 +102,7 @@ ZH = {
     "figure_2d": "准确率与风险",
     "figure_2d_note": "误差线为按客户计算的 95 % 区间，含抽样与训练噪声。虚线右侧的点超出风险上限。",
     "figure_3d": "三个目标的帕累托前沿",
-    "figure_3d_note": "拖动可旋转。实心点为可行前沿；空心点被支配或不可行。",
+    "figure_3d_note": "拖动可旋转。实心点为可行前沿，空心圆被支配，十字不可行。",
     "figure_hv": "超体积随试验的变化",
     "figure_hv_note": "可行试验所支配的、以参考点（错误率 0.5、风险 0.5、罚分 1）为界的空间占比。曲线仍在上升，说明值得再做试验。",
     "figure_parallel": "参数与目标",

@@ -69,7 +69,8 @@ def search(
         sampler: "nsga2", "nsga3", "tpe", "gp", "random", or an Optuna sampler.
         executor: "inline" or "processes".
         workers: Processes at a time.
-        before: Called in the driver with the candidates of a generation that are about to be evaluated.
+        before: Called in the driver, once the configuration is known to fit, with the candidates of each generation that
+            are about to be evaluated; none where an earlier call evaluated them all.
         callbacks: Called in the driver after every evaluation.
 
     Raises:
@@ -142,7 +143,7 @@ class _Run:
                 pending.append(candidate)
             else:
                 self.outcomes[number] = SearchTrial(candidate=candidate, outcome=Outcome.from_json(known))
-        if before is not None and pending:
+        if before is not None:
             before(pending)
         for candidate, found in executors.run(evaluate, pending, executor=executor, workers=workers):
             outcome = self._completed(found)
