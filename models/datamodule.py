@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import lightning
 import numpy as np
@@ -49,6 +50,10 @@ class PoissonBatches(IterableDataset[Batch]):
         generators: K secret streams.
         max_records: Most records of a unit in one step; more are thinned at random.
     """
+
+    sampler: Literal["poisson", "shuffled"] = (
+        "poisson"  # what the DP claim is judged by; another way of drawing says so
+    )
 
     def __init__(
         self,

@@ -66,12 +66,13 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
             expected_batch_size=settings.expected_batch_size,
         )
         self._noise = noise
-        self.steps_taken = 0
+        self.steps_taken = self.noisy_steps = 0
         self.attach_step_hook(_count)
 
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + noise_multiplier * max_grad_norm * noise."""
         std = self.noise_multiplier * self.max_grad_norm if self.noise_multiplier else 0.0
+        self.noisy_steps += std > 0
         for p in self.params:
             p.grad = p.summed_grad + std * self._noise(p.shape, p.device) if std else p.summed_grad
 

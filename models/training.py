@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -87,12 +87,18 @@ class Trained:
         steps: Optimizer steps taken.
         non_finite: Units' gradients, over all steps and shadows, that were not finite and contributed zero.
         seconds: Wall clock of the fit.
+        noisy_steps: Steps to whose clipped sums noise was added.
+        expected_batch_size: What the sums were divided by.
+        sampler: How units entered a batch.
     """
 
     bank: Bank
     steps: int
     non_finite: int
     seconds: float
+    noisy_steps: int
+    expected_batch_size: float
+    sampler: Literal["poisson", "shuffled"]
 
 
 def train(data: TrainingData, settings: TrainingSettings, layer: FrozenLayer | None, stream: Stream) -> Trained:
@@ -141,6 +147,9 @@ def train(data: TrainingData, settings: TrainingSettings, layer: FrozenLayer | N
         steps=module.dp_optimizer.steps_taken,
         non_finite=module.non_finite,
         seconds=time.perf_counter() - started,
+        noisy_steps=module.dp_optimizer.noisy_steps,
+        expected_batch_size=float(module.dp_optimizer.expected_batch_size),
+        sampler=batches.sampler,
     )
 
 

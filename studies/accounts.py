@@ -1,18 +1,22 @@
 """What a study's trainings cost the units of its data set: reserved before, settled after, kept beside no model."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from moo.data import DATASETS
 from moo.errors import InputError, StorageError
 from moo.privacy.accounting import compose_epsilon
-from moo.privacy.events import TrainingRun
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+from moo.privacy.filters import RenyiFilter
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import Ledger
+from moo.privacy.policies import Policy
 from moo.search import Candidate
 
 
@@ -64,18 +68,44 @@ class Account:
         ledger: Of the data set.
         study: Name and fingerprint, so that two studies of one name stay apart.
         plan: From a candidate to the run that it will be.
+        answers: What each trial tells with noise.
+        limit: Of `publish_all`: no trial that would pass it is admitted.
     """
 
     ledger: Ledger
     study: str
     plan: Callable[[Candidate], TrainingRun]
+    answers: tuple[PrivateAnswer, ...] = ()
+    limit: RenyiFilter | None = None
     _open: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def reserve(self, candidates: Sequence[Candidate]) -> None:
-        """Charge trials in full before they train."""
+    def open(self, policy: Policy) -> None:
+        """Write down policy and budget, once, before anything is charged."""
+        if not any(e.kind == "gate" and e.study == self.study for e in self.ledger.entries()):
+            budget = {} if self.limit is None else dataclasses.asdict(self.limit)
+            self.ledger.record("gate", self.study, {"policy": str(policy), **budget})
+
+    def reserve(self, candidates: Sequence[Candidate], *, answers: bool = True) -> set[int]:
+        """Charge trials in full before they train, with their answers where they tell any.
+
+        Returns:
+            Numbers of those that would pass the budget: denied, and not charged.
+        """
+        spent = self.events() if self.limit is not None else []
+        denied = set()
         for candidate in candidates:
             run = self.plan(candidate)
+            if self.limit is not None and not self.limit.admits(spent, [run, *self.answers]):
+                denied.add(candidate.number)
+                self.ledger.record(
+                    "deny", self.study, {"trial": candidate.number, "reason": "it would pass the budget"}
+                )
+                continue
             self._open[candidate.number] = (self.ledger.reserve(self.study, candidate.number, run), run.steps)
+            if self.answers and answers:
+                self.ledger.answer(self.study, candidate.number, self.answers)
+            spent += [run, *self.answers]
+        return denied
 
     def settle(self, number: int, cause: str) -> None:
         """A finished trial took all its steps; of a failed one it is not known how many, so it pays for all."""
@@ -87,7 +117,12 @@ class Account:
         else:
             self.ledger.commit(self.study, reservation, steps=steps)
 
-    def runs(self) -> list[TrainingRun]:
+    def release(self, body: Mapping[str, Any]) -> None:
+        """Write down what leaves, once."""
+        if not any(e.kind == "release" and e.study == self.study and e.body == body for e in self.ledger.entries()):
+            self.ledger.record("release", self.study, body)
+
+    def events(self) -> list[Event]:
         """What this study is charged for so far, crashed attempts included."""
         return self.ledger.charged(self.study)
 
@@ -97,7 +132,15 @@ class Account:
         return f"{last.seq}:{last.hash}"
 
 
-def composed(runs: Sequence[TrainingRun], *, delta: float) -> tuple[float, bool]:
-    """Epsilon of the private runs, and whether others are among them, for which no bound holds."""
-    private = [run for run in runs if run.private]
-    return compose_epsilon(private, delta=delta), len(private) < len(runs)
+def composed(events: Sequence[Event], *, delta: float, disjoint: bool = True) -> tuple[float, bool]:
+    """Epsilon of the private events, and whether others are among them, for which no bound holds.
+
+    Args:
+        events: Of one study, or of several.
+        delta: Of the composition.
+        disjoint: Whether a unit is in one part alone: true of one study; another splits the units anew.
+    """
+    private = [e for e in events if isinstance(e, PrivateAnswer) or e.private]
+    if not disjoint:
+        private = [dataclasses.replace(e, part="any") for e in private]
+    return compose_epsilon(private, delta=delta), len(private) < len(events)

@@ -44,12 +44,12 @@ class MaskedPart:
     Attributes:
         packed: Activations.
         spans: For each record, what was masked.
-        wordless: Share of records in which masking left no word to learn from.
+        wordless: Shape (n,). True for records in which masking left no word to learn from.
     """
 
     packed: Packed
     spans: tuple[tuple[Found, ...], ...]
-    wordless: float
+    wordless: NDArray[np.bool_]
 
 
 class Prepared:
@@ -60,9 +60,12 @@ class Prepared:
         key: The study's secret.
         folder: The study's folder, mode 0700; activations are cached below it.
         stage: Told what is being done.
+        release_share: Share of the units that are set aside before anything else and that no trial reads; 0 sets none aside.
     """
 
-    def __init__(self, spec: StudySpec, key: StudyKey, folder: Path, stage: Stage = no_stage) -> None:
+    def __init__(
+        self, spec: StudySpec, key: StudyKey, folder: Path, stage: Stage = no_stage, *, release_share: float = 0.0
+    ) -> None:
         self.spec, self.key, self.folder, self.stage = spec, key, folder, stage
         loaded = load_records(
             spec.data,
@@ -73,9 +76,12 @@ class Prepared:
             progress=lambda done, total: stage("fetching the data", done, total),
         )
         self.loaded = loaded
-        self.records, self.preparation = self._filtered(loaded)
+        kept, self.preparation = self._filtered(loaded)
         self.digest = key.derive("data", loaded.digest).hex()
-        self.expected_units = max(1, round(0.5 * spec.pool * loaded.n_units))
+        self.records, self.release = _set_aside(kept, key.derive("release"), release_share)
+        self.n_units = round((1 - release_share) * loaded.n_units)
+        self.release_units = loaded.n_units - self.n_units
+        self.expected_units = max(1, round(0.5 * spec.pool * self.n_units))
         check_delta(spec.training.target_delta, self.expected_units)
         self.data_facts = data_facts(self.records, purpose=spec.purpose, as_of=self.as_of)
         self.parts = self._split()
@@ -123,7 +129,7 @@ class Prepared:
                     f"every part must hold records, but {part} got none of {len(self.records)}; take more data."
                 )
             parts[part] = self.records.take(rows)
-        return parts
+        return parts if self.release is None else {**parts, "release": self.release}
 
     def masked(self, part: str, level: int) -> MaskedPart:
         """A part at a masking level; the last few are kept."""
@@ -146,8 +152,8 @@ class Prepared:
             self.stage(f"trunk, masking level {level}, {part}", done, len(texts))
 
         packed = self.cache.packed(texts, self.constants, progress=progress)
-        wordless = np.mean([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
-        return MaskedPart(packed, tuple(spans), float(wordless))
+        wordless = np.array([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
+        return MaskedPart(packed, tuple(spans), wordless)
 
     def masking_facts(self, level: int) -> Mapping[str, float | None]:
         """What the level leaves of synthetic identities, measured once a study and kept beside it."""
@@ -162,6 +168,18 @@ class Prepared:
             temporary.write_text(json.dumps(known, indent=1))
             os.replace(temporary, path)
         return {k: None if v is None else number_in(v) for k, v in known[str(level)].items()}
+
+
+def _set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:
+    """Records to search on, and those of the release users: by keyed hash of each unit's own identity."""
+    if not share:
+        return records, None
+    held = split_units(records.unit_ids, key, {"release": share})["release"][records.units]
+    if held.all() or not held.any():
+        raise InputError(
+            f"both sides of the release split must hold users, but {len(records)} records give one; take more."
+        )
+    return records.take(~held), records.take(held)
 
 
 def _has_words(text: str, spans: tuple[Found, ...]) -> bool:

@@ -36,9 +36,11 @@ class SearchCost:
 
     Attributes:
         policy: The release policy, chosen before the study.
-        composed_epsilon: Of all private trials, for a unit in K/2 shadows of each; RDP composition.
+        composed_epsilon: Of all private trials and noised answers, for a unit in K/2 shadows of each; RDP composition.
         delta: Of the composition.
         label: What that number is, in words: it stands wherever the number stands.
+        guaranteed_epsilon: What the policy guarantees to those it protects, at the same delta; infinite where it guarantees
+            nothing. `label` says to whom.
         data_epsilon: Of the private trials of all studies on the same data, from the ledger; the same delta.
         anchor: Head of the data's ledger at the end, "seq:hash": kept here, it shows a tail that was cut later.
     """
@@ -47,6 +49,7 @@ class SearchCost:
     composed_epsilon: float
     delta: float
     label: str
+    guaranteed_epsilon: float = math.inf
     data_epsilon: float = 0.0
     anchor: str = ""
 
@@ -118,6 +121,8 @@ class StudyResult:
 
     def recommend(self) -> Recommendation:
         """The knee of the feasible front, with its reason; or the limit that is in the way of all trials."""
+        if self.cost.policy == "select_one" and self.complete:
+            return self._selected()
         front = [t for t in self.complete if t.number in self.on_front]
         if front:
             choice = knee(minimised(front), ("accuracy", "membership risk", "compliance penalty"))
@@ -131,6 +136,20 @@ class StudyResult:
             trial=None,
             reason=f"no trial is feasible: {worst} is broken by {counts[worst]} of {len(self.complete)}; the nearest is "
             f"trial {nearest.number}, which breaks {', '.join(nearest.blocking)}",
+        )
+
+    def _selected(self) -> Recommendation:
+        """The winner by a score of each trial's own noised answers: the most accurate within the limits, else the nearest to them."""
+        feasible = [t for t in self.complete if t.feasible]
+        if feasible:
+            winner = max(feasible, key=lambda t: t.objectives[ACCURACY].value)
+            return Recommendation(
+                trial=winner, reason="the most accurate within the limits, by noised answers; it alone may leave"
+            )
+        nearest = min(self.complete, key=lambda t: sum(v for v in t.constraints.values() if v > 0))
+        return Recommendation(
+            trial=nearest,
+            reason=f"no trial is within the limits; this one is nearest, and breaks {', '.join(nearest.blocking)}",
         )
 
     def _chances(self) -> dict[int, tuple[float, float]]:

@@ -19,19 +19,21 @@ from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
 from moo.objectives.membership.risk import ATTACKS
-from moo.privacy.events import TrainingRun
+from moo.privacy.accounting import compose_epsilon
+from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.keys import StudyKey
+from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialParams, TrialRecord
-from moo.search import FAILED, Candidate, Outcome, SearchTrial, search
+from moo.search import FAILED, REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
+from moo.studies.answers import noised, planned_answers
 from moo.studies.base import StudySpec, load_spec
+from moo.studies.cost import budget_filter, run_at, search_cost
 from moo.studies.prepare import Prepared, no_stage
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.result import SearchCost, StudyResult
 from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
 from moo.studies.trial import CONSTRAINTS, judge, planned_run, run_trial, save_evidence
-
-POLICIES = ("internal",)
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Evaluator:
 
     spec: StudySpec
     folder: Path
+    policy: Policy = field(default_factory=Policy)
     stage: Callable[[str, int, int], None] = no_stage
     _prepared: Prepared | None = field(default=None, repr=False)
 
@@ -47,11 +50,12 @@ class Evaluator:
     def prepared(self) -> Prepared:
         if self._prepared is None:
             key = StudyKey.load_or_create(self.folder / "study.key")
-            self._prepared = Prepared(self.spec, key, self.folder, self.stage)
+            share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
+            self._prepared = Prepared(self.spec, key, self.folder, self.stage, release_share=share)
         return self._prepared
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"spec": self.spec, "folder": self.folder, "stage": no_stage, "_prepared": None}
+        return {**vars(self), "stage": no_stage, "_prepared": None}
 
     def __call__(self, candidate: Candidate) -> Outcome:
         params = params_of(candidate.params)
@@ -59,17 +63,43 @@ class Evaluator:
             record = self.record(params, number=candidate.number, replicate=candidate.replicate)
         except TrialError as error:
             record = failed_record(params, candidate.number, error, self.prepared)
-        return Outcome(
-            values=record.objectives,
-            constraints={k: min(1.0, max(-1.0, v)) for k, v in record.constraints.items() if k != FAILED},
-            payload=record.to_json(),
-            cause=record.cause,
-        )
+        return _outcome(record)
+
+    def refused(self, candidate: Candidate) -> Outcome:
+        """Of a trial that the budget does not admit; nothing is trained."""
+        error = TrialError("it would have passed the budget", cause=REFUSED)
+        return _outcome(failed_record(params_of(candidate.params), candidate.number, error, self.prepared))
 
     def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
         evidence = run_trial(params, self.prepared, number=number, replicate=replicate)
         save_evidence(evidence, self.prepared, number=number)
-        return judge(evidence, self.prepared, number=number)
+        record = judge(evidence, self.prepared, number=number)
+        if not self.answers or number == REFERENCE:
+            return record
+        return noised(
+            record,
+            evidence,
+            self.answers,
+            spec=self.spec,
+            wordless=self.prepared.masked("pool", params.masking_level).wordless,
+            n_units=self.prepared.n_units,
+            rng=self.prepared.key.generator(self.prepared.digest, "answers", number, replicate),
+        )
+
+    @property
+    def answers(self) -> tuple[PrivateAnswer, ...]:
+        """What each trial tells with noise."""
+        return planned_answers(self.spec, self.policy, self.prepared.n_units)
+
+
+def _outcome(record: TrialRecord) -> Outcome:
+    """A record as the search sees it."""
+    return Outcome(
+        values=record.objectives,
+        constraints={k: min(1.0, max(-1.0, v)) for k, v in record.constraints.items() if k != FAILED},
+        payload=record.to_json(),
+        cause=record.cause,
+    )
 
 
 def failed_record(params: TrialParams, number: int, error: TrialError, prepared: Prepared) -> TrialRecord:
@@ -93,7 +123,8 @@ def run_study(
     storage: str | Path | None = None,
     name: str | None = None,
     seed: int = 0,
-    policy: str = "internal",
+    policy: str | Policy = "internal",
+    answer_noise: float | None = None,
     executor: str = "inline",
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
@@ -103,11 +134,12 @@ def run_study(
 
     Args:
         spec: A shipped study's name, a path to TOML, or a StudySpec.
-        n_trials: In all, those of earlier calls included.
+        n_trials: In all, those of earlier calls included. Under `select_one` the mean of the law that their number is drawn from.
         storage: Optuna storage URL or SQLite path; by default study.db in the folder.
         name: Of the study; by default the specification's.
         seed: Of the sampler. Splits, coins and noise come from the secret key in the folder, never from here.
-        policy: Release policy.
+        policy: Release policy: "internal", "publish_all(EPSILON)", "select_one", "proxy_then_retrain(M)", or a Policy.
+        answer_noise: Noise on every number that reads private units, over its sensitivity; see `Policy`.
         executor: "inline" or "processes".
         workers: Processes at a time.
         callbacks: Called as the study goes on.
@@ -117,41 +149,50 @@ def run_study(
         The result; `result.save(dir)` writes it.
 
     Raises:
-        InputError: If the specification or an argument is unfit (ConfigChangedError: another study has this name).
+        InputError: If the specification or an argument is unfit (ConfigChangedError: another study has this name; PolicyError:
+            the release policy refuses it).
         MachineError: If disk, network or storage fail.
     """
     spec = load_spec(spec)
     validate.one_of(tuple(ATTACKS), attack=spec.attack)
     load_rules(spec.packs)
     validate.in_range(1, 1_000_000, n_trials=n_trials)
-    if policy not in POLICIES:
-        raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={policy!r}.")
+    chosen = Policy.parse(policy, answer_noise=answer_noise)
+    _refuse_by_policy(chosen, spec)
     name = name or spec.name
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
     with _owned(home):
         watch = Watch(callbacks, n_trials)
-        evaluator = Evaluator(spec, home, watch.stage)
+        evaluator = Evaluator(spec, home, chosen, watch.stage)
         prepared = evaluator.prepared
         _refuse_broken_gates(prepared)
         _refuse_large_ranks(spec, prepared)
-        identity = _identity(spec, policy, prepared)
-        account = _account(name, prepared, identity)
-        watch.compose = lambda: composed(account.runs(), delta=spec.training.target_delta)[0]
+        drawn, identity = _drawn(chosen, prepared, n_trials), _identity(spec, chosen, prepared)
+        if chosen.name == "select_one":
+            identity["mean_trials"] = n_trials
+            seed = int.from_bytes(prepared.key.derive("sampler")[:4])  # a seed in the open would number the draws
+        watch.n_trials = drawn
+        account = _account(name, evaluator, identity)
+        watch.compose = lambda: composed(account.events(), delta=spec.training.target_delta)[0]
 
-        def before(candidates: Sequence[Candidate]) -> None:
-            watch.reference = watch.reference or _reference(evaluator, identity, home, account)
-            account.reserve(candidates)
+        def before(candidates: Sequence[Candidate]) -> Mapping[int, Outcome]:
+            account.open(chosen)
+            if chosen.allows_reference:
+                watch.reference = watch.reference or _reference(evaluator, identity, home, account)
+            denied = account.reserve(candidates)
+            return {c.number: evaluator.refused(c) for c in candidates if c.number in denied}
 
         found = search(
             evaluator,
             space_of(spec.space),
             GOALS,
-            n_trials=n_trials,
+            n_trials=drawn,
             storage=storage if storage is not None else home / "study.db",
             name=name,
             seed=seed,
-            enqueue=anchors(spec.space),
+            enqueue=[] if chosen.name == "select_one" else anchors(spec.space),
+            sampler=chosen.sampler,
             config=identity,
             constraint_names=CONSTRAINTS,
             executor=executor,
@@ -159,8 +200,41 @@ def run_study(
             before=before,
             callbacks=[lambda p: account.settle(p.newest.candidate.number, p.newest.outcome.cause), watch.trial],
         )
-        cost = search_cost(account, spec, policy)
-        return _result(name, spec, cost, prepared, found.trials, watch.reference, time.monotonic() - started)
+        trials = tuple(record_of(t) for t in found.trials)
+        if all(t.cause == REFUSED for t in trials):
+            raise PolicyError(_too_small(chosen, account, run_at(prepared, spec.space.target_epsilon[0])))
+        cost = search_cost(account, prepared, chosen, trials, n_trials=n_trials)
+        result = _result(name, cost, prepared, chosen, trials, watch.reference, time.monotonic() - started)
+        if chosen.name in ("publish_all", "select_one"):
+            leaves = result.recommend().trial if chosen.name == "select_one" else None
+            account.release({"policy": str(chosen), "trials": len(trials) if leaves is None else [leaves.number]})
+        return result
+
+
+def _refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
+    """What would read private units without noise is refused where something leaves."""
+    if policy.answer_noise and policy.name != "internal" and not spec.consent_filter:
+        raise PolicyError(
+            f"consent_filter = true must hold under {policy.name}, but got false: the legal gates would tell exact shares of records."
+        )
+
+
+def _drawn(policy: Policy, prepared: Prepared, n_trials: int) -> int:
+    """How many trials there will be: n_trials, or under `select_one` a draw from the geometric law of that mean, kept secret."""
+    if policy.name != "select_one":
+        return n_trials
+    return int(prepared.key.generator("number of trials").geometric(1 / n_trials))
+
+
+def _too_small(policy: Policy, account: Account, cheapest: TrainingRun) -> str:
+    """Why not one trial was admitted."""
+    limit = account.limit
+    assert limit is not None
+    needs = compose_epsilon([cheapest, *account.answers], delta=limit.delta)
+    return (
+        f"the budget must admit one trial, but {policy} does not: the cheapest alone composes to epsilon {needs:.2f} with its "
+        f"{len(account.answers)} noised answers; raise the budget, lower space.target_epsilon, or raise answer_noise."
+    )
 
 
 @contextmanager
@@ -212,25 +286,27 @@ def _refuse_large_ranks(spec: StudySpec, prepared: Prepared) -> None:
         )
 
 
-def _identity(spec: StudySpec, policy: str, prepared: Prepared) -> dict[str, Any]:
+def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, Any]:
     """What makes this study what it is: a later call that differs is refused."""
     return {
         "spec": spec.to_json(),
-        "policy": policy,
+        "policy": vars(policy),
         "data": prepared.digest[:16],
         "key": prepared.key.derive("fingerprint").hex()[:16],
         "threads": torch.get_num_threads(),
     }
 
 
-def _account(name: str, prepared: Prepared, identity: Mapping[str, Any]) -> Account:
+def _account(name: str, evaluator: Evaluator, identity: Mapping[str, Any]) -> Account:
     """The study's account with its data set's ledger."""
+    prepared, answers = evaluator.prepared, evaluator.answers
 
     def plan(candidate: Candidate) -> TrainingRun:
         params = params_of(candidate.params) if candidate.number != REFERENCE else STATUS_QUO
         return planned_run(params, prepared.spec, prepared.expected_units, prepared.records.unit_name)
 
-    return Account(ledger_of(prepared.spec.data), f"{name} {identity['key'][:8]}", plan)
+    limit = budget_filter(evaluator.policy, prepared, answers)
+    return Account(ledger_of(prepared.spec.data), f"{name} {identity['key'][:8]}", plan, answers, limit)
 
 
 def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, account: Account) -> TrialRecord:
@@ -241,7 +317,7 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
         if kept["identity"] == json.loads(json.dumps(identity)):
             return TrialRecord.from_json(kept["record"])
     evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
-    account.reserve([Candidate(number=REFERENCE, generation=-1, params={}, replicate=0)])
+    account.reserve([Candidate(number=REFERENCE, generation=-1, params={}, replicate=0)], answers=False)
     try:
         record = evaluator.record(STATUS_QUO, number=REFERENCE)
     except TrialError as error:
@@ -254,35 +330,22 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
     return record
 
 
-def search_cost(account: Account, spec: StudySpec, policy: str) -> SearchCost:
-    """What the study's trials compose to by the ledger, crashed attempts included, and what may be said of that number."""
-    delta = spec.training.target_delta
-    runs = account.runs()
-    epsilon, unbounded = composed(runs, delta=delta)
-    label = f"odometer over {sum(run.private for run in runs)} trainings, not a guarantee: results stay inside"
-    if unbounded:
-        label += "; with the non-private reference: no guarantee"
-    return SearchCost(
-        policy=policy,
-        composed_epsilon=epsilon,
-        delta=delta,
-        label=label,
-        data_epsilon=composed(account.ledger.charged(), delta=delta)[0],
-        anchor=account.anchor(),
-    )
-
-
 def _result(
     name: str,
-    spec: StudySpec,
     cost: SearchCost,
     prepared: Prepared,
-    found: Sequence[SearchTrial],
+    policy: Policy,
+    trials: tuple[TrialRecord, ...],
     reference: TrialRecord | None,
     seconds: float,
 ) -> StudyResult:
-    trials = tuple(record_of(t) for t in found)
-    parts = {part: len(records) for part, records in prepared.parts.items()}
+    spec = prepared.spec
+    parts, dropped = (
+        {part: len(records) for part, records in prepared.parts.items()},
+        dict(prepared.preparation.dropped),
+    )
+    if policy.answer_noise and policy.name != "internal":  # exact sizes read private units
+        parts, dropped = {"expected in all": spec.n_records or len(prepared.loaded)}, {}
     about = {
         "data": {
             "name": prepared.loaded.name,
@@ -290,11 +353,12 @@ def _result(
             "licence": prepared.loaded.licence,
             "unit": prepared.records.unit_name,
             "records": parts,
-            "dropped": dict(prepared.preparation.dropped),
+            "dropped": dropped,
             "transformations": [
                 {"name": t.name, "scope": t.scope, "detail": t.detail} for t in prepared.records.transformations
             ],
         },
+        "policy": vars(policy),
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
         "seconds": seconds,
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,

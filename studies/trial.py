@@ -1,5 +1,6 @@
 """One trial: parameters in, evidence out, and the record that the objectives make of it."""
 
+import dataclasses
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from moo.errors import TrialError
 from moo.evidence import MembershipEvidence, PrivacyEvidence, TrialEvidence, UtilityEvidence
 from moo.models.dp import DPSettings
 from moo.models.module import OptimizerSettings, log_probs
-from moo.models.training import TrainingData, TrainingSettings, train
+from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.compliance.facts import privacy_facts, utility_facts
 from moo.objectives.membership.risk import auc, membership_risk, tpr
@@ -30,11 +31,29 @@ from moo.studies.base import StudySpec
 from moo.studies.prepare import PARTS, Prepared
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
-CONSTRAINTS = ("max_risk", "max_penalty", "validity")
+VALIDITY = "validity"
+CONSTRAINTS = ("max_risk", "max_penalty", VALIDITY)
 
 
-def planned_run(params: TrialParams, spec: StudySpec, expected_units: int, unit: str) -> TrainingRun:
-    """The event of one shadow's training, known before it starts: noise calibrated so that epsilon <= target."""
+def planned_run(
+    params: TrialParams,
+    spec: StudySpec,
+    expected_units: int,
+    unit: str,
+    *,
+    shadows_per_unit: int | None = None,
+    part: str = "pool",
+) -> TrainingRun:
+    """The event of one model's training, known before it starts: noise calibrated so that epsilon <= target.
+
+    Args:
+        params: The configuration.
+        spec: The study.
+        expected_units: That the model is trained on; public.
+        unit: What is protected.
+        shadows_per_unit: Models of the trial that a unit takes part in; K / 2 by default.
+        part: Whose units they are.
+    """
     t = spec.training
     noise = calibrate_noise(
         target_epsilon=params.target_epsilon, delta=t.target_delta, sample_rate=t.sample_rate, steps=t.steps
@@ -47,7 +66,8 @@ def planned_run(params: TrialParams, spec: StudySpec, expected_units: int, unit:
         delta=t.target_delta,
         n_units=expected_units,
         unit=unit,
-        shadows_per_unit=t.n_shadows // 2,
+        shadows_per_unit=t.n_shadows // 2 if shadows_per_unit is None else shadows_per_unit,
+        part=part,
     )
 
 
@@ -83,7 +103,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
     prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
     trained = train(
         data,
-        _settings(params, spec, run),
+        training_settings(params, spec, run),
         prepared.layer if params.adapted_layers else None,
         lambda purpose, shadow: key.generator(prepared.digest, "trial", number, replicate, purpose, shadow),
     )
@@ -96,7 +116,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
             "the losses must be finite, but some are not; lower the learning rate.", cause="non-finite loss"
         )
     seconds["prediction"] = time.perf_counter() - started
-    done = _with_steps(run, trained.steps)
+    done = as_it_ran(run, trained)
     privacy = PrivacyEvidence(
         epsilon_spent=epsilon_pld(done),
         delta=done.delta,
@@ -115,7 +135,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         **masking,
         **privacy_facts(privacy),
         **utility_facts(utility),
-        "masking.wordless_share": parts["pool"].wordless,
+        "masking.wordless_share": float(parts["pool"].wordless.mean()),
         "training.truncated": float(sum(p.packed.truncated for p in parts.values())),
         "training.non_finite": float(trained.non_finite),
     }
@@ -137,7 +157,8 @@ def _members(prepared: Prepared, part: str, number: int, replicate: int) -> NDAr
     return complementary_pairs(records.unit_ids, prepared.spec.training.n_shadows, key)[:, records.units]
 
 
-def _settings(params: TrialParams, spec: StudySpec, run: TrainingRun) -> TrainingSettings:
+def training_settings(params: TrialParams, spec: StudySpec, run: TrainingRun) -> TrainingSettings:
+    """The run of a configuration as the engine takes it."""
     t = spec.training
     return TrainingSettings(
         adapted_layers=params.adapted_layers,
@@ -158,8 +179,16 @@ def _settings(params: TrialParams, spec: StudySpec, run: TrainingRun) -> Trainin
     )
 
 
-def _with_steps(run: TrainingRun, steps: int) -> TrainingRun:
-    return TrainingRun(**{**run.to_json(), "steps": steps})
+def as_it_ran(run: TrainingRun, trained: Trained) -> TrainingRun:
+    """The planned event with what the engine did: its steps, its sampler, its divisor, and steps that went without noise."""
+    public = math.isclose(trained.expected_batch_size, run.sample_rate * run.n_units)
+    return dataclasses.replace(
+        run,
+        steps=trained.steps,
+        sampler=trained.sampler,
+        normaliser="public" if public else "private",
+        zero_noise_steps=trained.steps - trained.noisy_steps if run.private else 0,
+    )
 
 
 def _membership(
@@ -176,24 +205,20 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
     compliance = judge_compliance(evidence.facts, spec.packs)
     risk = membership_risk(evidence.membership, spec.attack)
     run = planned_run(evidence.params, spec, prepared.expected_units, prepared.records.unit_name)
-    ceiling = advantage_ceiling(run)
     extras = {
         "auc": auc(evidence.membership, attack=spec.attack),
         "null_auc": auc(evidence.unseen, attack=spec.attack),
         "tpr_at_1pct_fpr": tpr(evidence.membership, attack=spec.attack),
         "epsilon_spent": Measurement(value=evidence.privacy.epsilon_spent),
         "noise_multiplier": Measurement(value=evidence.privacy.noise_multiplier),
-        "risk_ceiling": Measurement(
-            value=ceiling,
-            note="alarm: the attack is above what the claimed epsilon allows" if risk.low > ceiling else "",
-        ),
+        "risk_ceiling": ceiling_of(advantage_ceiling(run), risk),
     }
     if number == REFERENCE:
         extras["baseline_accuracy"] = baseline_accuracy(prepared, evidence)
     constraints = {
         "max_risk": risk.value - spec.max_risk,
         "max_penalty": compliance.penalty.value - spec.max_penalty,
-        "validity": (evidence.facts["masking.wordless_share"] or 0.0) - VALID_SHARE,
+        VALIDITY: (evidence.facts["masking.wordless_share"] or 0.0) - VALID_SHARE,
         **compliance.gates,
     }
     return TrialRecord(
@@ -207,6 +232,12 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         claim=evidence.privacy.claim,
         seconds=evidence.seconds,
     )
+
+
+def ceiling_of(ceiling: float, risk: Measurement) -> Measurement:
+    """The largest advantage that the claimed epsilon allows, with an alarm where the attack is above it."""
+    alarm = "alarm: the attack is above what the claimed epsilon allows" if risk.low > ceiling else ""
+    return Measurement(value=ceiling, note=alarm)
 
 
 def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measurement:

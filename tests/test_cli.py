@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_studies import save_table
+from letters import save_table
 
 from moo.cli.main import main
 

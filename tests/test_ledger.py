@@ -24,8 +24,19 @@ from scipy.optimize import brentq
 
 from moo.errors import InputError, MachineError, StorageError
 from moo.privacy import ledger as ledger_module
-from moo.privacy.accounting import ORDERS, calibrate_noise, compose_epsilon, epsilon_pld, epsilon_rdp, rdp_of
-from moo.privacy.events import TrainingRun
+from moo.privacy.accounting import (
+    ORDERS,
+    calibrate_noise,
+    charges,
+    compose_epsilon,
+    epsilon_of_all,
+    epsilon_of_selected,
+    epsilon_pld,
+    epsilon_rdp,
+    group_privacy,
+    rdp_of,
+)  # fmt: skip
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter, epsilon_at
 from moo.privacy.ledger import Ledger, read_entries, verify
 
@@ -54,13 +65,17 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "data.ledger", "d" * 32)
 
 
+def steps_of(ledger: Ledger) -> list[int]:
+    return [run.steps for run in ledger.charged() if isinstance(run, TrainingRun)]
+
+
 def test_what_is_reserved_is_charged_in_full_until_it_is_settled(ledger: Ledger) -> None:
     kept, trained, stopped = (ledger.reserve("s", i, RUN) for i in range(3))
-    assert [run.steps for run in ledger.charged()] == [250, 250, 250]
+    assert steps_of(ledger) == [250, 250, 250]
     ledger.commit("s", trained, steps=250)
     ledger.abort("s", stopped, steps=40, cause="non-finite loss")
     ledger.record("deny", "s", {"trial": 3, "reason": "budget"})
-    assert [run.steps for run in ledger.charged()] == [250, 250, 40]
+    assert steps_of(ledger) == [250, 250, 40]
     assert ledger.charged()[0] == RUN
     assert ledger.charged("other") == []
     assert kept == 2
@@ -216,7 +231,7 @@ def test_writers_that_are_killed_leave_a_chain_that_verifies_and_pay_in_full(tmp
     kept = {e.seq for e in entries if e.kind == "reserve"}
     settled = {e.body["reservation"] for e in entries if e.kind == "commit"}
     assert {int(line.split()[1]) for line in told if line.startswith("reserved")} <= kept
-    steps = [run.steps for run in Ledger(path, "d" * 32).charged()]
+    steps = steps_of(Ledger(path, "d" * 32))
     assert steps.count(250) == len(kept - settled)
     assert steps.count(200) == len(settled)
 
@@ -285,26 +300,92 @@ def test_rdp_is_never_below_pld(settings_tried: int) -> None:
         assert epsilon_rdp(run) >= epsilon_pld(run) - 2e-3, run
 
 
-def test_repeat_and_select_of_one_run_costs_no_less_than_it_and_less_than_composing() -> None:
-    """Papernot and Steinke 2022, through dp-accounting's event: many repetitions cost far less than showing all."""
+def theorem_2(curve: np.ndarray, *, gamma: float, mean: float, delta: float) -> float:
+    """Papernot and Steinke 2022, Theorem 2 at eta = 1, written from the paper: the best lambda and lambda' for one epsilon."""
+    eta, best = 1.0, math.inf
+    for lam, eps in zip(ORDERS, curve, strict=True):
+        for lam_, eps_ in zip(ORDERS, curve, strict=True):
+            total = eps + (1 + eta) * (1 - 1 / lam_) * eps_ + (1 + eta) * math.log(1 / gamma) / lam_
+            total += math.log(mean) / (lam - 1)
+            best = min(best, total + math.log1p(-1 / lam) - math.log(delta * lam) / (lam - 1))
+    return best
+
+
+@pytest.mark.parametrize(("epsilon", "mean"), [(1.0, 10), (3.0, 24), (8.0, 60)])
+def test_selecting_one_costs_what_theorem_2_says(epsilon: float, mean: int) -> None:
+    run = run_at(epsilon)
+    naive = theorem_2(rdp_of(run), gamma=1 / mean, mean=mean, delta=1e-5)
+    found = epsilon_of_selected([run], mean=mean, delta=1e-5)
+    assert found == pytest.approx(naive, rel=1e-6)
+    assert epsilon_rdp(run) < found < compose_epsilon([run] * mean, delta=1e-5)
+
+
+def test_the_best_of_one_run_costs_what_one_run_costs() -> None:
+    """K = 1: dp-accounting bounds it by the same formula, at most (1 + eta) of the low orders' divergence above one run."""
     run = run_at(1.0)
-    event = RepeatAndSelectDpEvent(run.to_dp_event(), mean=10.0, shape=math.inf)
-    accountant = rdp.RdpAccountant()
-    accountant.compose(event)
-    selected = accountant.get_epsilon(1e-5)
-    assert epsilon_rdp(run) < selected
-    assert selected < 2.2 * epsilon_rdp(run) + 1
+    assert epsilon_of_selected([run], mean=1, delta=1e-5) == pytest.approx(epsilon_rdp(run), rel=0.05)
+    assert epsilon_of_selected([dataclasses.replace(run, noise_multiplier=0.0)], mean=9, delta=1e-5) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "mean", "shape"), [(1, 1000, 0), (1, 1000, 1), (1, 1000, 0.5), (1, 100, 2), (1, 1000, 5)]
+)
+def test_corollary_3_pure_epsilon_becomes_two_plus_eta_times_as_much(epsilon: float, mean: float, shape: float) -> None:
+    accountant = rdp.RdpAccountant(orders=[1e10])
+    accountant.compose(RepeatAndSelectDpEvent(dp_accounting.LaplaceDpEvent(1 / epsilon), mean, shape))
+    assert accountant.get_epsilon(1e-10) == pytest.approx((2 + shape) * epsilon, abs=1e-6)
+
+
+@pytest.mark.parametrize(("rho", "gamma"), [(0.01, 0.01), (1, 0.1), (10, 0.99)])
+def test_corollary_4_concentrated_dp_through_our_geometric_law(rho: float, gamma: float) -> None:
+    """Corollary 4 of the same paper gives Gaussian trials in closed form; it optimises over all real orders, we over a grid."""
+    rho, mean = min(rho, -math.log(gamma)), 1 / gamma
+    answer = PrivateAnswer(name="score", sensitivity=1.0, noise_multiplier=math.sqrt(0.5 / rho))
+    orders = np.geomspace(1.0001, 1e4, 20_000)
+    switch = 1 + math.sqrt(math.log(mean) / rho)
+    flat = 2 * math.sqrt(rho * math.log(mean)) + 4 * math.sqrt(-rho * math.log(gamma)) - rho
+    steep = rho * (orders - 1) + math.log(mean) / (orders - 1) + 4 * math.sqrt(-rho * math.log(gamma)) - rho
+    curve = np.where(orders <= switch, flat, steep)
+    exact = float(np.min(curve + np.log1p(-1 / orders) - np.log(1e-5 * orders) / (orders - 1)))
+    assert epsilon_of_selected([answer], mean=mean, delta=1e-5) == pytest.approx(exact, rel=0.01)
+
+
+def test_units_pay_for_their_own_part_alone() -> None:
+    """Pool and test units are disjoint: the dearer side bounds both, and a Gaussian answer has its closed form."""
+    answer = PrivateAnswer(name="accuracy", sensitivity=0.01, noise_multiplier=4.0, part="test")
+    assert charges([answer])["test"] == pytest.approx(np.asarray(ORDERS) / 32)
+    run = run_at(3.0)
+    assert compose_epsilon([run, answer], delta=1e-5) == pytest.approx(compose_epsilon([run], delta=1e-5))
+    same = dataclasses.replace(answer, part="pool")
+    assert compose_epsilon([run, same], delta=1e-5) > compose_epsilon([run], delta=1e-5)
+    exact = 1 / (2 * 16)  # Renyi divergence per order, so epsilon(delta) of the Gaussian by the same conversion
+    assert compose_epsilon([answer], delta=1e-5) == pytest.approx(
+        min(a * exact + math.log1p(-1 / a) - math.log(1e-5 * a) / (a - 1) for a in ORDERS)
+    )
+
+
+def test_releasing_several_models_composes_by_pld_below_rdp() -> None:
+    runs = [run_at(1.0), run_at(3.0), run_at(3.0)]
+    assert epsilon_pld(runs[1]) < epsilon_of_all(runs, delta=1e-5) < compose_epsilon(runs, delta=1e-5)
+    assert epsilon_of_all([run_at(8.0)] * 5, delta=1e-5) == pytest.approx(16.0, rel=0.01)
+
+
+def test_group_privacy_is_the_stated_fallback() -> None:
+    assert group_privacy(1.0, 1e-6, 1) == (1.0, 1e-6)
+    assert group_privacy(1.0, 1e-6, 3) == (3.0, pytest.approx(3 * math.e**2 * 1e-6))
+    assert group_privacy(50.0, 1e-6, 20)[1] == 1.0
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.8, 1.0, 1.5, 3.0]), st.integers(1, 400), st.integers(1, 4)), max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_a_filter_is_never_passed_by_any_adaptive_sequence(plan: list[tuple[float, int, int]]) -> None:
-    guard = RenyiFilter.tuned(epsilon=8.0, delta=1e-5, typical=RUN)
-    taken: list[TrainingRun] = []
+    guard = RenyiFilter.tuned(epsilon=8.0, delta=1e-5, typical=[RUN])
+    taken: list[Event] = []
     for noise, steps, shadows in plan:
         run = dataclasses.replace(RUN, noise_multiplier=noise, steps=steps, shadows_per_unit=shadows)
-        if guard.admits(taken, run):
-            taken.append(run)
+        answers = [PrivateAnswer(name="a", sensitivity=0.1, noise_multiplier=5.0, part=p) for p in ("pool", "test")]
+        if guard.admits(taken, [run, *answers]):
+            taken += [run, *answers]
     assert guard.spent(taken) <= guard.budget
     assert epsilon_at(guard.order, guard.spent(taken), 1e-5) <= 8.0 + 1e-9
     assert compose_epsilon(taken, delta=1e-5) <= 8.0 + 1e-9  # the best order can only be better
@@ -312,12 +393,12 @@ def test_a_filter_is_never_passed_by_any_adaptive_sequence(plan: list[tuple[floa
 
 def test_a_filter_admits_as_many_equal_runs_as_composition_does() -> None:
     run = run_at_rdp(1.0)
-    guard = RenyiFilter.tuned(epsilon=9.08, delta=1e-5, typical=run)
+    guard = RenyiFilter.tuned(epsilon=9.08, delta=1e-5, typical=[run])
     taken = 0
-    while guard.admits([run] * taken, run):
+    while guard.admits([run] * taken, [run]):
         taken += 1
     assert taken in (59, 60, 61)  # 60 runs compose to 9.07
-    assert not guard.admits([], dataclasses.replace(run, noise_multiplier=0.0))
+    assert not guard.admits([], [dataclasses.replace(run, noise_multiplier=0.0)])
 
 
 def test_the_budget_is_the_inverse_of_the_conversion() -> None:

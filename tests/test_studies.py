@@ -16,54 +16,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from letters import TINY, letters_spec
 
 from moo.errors import ConfigChangedError, InputError, PolicyError, StorageError, TrialError
-from moo.privacy.events import TrainingRun
+from moo.privacy.events import Event
 from moo.privacy.ledger import charged, parse_anchor, verify
 from moo.records import REFERENCE
 from moo.studies import trial as trial_module
 from moo.studies.accounts import ledger_of
-from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
+from moo.studies.base import SpaceSpec, StudySpec, load_spec, presets
 from moo.studies.plan import plan_study
 from moo.studies.progress import StudyProgress
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import run_study
 
-TINY = TrainingSpec(steps=8, max_length=24, target_delta=1e-4)
-
-
-def save_table(path: Path, n: int = 240) -> Path:
-    """Texts that lean to one of two letters' worlds, two records a user, with every column that the law asks for."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(rng.integers(0, 2, n // 2), 2)
-    worlds = [list("abcdefgh"), list("stuvwxyz")]
-    sides = [rng.random(14) < (0.4, 0.6)[y] for y in labels]
-    texts = ["".join(rng.choice(worlds[int(side)]) for side in row) for row in sides]
-    frame = pd.DataFrame({"text": texts, "label": labels, "user": np.arange(n) // 2})
-    frame = frame.assign(
-        basis="consent", consented="2024-01-01", used_from="2024-06-01", purposes="model_training", withdrawn=False,
-        storage_only=False, collected="2026-01-01", retention_days=1000, sensitive=False, sensitive_consent=False,
-        birth_year=1990, guardian_consent=False,
-    )  # fmt: skip
-    frame.to_csv(path, index=False)
-    return path
-
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudySpec:
-    table = save_table(tmp_path_factory.mktemp("table") / "letters.csv")
-    return StudySpec(
-        name="letters",
-        data=str(table),
-        user="user",
-        n_records=0,
-        model=str(tiny_folder),
-        space=SpaceSpec(lora_rank_log2=(1, 3), target_epsilon=(1.0, 32.0)),
-        training=TINY,
-        max_risk=0.5,
-        max_penalty=0.9,
-        probe_records=1000,
-    )
+    return letters_spec(tmp_path_factory.mktemp("table"), tiny_folder)
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +286,7 @@ def test_a_plan_spends_nothing(spec: StudySpec) -> None:
 def test_every_training_stands_in_the_ledger_of_its_data(spec: StudySpec, tmp_path: Path) -> None:
     result = run_study(dataclasses.replace(spec, name="booked"), n_trials=2, folder=tmp_path)
     entries = [e for e in ledger_of(spec.data).entries() if e.study.startswith("booked ")]
-    assert [e.kind for e in entries] == ["reserve", "commit", "reserve", "reserve", "commit", "commit"]
+    assert [e.kind for e in entries] == ["gate", "reserve", "commit", "reserve", "reserve", "commit", "commit"]
     noise = [t.extras["noise_multiplier"].value for t in result.trials]
     assert [e.body["run"]["noise_multiplier"] for e in entries if e.kind == "reserve"] == [0, *noise]
     assert all(e.body["run"]["shadows_per_unit"] == 2 for e in entries if e.kind == "reserve")
@@ -342,7 +312,7 @@ def test_an_interrupted_training_is_charged_in_full(spec: StudySpec, tmp_path: P
     assert result.cost.composed_epsilon > undisturbed.cost.composed_epsilon
 
 
-def charged_to(prefix: str, spec: StudySpec) -> list[TrainingRun]:
+def charged_to(prefix: str, spec: StudySpec) -> list[Event]:
     entries = ledger_of(spec.data).entries()
     return charged(entries, next(e.study for e in entries if e.study.startswith(prefix)))
 

@@ -18,6 +18,7 @@ out = Console() if sys.stdout.isatty() else Console(width=120)
 def run(options: argparse.Namespace) -> int:
     """moo run"""
     from moo.cli import view
+    from moo.privacy.policies import Policy
     from moo.report import save_report
     from moo.studies.base import load_spec
     from moo.studies.plan import plan_study
@@ -36,10 +37,13 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for line in _notices(spec.data, spec.model):
         out.print(line, highlight=False, soft_wrap=True)
+    policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
+    view.print_policy(out, policy)
     with view.Live(out, options.trials) as live:
         result = run_study(
             spec,
             n_trials=options.trials,
+            policy=policy,
             storage=options.storage,
             name=name,
             seed=options.seed,
@@ -74,6 +78,24 @@ def front(options: argparse.Namespace) -> int:
         sys.stdout.write((Path(options.out) / "front.json").read_text(encoding="utf-8") + "\n")
     else:
         view.print_result(out, result)
+    return 0
+
+
+def retrain(options: argparse.Namespace) -> int:
+    """moo retrain"""
+    from moo.cli import view
+    from moo.studies.retrain import retrain as train_again
+
+    with view.fetching(out) as stage:
+        written = train_again(options.out, options.trials, to=options.to, stage=stage)
+    for folder in written:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        out.print(
+            f"{folder}: epsilon {card['epsilon']:.2f} at delta {card['delta']:g} per {card['unit_of_privacy']}, all retrained together "
+            f"{card['epsilon_of_all_retrained']:.2f}; claim {card['claim']}",
+            highlight=False,
+            soft_wrap=True,
+        )
     return 0
 
 

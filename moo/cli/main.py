@@ -38,6 +38,18 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sampler (default 0)")
     run.add_argument("--max-risk", type=float, metavar="R", help="limit on the membership advantage")
     run.add_argument("--max-penalty", type=float, metavar="P", help="limit on the compliance penalty")
+    run.add_argument(
+        "--policy",
+        default="internal",
+        metavar="P",
+        help="who may see what: internal (default), publish_all=EPSILON, select_one, proxy_then_retrain=M",
+    )
+    run.add_argument(
+        "--answer-noise",
+        type=float,
+        metavar="Z",
+        help="noise on numbers that read private units, over their sensitivity",
+    )
     run.add_argument("--quick", action="store_true", help="a small study of a few minutes; its numbers are noisy")
     run.add_argument("--plan", action="store_true", help="print time, disk and epsilon; spend nothing")
     run.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default en)")
@@ -45,6 +57,15 @@ def parser() -> argparse.ArgumentParser:
     front = _add(groups, "front", commands.front, "show the front of a study that ran")
     front.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
     front.add_argument("--format", choices=("table", "csv", "json"), default="table")
+
+    again = _add(
+        groups, "retrain", commands.retrain, "train chosen settings on the release users of proxy_then_retrain(m)"
+    )
+    again.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    again.add_argument(
+        "--trials", type=int, nargs="+", metavar="N", required=True, help="trials, all in one call; at most m"
+    )
+    again.add_argument("--to", metavar="DIR", required=True, help="folder of what may leave")
 
     report = _add(groups, "report", commands.report, "write the report of a study that ran")
     report.add_argument("--out", metavar="DIR", required=True, help="folder of the study")

@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from moo.privacy.ledger import Entry, charged
+from moo.privacy.claims import HOLDS
+from moo.privacy.events import TrainingRun
+from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
+from moo.privacy.policies import Policy
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.studies.accounts import composed
 from moo.studies.plan import Plan
@@ -102,7 +105,8 @@ def print_result(console: Console, result: StudyResult) -> None:
     shown: list[tuple[str, TrialRecord]] = []
     if result.reference is not None:
         shown.append(("status quo", result.reference))
-    shown += [(label, t) for label, t in zip(("strictest", "head alone"), result.trials[:2], strict=False)]
+    labels = () if result.cost.policy == "select_one" else ("strictest", "head alone")
+    shown += [(label, t) for label, t in zip(labels, result.trials, strict=False)]
     anchors = {t.number for _, t in shown}
     rest = sorted(
         (t for t in result.complete if t.number in result.on_front), key=lambda t: -t.objectives[ACCURACY].value
@@ -119,10 +123,13 @@ def print_result(console: Console, result: StudyResult) -> None:
     _print_reference(console, result)
     cost = result.cost
     console.print(
-        f"\nThe search: composed epsilon {_epsilon(cost.composed_epsilon)} at delta {cost.delta:g} ({cost.label}).",
+        f"\nThe search, policy {cost.policy}: composed epsilon {_epsilon(cost.composed_epsilon)} at delta {cost.delta:g} "
+        f"({cost.label}).",
         highlight=False,
         soft_wrap=True,
     )
+    for reason in dict.fromkeys(t.claim for t in result.complete if t.claim != HOLDS):
+        console.print(f"[bold red]DP claim {reason}.[/]", highlight=False, soft_wrap=True)
     choice = result.recommend()
     if choice.trial is None:
         console.print(f"[bold]No recommendation[/]: {choice.reason}.", highlight=False, soft_wrap=True)
@@ -137,9 +144,10 @@ def print_result(console: Console, result: StudyResult) -> None:
 
 def _print_reference(console: Console, result: StudyResult) -> None:
     if result.reference is None:
+        console.print("\nNo status quo: the policy allows no training without DP.", highlight=False)
         return
     extras = result.reference.extras
-    nulls = [t.extras["null_auc"].value for t in (result.reference, *result.complete)]
+    nulls = [t.extras["null_auc"].value for t in (result.reference, *result.complete) if "null_auc" in t.extras]
     console.print(
         f"\nStatus quo {result.reference.objectives[ACCURACY].value:.3f}, scikit-learn baseline on the same frozen features "
         f"{extras['baseline_accuracy'].value:.3f}. Null: records that no shadow saw score AUC {sum(nulls) / len(nulls):.3f} "
@@ -179,6 +187,17 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes >= 1 else f"{max(0, round(seconds))} s"
 
 
+def print_policy(console: Console, policy: Policy) -> None:
+    """What the policy means for what is shown, before anything is spent."""
+    if policy.answer_noise:
+        console.print(
+            f"Policy {policy}: accuracy, risk and validity are told with Gaussian noise of {policy.answer_noise:g} times their "
+            "sensitivity. The accuracy gap between groups is not assessed, which adds its whole weight to every penalty.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def print_plan(console: Console, plan: Plan) -> None:
     """What a study would take."""
     table = Table(title=f"Plan of {plan.name}: nothing has been spent", show_header=False, box=None)
@@ -201,21 +220,29 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
     """Studies of a data set, what they are charged for, and what that composes to."""
-    table = Table("study", "trainings", "open", "failed", "without DP", "composed epsilon", "delta", box=None)
+    columns = ("trainings", "open", "failed", "without DP", "answers", "composed epsilon", "delta")
+    table = Table("study", "policy", *columns, box=None)
     studies = list(dict.fromkeys(e.study for e in entries if e.study))
     for study in studies:
-        _ledger_row(table, study, [e for e in entries if e.study == study])
+        _ledger_row(table, study, [e for e in entries if e.study == study], one=True)
     if len(studies) > 1:
-        _ledger_row(table, "[bold]all[/]", entries)
+        _ledger_row(table, "[bold]all[/]", entries, one=False)
     console.print(table)
     console.print("An odometer, not a guarantee, unless a policy fixed a budget before.", highlight=False)
+    bare = [e.study for e in entries if e.kind == "reserve" and e.body.get("note") == NO_GUARANTEE]
+    for study in dict.fromkeys(bare):
+        console.print(f"{study}: {NO_GUARANTEE}.", highlight=False)
 
 
-def _ledger_row(table: Table, name: str, entries: Sequence[Entry]) -> None:
-    runs = charged(entries)
+def _ledger_row(table: Table, name: str, entries: Sequence[Entry], *, one: bool) -> None:
+    events = charged(entries)
+    runs = [e for e in events if isinstance(e, TrainingRun)]
     kinds = Counter(e.kind for e in entries)
     delta = max((run.delta for run in runs), default=0.0)
-    epsilon, _ = composed(runs, delta=delta)
+    epsilon, _ = composed(events, delta=delta, disjoint=one)
     still = kinds["reserve"] - kinds["commit"] - kinds["abort"]
     bare = sum(not run.private for run in runs)
-    table.add_row(name, str(len(runs)), str(still), str(kinds["abort"]), str(bare), _epsilon(epsilon), f"{delta:g}")
+    policy = next((str(e.body.get("policy", "")) for e in entries if e.kind == "gate"), "") if one else ""
+    answers = len(events) - len(runs)
+    counts = [str(n) for n in (len(runs), still, kinds["abort"], bare, answers)]
+    table.add_row(name, policy, *counts, _epsilon(epsilon), f"{delta:g}")

@@ -4,22 +4,29 @@ PLD (privacy loss distributions) is the tight one and is what is shown and calib
 runs and is never below PLD for the same event.
 """
 
+import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import dp_accounting
 import numpy as np
 from dp_accounting import pld, rdp
+from dp_accounting.dp_event import RepeatAndSelectDpEvent
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from moo import validate
 from moo.errors import InputError
-from moo.privacy.events import TrainingRun
+from moo.privacy.events import Event, TrainingRun
+
+RenyiCurve = NDArray[np.float64]
 
 ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(11, 64)] + [128.0, 256.0, 512.0, 1024.0])
+GEOMETRIC = 1.0  # shape of the law of `epsilon_of_selected` among the truncated negative binomials
 _INTERVAL = 1e-3  # of the discretised privacy loss; rounding is pessimistic, so a coarser one only overstates epsilon
 _LARGEST_NOISE = 1e4
 
@@ -57,7 +64,7 @@ def epsilon_rdp(run: TrainingRun) -> float:
     return compose_epsilon([run], delta=run.delta, per_unit=False)
 
 
-def rdp_of(run: TrainingRun, *, runs: int = 1) -> np.ndarray[Any, np.dtype[np.float64]]:
+def rdp_of(run: TrainingRun, *, runs: int = 1) -> RenyiCurve:
     """Renyi divergence at each of `ORDERS`, shape (len(ORDERS),)."""
     if not run.private:
         return np.full(len(ORDERS), np.inf)
@@ -65,36 +72,112 @@ def rdp_of(run: TrainingRun, *, runs: int = 1) -> np.ndarray[Any, np.dtype[np.fl
 
 
 @lru_cache(maxsize=4096)
-def _rdp(sample_rate: float, noise_multiplier: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _rdp(sample_rate: float, noise_multiplier: float) -> RenyiCurve:
     accountant = rdp.RdpAccountant(ORDERS)
     step = dp_accounting.PoissonSampledDpEvent(sample_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
-    quiet = logging.getLogger("absl")  # it warns of each small order that does not converge and is left out (infinite)
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
+    with _quiet():
         accountant.compose(step)
-    finally:
-        quiet.setLevel(level)
     return np.asarray(accountant.rdp, dtype=np.float64)
 
 
-def compose_epsilon(runs: Sequence[TrainingRun], *, delta: float, per_unit: bool = True) -> float:
-    """Epsilon of a whole search by RDP composition: runs may depend on the results of earlier ones.
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """dp-accounting warns of each small order that does not converge and is left out (infinite)."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def charges(events: Sequence[Event]) -> dict[str, RenyiCurve]:
+    """What the units of each part pay: part -> Renyi divergence at each of `ORDERS`, in nats.
+
+    A unit is charged for each of the `shadows_per_unit` runs of a trial that it takes part in. Parts are disjoint: a unit
+    pays for what its own part was read for, so the dearest part bounds everybody (parallel composition, add or remove one).
+    """
+    spent: dict[str, RenyiCurve] = {}
+    for event in events:
+        if isinstance(event, TrainingRun):
+            curve = rdp_of(event, runs=event.shadows_per_unit)
+        else:
+            curve = np.asarray(ORDERS) / (2 * event.noise_multiplier**2)
+        spent[event.part] = spent.get(event.part, 0.0) + curve
+    return spent
+
+
+def compose_epsilon(events: Sequence[Event], *, delta: float, per_unit: bool = True) -> float:
+    """Epsilon of a whole search by RDP composition: events may depend on the results of earlier ones.
 
     Args:
-        runs: One entry a trial.
+        events: One training a trial, and the noised answers.
         delta: Of the composition.
-        per_unit: Charge a unit for each of the `shadows_per_unit` runs of a trial that it takes part in.
+        per_unit: Charge a unit for each of the `shadows_per_unit` runs of a trial that it takes part in; False composes
+            single runs.
 
     Returns:
         An odometer's reading: a guarantee only where a budget was fixed before. `math.inf` with any run without DP.
     """
-    if not runs:
-        return 0.0
-    total = np.sum([rdp_of(run, runs=run.shadows_per_unit if per_unit else 1) for run in runs], axis=0)
-    if not np.isfinite(total).any():
+    if not per_unit:
+        events = [dataclasses.replace(e, shadows_per_unit=1) if isinstance(e, TrainingRun) else e for e in events]
+    return max((_epsilon(curve, delta) for curve in charges(events).values()), default=0.0)
+
+
+def _epsilon(curve: RenyiCurve, delta: float) -> float:
+    return float(rdp.compute_epsilon(ORDERS, curve.tolist(), delta)[0]) if np.isfinite(curve).any() else math.inf
+
+
+def epsilon_of_all(runs: Sequence[TrainingRun], *, delta: float) -> float:
+    """Epsilon of runs on the same units, by PLD: tighter than RDP, and sound where the runs were fixed without these units' data.
+
+    Source:
+        Composition of privacy loss distributions, Sommer, Meiser and Mohammadi 2019; dp-accounting's accountant.
+    """
+    if not all(run.private for run in runs):
         return math.inf
-    return float(rdp.compute_epsilon(ORDERS, total, delta)[0])
+    accountant = pld.PLDAccountant(value_discretization_interval=_INTERVAL)
+    for run in runs:
+        accountant.compose(run.to_dp_event(runs=run.shadows_per_unit))
+    return float(accountant.get_epsilon(delta)) if runs else 0.0
+
+
+def epsilon_of_selected(events: Sequence[Event], *, mean: float, delta: float) -> float:
+    """Epsilon of the best of a random number of equal trials, where that one alone is seen.
+
+    Args:
+        events: Of one trial, its worst case over the space; answers included.
+        mean: Of the geometric law that the number of trials is drawn from, >= 1; the number itself stays secret.
+        delta: Of the guarantee.
+
+    Source:
+        Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy", Theorem 2 with eta = 1,
+        arXiv:2110.03620; through dp-accounting's RepeatAndSelectDpEvent.
+    """
+    parts = {event.part for event in events}
+    return max(_selected([e for e in events if e.part == part], mean, delta) for part in sorted(parts))
+
+
+def _selected(events: Sequence[Event], mean: float, delta: float) -> float:
+    if any(isinstance(e, TrainingRun) and not e.private for e in events):
+        return math.inf
+    each = [e.to_dp_event(runs=e.shadows_per_unit) if isinstance(e, TrainingRun) else e.to_dp_event() for e in events]
+    accountant = rdp.RdpAccountant(ORDERS)
+    with _quiet():
+        accountant.compose(RepeatAndSelectDpEvent(dp_accounting.ComposedDpEvent(each), mean, GEOMETRIC))
+    return float(accountant.get_epsilon(delta))
+
+
+def group_privacy(epsilon: float, delta: float, records: int) -> tuple[float, float]:
+    """(epsilon, delta) of a person with several records, where the unit of privacy is the record: a stated fallback.
+
+    Source:
+        Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", Theorem 2.2 and Lemma 2.2.
+    """
+    validate.in_range(1, 10**6, records=records)
+    grown = records * math.exp(min(700.0, (records - 1) * epsilon)) * delta
+    return records * epsilon, min(1.0, grown)
 
 
 def calibrate_noise(*, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:

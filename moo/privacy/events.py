@@ -1,4 +1,4 @@
-"""What a training run was, as data. Epsilon is derived from it, never stored as truth."""
+"""What a training run or a noised answer was, as data. Epsilon is derived from it, never stored as truth."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ class TrainingRun:
         normaliser: "public" or "private": what the summed gradient is divided by.
         neighboring_relation: "add_or_remove_one".
         zero_noise_steps: Steps that ran without noise; any of them breaks the guarantee.
+        part: Whose units it is trained on; see `PrivateAnswer`.
     """
 
     sample_rate: float
@@ -41,6 +42,7 @@ class TrainingRun:
     normaliser: Literal["public", "private"] = "public"
     neighboring_relation: Literal["add_or_remove_one"] = "add_or_remove_one"
     zero_noise_steps: int = 0
+    part: str = "pool"
 
     def __post_init__(self) -> None:
         validate.in_range(0, 1, sample_rate=validate.positive(sample_rate=self.sample_rate))
@@ -68,3 +70,42 @@ class TrainingRun:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "TrainingRun":
         return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateAnswer:
+    """One number computed from private units and told with Gaussian noise.
+
+    Attributes:
+        name: What it says, e.g. "accuracy".
+        sensitivity: The most by which adding or removing one unit moves the number; its unit is the number's.
+        noise_multiplier: Standard deviation of the noise over the sensitivity, > 0.
+        part: Whose units it reads; parts are disjoint, so a unit pays for the answers of its own part alone.
+    """
+
+    name: str
+    sensitivity: float
+    noise_multiplier: float
+    part: str = "pool"
+
+    def __post_init__(self) -> None:
+        validate.finite(sensitivity=validate.positive(sensitivity=self.sensitivity))
+        validate.finite(noise_multiplier=validate.positive(noise_multiplier=self.noise_multiplier))
+
+    @property
+    def stddev(self) -> float:
+        """Standard deviation of the noise, in the number's unit."""
+        return self.sensitivity * self.noise_multiplier
+
+    def to_dp_event(self) -> dp_accounting.DpEvent:
+        return dp_accounting.GaussianDpEvent(self.noise_multiplier)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PrivateAnswer":
+        return cls(**data)
+
+
+Event = TrainingRun | PrivateAnswer

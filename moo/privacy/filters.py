@@ -8,8 +8,8 @@ import numpy as np
 from dp_accounting import rdp
 
 from moo import validate
-from moo.privacy.accounting import ORDERS, rdp_of
-from moo.privacy.events import TrainingRun
+from moo.privacy.accounting import ORDERS, charges
+from moo.privacy.events import Event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ class RenyiFilter:
             raise validate.refuse(f"order among ORDERS, {ORDERS[0]:g} to {ORDERS[-1]:g},", "order", self.order)
 
     @classmethod
-    def tuned(cls, *, epsilon: float, delta: float, typical: TrainingRun) -> "RenyiFilter":
-        """The order at which the budget admits the most runs like a typical one, which is public: the plan, not the data."""
-        spent = rdp_of(typical, runs=typical.shadows_per_unit)
+    def tuned(cls, *, epsilon: float, delta: float, typical: Sequence[Event]) -> "RenyiFilter":
+        """The order at which the budget admits the most trials like a typical one, which is public: the plan, not the data."""
         budgets = np.array([_budget(order, epsilon, delta) for order in ORDERS])
+        spent = np.maximum.reduce(list(charges(typical).values()))
         admitted = np.where(np.isfinite(spent) & (spent > 0), budgets / np.where(spent > 0, spent, 1.0), -math.inf)
         return cls(epsilon=epsilon, delta=delta, order=ORDERS[int(admitted.argmax())])
 
@@ -50,14 +50,14 @@ class RenyiFilter:
         """Renyi divergence at the order that the sequence may reach, in nats."""
         return _budget(self.order, self.epsilon, self.delta)
 
-    def spent(self, runs: Sequence[TrainingRun]) -> float:
-        """Renyi divergence of the runs at the order, for a unit in all of the shadows that it pays for; nats."""
+    def spent(self, events: Sequence[Event]) -> float:
+        """Renyi divergence at the order, for the units that pay the most; nats."""
         at = ORDERS.index(self.order)
-        return float(sum(rdp_of(run, runs=run.shadows_per_unit)[at] for run in runs))
+        return max((float(curve[at]) for curve in charges(events).values()), default=0.0)
 
-    def admits(self, so_far: Sequence[TrainingRun], following: TrainingRun) -> bool:
-        """Whether one more run stays within the budget. A run without DP never does."""
-        return self.spent([*so_far, following]) <= self.budget
+    def admits(self, so_far: Sequence[Event], following: Sequence[Event]) -> bool:
+        """Whether one more trial stays within the budget. One without DP never does."""
+        return self.spent([*so_far, *following]) <= self.budget
 
 
 def _budget(order: float, epsilon: float, delta: float) -> float:

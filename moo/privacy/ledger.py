@@ -6,7 +6,7 @@ Events are data; epsilon is derived from them and never stored. One SQLite file 
     commit   it trained: charged for the steps it took
     abort    it did not come to an end: charged for the steps that ran
     deny     a policy refused it: nothing is charged
-    answer   a noised number was computed from private units
+    answer   numbers computed from private units are told with noise: charged before they are
     gate, release   a decision of a person or a policy, for the record
 
 hash = SHA-256(domain, previous hash, canonical JSON of the entry, RFC 8785). A chain shows edits. It does not show that its owner
@@ -26,9 +26,10 @@ from typing import Any
 import rfc8785
 
 from moo.errors import InputError, MachineError, StorageError
-from moo.privacy.events import TrainingRun
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 
 KINDS = ("genesis", "reserve", "commit", "abort", "deny", "answer", "gate", "release")
+NO_GUARANTEE = "with the non-private reference: no guarantee"
 _DOMAIN = b"moo ledger 1\0"
 _WAIT = 60.0  # seconds that a writer waits for another
 _SCHEMA = """
@@ -131,7 +132,8 @@ class Ledger:
         Returns:
             The entry's seq: what `commit` and `abort` settle.
         """
-        return self._write("reserve", study, {"trial": trial, "run": run.to_json()})
+        note = {} if run.private else {"note": NO_GUARANTEE}
+        return self._write("reserve", study, {"trial": trial, "run": run.to_json(), **note})
 
     def commit(self, study: str, reservation: int, *, steps: int) -> int:
         """The run trained; it is charged for the steps that it took."""
@@ -142,17 +144,21 @@ class Ledger:
         return self._settle("abort", study, reservation, {"steps": steps, "cause": cause})
 
     def record(self, kind: str, study: str, body: Mapping[str, Any]) -> int:
-        """A denial, an answer, a gate or a release."""
-        if kind not in ("deny", "answer", "gate", "release"):
-            raise InputError(f"kind in ['deny', 'answer', 'gate', 'release'] must hold, but got kind={kind!r}.")
+        """A denial, a gate or a release."""
+        if kind not in ("deny", "gate", "release"):
+            raise InputError(f"kind in ['deny', 'gate', 'release'] must hold, but got kind={kind!r}.")
         return self._write(kind, study, body)
 
     def entries(self) -> tuple[Entry, ...]:
         """All entries, in order."""
         return read_entries(self.path)
 
-    def charged(self, study: str | None = None) -> list[TrainingRun]:
-        """What the data set's units are charged for, by one study or by all: one run a reservation, with its steps."""
+    def answer(self, study: str, trial: int, answers: Sequence[PrivateAnswer]) -> int:
+        """Charge noised answers before they are told."""
+        return self._write("answer", study, {"trial": trial, "answers": [a.to_json() for a in answers]})
+
+    def charged(self, study: str | None = None) -> list[Event]:
+        """What the data set's units are charged for, by one study or by all: one run a reservation, with its steps; answers."""
         return charged(self.entries(), study)
 
     def _settle(self, kind: str, study: str, reservation: int, body: Mapping[str, Any]) -> int:
@@ -192,14 +198,18 @@ class Ledger:
                 raise
 
 
-def charged(entries: Sequence[Entry], study: str | None = None) -> list[TrainingRun]:
-    """What reservations cost: in full while they are open, for the steps that ran once they are settled."""
+def charged(entries: Sequence[Entry], study: str | None = None) -> list[Event]:
+    """What units pay for: reservations, in full while they are open and for the steps that ran once they are settled; answers."""
     steps = {e.body["reservation"]: e.body["steps"] for e in entries if e.kind in ("commit", "abort")}
-    out = []
+    out: list[Event] = []
     for entry in entries:
-        if entry.kind == "reserve" and study in (None, entry.study):
+        if study not in (None, entry.study):
+            continue
+        if entry.kind == "reserve":
             run = dict(entry.body["run"])
             out.append(TrainingRun.from_json(run | {"steps": steps.get(entry.seq, run["steps"])}))
+        elif entry.kind == "answer":
+            out += [PrivateAnswer.from_json(answer) for answer in entry.body["answers"]]
     return out
 
 

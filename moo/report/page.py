@@ -1,5 +1,6 @@
 """The report's page: what is shown, in which order; the template lays it out."""
 
+import math
 import os
 from collections.abc import Mapping
 from importlib import resources
@@ -13,12 +14,15 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from moo.errors import StorageError
+from moo.privacy.accounting import group_privacy
+from moo.privacy.claims import HOLDS
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report import figures
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.result import StudyResult
 
+_SEVERAL = 3  # records of one person, as an example of what record-level DP means for people
 _CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
 
 
@@ -152,11 +156,18 @@ def _measured(row: Mapping[str, Any] | None, t: Mapping[str, str]) -> str:
     return t["unknown"] if row["value"] is None else f"{float(row['value']):.4g}"
 
 
-def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, str]:
+def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
     cost, chosen = result.cost, result.recommend().trial
-    out = {
+    out: dict[str, Any] = {
         "line": t["cost_line"].format(epsilon=epsilon_text(cost.composed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}"),
         "label": cost.label,
+        "guarantee": ""
+        if math.isinf(cost.guaranteed_epsilon)
+        else t["guarantee"].format(
+            epsilon=epsilon_text(cost.guaranteed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}", policy=cost.policy
+        ),
+        "withdrawn": list(dict.fromkeys(f"{t['claim']} {r.claim}" for r in result.complete if r.claim != HOLDS)),
+        "group": "",
         "data": t["data_line"].format(
             epsilon=epsilon_text(cost.data_epsilon, t["no_dp"]), anchor=cost.anchor[:24] or "–"
         ),
@@ -166,6 +177,10 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, str]:
         spent = epsilon_text(chosen.extras["epsilon_spent"].value, t["no_dp"])
         out["trial"] = t["trial_epsilon"].format(epsilon=spent, delta=f"{cost.delta:g}", unit=unit)
         out["claim"] = chosen.claim
+        epsilon, delta = chosen.extras["epsilon_spent"].value, cost.delta
+        if unit == "record" and math.isfinite(epsilon):
+            several = group_privacy(epsilon, delta, _SEVERAL)
+            out["group"] = t["group"].format(n=_SEVERAL, epsilon=f"{several[0]:.2f}", delta=f"{several[1]:.1g}")
     return out
 
 

@@ -54,6 +54,9 @@ EN = {
     "data_line": "All studies on these data: composed epsilon {epsilon}. "
     "Head of the ledger {anchor}: kept here, it shows a tail that was cut later.",
     "trial_epsilon": "The recommended model alone: epsilon {epsilon} at delta {delta}, per {unit}.",
+    "guarantee": "Guaranteed by the policy {policy}: epsilon {epsilon} at delta {delta}.",
+    "group": "The unit is the record: for a person with {n} of them the model's statement is epsilon {epsilon}, delta {delta} "
+    "(group privacy).",
     "claim": "DP claim",
     "data": "Data and threat model",
     "data_name": "data",
@@ -119,6 +122,8 @@ ZH = {
     "cost_line": "全部试验合计：组合 ε 为 {epsilon}，δ 为 {delta}。",
     "data_line": "同一数据上的全部研究：组合 ε 为 {epsilon}。账本头 {anchor}：记录于此，可发现日后被截去的尾部。",
     "trial_epsilon": "仅推荐模型：ε 为 {epsilon}，δ 为 {delta}，以{unit}为单位。",
+    "guarantee": "策略 {policy} 的保证：ε 为 {epsilon}，δ 为 {delta}。",
+    "group": "隐私单位是单条记录：对拥有 {n} 条记录的人，模型的保证为 ε {epsilon}、δ {delta}（群组隐私）。",
     "claim": "差分隐私声明",
     "data": "数据与威胁模型",
     "data_name": "数据",

@@ -19,6 +19,9 @@ from moo.search.space import Space
 from moo.search.storage import OUTCOME, as_url, driver, open_study
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult, SearchTrial
 
+Before = Callable[[Sequence[Candidate]], Mapping[int, Outcome]]
+
+REFUSED = "refused by the budget"  # the cause of a trial that `before` did not admit
 FAILED = "failed"  # the constraint that every failed trial violates, and every other satisfies
 # optuna-dashboard 0.21 reads this list alone. Optuna adds its entries to the named constraints, under "0", "1", ...: every
 # violation counts twice, which leaves all comparisons between trials as they are.
@@ -46,7 +49,7 @@ def search(
     sampler: str | BaseSampler = "nsga2",
     executor: str = "inline",
     workers: int = 1,
-    before: Callable[[Sequence[Candidate]], None] | None = None,
+    before: Before | None = None,
     callbacks: Sequence[Callable[[Progress], None]] = (),
 ) -> SearchResult:
     """Search any black box for its Pareto front, resumably.
@@ -70,7 +73,8 @@ def search(
         executor: "inline" or "processes".
         workers: Processes at a time.
         before: Called in the driver, once the configuration is known to fit, with the candidates of each generation that
-            are about to be evaluated; none where an earlier call evaluated them all.
+            are about to be evaluated; none where an earlier call evaluated them all. Returns the outcomes of those that it refuses,
+            with cause `REFUSED`: they are told as failed. The search ends with a generation that is refused whole.
         callbacks: Called in the driver after every evaluation.
 
     Raises:
@@ -102,7 +106,8 @@ def search(
             raise InputError(f"population={size} was fixed when study {name!r} began, but got population={population}.")
         run = _Run(study, space, goals, n_trials, seed, size, fixed, sampler, tuple(constraint_names))
         for generation in range(math.ceil(n_trials / size)):
-            run.generation(generation, evaluate, executor, workers, before, callbacks)
+            if not run.generation(generation, evaluate, executor, workers, before, callbacks):
+                break
         return SearchResult(name=name, trials=run.done())
 
 
@@ -130,9 +135,10 @@ class _Run:
         evaluate: executors.Evaluate,
         executor: str,
         workers: int,
-        before: Callable[[Sequence[Candidate]], None] | None,
+        before: Before | None,
         callbacks: Sequence[Callable[[Progress], None]],
-    ) -> None:
+    ) -> bool:
+        """Evaluate what of a generation is not known yet; False where all of it was refused."""
         numbers = range(generation * self.population, min(self.n_trials, (generation + 1) * self.population))
         trials = {number: self._asked(number) for number in numbers}
         pending = []
@@ -143,18 +149,26 @@ class _Run:
                 pending.append(candidate)
             else:
                 self.outcomes[number] = SearchTrial(candidate=candidate, outcome=Outcome.from_json(known))
-        if before is not None:
-            before(pending)
-        for candidate, found in executors.run(evaluate, pending, executor=executor, workers=workers):
-            outcome = self._completed(found)
-            self.study._storage.set_trial_user_attr(trials[candidate.number]._trial_id, OUTCOME, outcome.to_json())
-            newest = SearchTrial(candidate=candidate, outcome=outcome)
-            self.outcomes[candidate.number] = newest
+        refused = {} if before is None else before(pending)
+        for candidate in pending:
+            if candidate.number in refused:
+                self._keep(trials[candidate.number], candidate, self._completed(refused[candidate.number]))
+        admitted = [c for c in pending if c.number not in refused]
+        for candidate, found in executors.run(evaluate, admitted, executor=executor, workers=workers):
+            newest = self._keep(trials[candidate.number], candidate, self._completed(found))
             for callback in callbacks:
                 callback(Progress(done=self.done(), newest=newest, n_trials=self.n_trials))
         for number, trial in trials.items():
             if isinstance(trial, Trial):
                 self._tell(trial, self.outcomes[number])
+        return any(self.outcomes[number].outcome.cause != REFUSED for number in numbers)
+
+    def _keep(self, trial: Trial | FrozenTrial, candidate: Candidate, outcome: Outcome) -> SearchTrial:
+        """Write an outcome down before anything depends on it."""
+        self.study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, outcome.to_json())
+        kept = SearchTrial(candidate=candidate, outcome=outcome)
+        self.outcomes[candidate.number] = kept
+        return kept
 
     def _asked(self, number: int) -> Trial | FrozenTrial:
         """The trial of this number, asked for now, or by an earlier call that may have been cut off in between."""

@@ -1,0 +1,158 @@
+"""proxy_then_retrain(m): the chosen settings, trained once more on the users that the search never read."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moo.errors import InputError, PolicyError, StorageError, TrialError
+from moo.models.saved import save_bank
+from moo.models.training import TrainingData, train
+from moo.privacy.accounting import check_delta, epsilon_of_all, epsilon_pld
+from moo.privacy.claims import claim
+from moo.privacy.events import TrainingRun
+from moo.privacy.keys import StudyKey
+from moo.privacy.policies import Policy
+from moo.records import REFERENCE, TrialRecord
+from moo.studies.accounts import Account, ledger_of
+from moo.studies.base import StudySpec
+from moo.studies.cost import released_run
+from moo.studies.prepare import Prepared, Stage, no_stage
+from moo.studies.result import StudyResult, load_result
+from moo.studies.trial import as_it_ran, training_settings
+
+
+def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage: Stage = no_stage) -> list[Path]:
+    """Train settings of a finished study on its release users, and write what may leave: one folder a trial.
+
+    All settings are named in one call: they are then fixed by the search alone, which never read the release users, and what
+    they cost together is a plain composition. Noise and batches draw from the operating system; no key is kept.
+
+    Args:
+        folder: Of the study, whose policy is proxy_then_retrain(m).
+        trials: Numbers of complete trials, at most m.
+        to: Written to: trial-N/model.safetensors and trial-N/card.json.
+        stage: Told what is being done.
+
+    Returns:
+        The folders of the models.
+
+    Raises:
+        PolicyError: If the policy does not allow it, m is passed, or other trials were retrained before.
+        InputError: If a trial does not exist or failed.
+        TrialError: If a training fails; what it was charged stays charged.
+    """
+    home, target = Path(folder), Path(to)
+    result = load_result(home)
+    policy = Policy(**result.about.get("policy", {}))
+    chosen = _chosen(result, policy, trials)
+    spec = StudySpec.from_mapping(result.spec)
+    prepared = Prepared(
+        spec, StudyKey.load_or_create(home / "study.key"), home, stage, release_share=policy.release_share
+    )
+    check_delta(spec.training.target_delta, prepared.release_units)
+    runs = {t.number: released_run(prepared, t.params) for t in chosen}
+    fingerprint = prepared.key.derive("fingerprint").hex()[:8]
+    account = Account(ledger_of(spec.data), f"{result.name} {fingerprint}", lambda c: runs[c.number])
+    _fix_choice(account, sorted(runs))
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"the target must be writable, but {target} is not: {error.strerror}.") from error
+    return [_retrain(t, runs[t.number], prepared, account, policy, target) for t in chosen]
+
+
+def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[TrialRecord]:
+    if policy.name != "proxy_then_retrain":
+        raise PolicyError(
+            f"the policy must be proxy_then_retrain(m), chosen before the search, but {result.name} has {policy}: every user was "
+            "searched on, so none is left whom a released model could be promised to."
+        )
+    if not trials or len(set(trials)) != len(trials) or len(trials) > policy.retrain:
+        raise PolicyError(
+            f"1 to {policy.retrain} different trials may be retrained under {policy}, but got {list(trials)}."
+        )
+    known = {t.number: t for t in result.complete}
+    for number in trials:
+        if number == REFERENCE or number not in known:
+            raise InputError(f"trials must be complete ones of {result.name}, {sorted(known)}, but got {number}.")
+    return [known[number] for number in trials]
+
+
+def _fix_choice(account: Account, numbers: list[int]) -> None:
+    """Write the choice down before anything trains; another one later could depend on what the first showed of the release users."""
+    before = [e.body["retrain"] for e in account.ledger.entries() if e.study == account.study and "retrain" in e.body]
+    if before and before[0] != numbers:
+        raise PolicyError(
+            f"all trials are retrained in one call, and {before[0]} were chosen before, but got {numbers}; "
+            "a further choice needs another study on other users."
+        )
+    if not before:
+        account.ledger.record("gate", account.study, {"retrain": numbers})
+
+
+def _retrain(
+    trial: TrialRecord, run: TrainingRun, prepared: Prepared, account: Account, policy: Policy, target: Path
+) -> Path:
+    records, level = prepared.parts["release"], trial.params.masking_level
+    masked = prepared.masked("release", level)
+    data = TrainingData(
+        packed=masked.packed,
+        labels=records.labels,
+        units=records.units,
+        members=np.ones((1, len(records)), dtype=bool),
+        n_classes=len(records.classes),
+    )
+    prepared.stage(f"retraining trial {trial.number}", 0, 0)
+    fresh = StudyKey.fresh()
+    reservation = account.ledger.reserve(account.study, trial.number, run)
+    try:
+        trained = train(
+            data,
+            training_settings(trial.params, prepared.spec, run),
+            prepared.layer if trial.params.adapted_layers else None,
+            lambda purpose, shadow: fresh.generator(purpose, shadow),
+        )
+    except TrialError as error:
+        account.ledger.abort(account.study, reservation, steps=run.steps, cause=error.cause)
+        raise
+    account.ledger.commit(account.study, reservation, steps=trained.steps)
+    ran = as_it_ran(run, trained)
+    out = target / f"trial-{trial.number:04d}"
+    out.mkdir(exist_ok=True)
+    save_bank(trained.bank, out / "model.safetensors")
+    account.release({"trial": trial.number, "model": "model.safetensors"})
+    card = _card(trial, ran, prepared, account, policy)
+    temporary = out / f".card.{os.getpid()}"
+    temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, out / "card.json")
+    return out
+
+
+def _card(trial: TrialRecord, run: TrainingRun, prepared: Prepared, account: Account, policy: Policy) -> dict[str, Any]:
+    """What whoever receives the model is told; numbers of the search only where they carry noise."""
+    released = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
+    told = {name: m.to_json() for name, m in trial.objectives.items()}
+    return {
+        "base_model": prepared.spec.model,
+        "classes": list(prepared.parts["release"].classes),
+        "params": trial.params.to_json(),
+        "preprocessing": {"masking_level": trial.params.masking_level, "max_length": prepared.spec.training.max_length},
+        "unit_of_privacy": run.unit,
+        "epsilon": epsilon_pld(run),
+        "epsilon_of_all_retrained": epsilon_of_all(released, delta=run.delta),
+        "delta": run.delta,
+        "noise_multiplier": run.noise_multiplier,
+        "accountant": "calibrated by PLD, add or remove one",
+        "claim": claim(run, prepared.records.transformations),
+        "policy": str(policy),
+        "searched_on": "other users, of whom nothing is claimed",
+        "measured_on_others": told
+        if policy.answer_noise
+        else "stays inside: the search told its numbers without noise",
+        "ledger": account.anchor(),
+        "limits": "floating-point Gaussian noise is not hardened; rules and numbers are evidence for a person to judge",
+    }

@@ -1,0 +1,367 @@
+"""Release policies on whole studies: what each tells, charges, refuses and lets out."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from letters import letters_spec
+
+from moo.data import Records, load_records
+from moo.errors import InputError, PolicyError
+from moo.models import dp as dp_module
+from moo.models.datamodule import PoissonBatches
+from moo.models.module import log_probs
+from moo.models.saved import load_bank
+from moo.privacy.accounting import epsilon_of_all, epsilon_of_selected
+from moo.privacy.events import TrainingRun
+from moo.privacy.keys import StudyKey
+from moo.privacy.ledger import NO_GUARANTEE, Entry
+from moo.privacy.policies import POLICIES, Policy
+from moo.records import ACCURACY, RISK, Transformation
+from moo.report import save_report
+from moo.report.page import render
+from moo.search import REFUSED
+from moo.studies import prepare as prepare_module
+from moo.studies.accounts import ledger_of
+from moo.studies.base import StudySpec
+from moo.studies.prepare import Prepared
+from moo.studies.result import StudyResult, load_result
+from moo.studies.retrain import retrain
+from moo.studies.runner import run_study
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudySpec:
+    return letters_spec(tmp_path_factory.mktemp("table"), tiny_folder, n=480)
+
+
+def entries_of(spec: StudySpec, name: str) -> list[Entry]:
+    return [e for e in ledger_of(spec.data).entries() if e.study.startswith(f"{name} ")]
+
+
+def named(spec: StudySpec, name: str, **changes: Any) -> StudySpec:
+    return dataclasses.replace(spec, name=name, **changes)
+
+
+@pytest.mark.parametrize(
+    "text", ["internal", "publish_all(20)", "publish_all=20", "select_one", "proxy_then_retrain(5)"]
+)
+def test_a_policy_is_read_from_its_name_and_writes_itself(text: str) -> None:
+    policy = Policy.parse(text)
+    assert Policy.parse(str(policy)) == policy
+    assert (policy.answer_noise > 0) == (policy.name in ("publish_all", "select_one"))
+    assert policy.allows_reference == (policy.name in ("internal", "proxy_then_retrain"))
+    assert policy.name in POLICIES
+
+
+@pytest.mark.parametrize(
+    ("text", "noise", "says"),
+    [
+        ("publish", None, "policy in"),
+        ("publish_all", None, r"publish_all\(epsilon\)"),
+        ("publish_all(0)", None, "epsilon > 0"),
+        ("publish_all(inf)", None, "policy in"),
+        ("publish_all(1-2)", None, "must be a number"),
+        ("proxy_then_retrain", None, r"proxy_then_retrain\(m\)"),
+        ("proxy_then_retrain(0)", None, "m <= 1000"),
+        ("proxy_then_retrain(2.5)", None, "a whole one"),
+        ("select_one(3)", None, "written select_one"),
+        ("publish_all(20)", 0.0, "an exact accuracy or risk"),
+        ("select_one", 0.0, "an exact accuracy or risk"),
+        ("internal", -1.0, "answer_noise"),
+    ],
+)
+def test_a_policy_that_lacks_something_is_refused_with_the_reason(text: str, noise: float | None, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Policy.parse(text, answer_noise=noise)
+
+
+@pytest.fixture(scope="module")
+def published(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+    folder = tmp_path_factory.mktemp("published")
+    return run_study(named(spec, "open"), n_trials=12, policy="publish_all(40)", folder=folder), folder
+
+
+def test_publishing_all_stops_before_its_filter_would_break(
+    spec: StudySpec, published: tuple[StudyResult, Path]
+) -> None:
+    result, _ = published
+    entries = entries_of(spec, "open")
+    gate = entries[0]
+    assert gate.kind == "gate"
+    assert gate.body["policy"] == "publish_all(40)"
+    assert gate.body["epsilon"] == 40
+    assert gate.body["order"] > 1
+    refused = [t.number for t in result.trials if t.cause == REFUSED]
+    assert refused
+    assert [e.body["trial"] for e in entries if e.kind == "deny"] == refused
+    assert {e.body["trial"] for e in entries if e.kind == "reserve"}.isdisjoint(refused)
+    assert not any(t.feasible for t in result.trials if t.number in refused)
+    assert result.cost.composed_epsilon <= result.cost.guaranteed_epsilon == 40
+    assert "guarantee per user" in result.cost.label
+    assert f"{len(refused)} of {len(result.trials)} trials were refused" in result.cost.label
+
+
+def test_publishing_all_runs_nothing_without_dp_and_charges_every_answer(
+    spec: StudySpec, published: tuple[StudyResult, Path]
+) -> None:
+    result, folder = published
+    assert result.reference is None
+    assert not (folder / "reference.json").exists()
+    entries = entries_of(spec, "open")
+    assert not any(e.body.get("note") == NO_GUARANTEE for e in entries)
+    ran = [t.number for t in result.complete]
+    answers = {e.body["trial"]: e.body["answers"] for e in entries if e.kind == "answer"}
+    assert sorted(answers) == ran
+    for told in answers.values():
+        assert {(a["name"], a["part"]) for a in told} == {(RISK, "pool"), ("validity", "pool"), (ACCURACY, "test")}
+        assert all(a["noise_multiplier"] == 5.0 for a in told)
+    assert entries[-1].kind == "release"
+
+
+def test_published_numbers_carry_the_noise_and_nothing_exact_stands_beside_them(
+    published: tuple[StudyResult, Path], tmp_path: Path
+) -> None:
+    result, folder = published
+    for trial in result.complete:
+        assert set(trial.extras) == {"epsilon_spent", "noise_multiplier", "risk_ceiling"}
+        assert not trial.seconds
+        exact = np.load(folder / "evidence" / f"trial-{trial.number:04d}.npz")
+        right = (exact["test_log_probs"].argmax(-1) == exact["test_labels"]).mean()
+        assert trial.objectives[ACCURACY].value != pytest.approx(right, abs=1e-6)
+        assert trial.objectives[ACCURACY].stderr > 0.1  # 5 times 1 / 34: few units, much noise
+        gap = next(row for row in trial.contributions if row["rule"] == "S08")
+        assert gap["verdict"] == "not assessed"
+    result.save(tmp_path)
+    assert load_result(tmp_path).cost == result.cost
+    page = render(result)
+    assert "Guaranteed by the policy publish_all(40)" in page
+    save_report(result, tmp_path, lang="zh")
+
+
+def test_a_resumed_publication_tells_the_same_numbers_and_spends_no_more(
+    spec: StudySpec, published: tuple[StudyResult, Path]
+) -> None:
+    result, folder = published
+    before = len(entries_of(spec, "open"))
+    again = run_study(named(spec, "open"), n_trials=12, policy="publish_all(40)", folder=folder)
+    assert [t.to_json() for t in again.trials] == [t.to_json() for t in result.trials]
+    assert len(entries_of(spec, "open")) == before
+    with pytest.raises(InputError, match="policy"):
+        run_study(named(spec, "open"), n_trials=12, policy="publish_all(50)", folder=folder)
+
+
+def test_noise_of_the_answers_has_the_planned_spread(spec: StudySpec, tmp_path: Path) -> None:
+    """The same trials told under two keys' noise: the difference from the exact number has the planned deviation."""
+    noised = run_study(named(spec, "noised"), n_trials=20, policy="internal", answer_noise=2.0, folder=tmp_path)
+    answers = {a["name"]: a for e in entries_of(spec, "noised") if e.kind == "answer" for a in e.body["answers"]}
+    off = []
+    for trial in noised.complete:
+        exact = np.load(tmp_path / "evidence" / f"trial-{trial.number:04d}.npz")
+        right = (exact["test_log_probs"].argmax(-1) == exact["test_labels"]).mean(0)
+        by_unit = np.bincount(exact["test_units"], right) / np.maximum(np.bincount(exact["test_units"]), 1)
+        present = np.bincount(exact["test_units"]) > 0
+        off.append(trial.objectives[ACCURACY].value - by_unit[present].mean())
+    planned = answers[ACCURACY]["sensitivity"] * 2.0
+    assert 0.5 * planned < np.std(off) < 1.6 * planned
+    assert abs(np.mean(off)) < 4 * planned / math.sqrt(20)
+    assert noised.reference is not None  # allowed inside
+    assert "odometer" in noised.cost.label
+    assert math.isinf(noised.cost.guaranteed_epsilon)
+
+
+def test_a_budget_too_small_for_one_trial_says_what_one_costs(spec: StudySpec, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"cheapest alone composes to epsilon \d"):
+        run_study(named(spec, "poor"), n_trials=4, policy="publish_all(0.5)", folder=tmp_path)
+    assert {e.kind for e in entries_of(spec, "poor")} == {"gate", "deny"}
+
+
+@pytest.mark.parametrize("policy", ["publish_all(20)", "select_one"])
+def test_exact_gates_of_the_data_may_not_leave(spec: StudySpec, tmp_path: Path, policy: str) -> None:
+    with pytest.raises(PolicyError, match="consent_filter = true"):
+        run_study(named(spec, "bare", consent_filter=False), n_trials=2, policy=policy, folder=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_select_one_draws_its_number_of_trials_and_names_one_winner(spec: StudySpec, tmp_path: Path) -> None:
+    results = []
+    for i in range(4):
+        folder = tmp_path / str(i)
+        result = run_study(named(spec, f"one{i}"), n_trials=3, policy="select_one", folder=folder)
+        key = StudyKey.load_or_create(folder / "study.key")
+        assert len(result.trials) == key.generator("number of trials").geometric(1 / 3)
+        results.append(result)
+        assert result.reference is None
+        winner = result.recommend().trial
+        assert winner is not None
+        release = [e for e in entries_of(spec, f"one{i}") if e.kind == "release"]
+        assert [e.body["trials"] for e in release] == [[winner.number]]
+        again = run_study(named(spec, f"one{i}"), n_trials=3, policy="select_one", folder=folder)
+        assert [t.to_json() for t in again.trials] == [t.to_json() for t in result.trials]
+    assert len({len(result.trials) for result in results}) > 1
+    assert results[3].cost.guaranteed_epsilon > spec.space.target_epsilon[1]
+    dearest = max(
+        (TrainingRun.from_json(e.body["run"]) for e in entries_of(spec, "one3") if e.kind == "reserve"),
+        key=lambda run: -run.noise_multiplier,
+    )
+    assert epsilon_of_selected([dearest], mean=3, delta=1e-4) <= results[3].cost.guaranteed_epsilon
+    with pytest.raises(InputError, match="mean_trials was 3 and is now 4"):
+        run_study(named(spec, "one3"), n_trials=4, policy="select_one", folder=tmp_path / "3")
+
+
+def test_draws_of_select_one_do_not_follow_the_open_seed(spec: StudySpec, tmp_path: Path) -> None:
+    first, second = (
+        run_study(named(spec, f"draw{i}"), n_trials=2, seed=7, policy="select_one", folder=tmp_path / str(i))
+        for i in range(2)
+    )
+    assert first.trials[0].params != second.trials[0].params
+
+
+@pytest.fixture(scope="module")
+def proxied(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+    folder = tmp_path_factory.mktemp("proxied")
+    result = run_study(named(spec, "proxy"), n_trials=4, policy="proxy_then_retrain(2)", folder=folder)
+    result.save(folder)
+    return result, folder
+
+
+def test_the_release_users_are_read_by_no_trial(spec: StudySpec, proxied: tuple[StudyResult, Path]) -> None:
+    result, folder = proxied
+    prepared = Prepared(spec, StudyKey.load_or_create(folder / "study.key"), folder, release_share=0.5)
+    assert prepared.release is not None
+    searched = {u for part in ("pool", "test", "unseen") for u in prepared.parts[part].unit_ids}
+    assert searched.isdisjoint(prepared.release.unit_ids)
+    assert len(searched) + len(prepared.release.unit_ids) == 240
+    assert 80 < len(prepared.release.unit_ids) < 160
+    assert result.reference is not None
+    assert "none for the users searched on" in result.cost.label
+    assert NO_GUARANTEE in result.cost.label
+    reserved = [e for e in entries_of(spec, "proxy") if e.kind == "reserve"]
+    assert {e.body["run"]["part"] for e in reserved} == {"pool"}
+
+
+def test_at_most_m_settings_are_retrained_in_one_call_and_their_papers_leave(
+    spec: StudySpec, proxied: tuple[StudyResult, Path], tmp_path: Path
+) -> None:
+    result, folder = proxied
+    out = tmp_path / "leaves"
+    for bad, says in (([0, 1, 2], "1 to 2 different"), ([0, 0], "1 to 2 different"), ([], "1 to 2 different")):
+        with pytest.raises(PolicyError, match=says):
+            retrain(folder, bad, to=out)
+    with pytest.raises(InputError, match="complete ones"):
+        retrain(folder, [9], to=out)
+    written = retrain(folder, [0, 3], to=out)
+    with pytest.raises(PolicyError, match="chosen before"):
+        retrain(folder, [1], to=out)
+    released = [
+        TrainingRun.from_json(e.body["run"])
+        for e in entries_of(spec, "proxy")
+        if e.kind == "reserve" and e.body["run"]["part"] == "release"
+    ]
+    assert [run.shadows_per_unit for run in released] == [1, 1]
+    cards = [json.loads((w / "card.json").read_text()) for w in written]
+    for card, run, trial in zip(cards, released, (0, 3), strict=True):
+        assert card["claim"] == "holds"
+        assert 0.9 * card["params"]["target_epsilon"] < card["epsilon"] <= card["params"]["target_epsilon"]
+        assert card["params"] == result.trials[trial].params.to_json()
+        assert "stays inside" in card["measured_on_others"]
+        assert run.n_units == 120
+    total = epsilon_of_all(released, delta=spec.training.target_delta)
+    assert cards[-1]["epsilon_of_all_retrained"] == pytest.approx(total)
+    assert total <= result.cost.guaranteed_epsilon
+
+
+def test_a_retrained_model_reloads_to_predictions_and_its_noise_is_no_ones_key(spec: StudySpec, tmp_path: Path) -> None:
+    study = named(spec, "twice")
+    run_study(study, n_trials=2, policy="proxy_then_retrain(1)", folder=tmp_path / "s").save(tmp_path / "s")
+    first, second = (retrain(tmp_path / "s", [1], to=tmp_path / name)[0] for name in ("a", "b"))
+    prepared = Prepared(study, StudyKey.load_or_create(tmp_path / "s" / "study.key"), tmp_path / "s", release_share=0.5)
+    banks = [load_bank(folder / "model.safetensors", prepared.layer) for folder in (first, second)]
+    told = [log_probs(bank, prepared.masked("test", 4).packed) for bank in banks]
+    assert told[0].shape[0] == 1
+    assert torch.isfinite(told[0]).all()
+    assert not torch.equal(told[0], told[1])  # fresh noise from the operating system each time
+    with pytest.raises(InputError, match="must hold a bank's parameters"):
+        load_bank(first / "card.json", prepared.layer)
+
+
+@pytest.mark.parametrize("policy", ["internal", "publish_all(40)"])
+def test_only_proxy_then_retrain_has_users_to_retrain_on(spec: StudySpec, tmp_path: Path, policy: str) -> None:
+    folder = tmp_path / "s"
+    run_study(named(spec, "spent"), n_trials=2, policy=policy, folder=folder).save(folder)
+    with pytest.raises(PolicyError, match="every user was searched on"):
+        retrain(folder, [0], to=tmp_path / "out")
+
+
+def with_dataset_step(*args: Any, **kwargs: Any) -> Records:
+    loaded = load_records(*args, **kwargs)
+    return dataclasses.replace(
+        loaded, transformations=(*loaded.transformations, Transformation(name="rare_words", scope="dataset"))
+    )
+
+
+def test_a_dataset_scoped_step_withdraws_the_claim_in_every_output(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masking tuned on the data, planted: front, files, report, terminal and card say that no claim holds."""
+    from rich.console import Console
+
+    from moo.cli.view import print_result
+
+    monkeypatch.setattr(prepare_module, "load_records", with_dataset_step)
+    folder = tmp_path / "s"
+    result = run_study(named(spec, "planted"), n_trials=2, policy="proxy_then_retrain(1)", folder=folder)
+    result.save(folder)
+    says = "withdrawn because the step 'rare_words' read other units' records"
+    assert all(says in claim for claim in result.table["claim"][1:])
+    assert math.isinf(result.cost.guaranteed_epsilon)
+    assert "not a guarantee: the DP claim is withdrawn" in result.cost.label
+    assert says in (folder / "front.csv").read_text()
+    assert says.replace("'", "&#39;") in render(result)
+    print_result(Console(width=200), result)
+    assert "DP claim withdrawn because the step 'rare_words'" in capsys.readouterr().out
+    card = json.loads((retrain(folder, [0], to=tmp_path / "out")[0] / "card.json").read_text())
+    assert says in card["claim"]
+
+
+def planted_breach(name: str, patch: pytest.MonkeyPatch) -> str:
+    """Break the engine in one way; the reason that the claim must give."""
+    if name == "shuffled batches":
+        patch.setattr(PoissonBatches, "sampler", "shuffled")
+        return "batches were shuffled"
+    optimizer = dp_module.BankOptimizer
+    if name == "zero-noise step":
+        noise = optimizer.add_noise
+
+        def third_is_bare(self: Any) -> None:
+            if self.steps_taken == 2:
+                for p in self.params:
+                    p.grad = p.summed_grad
+            else:
+                noise(self)
+
+        patch.setattr(optimizer, "add_noise", third_is_bare)
+        return "1 steps ran without noise"
+    init = optimizer.__init__
+
+    def private_size(self: Any, inner: Any, settings: Any, drawn: Any) -> None:
+        init(self, inner, dataclasses.replace(settings, expected_batch_size=settings.expected_batch_size + 3), drawn)
+
+    patch.setattr(optimizer, "__init__", private_size)
+    return "divided by a private number"
+
+
+@pytest.mark.parametrize("name", ["shuffled batches", "zero-noise step", "private normaliser"])
+def test_what_the_engine_really_did_decides_the_claim(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    reason = planted_breach(name, monkeypatch)
+    result = run_study(named(spec, "breach"), n_trials=1, folder=tmp_path)
+    assert reason in result.trials[0].claim
+    dp_rule = next(r for r in result.trials[0].contributions if "privacy.epsilon_user" in str(r) or r["rule"] == "S04")
+    assert dp_rule["score"] == 1.0  # a withdrawn claim counts as no DP in the penalty
