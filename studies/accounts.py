@@ -15,7 +15,7 @@ from moo.privacy.accounting import compose_epsilon
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import Ledger
+from moo.privacy.ledger import PREPARATION, Ledger
 from moo.privacy.policies import Policy
 from moo.search import Candidate
 
@@ -81,7 +81,7 @@ class Account:
 
     def open(self, policy: Policy) -> None:
         """Write down policy and budget, once, before anything is charged."""
-        if not any(e.kind == "gate" and e.study == self.study for e in self.ledger.entries()):
+        if not any(e.kind == "gate" for e in self.ledger.entries(self.study)):
             budget = {} if self.limit is None else dataclasses.asdict(self.limit)
             self.ledger.record("gate", self.study, {"policy": str(policy), **budget})
 
@@ -119,17 +119,16 @@ class Account:
 
     def release(self, body: Mapping[str, Any]) -> None:
         """Write down what leaves, once."""
-        if not any(e.kind == "release" and e.study == self.study and e.body == body for e in self.ledger.entries()):
+        if not any(e.kind == "release" and e.body == body for e in self.ledger.entries(self.study)):
             self.ledger.record("release", self.study, body)
 
     def events(self) -> list[Event]:
-        """What this study is charged for so far, crashed attempts included."""
-        return self.ledger.charged(self.study)
+        """What this study's units are charged for so far: crashed attempts included, and the preparation of the data."""
+        return self.ledger.charged(PREPARATION) + self.ledger.charged(self.study)
 
-    def anchor(self) -> str:
-        """Head of the chain, "seq:hash": what to keep elsewhere."""
-        last = self.ledger.entries()[-1]
-        return f"{last.seq}:{last.hash}"
+    def covered(self) -> frozenset[str]:
+        """Names of dataset-scoped steps of the preparation that the ledger charges."""
+        return frozenset(e.name for e in self.ledger.charged(PREPARATION) if isinstance(e, PrivateAnswer))
 
 
 def composed(events: Sequence[Event], *, delta: float, disjoint: bool = True) -> tuple[float, bool]:

@@ -1,5 +1,7 @@
 """What a study cost in privacy, and what may be said of that number under its release policy."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 from moo.privacy.accounting import epsilon_of_all, epsilon_of_selected
@@ -46,7 +48,10 @@ def search_cost(
     events = account.events()
     epsilon, unbounded = composed(events, delta=delta)
     trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
-    guaranteed, label = _guarantee(account, prepared, policy, trials, n_trials)
+    guaranteed, label = guarantee(prepared, policy, account.answers, n_trials)
+    broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
+    if broken:
+        guaranteed, label = math.inf, f"odometer, not a guarantee: the DP claim is {broken}"
     label = label or f"odometer over {trained} trainings, not a guarantee: results stay inside"
     refused = sum(t.cause == REFUSED for t in trials)
     if refused:
@@ -60,41 +65,36 @@ def search_cost(
         label=label,
         guaranteed_epsilon=guaranteed,
         data_epsilon=composed(account.ledger.charged(), delta=delta, disjoint=False)[0],
-        anchor=account.anchor(),
+        anchor=account.ledger.head(),
     )
 
 
-def _guarantee(
-    account: Account, prepared: Prepared, policy: Policy, trials: Sequence[TrialRecord], n_trials: int
-) -> tuple[float, str]:
-    """Epsilon that holds for what leaves, and in which words; infinite and empty where nothing holds."""
-    unit = prepared.records.unit_name
+def guarantee(prepared: Prepared, policy: Policy, answers: Sequence[PrivateAnswer], n_trials: int) -> tuple[float, str]:
+    """Epsilon that the policy guarantees for what leaves, and in which words; infinite and empty where it guarantees nothing.
+
+    It is known before the first trial: from the space, the number of trials and the noise.
+    """
+    unit, delta = prepared.records.unit_name, prepared.spec.training.target_delta
     highest = prepared.spec.space.target_epsilon[1]
-    broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
-    if broken and policy.name != "internal":
-        return float("inf"), f"odometer, not a guarantee: the DP claim is {broken}"
-    if policy.name == "publish_all":
-        assert account.limit is not None
+    limit = budget_filter(policy, prepared, answers)
+    if limit is not None:
         return policy.epsilon, (
             f"guarantee per {unit}: epsilon {policy.epsilon:g} for front, curves and models together, by a Renyi filter of order "
-            f"{account.limit.order:g} fixed before; trainings and noised answers are both in it"
+            f"{limit.order:g} fixed before; trainings and noised answers are both in it"
         )
     if policy.name == "select_one":
-        dearest = run_at(prepared, highest)
-        epsilon = epsilon_of_selected([dearest, *account.answers], mean=n_trials, delta=dearest.delta)
+        epsilon = epsilon_of_selected([run_at(prepared, highest), *answers], mean=n_trials, delta=delta)
         return epsilon, (
             f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; all else "
             "stays inside, the number of trials too"
         )
     if policy.name == "proxy_then_retrain":
-        settings = TrialParams(
-            target_epsilon=highest, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0
+        dearest = dataclasses.replace(
+            run_at(prepared, highest), shadows_per_unit=1, n_units=prepared.release_units, part="release"
         )
-        epsilon = epsilon_of_all(
-            [released_run(prepared, settings)] * policy.retrain, delta=prepared.spec.training.target_delta
-        )
+        epsilon = epsilon_of_all([dearest] * policy.retrain, delta=delta)
         return epsilon, (
             f"guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {policy.retrain} retrained "
             f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, whose results stay inside"
         )
-    return float("inf"), ""
+    return math.inf, ""

@@ -1,6 +1,5 @@
 """What a study would take in time, disk and epsilon, before anything is spent."""
 
-import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -10,11 +9,13 @@ from moo import validate
 from moo.masking import mask_many
 from moo.models.trunk import encode
 from moo.privacy.accounting import compose_epsilon
+from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
-from moo.records import TrialParams
+from moo.privacy.policies import Policy
+from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
+from moo.studies.cost import budget_filter, guarantee, run_at
 from moo.studies.prepare import Prepared, Stage, no_stage
-from moo.studies.trial import planned_run
 
 _SAMPLE = 48  # texts that are timed
 _CHANGED = 0.6  # share of texts that one more masking level changes, measured on the reviews
@@ -32,7 +33,9 @@ class Plan:
         seconds, trunk_seconds: In all, and of masking and trunk; on this machine, from a timed sample.
         disk_bytes: In the study's folder.
         epsilon_low, epsilon_high, delta: Of a trial.
-        composed_low, composed_high: Of all trials, were they all at one end.
+        composed_low, composed_high: Of all trials with their answers, were they all at one end.
+        policy: The release policy.
+        holds: What it guarantees, or how far its budget goes, in words.
     """
 
     name: str
@@ -46,13 +49,17 @@ class Plan:
     delta: float
     composed_low: float
     composed_high: float
+    policy: str
+    holds: str
 
 
-def plan_study(spec: StudySpec, *, n_trials: int, stage: Stage = no_stage) -> Plan:
+def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, stage: Stage = no_stage) -> Plan:
     """Time a sample of texts and compose the epsilons; the study's own folder is not touched."""
+    policy = policy or Policy()
     validate.in_range(1, 1_000_000, n_trials=n_trials)
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage)
+        share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
+        prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)
         texts = prepared.records.texts
         sample = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
         encode(prepared.base, sample[:8], max_length=spec.training.max_length)
@@ -76,13 +83,24 @@ def plan_study(spec: StudySpec, *, n_trials: int, stage: Stage = no_stage) -> Pl
         epsilon_low=spec.space.target_epsilon[0],
         epsilon_high=spec.space.target_epsilon[1],
         delta=t.target_delta,
-        composed_low=_composed(spec, prepared, n_trials, spec.space.target_epsilon[0]),
-        composed_high=_composed(spec, prepared, n_trials, spec.space.target_epsilon[1]),
+        composed_low=_composed(prepared, policy, n_trials, spec.space.target_epsilon[0]),
+        composed_high=_composed(prepared, policy, n_trials, spec.space.target_epsilon[1]),
+        policy=str(policy),
+        holds=_holds(prepared, policy, n_trials),
     )
 
 
-def _composed(spec: StudySpec, prepared: Prepared, n_trials: int, epsilon: float) -> float:
-    params = TrialParams(target_epsilon=epsilon, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0)
-    run = planned_run(params, spec, prepared.expected_units, prepared.records.unit_name)
-    total = compose_epsilon([run] * n_trials, delta=spec.training.target_delta)
-    return total if math.isfinite(total) else math.inf
+def _composed(prepared: Prepared, policy: Policy, n_trials: int, epsilon: float) -> float:
+    each: list[Event] = [run_at(prepared, epsilon), *planned_answers(prepared.spec, policy, prepared.n_units)]
+    return compose_epsilon(each * n_trials, delta=prepared.spec.training.target_delta)
+
+
+def _holds(prepared: Prepared, policy: Policy, n_trials: int) -> str:
+    answers = planned_answers(prepared.spec, policy, prepared.n_units)
+    limit = budget_filter(policy, prepared, answers)
+    if limit is None:
+        return guarantee(prepared, policy, answers, n_trials)[1] or "an odometer, not a guarantee: results stay inside"
+    low, high = prepared.spec.space.target_epsilon
+    ends = {f"{e:g}": run_at(prepared, e) for e in (low, (low * high) ** 0.5, high)}
+    fits = [str(int(limit.budget / limit.spent([run, *answers]))) for run in ends.values()]
+    return f"the budget admits {', '.join(fits)} trials, were all at epsilon {', '.join(ends)}"

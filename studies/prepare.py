@@ -76,6 +76,7 @@ class Prepared:
             progress=lambda done, total: stage("fetching the data", done, total),
         )
         self.loaded = loaded
+        self.covered: frozenset[str] = frozenset()  # dataset-scoped steps that the ledger charges
         kept, self.preparation = self._filtered(loaded)
         self.digest = key.derive("data", loaded.digest).hex()
         self.records, self.release = _set_aside(kept, key.derive("release"), release_share)

@@ -84,7 +84,7 @@ def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[
 
 def _fix_choice(account: Account, numbers: list[int]) -> None:
     """Write the choice down before anything trains; another one later could depend on what the first showed of the release users."""
-    before = [e.body["retrain"] for e in account.ledger.entries() if e.study == account.study and "retrain" in e.body]
+    before = [e.body["retrain"] for e in account.ledger.entries(account.study) if "retrain" in e.body]
     if before and before[0] != numbers:
         raise PolicyError(
             f"all trials are retrained in one call, and {before[0]} were chosen before, but got {numbers}; "
@@ -147,12 +147,12 @@ def _card(trial: TrialRecord, run: TrainingRun, prepared: Prepared, account: Acc
         "delta": run.delta,
         "noise_multiplier": run.noise_multiplier,
         "accountant": "calibrated by PLD, add or remove one",
-        "claim": claim(run, prepared.records.transformations),
+        "claim": claim(run, prepared.records.transformations, ledger_covered=account.covered()),
         "policy": str(policy),
         "searched_on": "other users, of whom nothing is claimed",
         "measured_on_others": told
         if policy.answer_noise
         else "stays inside: the search told its numbers without noise",
-        "ledger": account.anchor(),
+        "ledger": account.ledger.head(),
         "limits": "floating-point Gaussian noise is not hardened; rules and numbers are evidence for a person to judge",
     }

@@ -44,6 +44,7 @@ class Evaluator:
     folder: Path
     policy: Policy = field(default_factory=Policy)
     stage: Callable[[str, int, int], None] = no_stage
+    covered: frozenset[str] = frozenset()
     _prepared: Prepared | None = field(default=None, repr=False)
 
     @property
@@ -52,6 +53,7 @@ class Evaluator:
             key = StudyKey.load_or_create(self.folder / "study.key")
             share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
             self._prepared = Prepared(self.spec, key, self.folder, self.stage, release_share=share)
+            self._prepared.covered = self.covered
         return self._prepared
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,6 +176,7 @@ def run_study(
             seed = int.from_bytes(prepared.key.derive("sampler")[:4])  # a seed in the open would number the draws
         watch.n_trials = drawn
         account = _account(name, evaluator, identity)
+        evaluator.covered = prepared.covered = account.covered()
         watch.compose = lambda: composed(account.events(), delta=spec.training.target_delta)[0]
 
         def before(candidates: Sequence[Candidate]) -> Mapping[int, Outcome]:

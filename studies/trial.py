@@ -124,7 +124,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         noise_multiplier=done.noise_multiplier,
         sample_rate=done.sample_rate,
         steps=done.steps,
-        claim=claim(done, prepared.records.transformations),
+        claim=claim(done, prepared.records.transformations, ledger_covered=prepared.covered),
     )
     test = prepared.parts["test"]
     utility = UtilityEvidence(

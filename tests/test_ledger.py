@@ -350,6 +350,15 @@ def test_corollary_4_concentrated_dp_through_our_geometric_law(rho: float, gamma
     assert epsilon_of_selected([answer], mean=mean, delta=1e-5) == pytest.approx(exact, rel=0.01)
 
 
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 32.0])
+def test_every_order_is_bounded_even_where_the_series_does_not_converge(epsilon: float) -> None:
+    """At sampling rate .5 dp-accounting gives up below order 2: a filter of such an order would refuse the cheapest runs."""
+    noise = calibrate_noise(target_epsilon=epsilon, delta=1e-5, sample_rate=0.5, steps=25)
+    curve = rdp_of(dataclasses.replace(RUN, sample_rate=0.5, steps=25, noise_multiplier=noise))
+    assert np.isfinite(curve).all()
+    assert (np.diff(curve) >= 0).all()
+
+
 def test_units_pay_for_their_own_part_alone() -> None:
     """Pool and test units are disjoint: the dearer side bounds both, and a Gaussian answer has its closed form."""
     answer = PrivateAnswer(name="accuracy", sensitivity=0.01, noise_multiplier=4.0, part="test")

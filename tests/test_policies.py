@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from letters import letters_spec
+from letters import letters_spec, save_table
 
 from moo.data import Records, load_records
 from moo.errors import InputError, PolicyError
@@ -18,17 +18,18 @@ from moo.models.datamodule import PoissonBatches
 from moo.models.module import log_probs
 from moo.models.saved import load_bank
 from moo.privacy.accounting import epsilon_of_all, epsilon_of_selected
-from moo.privacy.events import TrainingRun
+from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import NO_GUARANTEE, Entry
+from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, Entry
 from moo.privacy.policies import POLICIES, Policy
-from moo.records import ACCURACY, RISK, Transformation
+from moo.records import ACCURACY, REFERENCE, RISK, Transformation
 from moo.report import save_report
 from moo.report.page import render
 from moo.search import REFUSED
 from moo.studies import prepare as prepare_module
 from moo.studies.accounts import ledger_of
 from moo.studies.base import StudySpec
+from moo.studies.plan import plan_study
 from moo.studies.prepare import Prepared
 from moo.studies.result import StudyResult, load_result
 from moo.studies.retrain import retrain
@@ -222,6 +223,30 @@ def test_draws_of_select_one_do_not_follow_the_open_seed(spec: StudySpec, tmp_pa
     assert first.trials[0].params != second.trials[0].params
 
 
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("internal", "not a guarantee"),
+        ("publish_all(40)", "the budget admits"),
+        ("select_one", "Theorem 2"),
+        ("proxy_then_retrain(3)", "3 retrained settings"),
+    ],
+)
+def test_a_plan_says_what_a_policy_would_hold_before_anything_is_spent(spec: StudySpec, policy: str, says: str) -> None:
+    before = ledger_of(spec.data).entries()
+    planned = plan_study(spec, n_trials=10, policy=Policy.parse(policy))
+    assert says in planned.holds
+    assert ledger_of(spec.data).entries() == before
+
+
+def test_the_plan_of_a_budget_counts_what_the_filter_then_admits(spec: StudySpec, tmp_path: Path) -> None:
+    flat = named(spec, "flat", space=dataclasses.replace(spec.space, target_epsilon=(4.0, 4.0)))
+    planned = plan_study(flat, n_trials=30, policy=Policy.parse("publish_all(25)"))
+    counts = {int(n) for n in planned.holds.split(" trials")[0].split("admits ")[1].split(", ")}
+    result = run_study(flat, n_trials=30, policy="publish_all(25)", folder=tmp_path)
+    assert counts == {len(result.complete)}
+
+
 @pytest.fixture(scope="module")
 def proxied(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
     folder = tmp_path_factory.mktemp("proxied")
@@ -327,6 +352,21 @@ def test_a_dataset_scoped_step_withdraws_the_claim_in_every_output(
     assert "DP claim withdrawn because the step 'rare_words'" in capsys.readouterr().out
     card = json.loads((retrain(folder, [0], to=tmp_path / "out")[0] / "card.json").read_text())
     assert says in card["claim"]
+
+
+def test_a_dataset_scoped_step_that_the_ledger_charges_keeps_the_claim(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "load_records", with_dataset_step)
+    study = named(spec, "covered", data=str(save_table(tmp_path / "letters.csv", 480)))
+    noisy = [PrivateAnswer(name="rare_words", sensitivity=1.0, noise_multiplier=8.0, part=p) for p in ("pool", "test")]
+    ledger_of(study.data).answer(PREPARATION, REFERENCE, noisy)
+    result = run_study(study, n_trials=1, policy="publish_all(40)", folder=tmp_path / "s")
+    assert result.trials[0].claim == "holds"
+    assert result.cost.guaranteed_epsilon == 40
+    without = run_study(named(spec, "plain"), n_trials=1, policy="publish_all(40)", folder=tmp_path / "t")
+    assert "withdrawn" in without.trials[0].claim
+    assert result.cost.composed_epsilon > without.cost.composed_epsilon  # the step is charged to the study too
 
 
 def planted_breach(name: str, patch: pytest.MonkeyPatch) -> str:

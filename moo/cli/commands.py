@@ -28,16 +28,16 @@ def run(options: argparse.Namespace) -> int:
     spec = spec.quick() if options.quick else spec
     limits = {"max_risk": options.max_risk, "max_penalty": options.max_penalty}
     spec = dataclasses.replace(spec, **{k: v for k, v in limits.items() if v is not None})
+    policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
     name = options.name or spec.name + ("-quick" if options.quick else "")
     folder = Path(options.out) if options.out else Path("moo-runs") / name
     if options.plan:
         with view.fetching(out) as stage:
-            planned = plan_study(spec, n_trials=options.trials, stage=stage)
+            planned = plan_study(spec, n_trials=options.trials, policy=policy, stage=stage)
         view.print_plan(out, planned)
         return 0
     for line in _notices(spec.data, spec.model):
         out.print(line, highlight=False, soft_wrap=True)
-    policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
     view.print_policy(out, policy)
     with view.Live(out, options.trials) as live:
         result = run_study(

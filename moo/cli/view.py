@@ -26,7 +26,7 @@ class Live:
     """A progress bar that is fed with `StudyProgress`; on a terminal it moves, elsewhere each trial is a line."""
 
     def __init__(self, console: Console, n_trials: int) -> None:
-        self._console, self._n_trials = console, n_trials
+        self._console = console
         self._started = time.monotonic()
         self._spent: list[float] = []
         self._bar = Progress(
@@ -61,12 +61,13 @@ class Live:
         self._spent.append(time.monotonic())
         since = self._spent[0] if len(self._spent) > 1 else self._started
         each = (self._spent[-1] - since) / max(1, len(self._spent) - 1 if len(self._spent) > 1 else 1)
-        left = each * (self._n_trials - done)
+        left = each * (progress.n_trials - done)
         feasible = [t.objectives[ACCURACY].value for t in progress.trials if t.feasible]
         best = f"best feasible {max(feasible):.3f}" if feasible else "none feasible yet"
         volume = feasible_hypervolume([t for t in progress.trials if t.state == "complete"])
         self._bar.update(
             self._trials,
+            total=progress.n_trials,
             completed=done,
             facts=f"hypervolume {volume:.3f} | {best} | about {_duration(left)} left |",
         )
@@ -210,8 +211,8 @@ def print_plan(console: Console, plan: Plan) -> None:
         ),
         ("disk", f"about {plan.disk_bytes / 1e9:.1f} GB in the study's folder"),
         ("epsilon of a trial", f"{plan.epsilon_low:g} to {plan.epsilon_high:g} at delta {plan.delta:g}"),
-        ("epsilon of the search", f"{plan.composed_low:.1f} to {plan.composed_high:.0f}: an odometer, not a guarantee"),
-        ("status quo", "trained once without DP: results must stay inside"),
+        ("epsilon of the search", f"{plan.composed_low:.1f} to {plan.composed_high:.0f}, were all trials at one end"),
+        (f"policy {plan.policy}", plan.holds),
     ]
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)

@@ -77,7 +77,10 @@ def _rdp(sample_rate: float, noise_multiplier: float) -> RenyiCurve:
     step = dp_accounting.PoissonSampledDpEvent(sample_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
     with _quiet():
         accountant.compose(step)
-    return np.asarray(accountant.rdp, dtype=np.float64)
+    # Renyi divergence grows with the order, so any higher order bounds those whose series did not converge.
+    curve = np.asarray(accountant.rdp, dtype=np.float64)
+    bounded: RenyiCurve = np.minimum.accumulate(curve[::-1])[::-1]
+    return bounded
 
 
 @contextmanager

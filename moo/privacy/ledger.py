@@ -29,6 +29,7 @@ from moo.errors import InputError, MachineError, StorageError
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 
 KINDS = ("genesis", "reserve", "commit", "abort", "deny", "answer", "gate", "release")
+PREPARATION = "preparation"  # the study under which steps that read all units are charged, once for every study
 NO_GUARANTEE = "with the non-private reference: no guarantee"
 _DOMAIN = b"moo ledger 1\0"
 _WAIT = 60.0  # seconds that a writer waits for another
@@ -149,9 +150,16 @@ class Ledger:
             raise InputError(f"kind in ['deny', 'gate', 'release'] must hold, but got kind={kind!r}.")
         return self._write(kind, study, body)
 
-    def entries(self) -> tuple[Entry, ...]:
-        """All entries, in order."""
-        return read_entries(self.path)
+    def entries(self, study: str | None = None) -> tuple[Entry, ...]:
+        """All entries in order, or those of one study."""
+        return read_entries(self.path, study)
+
+    def head(self) -> str:
+        """Seq and hash of the last entry, "seq:hash": what to keep elsewhere."""
+        with self._transaction() as connection:
+            connection.execute("BEGIN")
+            seq, digest = connection.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+        return f"{seq}:{digest}"
 
     def answer(self, study: str, trial: int, answers: Sequence[PrivateAnswer]) -> int:
         """Charge noised answers before they are told."""
@@ -159,7 +167,7 @@ class Ledger:
 
     def charged(self, study: str | None = None) -> list[Event]:
         """What the data set's units are charged for, by one study or by all: one run a reservation, with its steps; answers."""
-        return charged(self.entries(), study)
+        return charged(self.entries(study))
 
     def _settle(self, kind: str, study: str, reservation: int, body: Mapping[str, Any]) -> int:
         with self._transaction() as connection:
@@ -198,13 +206,11 @@ class Ledger:
                 raise
 
 
-def charged(entries: Sequence[Entry], study: str | None = None) -> list[Event]:
+def charged(entries: Sequence[Entry]) -> list[Event]:
     """What units pay for: reservations, in full while they are open and for the steps that ran once they are settled; answers."""
     steps = {e.body["reservation"]: e.body["steps"] for e in entries if e.kind in ("commit", "abort")}
     out: list[Event] = []
     for entry in entries:
-        if study not in (None, entry.study):
-            continue
         if entry.kind == "reserve":
             run = dict(entry.body["run"])
             out.append(TrainingRun.from_json(run | {"steps": steps.get(entry.seq, run["steps"])}))
@@ -213,8 +219,8 @@ def charged(entries: Sequence[Entry], study: str | None = None) -> list[Event]:
     return out
 
 
-def read_entries(path: str | Path) -> tuple[Entry, ...]:
-    """All entries of a ledger's file, as they stand.
+def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...]:
+    """All entries of a ledger's file as they stand, or those of one study.
 
     Raises:
         InputError: If there is no such file.
@@ -224,7 +230,8 @@ def read_entries(path: str | Path) -> tuple[Entry, ...]:
         raise InputError(f"the ledger must be a file, but {path} is none; run a study first.")
     with _reported(Path(path)), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_WAIT)) as connection:
         rows = connection.execute(
-            "SELECT seq, at, kind, study, body, previous, hash FROM entries ORDER BY seq"
+            "SELECT seq, at, kind, study, body, previous, hash FROM entries WHERE ?1 IS NULL OR study = ?1 ORDER BY seq",
+            (study,),
         ).fetchall()
     names = ("seq", "at", "kind", "study", "body", "previous", "hash")
     try:
