@@ -39,7 +39,7 @@ class Recipe:
     """
 
     lora_rank: int = 8
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     layers: int = 1
     sample_rate: float = 0.25
     steps: int = 20
@@ -137,7 +137,7 @@ class HandWritten:
             SideBySide([sgd, torch.optim.Adam(lora, lr=r.optimizer.learning_rate)]),
             noise_multiplier=r.noise_multiplier,
             max_grad_norm=r.max_grad_norm,
-            expected_batch_size=r.expected_batch_size,
+            expected_batch_size=r.expected_batch_size,  # type: ignore[arg-type] # Opacus says int, and divides by it
         )
         mine = np.flatnonzero(members)
         for _ in range(r.steps):

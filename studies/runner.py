@@ -6,9 +6,8 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,102 +19,19 @@ from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
 from moo.objectives.membership.risk import ATTACKS
 from moo.privacy.accounting import compose_epsilon
-from moo.privacy.events import PrivateAnswer, TrainingRun
-from moo.privacy.keys import StudyKey
+from moo.privacy.events import TrainingRun
 from moo.privacy.policies import Policy
-from moo.records import REFERENCE, TrialParams, TrialRecord
-from moo.search import FAILED, REFUSED, Candidate, Outcome, search
+from moo.records import REFERENCE, TrialRecord
+from moo.search import REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
-from moo.studies.answers import noised, planned_answers
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.cost import budget_filter, run_at, search_cost
-from moo.studies.prepare import Prepared, no_stage
+from moo.studies.evaluator import Evaluator
+from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.result import SearchCost, StudyResult
 from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
-from moo.studies.trial import CONSTRAINTS, judge, planned_run, run_trial, save_evidence
-
-
-@dataclass
-class Evaluator:
-    """From a candidate to its outcome. Travels to other processes without what it has loaded."""
-
-    spec: StudySpec
-    folder: Path
-    policy: Policy = field(default_factory=Policy)
-    stage: Callable[[str, int, int], None] = no_stage
-    covered: frozenset[str] = frozenset()
-    _prepared: Prepared | None = field(default=None, repr=False)
-
-    @property
-    def prepared(self) -> Prepared:
-        if self._prepared is None:
-            key = StudyKey.load_or_create(self.folder / "study.key")
-            share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
-            self._prepared = Prepared(self.spec, key, self.folder, self.stage, release_share=share)
-            self._prepared.covered = self.covered
-        return self._prepared
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "stage": no_stage, "_prepared": None}
-
-    def __call__(self, candidate: Candidate) -> Outcome:
-        params = params_of(candidate.params)
-        try:
-            record = self.record(params, number=candidate.number, replicate=candidate.replicate)
-        except TrialError as error:
-            record = failed_record(params, candidate.number, error, self.prepared)
-        return _outcome(record)
-
-    def refused(self, candidate: Candidate) -> Outcome:
-        """Of a trial that the budget does not admit; nothing is trained."""
-        error = TrialError("it would have passed the budget", cause=REFUSED)
-        return _outcome(failed_record(params_of(candidate.params), candidate.number, error, self.prepared))
-
-    def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
-        evidence = run_trial(params, self.prepared, number=number, replicate=replicate)
-        save_evidence(evidence, self.prepared, number=number)
-        record = judge(evidence, self.prepared, number=number)
-        if not self.answers or number == REFERENCE:
-            return record
-        return noised(
-            record,
-            evidence,
-            self.answers,
-            spec=self.spec,
-            wordless=self.prepared.masked("pool", params.masking_level).wordless,
-            n_units=self.prepared.n_units,
-            rng=self.prepared.key.generator(self.prepared.digest, "answers", number, replicate),
-        )
-
-    @property
-    def answers(self) -> tuple[PrivateAnswer, ...]:
-        """What each trial tells with noise."""
-        return planned_answers(self.spec, self.policy, self.prepared.n_units)
-
-
-def _outcome(record: TrialRecord) -> Outcome:
-    """A record as the search sees it."""
-    return Outcome(
-        values=record.objectives,
-        constraints={k: min(1.0, max(-1.0, v)) for k, v in record.constraints.items() if k != FAILED},
-        payload=record.to_json(),
-        cause=record.cause,
-    )
-
-
-def failed_record(params: TrialParams, number: int, error: TrialError, prepared: Prepared) -> TrialRecord:
-    """A trial that did not come to an end, with its cause; infeasible by every constraint."""
-    gates = [rule.id for rule in load_rules(prepared.spec.packs).rules if rule.kind == "gate"]
-    return TrialRecord(
-        number=number,
-        params=params,
-        state="failed",
-        objectives={},
-        constraints={**dict.fromkeys((*CONSTRAINTS, *gates), 1.0), FAILED: 1.0},
-        claim=f"withdrawn because the trial failed: {error}",
-        cause=error.cause,
-    )
+from moo.studies.trial import CONSTRAINTS, planned_run
 
 
 def run_study(
