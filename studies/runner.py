@@ -1,5 +1,6 @@
 """run_study(): one path for a new study and a resumed one."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -259,12 +260,11 @@ def _result(
     seconds: float,
 ) -> StudyResult:
     spec = prepared.spec
-    parts, dropped = (
-        {part: len(records) for part, records in prepared.parts.items()},
-        dict(prepared.preparation.dropped),
-    )
-    if policy.answer_noise and policy.name != "internal":  # exact sizes read private units
+    parts = {part: len(records) for part, records in prepared.parts.items()}
+    dropped, steps = dict(prepared.preparation.dropped), prepared.records.transformations
+    if policy.answer_noise and policy.name != "internal":  # exact counts read private units
         parts, dropped = {"expected in all": spec.n_records or len(prepared.loaded)}, {}
+        steps = tuple(dataclasses.replace(t, detail="") for t in steps)
     about = {
         "data": {
             "name": prepared.loaded.name,
@@ -273,9 +273,7 @@ def _result(
             "unit": prepared.records.unit_name,
             "records": parts,
             "dropped": dropped,
-            "transformations": [
-                {"name": t.name, "scope": t.scope, "detail": t.detail} for t in prepared.records.transformations
-            ],
+            "transformations": [{"name": t.name, "scope": t.scope, "detail": t.detail} for t in steps],
         },
         "policy": vars(policy),
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",

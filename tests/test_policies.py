@@ -138,6 +138,8 @@ def test_published_numbers_carry_the_noise_and_nothing_exact_stands_beside_them(
         assert trial.objectives[ACCURACY].stderr > 0.1  # 5 times 1 / 34: few units, much noise
         gap = next(row for row in trial.contributions if row["rule"] == "S08")
         assert gap["verdict"] == "not assessed"
+    assert "480" not in json.dumps(result.about["data"]["transformations"])  # no exact count
+    assert result.about["data"]["dropped"] == {}
     result.save(tmp_path)
     assert load_result(tmp_path).cost == result.cost
     page = render(result)

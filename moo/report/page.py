@@ -189,7 +189,9 @@ def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[st
     data = result.about.get("data", {})
     if not data:
         return []
-    steps = [f"{s['name']} ({s['scope']}): {s['detail']}" for s in data["transformations"]]
+    steps = [
+        f"{s['name']} ({s['scope']})" + (f": {s['detail']}" if s["detail"] else "") for s in data["transformations"]
+    ]
     return [
         (t["data_name"], [data["name"]]),
         (t["declaration"], [data["declaration"]]),
