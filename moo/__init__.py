@@ -31,6 +31,8 @@ _HOMES = {
     "StudySpec": "moo.studies.base",
     "StudyResult": "moo.studies.result",
     "run_study": "moo.studies.runner",
+    "retrain": "moo.studies.retrain",
+    "Policy": "moo.privacy.policies",
     "load_result": "moo.studies.result",
 }
 
@@ -38,6 +40,7 @@ __all__ = [
     "InputError",
     "Measurement",
     "MooError",
+    "Policy",
     "Records",
     "Span",
     "StudyResult",
@@ -48,6 +51,7 @@ __all__ = [
     "load_records",
     "load_result",
     "mask",
+    "retrain",
     "run_study",
 ]
 
@@ -56,9 +60,11 @@ if TYPE_CHECKING:
     from moo.data.schema import Records
     from moo.errors import InputError, MooError
     from moo.masking import mask
+    from moo.privacy.policies import Policy
     from moo.records import Measurement, Span, TrialParams, TrialRecord
     from moo.studies.base import StudySpec
     from moo.studies.result import StudyResult, load_result
+    from moo.studies.retrain import retrain
     from moo.studies.runner import run_study
 
 

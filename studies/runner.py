@@ -88,9 +88,13 @@ def run_study(
         _refuse_broken_gates(prepared)
         _refuse_large_ranks(spec, prepared)
         drawn, identity = _drawn(chosen, prepared, n_trials), _identity(spec, chosen, prepared)
-        if chosen.name == "select_one":
+        space, first = space_of(spec.space), anchors(spec.space)
+        if (
+            chosen.name == "select_one"
+        ):  # independent draws, from the secret key: an open seed, or 32 bits of one, would number them
             identity["mean_trials"] = n_trials
-            seed = int.from_bytes(prepared.key.derive("sampler")[:4])  # a seed in the open would number the draws
+            settings = prepared.key.generator("settings")
+            first = [space.draw(settings) for _ in range(drawn)]
         watch.n_trials = drawn
         account = _account(name, evaluator, identity)
         evaluator.covered = prepared.covered = account.covered()
@@ -105,14 +109,13 @@ def run_study(
 
         found = search(
             evaluator,
-            space_of(spec.space),
+            space,
             GOALS,
             n_trials=drawn,
             storage=storage if storage is not None else home / "study.db",
             name=name,
             seed=seed,
-            enqueue=[] if chosen.name == "select_one" else anchors(spec.space),
-            sampler=chosen.sampler,
+            enqueue=first,
             config=identity,
             constraint_names=CONSTRAINTS,
             executor=executor,

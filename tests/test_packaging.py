@@ -18,6 +18,7 @@ PUBLIC = [
     "InputError",
     "Measurement",
     "MooError",
+    "Policy",
     "Records",
     "Span",
     "StudyResult",
@@ -28,6 +29,7 @@ PUBLIC = [
     "load_records",
     "load_result",
     "mask",
+    "retrain",
     "run_study",
 ]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given
@@ -269,3 +270,12 @@ def test_a_dimension_upside_down_is_refused() -> None:
         Real(1.0, 0.0)
     with pytest.raises(InputError, match="log scale"):
         Real(0.0, 1.0, log=True)
+
+
+def test_draws_are_uniform_on_each_dimensions_own_scale() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [SPACE.draw(rng) for _ in range(4000)]
+    assert all(SPACE.check(d) == d for d in drawn)
+    assert np.mean([d["x"] for d in drawn]) == pytest.approx(0.5, abs=0.02)
+    assert np.mean([math.log10(d["y"]) for d in drawn]) == pytest.approx(-1.5, abs=0.05)
+    assert np.bincount([int(d["n"]) for d in drawn]) == pytest.approx([1000] * 4, rel=0.1)

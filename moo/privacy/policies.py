@@ -95,11 +95,6 @@ class Policy:
         """Whether a trial without DP may run beside the search."""
         return self.name in ("internal", "proxy_then_retrain")
 
-    @property
-    def sampler(self) -> str:
-        """`select_one` holds for independent draws alone."""
-        return "random" if self.name == "select_one" else "nsga2"
-
 
 def _noised(name: str) -> bool:
     return name in ("publish_all", "select_one")

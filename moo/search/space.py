@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from moo.errors import InputError
@@ -30,6 +31,12 @@ class Real:
     def distribution(self) -> BaseDistribution:
         return FloatDistribution(self.low, self.high, log=self.log)
 
+    def draw(self, rng: np.random.Generator) -> float:
+        if not self.log:
+            return float(rng.uniform(self.low, self.high))
+        drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        return min(max(drawn, self.low), self.high)
+
 
 @dataclass(frozen=True)
 class Integer:
@@ -44,6 +51,9 @@ class Integer:
 
     def distribution(self) -> BaseDistribution:
         return IntDistribution(self.low, self.high)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(self.low, self.high, endpoint=True))
 
 
 class Space(Mapping[str, Real | Integer]):
@@ -81,6 +91,10 @@ class Space(Mapping[str, Real | Integer]):
                 raise refuse(f"{dimension.low:g} <= {name} <= {dimension.high:g}", name, value)
             out[name] = int(value) if isinstance(dimension, Integer) else float(value)
         return out
+
+    def draw(self, rng: np.random.Generator) -> Params:
+        """Parameters at random: uniform, on the log scale where a dimension has one."""
+        return {name: dimension.draw(rng) for name, dimension in self._dimensions.items()}
 
     def to_json(self) -> dict[str, Any]:
         return {n: {"kind": type(d).__name__, **vars(d)} for n, d in self._dimensions.items()}
