@@ -13,7 +13,7 @@ from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
 from moo.objectives.base import Direction
 from moo.objectives.clusters import unit_codes
-from moo.objectives.membership import scores
+from moo.objectives.membership import references, scores
 from moo.objectives.membership.checks import check_evidence, check_unit_rows
 from moo.objectives.membership.metrics import allowed_false_positives
 from moo.objectives.membership.uncertainty import Attack, WeightedTpr, auc_with_stderr, bootstrap
@@ -21,12 +21,14 @@ from moo.records import RISK, Measurement
 
 Level = Literal["record", "user"]
 
-# Attacks that need nothing but the shadows' own losses. Those that need more (base losses, a population) are passed
-# as functions of the evidence, with what they need bound to them.
+# Attacks that need nothing but the shadows' own losses, and rank a record among others by its own losses alone: what noised answers
+# rely on. Those that need more (base losses, a population) or pool variances (online LiRA) are passed as functions of the evidence.
 ATTACKS: Mapping[str, Attack] = MappingProxyType(
     {
         "pair_reference": lambda e: scores.pair_reference(e.losses, e.members),
         "loss": lambda e: scores.loss(e.losses),
+        "base": lambda e: references.base(e.losses, e.members),
+        "lira_offline": lambda e: references.lira_offline(e.losses, e.members),
     }
 )
 
