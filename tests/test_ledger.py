@@ -236,6 +236,28 @@ def test_writers_that_are_killed_leave_a_chain_that_verifies_and_pay_in_full(tmp
     assert steps.count(200) == len(settled)
 
 
+HALF_WRITTEN = textwrap.dedent("""
+    import os, signal, sqlite3, sys
+    connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")  # pages go to the file before the commit
+    connection.execute("BEGIN IMMEDIATE")
+    for seq in range(100, 200):
+        connection.execute("INSERT INTO entries VALUES (?, '', 'gate', '', ?, '', '')", (seq, "x" * 20_000))
+    os.kill(os.getpid(), signal.SIGKILL)
+""")
+
+
+def test_whoever_reads_first_after_a_kill_in_the_middle_of_a_commit_sees_the_whole_chain(ledger: Ledger) -> None:
+    ledger.reserve("s", 0, RUN)
+    before = ledger.entries()
+    subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(ledger.path)], check=False)
+    journal = ledger.path.with_name(f"{ledger.path.name}-journal")
+    assert journal.stat().st_size > 0  # pages were written, and their old content kept for whoever comes next
+    assert verify(ledger.path).intact
+    assert ledger.entries() == before
+    assert not journal.exists()
+
+
 def test_a_full_disk_is_one_line_and_the_chain_stays(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's own limit on pages gives the error that a full disk gives."""
     ledger.reserve("s", 0, RUN)

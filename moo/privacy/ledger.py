@@ -228,7 +228,8 @@ def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...
     """
     if not Path(path).is_file():
         raise InputError(f"the ledger must be a file, but {path} is none; run a study first.")
-    with _reported(Path(path)), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_WAIT)) as connection:
+    # "rw" and not "ro": after a kill in the middle of a commit, the first reader has to roll the half-written pages back
+    with _reported(Path(path)), closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=_WAIT)) as connection:
         rows = connection.execute(
             "SELECT seq, at, kind, study, body, previous, hash FROM entries WHERE ?1 IS NULL OR study = ?1 ORDER BY seq",
             (study,),
