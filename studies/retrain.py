@@ -29,7 +29,8 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     """Train settings of a finished study on its release users, and write what may leave: one folder a trial.
 
     All settings are named in one call: they are then fixed by the search alone, which never read the release users, and what
-    they cost together is a plain composition. Noise and batches draw from the operating system; no key is kept.
+    they cost together is a plain composition. Each is trained once; the same call after a crash trains what is still missing.
+    Noise and batches draw from the operating system; no key is kept.
 
     Args:
         folder: Of the study, whose policy is proxy_then_retrain(m).
@@ -38,10 +39,10 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
         stage: Told what is being done.
 
     Returns:
-        The folders of the models.
+        The folders of the models that this call trained.
 
     Raises:
-        PolicyError: If the policy does not allow it, m is passed, or other trials were retrained before.
+        PolicyError: If the policy does not allow it, m is passed, or these or other trials were retrained before.
         InputError: If a trial does not exist or failed.
         TrialError: If a training fails; what it was charged stays charged.
     """
@@ -62,7 +63,13 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"the target must be writable, but {target} is not: {error.strerror}.") from error
-    return [_retrain(t, runs[t.number], prepared, account, policy, target) for t in chosen]
+    released = {e.body["trial"] for e in account.ledger.entries(account.study) if e.kind == "release"}
+    missing = [t for t in chosen if t.number not in released]
+    if not missing:
+        raise PolicyError(
+            f"a setting is retrained once, but {sorted(runs)} were before; another model of one would cost its users as much again."
+        )
+    return [_retrain(t, runs[t.number], prepared, account, policy, target) for t in missing]
 
 
 def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[TrialRecord]:
@@ -123,8 +130,8 @@ def _retrain(
     ran = as_it_ran(run, trained)
     out = target / f"trial-{trial.number:04d}"
     out.mkdir(exist_ok=True)
+    account.release({"trial": trial.number, "model": "model.safetensors"})  # before anyone can see the model
     save_bank(trained.bank, out / "model.safetensors")
-    account.release({"trial": trial.number, "model": "model.safetensors"})
     card = _card(trial, ran, prepared, account, policy)
     temporary = out / f".card.{os.getpid()}"
     temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

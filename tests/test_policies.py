@@ -27,6 +27,7 @@ from moo.report import save_report
 from moo.report.page import render
 from moo.search import REFUSED
 from moo.studies import prepare as prepare_module
+from moo.studies import retrain as retrain_module
 from moo.studies.accounts import ledger_of
 from moo.studies.base import StudySpec
 from moo.studies.plan import plan_study
@@ -285,6 +286,8 @@ def test_at_most_m_settings_are_retrained_in_one_call_and_their_papers_leave(
     written = retrain(folder, [0, 3], to=out)
     with pytest.raises(PolicyError, match="chosen before"):
         retrain(folder, [1], to=out)
+    with pytest.raises(PolicyError, match="retrained once"):
+        retrain(folder, [0, 3], to=tmp_path / "again")
     released = [
         TrainingRun.from_json(e.body["run"])
         for e in entries_of(spec, "proxy")
@@ -304,10 +307,18 @@ def test_at_most_m_settings_are_retrained_in_one_call_and_their_papers_leave(
 
 
 def test_a_retrained_model_reloads_to_predictions_and_its_noise_is_no_ones_key(spec: StudySpec, tmp_path: Path) -> None:
-    study = named(spec, "twice")
-    run_study(study, n_trials=2, policy="proxy_then_retrain(1)", folder=tmp_path / "s").save(tmp_path / "s")
-    first, second = (retrain(tmp_path / "s", [1], to=tmp_path / name)[0] for name in ("a", "b"))
-    prepared = Prepared(study, StudyKey.load_or_create(tmp_path / "s" / "study.key"), tmp_path / "s", release_share=0.5)
+    """Two studies under one key: same users, same settings, and still not the same model."""
+    study, written = named(spec, "twice"), []
+    for name in ("a", "b"):
+        home = tmp_path / name
+        home.mkdir()
+        key = home / "study.key"
+        key.write_bytes((tmp_path / "a" / "study.key").read_bytes() if name == "b" else b"5a" * 32)
+        key.chmod(0o600)
+        run_study(named(spec, f"twice {name}"), n_trials=2, policy="proxy_then_retrain(1)", folder=home).save(home)
+        written += retrain(home, [1], to=tmp_path / f"{name} leaves")
+    first, second = written
+    prepared = Prepared(study, StudyKey.load_or_create(tmp_path / "a" / "study.key"), tmp_path / "a", release_share=0.5)
     banks = [load_bank(folder / "model.safetensors", prepared.layer) for folder in (first, second)]
     told = [log_probs(bank, prepared.masked("test", 4).packed) for bank in banks]
     assert told[0].shape[0] == 1
@@ -315,6 +326,34 @@ def test_a_retrained_model_reloads_to_predictions_and_its_noise_is_no_ones_key(s
     assert not torch.equal(told[0], told[1])  # fresh noise from the operating system each time
     with pytest.raises(InputError, match="must hold a bank's parameters"):
         load_bank(first / "card.json", prepared.layer)
+
+
+def test_a_retraining_that_was_cut_off_goes_on_with_what_is_missing(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "s", tmp_path / "leaves"
+    run_study(named(spec, "halved"), n_trials=2, policy="proxy_then_retrain(2)", folder=folder).save(folder)
+    real, seen = retrain_module.train, []
+
+    def second_is_cut(*args: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(retrain_module, "train", second_is_cut)
+    with pytest.raises(KeyboardInterrupt):
+        retrain(folder, [0, 1], to=out)
+    monkeypatch.undo()
+    written = retrain(folder, [0, 1], to=out)
+    assert [w.name for w in written] == ["trial-0001"]
+    assert (out / "trial-0000" / "card.json").is_file()
+    charged = [
+        e.body["trial"]
+        for e in entries_of(spec, "halved")
+        if e.kind == "reserve" and e.body["run"]["part"] == "release"
+    ]
+    assert charged == [0, 1, 1]  # the one that was cut off keeps its full charge
 
 
 @pytest.mark.parametrize("policy", ["internal", "publish_all(40)"])
