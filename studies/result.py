@@ -93,6 +93,13 @@ class StudyResult:
     def complete(self) -> tuple[TrialRecord, ...]:
         return tuple(t for t in self.trials if t.state == "complete")
 
+    @property
+    def null_aucs(self) -> list[float]:
+        """AUC on records that no shadow saw, of each trial in which it was told and could be assessed."""
+        records = [*([self.reference] if self.reference else []), *self.complete]
+        told = [r.extras["null_auc"].value for r in records if "null_auc" in r.extras]
+        return [value for value in told if not math.isnan(value)]
+
     @cached_property
     def on_front(self) -> frozenset[int]:
         """Numbers of the feasible trials that no feasible trial dominates."""

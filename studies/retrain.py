@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
         raise PolicyError(
             f"a setting is retrained once, but {sorted(runs)} were before; another model of one would cost its users as much again."
         )
-    return [_retrain(t, runs[t.number], prepared, account, policy, target) for t in missing]
+    return [_retrain(t, runs, prepared, account, policy, target) for t in missing]
 
 
 def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[TrialRecord]:
@@ -102,8 +102,14 @@ def _fix_choice(account: Account, numbers: list[int]) -> None:
 
 
 def _retrain(
-    trial: TrialRecord, run: TrainingRun, prepared: Prepared, account: Account, policy: Policy, target: Path
+    trial: TrialRecord,
+    runs: Mapping[int, TrainingRun],
+    prepared: Prepared,
+    account: Account,
+    policy: Policy,
+    target: Path,
 ) -> Path:
+    run = runs[trial.number]
     records, level = prepared.parts["release"], trial.params.masking_level
     masked = prepared.masked("release", level)
     data = TrainingData(
@@ -132,16 +138,23 @@ def _retrain(
     out.mkdir(exist_ok=True)
     account.release({"trial": trial.number, "model": "model.safetensors"})  # before anyone can see the model
     save_bank(trained.bank, out / "model.safetensors")
-    card = _card(trial, ran, prepared, account, policy)
+    entries = [
+        e for e in account.ledger.entries(account.study) if e.kind == "reserve" and e.body["run"]["part"] == "release"
+    ]
+    begun = {e.body["trial"] for e in entries}
+    charged = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
+    together = epsilon_of_all([*charged, *(r for n, r in runs.items() if n not in begun)], delta=run.delta)
+    card = _card(trial, ran, together, prepared, account, policy)
     temporary = out / f".card.{os.getpid()}"
     temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, out / "card.json")
     return out
 
 
-def _card(trial: TrialRecord, run: TrainingRun, prepared: Prepared, account: Account, policy: Policy) -> dict[str, Any]:
+def _card(
+    trial: TrialRecord, run: TrainingRun, together: float, prepared: Prepared, account: Account, policy: Policy
+) -> dict[str, Any]:
     """What whoever receives the model is told; numbers of the search only where they carry noise."""
-    released = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
     told = {name: m.to_json() for name, m in trial.objectives.items()}
     return {
         "base_model": prepared.spec.model,
@@ -150,7 +163,7 @@ def _card(trial: TrialRecord, run: TrainingRun, prepared: Prepared, account: Acc
         "preprocessing": {"masking_level": trial.params.masking_level, "max_length": prepared.spec.training.max_length},
         "unit_of_privacy": run.unit,
         "epsilon": epsilon_pld(run),
-        "epsilon_of_all_retrained": epsilon_of_all(released, delta=run.delta),
+        "epsilon_of_all_retrained": together,
         "delta": run.delta,
         "noise_multiplier": run.noise_multiplier,
         "accountant": "calibrated by PLD, add or remove one",

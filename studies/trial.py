@@ -207,7 +207,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
     run = planned_run(evidence.params, spec, prepared.expected_units, prepared.records.unit_name)
     extras = {
         "auc": auc(evidence.membership, attack=spec.attack),
-        "null_auc": auc(evidence.unseen, attack=spec.attack),
+        "null_auc": _null(evidence.unseen, spec.attack),
         "tpr_at_1pct_fpr": tpr(evidence.membership, attack=spec.attack),
         "epsilon_spent": Measurement(value=evidence.privacy.epsilon_spent),
         "noise_multiplier": Measurement(value=evidence.privacy.noise_multiplier),
@@ -232,6 +232,16 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         claim=evidence.privacy.claim,
         seconds=evidence.seconds,
     )
+
+
+def _null(unseen: MembershipEvidence, attack: str) -> Measurement:
+    """AUC on records that no shadow saw; not assessed where a shadow's coins left so few units all on one side."""
+    sizes = unseen.members.sum(axis=1)
+    if (sizes == 0).any() or (sizes == unseen.members.shape[1]).any():
+        return Measurement(
+            value=math.nan, note=f"not assessed: {unseen.members.shape[1]} unseen records are too few for two sides"
+        )
+    return auc(unseen, attack=attack)
 
 
 def ceiling_of(ceiling: float, risk: Measurement) -> Measurement:

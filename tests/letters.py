@@ -10,7 +10,7 @@ from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec
 TINY = TrainingSpec(steps=8, max_length=24, target_delta=1e-4)
 
 
-def save_table(path: Path, n: int = 240) -> Path:
+def save_table(path: Path, n: int = 480) -> Path:
     """Texts that lean to one of two letters' worlds, two records a user, with every column that the law asks for."""
     rng = np.random.default_rng(0)
     labels = np.repeat(rng.integers(0, 2, n // 2), 2)
@@ -27,7 +27,7 @@ def save_table(path: Path, n: int = 240) -> Path:
     return path
 
 
-def letters_spec(folder: Path, model: Path, *, n: int = 240) -> StudySpec:
+def letters_spec(folder: Path, model: Path, *, n: int = 480) -> StudySpec:
     """A study of the table that trains in under a second."""
     return StudySpec(
         name="letters",

@@ -276,11 +276,31 @@ def test_a_failed_trial_is_recorded_with_its_cause_and_the_study_goes_on(
     assert load_result(tmp_path).trials[1].cause == "out of memory"
 
 
+def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = trial_module._members
+
+    def one_sided(prepared: Any, part: str, number: int, replicate: int) -> Any:
+        members = drawn(prepared, part, number, replicate)
+        if part == "unseen":
+            members[0], members[1] = True, False
+        return members
+
+    monkeypatch.setattr(trial_module, "_members", one_sided)
+    result = run_study(dataclasses.replace(spec, name="small"), n_trials=1, folder=tmp_path)
+    assert result.trials[0].state == "complete"
+    assert "too few for two sides" in result.trials[0].extras["null_auc"].note
+    assert result.null_aucs == []
+    result.save(tmp_path)
+    assert load_result(tmp_path).null_aucs == []
+
+
 def test_a_plan_spends_nothing(spec: StudySpec) -> None:
     planned = plan_study(spec, n_trials=10)
     assert planned.seconds > planned.trunk_seconds > 0
     assert planned.composed_high > planned.composed_low > spec.space.target_epsilon[0]
-    assert sum(planned.records.values()) == 240
+    assert sum(planned.records.values()) == 480
 
 
 def test_every_training_stands_in_the_ledger_of_its_data(spec: StudySpec, tmp_path: Path) -> None:

@@ -148,11 +148,15 @@ def _print_reference(console: Console, result: StudyResult) -> None:
         console.print("\nNo status quo: the policy allows no training without DP.", highlight=False)
         return
     extras = result.reference.extras
-    nulls = [t.extras["null_auc"].value for t in (result.reference, *result.complete) if "null_auc" in t.extras]
+    nulls = result.null_aucs
     console.print(
         f"\nStatus quo {result.reference.objectives[ACCURACY].value:.3f}, scikit-learn baseline on the same frozen features "
-        f"{extras['baseline_accuracy'].value:.3f}. Null: records that no shadow saw score AUC {sum(nulls) / len(nulls):.3f} "
-        f"over {len(nulls)} trials.",
+        f"{extras['baseline_accuracy'].value:.3f}. "
+        + (
+            f"Null: records that no shadow saw score AUC {sum(nulls) / len(nulls):.3f} over {len(nulls)} trials."
+            if nulls
+            else ""
+        ),
         highlight=False,
         soft_wrap=True,
     )

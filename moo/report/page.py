@@ -206,7 +206,7 @@ def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[st
 
 def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
     records = [*([result.reference] if result.reference else []), *result.complete]
-    nulls = [r.extras["null_auc"].value for r in records if "null_auc" in r.extras]
+    nulls = result.null_aucs
     out = []
     if nulls:
         out.append(t["null"].format(auc=f"{sum(nulls) / len(nulls):.3f}", n=len(nulls)))
