@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moo.models.base_models import BaseModel
+from moo.models.dp import per_shadow
 from moo.models.module import OptimizerSettings, SideBySide
 from moo.models.scaling import Constants
 
@@ -76,9 +77,9 @@ class Classifier(nn.Module):
     def __init__(self, encoder: nn.Module, constants: Constants, n_classes: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.register_buffer("shift", torch.from_numpy(constants.first_shift))
-        self.register_buffer("scale", torch.from_numpy(constants.first_scale))
-        width = len(constants.first_shift)
+        self.register_buffer("shift", torch.from_numpy(constants.pooled_shift))
+        self.register_buffer("scale", torch.from_numpy(constants.pooled_scale))
+        width = len(constants.pooled_shift)
         self.head = nn.Linear(2 * width, n_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -130,11 +131,11 @@ class HandWritten:
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         head = [p for n, p in trained.items() if ".head." in n]
         lora = [p for n, p in trained.items() if ".head." not in n]
-        sgd = torch.optim.SGD(
-            head, lr=r.optimizer.head_learning_rate / r.max_grad_norm, momentum=r.optimizer.head_momentum
-        )
+        (rate,) = per_shadow(r.optimizer.learning_rate, 1, "learning_rate")
+        (head_rate,) = per_shadow(r.optimizer.head_learning_rate, 1, "head_learning_rate")
+        sgd = torch.optim.SGD(head, lr=head_rate / r.max_grad_norm, momentum=r.optimizer.head_momentum)
         optimizer = DPOptimizer(
-            SideBySide([sgd, torch.optim.Adam(lora, lr=r.optimizer.learning_rate)]),
+            SideBySide([sgd, torch.optim.Adam(lora, lr=rate)]),
             noise_multiplier=r.noise_multiplier,
             max_grad_norm=r.max_grad_norm,
             expected_batch_size=r.expected_batch_size,  # type: ignore[arg-type] # Opacus says int, and divides by it

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from moo.models.activations import Packed
+from moo.models.bank import Depth
 from moo.models.dp import DPSettings
 from moo.models.training import TrainingData, TrainingSettings, train
 
@@ -38,7 +39,7 @@ def seconds(packed: Packed, units: np.ndarray, members: np.ndarray) -> float:
     data = TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
     dp = DPSettings(noise_multiplier=2.0, max_grad_norm=0.3, expected_batch_size=CUSTOMERS / 4)
     settings = TrainingSettings(
-        adapted_layers=0, lora_rank=1, lora_alpha=16.0, sample_rate=0.5, steps=STEPS, dp=dp, accelerator="cpu"
+        depth=Depth(), lora_rank=1, lora_alpha=16.0, sample_rate=0.5, steps=STEPS, dp=dp, accelerator="cpu"
     )
     started = time.perf_counter()
     train(data, settings, None, lambda purpose, shadow: np.random.default_rng([len(purpose), shadow]))

@@ -22,17 +22,15 @@ from numpy.typing import NDArray
 from benchmarks.handwritten import BEST, BEST_FP32, COMMON, HandWritten, Recipe, Way, token_ids
 from moo.data import load_records
 from moo.models.activations import Packed
-from moo.models.bank import Bank
+from moo.models.bank import Bank, Depth, Frozen
 from moo.models.base_models import BaseModel, load_base
 from moo.models.dp import DPSettings
-from moo.models.fast_lane import frozen_layer
 from moo.models.scaling import constants
 from moo.models.training import TrainingData, TrainingSettings, train
-from moo.models.trunk import encode
+from moo.models.trunk import encode, last_cut
 
 WAYS = {"common": COMMON, "best": BEST, "best, fp32": BEST_FP32}
 SHADOWS = 4
-_NAMES = {"query_a": "query.lora_A", "query_b": "query.lora_B", "value_a": "value.lora_A", "value_b": "value.lora_B"}
 
 
 def _ready(records: int, recipe: Recipe, *, exact: bool = False) -> tuple[BaseModel, Any, Any, Packed, float]:
@@ -47,7 +45,7 @@ def _ready(records: int, recipe: Recipe, *, exact: bool = False) -> tuple[BaseMo
     lengths = [len(t) for t in out.tokens]
     packed = Packed(
         features=torch.from_numpy(public.features(out.mean)),
-        tokens=torch.from_numpy(np.concatenate(out.tokens).astype(np.float16)),
+        tokens=torch.from_numpy(np.concatenate(out.tokens)).to(torch.bfloat16 if base.low_precision else torch.float32),
         offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
     )
     return base, public, data, packed, seconds
@@ -74,7 +72,7 @@ def engine(records: int, recipe: Recipe, exact: bool = False) -> tuple[dict[str,
         n_classes=len(data.classes),
     )
     settings = TrainingSettings(
-        adapted_layers=1,
+        depth=Depth(adapted_layers=1),
         lora_rank=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         sample_rate=recipe.sample_rate,
@@ -87,7 +85,7 @@ def engine(records: int, recipe: Recipe, exact: bool = False) -> tuple[dict[str,
         optimizer=recipe.optimizer,
         accelerator="cpu",
     )
-    trained = train(training, settings, frozen_layer(base, public), _stream)
+    trained = train(training, settings, Frozen(base=base, cut=last_cut(base), constants=public), _stream)
     examples = members.sum() * recipe.sample_rate * recipe.steps
     measured = {
         "seconds": trained.seconds,
@@ -131,7 +129,9 @@ def same(records: int) -> dict[str, float]:
     apart = moved = 0.0
     for name, mine in bank.trainable().items():
         for k, theirs in enumerate(shadows):
-            wanted = _NAMES.get(name, name.replace("_", "."))
+            wanted = (
+                name.replace("_", ".") if name.startswith("head") else f"{name.split('.')[1]}.lora_{name[-1].upper()}"
+            )
             other = next(p for n, p in theirs.items() if wanted in n)
             apart = max(apart, float((mine[k].detach().reshape(other.shape) - other).abs().max()))
             moved = max(moved, float(other.abs().max()))

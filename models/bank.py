@@ -1,17 +1,11 @@
 """The bank: K shadow models, each a LoRA and a head of its own, as one batch on a shared frozen trunk.
 
-Depth 1 is the *fast lane*: LoRA on query and value of the last layer, computed for the pooled (first) token only. With
-x_t the cached inputs of that layer, no key or value is ever formed:
+A lane computes the adapted features of the records: the fast lane one block, for the pooled token or a few learned queries alone, the
+deep lane the top blocks for all tokens. The head sees the frozen mean feature and the adapted ones, shifted and scaled by public
+constants.
+Without a lane, the head alone is trained.
 
-    q      = W_q x_0 + s B_q A_q x_0
-    scores = x_t . (W_k^T q)                      (the key's bias shifts all scores alike and drops out of the softmax)
-    c      = sum_t softmax(scores)_t x_t          per head
-    v      = W_v c + s B_v A_v c                  attention is linear in the values, so LoRA acts on c
-
-then the layer's own output projection, feed-forward and norms. The head sees the frozen mean-pooled feature and, at
-depth 1, the adapted pooled token, both shifted and scaled by public constants. Depth 0 is the head alone.
-
-One backward pass to q, v and the logits is enough: every per-unit gradient is made of these and of the activations.
+One backward pass to the lane's taps and to the logits is enough: every per-unit gradient is made of these and of the activations.
 """
 
 from dataclasses import dataclass
@@ -20,11 +14,56 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moo.errors import InputError
 from moo.models.activations import Activations
+from moo.models.base_models import BaseModel
+from moo.models.blocks import TARGETS, Cut, Targets, cut_of, family_of
 from moo.models.clipping import Factors
-from moo.models.fast_lane import FrozenLayer
+from moo.models.deep_lane import DeepLane
+from moo.models.fast_lane import FastLane
+from moo.models.lora import LoraShape, Pair, active, split_axis
+from moo.models.scaling import Constants
+from moo.validate import one_of, refuse
 
-LORA_NAMES = ("query_a", "query_b", "value_a", "value_b")
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """Which part of the model is adapted.
+
+    Attributes:
+        adapted_layers: Blocks that carry LoRA, counted from the top; 0 trains the head alone.
+        layers_dropped: Blocks above them that are left out.
+        n_queries: Learned query tokens that read one adapted block in place of the pooled token; 0 for none.
+        targets: Linear layers that carry LoRA.
+    """
+
+    adapted_layers: int = 0
+    layers_dropped: int = 0
+    n_queries: int = 0
+    targets: Targets = "query_value"
+
+    def __post_init__(self) -> None:
+        one_of(TARGETS, targets=self.targets)
+        for name in ("adapted_layers", "layers_dropped", "n_queries"):
+            if getattr(self, name) < 0:
+                raise refuse(f"{name} >= 0", name, getattr(self, name))
+        if self.n_queries and self.adapted_layers != 1:
+            raise refuse("adapted_layers = 1 with learned queries", "adapted_layers", self.adapted_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What a bank needs of the base model at one depth.
+
+    Attributes:
+        base: The base model.
+        cut: Its live blocks.
+        constants: Public shift and scale at that cut.
+    """
+
+    base: BaseModel
+    cut: Cut
+    constants: Constants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +71,15 @@ class BankConfig:
     """Shape of the bank.
 
     Attributes:
-        n_shadows: K.
+        ranks: LoRA rank of each of the K shadows, >= 1.
         n_classes: C, >= 2.
-        adapted_layers: 0 (head alone) or 1 (fast lane).
-        lora_rank: Rank r, >= 1.
-        lora_alpha: Scale of LoRA: s = lora_alpha / lora_rank.
+        depth: What is adapted.
+        lora_alpha: A shadow's LoRA is scaled by lora_alpha / rank.
     """
 
-    n_shadows: int
+    ranks: tuple[int, ...]
     n_classes: int
-    adapted_layers: int
-    lora_rank: int
+    depth: Depth
     lora_alpha: float
 
 
@@ -51,58 +88,55 @@ class Bank(nn.Module):
 
     Args:
         config: Shape of the bank.
-        layer: The frozen layer that carries LoRA; None at depth 0.
-        n_features: Width of the head's input.
-        generators: One for each shadow; draws its initial LoRA A. B and the head start at zero, so that every shadow
-            starts as the unmodified base model.
+        frozen: The base model at that depth; None for the head alone.
+        n_mean: Width of the frozen mean feature.
+        generators: One for each shadow; draws its initial LoRA. The head starts at zero.
     """
 
     def __init__(
-        self, config: BankConfig, layer: FrozenLayer | None, n_features: int, generators: list[torch.Generator]
+        self, config: BankConfig, frozen: Frozen | None, n_mean: int, generators: list[torch.Generator]
     ) -> None:
         super().__init__()
         self.config = config
-        self.layer = layer
-        k, r = config.n_shadows, config.lora_rank
-        self.head_weight = nn.Parameter(torch.zeros(k, config.n_classes, n_features))
+        shape = LoraShape(ranks=config.ranks, alpha=config.lora_alpha, generators=generators)
+        self.lane = _lane(config.depth, frozen, shape)
+        k, width = len(config.ranks), n_mean + (0 if self.lane is None else self.lane.n_features)
+        self.head_weight = nn.Parameter(torch.zeros(k, config.n_classes, width))
         self.head_bias = nn.Parameter(torch.zeros(k, config.n_classes, 1))
-        if layer is not None:
-            d, heads = layer.hidden, layer.heads
-            self.query_a = nn.Parameter(_uniform(r, d, generators))
-            self.value_a = nn.Parameter(_uniform(r, d, generators))
-            self.query_b = nn.Parameter(torch.zeros(k, d, r))
-            self.value_b = nn.Parameter(torch.zeros(k, heads, d // heads, r))
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """The shadows' own parameters by name; the frozen layer's are left out."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     @property
-    def scale(self) -> float:
-        return self.config.lora_alpha / self.config.lora_rank
+    def n_shadows(self) -> int:
+        return len(self.config.ranks)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The shadows' own parameters by name, leading axis K; the frozen ones are left out."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """Everything that training must leave as it is."""
+        trained = self.trainable()
+        return {name: t for name, t in self.state_dict().items() if name not in trained}
+
+    def own(self, shadow: int) -> dict[str, Tensor]:
+        """One shadow's parameters, as views of the bank's, without what stands beyond its rank."""
+        rank = self.config.ranks[shadow]
+        return {n: active(n, p.detach(), shadow, rank) for n, p in self.trainable().items()}
 
     def forward(self, x: Activations) -> Tensor:
-        """Logits, shape (K, P, C), of records laid out as (K, P)."""
-        return self.head(x.features) if self.layer is None else self._fast_lane(x).logits
+        """Logits, shape (K, P, C), of records laid out as (K, P), or as (1, P) where all shadows look at the same."""
+        return self.head(self.features(x))
+
+    def features(self, x: Activations, *, capture: bool = False) -> Tensor:
+        """What the head sees: shape (K, P, .)."""
+        if self.lane is None:
+            return x.features
+        adapted = self.lane.run(x, capture=capture)
+        return torch.cat([x.features.expand(len(adapted), -1, -1), adapted], dim=-1)
 
     def head(self, features: Tensor) -> Tensor:
         return features @ self.head_weight.mT + self.head_bias.mT
 
-    def _fast_lane(self, x: Activations, *, capture: bool = False) -> "_Pass":
-        layer = self.layer
-        assert layer is not None
-        first = x.tokens[..., 0, :]
-        query_u = first @ self.query_a.mT
-        q = layer.query(first) + self.scale * (query_u @ self.query_b.mT)
-        q = q.detach().requires_grad_() if capture else q
-        context = layer.attend(q, x.tokens, x.mask)  # (K, P, H, d)
-        value_u = context @ self.value_a[:, None].mT  # (K, P, H, r)
-        v = layer.values(context) + self.scale * torch.einsum("kphr,khdr->kphd", value_u, self.value_b)
-        pooled = layer.finish(first, v.flatten(-2))
-        features = torch.cat([x.features.expand(len(pooled), -1, -1), layer.standardise(pooled)], dim=-1)
-        return _Pass(first, query_u, q, context, value_u, v, features, self.head(features))
-
-    def record_factors(self, x: Activations, labels: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
+    def record_factors(self, x: Activations, labels: Tensor) -> tuple[dict[str, Pair], Tensor]:
         """Gradient factors of each record, and its loss, from one backward pass.
 
         Args:
@@ -110,89 +144,73 @@ class Bank(nn.Module):
             labels: Shape (K, P).
 
         Returns:
-            Parameter name -> (left, right), each (K, P, m, .) with m = 1, or the number of heads for the values' LoRA
-            (`value_b`: (K, P, H, 1, .)); and losses of shape (K, P) in nats.
+            Parameter name -> (left, right), each (K, P, m, .), or (K, P, lead, m, .) for a parameter that is cut by head or query;
+            and losses of shape (K, P) in nats.
         """
-        if self.layer is None:
+        if self.lane is None:
             with torch.no_grad():
                 logits = self.head(x.features)
-                loss = _losses(logits, labels)
                 g = logits.softmax(-1) - functional.one_hot(labels, logits.shape[-1])
-            return self._head_factors(g, x.features), loss
+            return _head_factors(g, x.features), _losses(logits, labels).detach()
         with torch.enable_grad():
-            p = self._fast_lane(x, capture=True)
-            loss = _losses(p.logits, labels)
-            g_q, g_v, g = torch.autograd.grad(loss.sum(), [p.q, p.v, p.logits])
+            features = self.features(x, capture=True)
+            logits = self.head(features)
+            loss = _losses(logits, labels)
+            g, *rest = torch.autograd.grad(loss.sum(), [logits, *self.lane.taps()])
         with torch.no_grad():
-            factors = self._head_factors(g, p.features)
-            factors["query_a"] = (self.scale * (g_q @ self.query_b)[..., None, :], p.first[..., None, :])
-            factors["query_b"] = (self.scale * g_q[..., None, :], p.query_u[..., None, :])
-            back = self.scale * torch.einsum("kphd,khdr->kphr", g_v, self.value_b)
-            factors["value_a"] = (back, p.context)
-            factors["value_b"] = (self.scale * g_v[..., None, :], p.value_u[..., None, :])
-        return {name: (a.detach(), b.detach()) for name, (a, b) in factors.items()}, loss.detach()
-
-    @staticmethod
-    def _head_factors(g: Tensor, features: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        ones = torch.ones_like(g[..., :1])
-        return {
-            "head_weight": (g[..., None, :], features[..., None, :]),
-            "head_bias": (g[..., None, :], ones[..., None, :]),
-        }
+            adapted = {f"lane.{n}": pair for n, pair in self.lane.factors(rest).items()}
+            return _head_factors(g, features.detach()) | adapted, loss.detach()
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """What one pass of the fast lane leaves for the gradients."""
+def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | DeepLane | None:
+    if not depth.adapted_layers:
+        return None
+    if frozen is None:
+        raise InputError(f"adapted_layers={depth.adapted_layers} needs the frozen base model, but got frozen=None.")
+    base, constants, cut = frozen.base, frozen.constants, frozen.cut
+    wanted = cut_of(base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
+    if cut != wanted:
+        raise refuse(f"the cut of the depth, {wanted}", "cut", cut)
+    family = family_of(base.model)
+    if depth.adapted_layers == 1 and family is not None and family.opens:
+        return FastLane(base, constants, cut, targets=depth.targets, shape=shape, n_queries=depth.n_queries)
+    if depth.n_queries:
+        raise InputError(
+            f"learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, distilbert), but got "
+            f"{type(base.model).__name__}; use n_queries=0."
+        )
+    return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)
 
-    first: Tensor
-    query_u: Tensor
-    q: Tensor
-    context: Tensor
-    value_u: Tensor
-    v: Tensor
-    features: Tensor
-    logits: Tensor
+
+def _head_factors(g: Tensor, features: Tensor) -> dict[str, Pair]:
+    return {
+        "head_weight": (g[..., None, :], features[..., None, :]),
+        "head_bias": (g[..., None, :], torch.ones_like(g[..., None, :1])),
+    }
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
 
 
-def by_unit(factor: Tensor, slots: Tensor, per_head: bool) -> Tensor:
-    """Records (K, P, m, .) into units (K, U, M * m, .); per head (K, P, H, 1, .) into (K, H, U, M, .).
-
-    Args:
-        factor: One side of a record's factors.
-        slots: Shape (K, U, M). Position in P of each unit's records; P (one past the last) marks an empty slot.
-        per_head: True for parameters with an axis of heads.
-    """
-    k, n_units, m_max = slots.shape
-    padded = functional.pad(factor.flatten(2), (0, 0, 0, 1))
-    index = slots.reshape(k, n_units * m_max, 1)
-    taken = padded.gather(1, index.expand(-1, -1, padded.shape[-1]))
-    taken = taken.reshape(k, n_units, m_max, *factor.shape[2:])
-    if per_head:
-        return taken.squeeze(-2).permute(0, 3, 1, 2, 4)
-    return taken.flatten(2, 3)
-
-
-def unit_factors(records: dict[str, tuple[Tensor, Tensor]], slots: Tensor, weights: Tensor) -> dict[str, Factors]:
+def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors]:
     """Average the records of each unit: factors by unit, ready for clipping.
 
     Args:
-        records: As `Bank.record_factors` returns them.
-        slots: Shape (K, U, M), see `by_unit`.
-        weights: Shape (K, P). 1 / (records of the unit that are trained on); 0 in padded places.
+        records: As `Bank.record_factors` returns them, of records laid out unit after unit: P = U * M.
+        weights: Shape (K, U, M). 1 / (records of the unit that are trained on); 0 in padded places.
     """
+    k, u, m = weights.shape
     out = {}
     for name, (left, right) in records.items():
-        per_head = left.dim() == 5
-        scaled = left * weights.reshape(*weights.shape, *[1] * (left.dim() - 2))
-        out[name] = Factors(by_unit(scaled, slots, per_head), by_unit(right, slots, per_head))
+        scaled = left * weights.reshape(k, u * m, *[1] * (left.dim() - 2))
+        out[name] = Factors(_by_unit(scaled, u), _by_unit(right, u))
     return out
 
 
-def _uniform(rank: int, width: int, generators: list[torch.Generator]) -> Tensor:
-    """Initial LoRA A of every shadow, shape (K, rank, width), uniform in +-1/sqrt(width)."""
-    return torch.stack([(torch.rand(rank, width, generator=g) * 2 - 1) * width**-0.5 for g in generators])
+def _by_unit(side: Tensor, n_units: int) -> Tensor:
+    """(K, U * M, m, .) to (K, U, M * m, .); with a lead axis (K, U * M, lead, m, .) to (K, lead, U, M * m, .)."""
+    apart = split_axis(side, 1, (n_units, -1))
+    if side.dim() == 4:
+        return apart.flatten(2, 3)
+    return apart.permute(0, 3, 1, 2, 4, 5).flatten(3, 4)

@@ -154,6 +154,7 @@ def _load(source: Path | str) -> tuple[Any, Any]:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    config.use_cache = False  # of keys and values, which decoders would keep for tokens that are never generated
     if config.model_type in ("bert", "roberta", "xlm-roberta"):
         options["add_pooling_layer"] = False
     model = transformers.AutoModel.from_pretrained(source, config=config, **options)
@@ -183,8 +184,12 @@ def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: An
             f"model must be one of {sorted(REGISTRY)}, a hub id or a folder with safetensors weights, but got "
             f"model={name!r} ({first})."
         ) from error
+    if tokenizer.pad_token_id is None:  # decoders often have none; padding stands behind the text and is masked
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
-        raise InputError(f"the tokenizer must have a padding token, but that of model={name!r} has none; set one.")
+        raise InputError(
+            f"the tokenizer must have a padding or closing token, but that of model={name!r} has none; set one."
+        )
     device = pick_device(accelerator)
     return BaseModel(
         name=name,

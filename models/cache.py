@@ -2,9 +2,9 @@
 
 Three append-only files (mode 0600 in a folder of mode 0700):
 
-    tokens.f16     inputs of the last layer, text after text
-    features.f32   mean and first token of the top layer: one row of 2 d numbers a text
-    index.bin      key, first token, tokens, truncated, checksum of the data, checksum of this row
+    tokens.f16     inputs of the first live block, text after text
+    features.f32   mean and pooled token of the frozen output: one row of 2 d numbers a text
+    index.bin      key, place of the first token, tokens, truncated, checksum of the data, checksum of this row
 
 The index is written last, so what it lists is there. A torn tail, after a crash or on a full disk, is cut off
 when the cache is next opened; a row whose data fail their checksum is computed again. One writer at a
@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from moo.models.activations import Packed
 from moo.models.base_models import BaseModel
+from moo.models.blocks import Cut
 from moo.models.scaling import Constants
-from moo.models.trunk import Encoded, encode
+from moo.models.trunk import Encoded, encode, last_cut
 
 _ROW = np.dtype(
     [("key", "V32"), ("start", "<u8"), ("length", "<u4"), ("truncated", "<u4"), ("data", "<u4"), ("row", "<u4")]
@@ -38,18 +39,20 @@ TEXTS_A_WRITE = 512  # texts computed between two writes: what a crash can lose
 
 
 class TrunkCache:
-    """Activations under a keyed digest of (weights, max length, text).
+    """Activations under a keyed digest of (weights, cut, max length, text).
 
     Args:
         folder: Made if missing, mode 0700.
         key: Secret of the data set; a plain digest would answer "was this text here?".
         base: The base model.
         max_length: Tokens kept of each text.
+        cut: The live blocks; by default the last one.
     """
 
-    def __init__(self, folder: Path, key: bytes, base: BaseModel, *, max_length: int) -> None:
+    def __init__(self, folder: Path, key: bytes, base: BaseModel, *, max_length: int, cut: Cut | None = None) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder, self._key, self._base, self._max_length = folder, key, base, max_length
+        self._cut = last_cut(base) if cut is None else cut
         self._width = base.hidden
         self._index: NDArray[np.void] = np.zeros(0, _ROW)
         self._at: dict[bytes, int] = {}
@@ -82,7 +85,7 @@ class TrunkCache:
         wanted = sorted(missing, key=lambda key: len(missing[key]))  # texts of like length fill batches best
         for start in range(0, len(wanted), TEXTS_A_WRITE):
             part = wanted[start : start + TEXTS_A_WRITE]
-            encoded = encode(self._base, [missing[k] for k in part], max_length=self._max_length, progress=progress)
+            encoded = self._encode([missing[k] for k in part], progress)
             if not self._store(part, encoded):
                 fresh |= {k: _one(encoded, i) for i, k in enumerate(part)}
         return self._collect(keys, dict(zip(keys, texts, strict=True)), fresh, constants)
@@ -94,22 +97,23 @@ class TrunkCache:
             found = {}
             for key in dict.fromkeys(keys):
                 row = self._read(key, tokens.fileno(), features.fileno()) if key in self._at else None
-                found[key] = row or _half(
-                    fresh.get(key) or encode(self._base, [texts[key]], max_length=self._max_length)
-                )
+                found[key] = row or _half(fresh.get(key) or self._encode([texts[key]]))
         tokens_of = [found[k][0] for k in keys]
         mean = np.stack([found[k][1] for k in keys]) if keys else np.empty((0, self._width), np.float32)
         lengths = [len(t) for t in tokens_of]
         packed = np.concatenate(tokens_of) if keys else np.empty((0, self._width), np.float16)
         return Packed(
             features=torch.from_numpy(constants.features(mean)),
-            tokens=torch.from_numpy(packed),
+            tokens=torch.from_numpy(packed).to(torch.bfloat16 if self._base.low_precision else torch.float16),
             offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)),
             truncated=sum(found[k][2] for k in keys),
         )
 
+    def _encode(self, texts: list[str], progress: Callable[[int], None] | None = None) -> Encoded:
+        return encode(self._base, texts, max_length=self._max_length, cut=self._cut, progress=progress)
+
     def _digest(self, text: str) -> bytes:
-        scope = f"{self._base.digest}|last|{self._max_length}|{self._base.low_precision}|".encode()
+        scope = f"{self._base.digest}|{self._cut.start}|{self._cut.stop}|{self._max_length}|{self._base.low_precision}|".encode()
         return hmac.new(self._key, scope + text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
     def _read(self, key: bytes, tokens: int, features: int) -> _Half | None:
@@ -143,7 +147,7 @@ class TrunkCache:
         ):
             for i, key in enumerate(keys):
                 raw = encoded.tokens[i].astype("<f2").tobytes()
-                top = np.concatenate([encoded.mean[i], encoded.first[i]]).astype("<f4").tobytes()
+                top = np.concatenate([encoded.mean[i], encoded.pooled[i]]).astype("<f4").tobytes()
                 tokens.write(raw)
                 features.write(top)
                 length = len(encoded.tokens[i])
@@ -201,7 +205,7 @@ def _one(encoded: Encoded, i: int) -> Encoded:
     return Encoded(
         tokens=[encoded.tokens[i]],
         mean=encoded.mean[i : i + 1],
-        first=encoded.first[i : i + 1],
+        pooled=encoded.pooled[i : i + 1],
         truncated=encoded.truncated[i : i + 1],
     )
 

@@ -29,9 +29,14 @@ class Factors:
     right: Tensor
 
     def squared_norms(self) -> Tensor:
-        """Squared Frobenius norm of each unit's gradient, summed over the leading axes: shape (K, U)."""
+        """Squared Frobenius norm of each unit's gradient, summed over the leading axes: shape (K, U).
+
+        Not finite exactly where a factor is not, or where the square overflows: 0 x NaN and 0 x Inf are NaN.
+        """
         m, a, b = self.left.shape[-2], self.left.shape[-1], self.right.shape[-1]
-        if m * (a + b) < a * b:
+        if m == 1:
+            norms = self.left.square().sum(dim=(-2, -1)) * self.right.square().sum(dim=(-2, -1))
+        elif m * (a + b) < a * b:
             gram = (self.left @ self.left.mT) * (self.right @ self.right.mT)
             norms = gram.sum(dim=(-2, -1))
         else:
@@ -75,24 +80,15 @@ def clip_and_sum(factors: dict[str, Factors], *, max_grad_norm: float, present: 
     Returns:
         Sums in which each unit's contribution has norm <= max_grad_norm, whatever the data hold.
     """
-    bad = torch.zeros_like(present)
-    for f in factors.values():
-        for side in (f.left, f.right):
-            finite = torch.isfinite(side).flatten(-2).all(-1)
-            bad |= ~(finite.flatten(1, -2).all(1) if finite.dim() > 2 else finite)
-    clean = {name: Factors(_blank(f.left, bad), _blank(f.right, bad)) for name, f in factors.items()}
-    norms = torch.stack([f.squared_norms() for f in clean.values()]).sum(0).sqrt()
-    overflow = ~torch.isfinite(norms)
-    keep = present & ~bad & ~overflow
-    coefficients = torch.where(keep, (max_grad_norm / norms.clamp_min(1e-12)).clamp(max=1.0), 0.0)
-    if bool(overflow.any()):
-        clean = {name: Factors(_blank(f.left, overflow), _blank(f.right, overflow)) for name, f in clean.items()}
-    sums = {name: f.clipped_sum(coefficients) for name, f in clean.items()}
-    return ClippedSums(sums=sums, norms=norms, non_finite=int(((bad | overflow) & present).sum()))
+    norms = torch.stack([f.squared_norms() for f in factors.values()]).sum(0).sqrt()
+    bad = ~torch.isfinite(norms)
+    coefficients = torch.where(present & ~bad, (max_grad_norm / norms.clamp_min(1e-12)).clamp(max=1.0), 0.0)
+    if bool(bad.any()):
+        factors = {name: Factors(_blank(f.left, bad), _blank(f.right, bad)) for name, f in factors.items()}
+    sums = {name: f.clipped_sum(coefficients) for name, f in factors.items()}
+    return ClippedSums(sums=sums, norms=norms, non_finite=int((bad & present).sum()))
 
 
 def _blank(side: Tensor, bad: Tensor) -> Tensor:
-    if not bool(bad.any()):
-        return side
     shape = [bad.shape[0], *[1] * (side.dim() - 4), bad.shape[1], 1, 1]
     return torch.where(bad.reshape(shape), 0.0, side)

@@ -18,22 +18,37 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """What K shadows train on in one step.
+    """What K shadows train on in one step: units sorted by records and length, so that a stretch of them is padded little.
 
     Attributes:
-        index: Shape (K, P). Records, sorted by length within each shadow; 0 in padded places.
-        weights: Shape (K, P). 1 / (records of the same unit in this batch); 0 in padded places.
-        slots: Shape (K, U, M). Places in P of each sampled unit's records; P (one past the last) where there is none.
+        index: Shape (K, U, M). Records of each sampled unit; 0 in padded places.
+        weights: Shape (K, U, M). 1 / (records of the unit in this batch); 0 in padded places.
         present: Shape (K, U). True for sampled units.
+        sizes: U numbers, not decreasing: records of the largest unit so far, over all shadows.
     """
 
     index: Tensor
     weights: Tensor
-    slots: Tensor
     present: Tensor
+    sizes: tuple[int, ...]
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(t.to(device, non_blocking=True) for t in (self.index, self.weights, self.slots, self.present)))
+        index, weights, present = (t.to(device, non_blocking=True) for t in (self.index, self.weights, self.present))
+        return Batch(index, weights, present, self.sizes)
+
+    def chunks(self, places: int) -> Iterator["Batch"]:
+        """Stretches of whole units of about so many records a shadow; one unit at least."""
+        start = 0
+        while start < len(self.sizes):
+            stop = start + 1
+            while stop < len(self.sizes) and (stop + 1 - start) * self.sizes[stop] <= places:
+                stop += 1
+            m = self.sizes[stop - 1]
+            part = (slice(None), slice(start, stop))
+            yield Batch(
+                self.index[part][..., :m], self.weights[part][..., :m], self.present[part], self.sizes[start:stop]
+            )
+            start = stop
 
 
 class PoissonBatches(IterableDataset[Batch]):
@@ -92,27 +107,24 @@ class PoissonBatches(IterableDataset[Batch]):
         return np.sort(rng.choice(records, self._max_records, replace=False))
 
     def _assemble(self, drawn: list[list[Ints]]) -> Batch:
-        k = len(drawn)
-        places = max(1, *(sum(map(len, units)) for units in drawn))
+        ordered = [sorted(units, key=lambda r: (len(r), self._lengths[r].max())) for units in drawn]
         n_units = max(1, *map(len, drawn))
         most = max((len(r) for units in drawn for r in units), default=1)
-        index = np.zeros((k, places), np.int64)
-        weights = np.zeros((k, places), np.float32)
-        slots = np.full((k, n_units, most), places, np.int64)
-        present = np.zeros((k, n_units), bool)
-        for shadow, units in enumerate(drawn):
-            present[shadow, : len(units)] = True
+        index = np.zeros((len(drawn), n_units, most), np.int64)
+        weights = np.zeros((len(drawn), n_units, most), np.float32)
+        present = np.zeros((len(drawn), n_units), bool)
+        sizes = np.ones((len(drawn), n_units), int)
+        for shadow, units in enumerate(ordered):
             if not units:
                 continue
-            records, sizes = np.concatenate(units), np.array([len(r) for r in units])
-            by_length = np.argsort(self._lengths[records], kind="stable")
-            index[shadow, : len(records)] = records[by_length]
-            weights[shadow, : len(records)] = np.repeat(1 / sizes, sizes)[by_length]
-            place = np.empty(len(records), np.int64)
-            place[by_length] = np.arange(len(records))
-            unit = np.repeat(np.arange(len(units)), sizes)
-            slots[shadow, unit, np.concatenate([np.arange(s) for s in sizes])] = place
-        return Batch(*(torch.from_numpy(a) for a in (index, weights, slots, present)))
+            present[shadow, : len(units)] = True
+            counts = np.array([len(r) for r in units])
+            rows, columns = np.repeat(np.arange(len(units)), counts), np.concatenate([np.arange(c) for c in counts])
+            index[shadow, rows, columns] = np.concatenate(units)
+            weights[shadow, rows, columns] = np.repeat(1 / counts, counts)
+            sizes[shadow, : len(units)] = counts
+        largest = np.maximum.accumulate(sizes.max(0)).tolist()
+        return Batch(torch.from_numpy(index), torch.from_numpy(weights), torch.from_numpy(present), tuple(largest))
 
 
 def _units_of(units: Ints, members: NDArray[np.bool_]) -> Ints:

@@ -6,7 +6,7 @@ stream for each shadow, never the open seed of the study. Floating-point Gaussia
 on its lowest bits (Mironov 2012).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,58 +23,90 @@ class DPSettings:
     """What one step adds.
 
     Attributes:
-        noise_multiplier: Standard deviation of the noise over max_grad_norm; 0 trains without DP.
+        noise_multiplier: Standard deviation of the noise over max_grad_norm, one for all or one for each shadow; 0 trains without DP.
         max_grad_norm: Largest norm of a unit's gradient; `math.inf` (without DP only) does not clip.
         expected_batch_size: Expected units in a batch, from public numbers alone; > 0.
     """
 
-    noise_multiplier: float
+    noise_multiplier: float | tuple[float, ...]
     max_grad_norm: float
     expected_batch_size: float
 
     def __post_init__(self) -> None:
-        validate.in_range(0, 1e6, noise_multiplier=self.noise_multiplier)
+        for noise in self.all_noise:
+            validate.in_range(0, 1e6, noise_multiplier=noise)
         validate.positive(max_grad_norm=self.max_grad_norm)
         validate.finite(expected_batch_size=validate.positive(expected_batch_size=self.expected_batch_size))
-        if self.noise_multiplier > 0:
+        if any(self.all_noise):
             validate.finite(max_grad_norm=self.max_grad_norm, way_out="noise without clipping is no guarantee")
+
+    @property
+    def all_noise(self) -> tuple[float, ...]:
+        """Every noise multiplier in use."""
+        return self.noise_multiplier if isinstance(self.noise_multiplier, tuple) else (self.noise_multiplier,)
+
+
+def per_shadow(value: float | tuple[float, ...], n_shadows: int, name: str) -> tuple[float, ...]:
+    """One number for each of K shadows.
+
+    Raises:
+        InputError: If a tuple of another length came.
+    """
+    if not isinstance(value, tuple):
+        return (value,) * n_shadows
+    if len(value) != n_shadows:
+        raise validate.refuse(f"one {name} for each of {n_shadows} shadows", name, value)
+    return value
 
 
 class ShadowNoise:
-    """Standard normal noise, shadow by shadow, each from a secret stream of its own."""
+    """Standard normal noise, each shadow's from a secret stream of its own."""
 
     def __init__(self, generators: Sequence[np.random.Generator]) -> None:
-        self._generators = list(generators)
+        self.generators = list(generators)
 
-    def __call__(self, shape: torch.Size, device: torch.device) -> Tensor:
-        """Noise of shape (K, ...) for one parameter of the whole bank."""
-        drawn = np.empty(shape, np.float32)
-        for generator, row in zip(self._generators, drawn, strict=True):
-            row[...] = generator.standard_normal(row.shape)
-        return torch.from_numpy(drawn).to(device)
+    def __call__(self, shadow: int, shape: torch.Size, device: torch.device) -> Tensor:
+        """Noise for one parameter of one shadow."""
+        return torch.from_numpy(self.generators[shadow].standard_normal(shape, np.float32)).to(device)
 
 
 class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
-    """One DP optimizer for the whole bank, whatever the inner optimizer."""
+    """One DP optimizer for the whole bank, whatever the inner optimizer.
 
-    def __init__(self, optimizer: Optimizer, settings: DPSettings, noise: ShadowNoise) -> None:
+    Args:
+        optimizer: Over parameters of single shadows, so that each has its own step size.
+        settings: Clipping, noise and normaliser.
+        noise: (shadow, shape, device) -> standard normal noise.
+        shadow_of: The shadow of each parameter, in the order of the optimizer's groups.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        settings: DPSettings,
+        noise: Callable[[int, torch.Size, torch.device], Tensor],
+        shadow_of: Sequence[int],
+    ) -> None:
         validate.positive(trainable_parameters=sum(len(g["params"]) for g in optimizer.param_groups))
         super().__init__(
             optimizer=optimizer,
-            noise_multiplier=settings.noise_multiplier,
+            noise_multiplier=max(settings.all_noise),
             max_grad_norm=settings.max_grad_norm,
             expected_batch_size=settings.expected_batch_size,
         )
-        self._noise = noise
+        self._noise, self._shadow_of = noise, tuple(shadow_of)
+        self._multipliers = per_shadow(settings.noise_multiplier, max(shadow_of) + 1, "noise_multiplier")
         self.steps_taken = self.noisy_steps = 0
         self.attach_step_hook(_count)
 
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + noise_multiplier * max_grad_norm * noise."""
-        std = self.noise_multiplier * self.max_grad_norm if self.noise_multiplier else 0.0
-        self.noisy_steps += std > 0
-        for p in self.params:
-            p.grad = p.summed_grad + std * self._noise(p.shape, p.device) if std else p.summed_grad
+        noisy = set()
+        for p, shadow in zip(self.params, self._shadow_of, strict=True):
+            std = self._multipliers[shadow] * self.max_grad_norm if self._multipliers[shadow] else 0.0
+            p.grad = p.summed_grad + std * self._noise(shadow, p.shape, p.device) if std else p.summed_grad
+            noisy |= {shadow} if std > 0 else set()
+        self.noisy_steps += noisy == {k for k, m in enumerate(self._multipliers) if m} != set()
 
 
 def _count(optimizer: BankOptimizer) -> None:

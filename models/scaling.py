@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moo.models.base_models import BaseModel
+from moo.models.blocks import Cut
 from moo.models.trunk import encode
 
 Floats = NDArray[np.float32]
@@ -21,14 +22,14 @@ class Constants:
     """(x - shift) * scale has about unit variance over sqrt(d), hence norm about 1. All of shape (d,).
 
     Attributes:
-        mean_shift, mean_scale: For the mean over tokens of the top layer.
-        first_shift, first_scale: For the first token of the top layer.
+        mean_shift, mean_scale: For the mean over tokens of the frozen output.
+        pooled_shift, pooled_scale: For its pooled token.
     """
 
     mean_shift: Floats
     mean_scale: Floats
-    first_shift: Floats
-    first_scale: Floats
+    pooled_shift: Floats
+    pooled_scale: Floats
 
     def features(self, mean: Floats) -> Floats:
         """Mean-pooled features, shape (n, d), shifted and scaled."""
@@ -40,12 +41,12 @@ def public_texts() -> list[str]:
     return (resources.files("moo.models") / "public_texts.txt").read_text(encoding="utf-8").splitlines()
 
 
-def constants(base: BaseModel, *, max_length: int) -> Constants:
-    """The constants of a base model: one short pass over the public sentences."""
-    out = encode(base, public_texts(), max_length=max_length)
+def constants(base: BaseModel, *, max_length: int, cut: Cut | None = None) -> Constants:
+    """The constants of a base model at a cut: one short pass over the public sentences."""
+    out = encode(base, public_texts(), max_length=max_length, cut=cut)
     mean_shift, mean_scale = _shift_and_scale(out.mean)
-    first_shift, first_scale = _shift_and_scale(out.first)
-    return Constants(mean_shift=mean_shift, mean_scale=mean_scale, first_shift=first_shift, first_scale=first_scale)
+    pooled_shift, pooled_scale = _shift_and_scale(out.pooled)
+    return Constants(mean_shift=mean_shift, mean_scale=mean_scale, pooled_shift=pooled_shift, pooled_scale=pooled_scale)
 
 
 def _shift_and_scale(features: Floats) -> tuple[Floats, Floats]:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
-from moo.models.bank import Bank, BankConfig
+from moo.models.bank import Bank, BankConfig, Depth, Frozen
 from moo.models.datamodule import PoissonBatches, PoissonDataModule
-from moo.models.dp import DPSettings, ShadowNoise
-from moo.models.fast_lane import FrozenLayer
+from moo.models.dp import DPSettings, ShadowNoise, per_shadow
 from moo.models.module import BankModule, OptimizerSettings
 
 Stream = Callable[[str, int], np.random.Generator]
@@ -56,8 +55,8 @@ class TrainingSettings:
     """One training run of K shadows.
 
     Attributes:
-        adapted_layers: 0 or 1.
-        lora_rank: Rank r.
+        depth: What is adapted.
+        lora_rank: Rank, one for all or one for each shadow.
         lora_alpha: LoRA's scale is lora_alpha / lora_rank.
         sample_rate: Probability with which a unit enters a batch.
         steps: Optimizer steps.
@@ -67,8 +66,8 @@ class TrainingSettings:
         trainer: Further arguments of `lightning.Trainer`.
     """
 
-    adapted_layers: int
-    lora_rank: int
+    depth: Depth
+    lora_rank: int | tuple[int, ...]
     lora_alpha: float
     sample_rate: float
     steps: int
@@ -101,24 +100,24 @@ class Trained:
     sampler: Literal["poisson", "shuffled"]
 
 
-def train(data: TrainingData, settings: TrainingSettings, layer: FrozenLayer | None, stream: Stream) -> Trained:
+def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None, stream: Stream) -> Trained:
     """Fit K shadows side by side.
 
     Args:
         data: Records, and which shadow sees which.
         settings: The run.
-        layer: The frozen last layer; needed at adapted_layers = 1.
+        frozen: The base model at the settings' depth; None for the head alone.
         stream: (purpose, shadow) -> a secret generator; purposes are "init", "sampling" and "noise".
 
     Raises:
         InputError: If the rank is above the hidden size, or a Trainer argument would break the DP accounting.
-        TrialError: If the parameters became non-finite, an adapter did not move or the frozen layer did.
+        TrialError: If the parameters became non-finite, an adapter did not move or the frozen blocks did.
     """
     _check(settings, data.packed.features.shape[1])
     k = len(data.members)
-    bank = _bank(data, settings, layer, [stream("init", i) for i in range(k)])
+    bank = _bank(data, settings, frozen, [stream("init", i) for i in range(k)])
     before = {n: p.detach().clone() for n, p in bank.trainable().items()}
-    frozen = {n: b.clone() for n, b in layer.state_dict().items()} if layer is not None else {}
+    at_first = {n: t.clone() for n, t in bank.frozen_state().items()}
     batches = PoissonBatches(
         units=data.units,
         lengths=data.packed.lengths,
@@ -138,8 +137,7 @@ def train(data: TrainingData, settings: TrainingSettings, layer: FrozenLayer | N
     started = time.perf_counter()
     _fit(module, PoissonDataModule(batches), settings)
     bank.cpu()
-    if layer is not None:
-        _check_frozen(frozen, layer)
+    _check_frozen(at_first, bank)
     _check_moved(before, bank)
     assert module.dp_optimizer is not None
     return Trained(
@@ -154,30 +152,25 @@ def train(data: TrainingData, settings: TrainingSettings, layer: FrozenLayer | N
 
 
 def _check(settings: TrainingSettings, hidden: int) -> None:
-    if settings.adapted_layers not in (0, 1):
-        raise InputError(f"adapted_layers in [0, 1] must hold, but got adapted_layers={settings.adapted_layers}.")
-    if settings.adapted_layers and settings.lora_rank > hidden:
-        raise InputError(f"lora_rank <= {hidden} (the hidden size) must hold, but got lora_rank={settings.lora_rank}.")
+    widest = max(settings.lora_rank) if isinstance(settings.lora_rank, tuple) else settings.lora_rank
+    if settings.depth.adapted_layers and widest > hidden:
+        raise InputError(f"lora_rank <= {hidden} (the hidden size) must hold, but got lora_rank={widest}.")
     refused = sorted(set(settings.trainer) & set(REFUSED))
     if refused:
         raise InputError(f"Trainer arguments must leave the DP accounting intact, but got {refused}; leave them out.")
 
 
 def _bank(
-    data: TrainingData, settings: TrainingSettings, layer: FrozenLayer | None, init: list[np.random.Generator]
+    data: TrainingData, settings: TrainingSettings, frozen: Frozen | None, init: list[np.random.Generator]
 ) -> Bank:
-    if settings.adapted_layers and layer is None:
-        raise InputError("adapted_layers=1 needs the frozen layer, but got layer=None.")
     config = BankConfig(
-        n_shadows=len(data.members),
+        ranks=tuple(int(r) for r in per_shadow(settings.lora_rank, len(init), "lora_rank")),
         n_classes=data.n_classes,
-        adapted_layers=settings.adapted_layers,
-        lora_rank=settings.lora_rank,
+        depth=settings.depth,
         lora_alpha=settings.lora_alpha,
     )
-    hidden = data.packed.features.shape[1]
     seeds = [torch.Generator().manual_seed(int(g.integers(2**63))) for g in init]
-    return Bank(config, layer if settings.adapted_layers else None, hidden * (1 + settings.adapted_layers), seeds)
+    return Bank(config, frozen, data.packed.features.shape[1], seeds)
 
 
 def _fit(module: BankModule, data: PoissonDataModule, settings: TrainingSettings) -> None:
@@ -210,11 +203,10 @@ def _fit(module: BankModule, data: PoissonDataModule, settings: TrainingSettings
         quiet.setLevel(level)
 
 
-def _check_frozen(before: Mapping[str, torch.Tensor], layer: FrozenLayer) -> None:
-    layer.cpu()
-    moved = [n for n, b in layer.state_dict().items() if not torch.equal(b, before[n].cpu())]
+def _check_frozen(before: Mapping[str, torch.Tensor], bank: Bank) -> None:
+    moved = [n for n, t in bank.frozen_state().items() if not torch.equal(t, before[n].cpu())]
     if moved:
-        raise TrialError(f"the frozen layer must not move, but {moved[0]} did.", cause="base weights moved")
+        raise TrialError(f"the frozen blocks must not move, but {moved[0]} did.", cause="base weights moved")
 
 
 def _check_moved(before: Mapping[str, torch.Tensor], bank: Bank) -> None:

@@ -1,14 +1,14 @@
-"""The frozen trunk: a base model run once per text, stopping at the inputs of its last layer and its frozen output."""
+"""The frozen trunk: a base model run once per text up to its live blocks, whose inputs and frozen output are kept."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from moo.models.base_models import BaseModel
+from moo.models.blocks import Cut, blocks_of, family_of, first_input, n_blocks, up_to
 
 BATCH_TOKENS = 1024  # tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes
 LENGTH_STEP = 8
@@ -21,15 +21,15 @@ class Encoded:
     """The trunk's output for n texts.
 
     Attributes:
-        tokens: One array (length, d) a text: the inputs of the last layer.
-        mean: Shape (n, d). Mean of the top layer over tokens.
-        first: Shape (n, d). First token of the top layer.
+        tokens: One array (length, d) a text: the inputs of the first live block.
+        mean: Shape (n, d). Mean of the cut's frozen output over tokens.
+        pooled: Shape (n, d). Its first token, or the last one of a decoder.
         truncated: Shape (n,). True for texts longer than max_length.
     """
 
     tokens: list[Floats]
     mean: Floats
-    first: Floats
+    pooled: Floats
     truncated: NDArray[np.bool_]
 
 
@@ -40,14 +40,13 @@ class _Batch:
     size: int  # texts, filling included: results may depend on a batch's shape, never on its company
 
 
-def last_block(model: Any) -> Any:
-    """The top block of an encoder, or None where there is no block list that moo knows."""
-    layers = getattr(getattr(model, "encoder", None), "layer", None)
-    return None if layers is None else layers[-1]
-
-
 def encode(
-    base: BaseModel, texts: Sequence[str], *, max_length: int, progress: Callable[[int], None] | None = None
+    base: BaseModel,
+    texts: Sequence[str],
+    *,
+    max_length: int,
+    cut: Cut | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Encoded:
     """Run the frozen model once per text, sorted by length, in batches of fixed shapes.
 
@@ -55,21 +54,32 @@ def encode(
         base: The loaded base model.
         texts: n texts.
         max_length: Tokens kept of each text, closing token included.
+        cut: The live blocks; by default the last one. Blocks above it are not run.
         progress: Called after every batch with the number of texts in it.
     """
+    cut = last_cut(base) if cut is None else cut
+    family = family_of(base.model)
     ids: list[list[int]] = base.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+    ids = [row or [base.tokenizer.pad_token_id] for row in ids]  # decoders give an empty text no token at all
     lengths = np.array([min(len(i), max_length) for i in ids], dtype=np.intp)
     tokens: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
-    mean, first = np.empty((len(ids), base.hidden), np.float32), np.empty((len(ids), base.hidden), np.float32)
+    mean, pooled = np.empty((len(ids), base.hidden), np.float32), np.empty((len(ids), base.hidden), np.float32)
     for batch in _batches(lengths):
-        top, below = _run(base, [ids[i] for i in batch.rows], lengths[batch.rows], batch)
+        top, below = _run(base, [ids[i] for i in batch.rows], lengths[batch.rows], batch, cut)
         for j, i in enumerate(batch.rows):
             tokens[i] = below[j, : lengths[i]]
-            mean[i], first[i] = top[j, : lengths[i]].mean(0), top[j, 0]
+            mean[i] = top[j, : lengths[i]].mean(0)
+            pooled[i] = top[j, lengths[i] - 1 if family is not None and family.causal else 0]
         if progress is not None:
             progress(len(batch.rows))
     truncated = np.array([len(i) > max_length for i in ids], dtype=bool)
-    return Encoded(tokens=tokens, mean=mean, first=first, truncated=truncated)
+    return Encoded(tokens=tokens, mean=mean, pooled=pooled, truncated=truncated)
+
+
+def last_cut(base: BaseModel) -> Cut:
+    """The last block alone; the empty cut where the model's blocks are not known."""
+    n = n_blocks(base.model)
+    return Cut(max(0, n - 1), n)
 
 
 def _batches(lengths: NDArray[np.intp]) -> Iterator[_Batch]:
@@ -82,8 +92,10 @@ def _batches(lengths: NDArray[np.intp]) -> Iterator[_Batch]:
             yield _Batch(bucket[start : start + size], int(length), size)
 
 
-def _run(base: BaseModel, ids: list[list[int]], lengths: NDArray[np.intp], batch: _Batch) -> tuple[Floats, Floats]:
-    """Top layer and inputs of the last block, each (rows, length, d), of one batch filled up to its size."""
+def _run(
+    base: BaseModel, ids: list[list[int]], lengths: NDArray[np.intp], batch: _Batch, cut: Cut
+) -> tuple[Floats, Floats]:
+    """Frozen output of the cut and inputs of its first block, each (rows, length, d), of one batch filled up to its size."""
     closing = base.tokenizer.sep_token_id
     inputs = torch.full((batch.size, batch.length), base.tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros((batch.size, batch.length), dtype=torch.long)
@@ -93,12 +105,13 @@ def _run(base: BaseModel, ids: list[list[int]], lengths: NDArray[np.intp], batch
         inputs[j, :n] = torch.tensor(kept)
         mask[j, :n] = 1
     caught: list[torch.Tensor] = []
-    block = last_block(base.model)
-    hook = None if block is None else block.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
-    device = base.device
+    model, device = up_to(base.model, cut.stop), base.device
+    hook = blocks_of(model)[cut.start].register_forward_pre_hook(
+        lambda _, args, kwargs: caught.append(first_input(args, kwargs)), with_kwargs=True
+    ) if cut.stop else None  # fmt: skip
     try:
         with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=base.low_precision):
-            top = base.model(input_ids=inputs.to(device), attention_mask=mask.to(device)).last_hidden_state
+            top = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).last_hidden_state
     finally:
         if hook is not None:
             hook.remove()

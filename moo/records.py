@@ -93,6 +93,8 @@ class TrialParams:
         lora_rank: Rank of the LoRA matrices, >= 1; without effect at adapted_layers = 0.
         learning_rate: Step size of the LoRA matrices, > 0.
         adapted_layers: Layers, counted from the top, that carry LoRA; 0 trains the head alone.
+        layers_dropped: Layers above them that are left out.
+        n_queries: Learned query tokens that read the one adapted layer; 0 reads its pooled token.
     """
 
     target_epsilon: float
@@ -100,6 +102,8 @@ class TrialParams:
     lora_rank: int
     learning_rate: float
     adapted_layers: int
+    layers_dropped: int = 0
+    n_queries: int = 0
 
     def __post_init__(self) -> None:
         validate.positive(target_epsilon=self.target_epsilon, way_out="use math.inf to train without DP")
@@ -107,6 +111,10 @@ class TrialParams:
         validate.in_range(1, 4096, lora_rank=self.lora_rank)
         validate.finite(learning_rate=validate.positive(learning_rate=self.learning_rate))
         validate.in_range(0, 1024, adapted_layers=self.adapted_layers)
+        validate.in_range(0, 1024, layers_dropped=self.layers_dropped)
+        validate.in_range(0, 64, n_queries=self.n_queries)
+        if self.n_queries and self.adapted_layers != 1:
+            raise validate.refuse("adapted_layers = 1 with learned queries", "adapted_layers", self.adapted_layers)
 
     @property
     def private(self) -> bool:

@@ -23,7 +23,9 @@ class SpaceSpec:
         masking_level: Integers in 0..5.
         lora_rank_log2: Integers; the rank is two to this power.
         learning_rate: Of the LoRA matrices, searched on a log scale, > 0.
-        adapted_layers: Integers; 0 is the head alone.
+        adapted_layers: Integers; 0 is the head alone, 1 one layer for the pooled token, more the top layers for all tokens.
+        layers_dropped: Integers; layers above the adapted ones that are left out.
+        n_queries: Integers; learned query tokens that read the one adapted layer, without effect at other depths.
     """
 
     target_epsilon: tuple[float, float] = (0.5, 32.0)
@@ -31,6 +33,8 @@ class SpaceSpec:
     lora_rank_log2: tuple[int, int] = (1, 5)
     learning_rate: tuple[float, float] = (1e-4, 1e-2)
     adapted_layers: tuple[int, int] = (0, 1)
+    layers_dropped: tuple[int, int] = (0, 0)
+    n_queries: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -44,8 +48,10 @@ class SpaceSpec:
         validate.in_range(0, 5, masking_level=self.masking_level[1])
         validate.in_range(0, 12, lora_rank_log2=self.lora_rank_log2[0])
         validate.in_range(0, 12, lora_rank_log2=self.lora_rank_log2[1])
-        validate.in_range(0, 1, adapted_layers=self.adapted_layers[0])
-        validate.in_range(0, 1, adapted_layers=self.adapted_layers[1])
+        for bound in (0, 1):
+            validate.in_range(0, 1024, adapted_layers=self.adapted_layers[bound])
+            validate.in_range(0, 1024, layers_dropped=self.layers_dropped[bound])
+            validate.in_range(0, 64, n_queries=self.n_queries[bound])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,7 @@ class TrainingSpec:
         head_learning_rate: Step size of the head, by SGD on gradients over max_grad_norm.
         head_momentum: Of that SGD.
         lora_alpha: LoRA's scale is lora_alpha / rank.
+        lora_targets: Linear layers that carry LoRA: "query_value", "query_key_value" or "all_linear".
         max_length: Tokens kept of a text.
     """
 
@@ -72,6 +79,7 @@ class TrainingSpec:
     head_learning_rate: float = 1.5
     head_momentum: float = 0.9
     lora_alpha: float = 16.0
+    lora_targets: str = "query_value"
     max_length: int = 96
 
     def __post_init__(self) -> None:
@@ -85,6 +93,7 @@ class TrainingSpec:
         validate.in_range(1, 100_000, steps=self.steps)
         validate.finite(head_learning_rate=validate.positive(head_learning_rate=self.head_learning_rate))
         validate.finite(lora_alpha=validate.positive(lora_alpha=self.lora_alpha))
+        validate.one_of(("query_value", "query_key_value", "all_linear"), lora_targets=self.lora_targets)
         validate.in_range(0, 0.999, head_momentum=self.head_momentum)
         validate.in_range(8, 8192, max_length=self.max_length)
 

@@ -66,7 +66,7 @@ class Evaluator:
             evidence,
             self.answers,
             spec=self.spec,
-            wordless=self.prepared.masked("pool", params.masking_level).wordless,
+            wordless=self.prepared.masked("pool", params.masking_level, params).wordless,
             n_units=self.prepared.n_units,
             rng=self.prepared.key.generator(self.prepared.digest, "answers", number, replicate),
         )

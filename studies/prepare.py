@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,15 @@ from moo.data.split import split_units
 from moo.errors import InputError
 from moo.masking import Found, apply, find_spans, probe
 from moo.models.activations import Packed
+from moo.models.bank import Depth, Frozen
 from moo.models.base_models import BaseModel, load_base
+from moo.models.blocks import Cut, Targets, cut_of
 from moo.models.cache import TrunkCache
-from moo.models.fast_lane import FrozenLayer, frozen_layer
 from moo.models.scaling import Constants, constants
 from moo.objectives.compliance.facts import masking_facts
 from moo.privacy.accounting import check_delta
 from moo.privacy.keys import StudyKey
-from moo.records import number_in, number_out
+from moo.records import TrialParams, number_in, number_out
 from moo.studies.base import StudySpec
 
 Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
@@ -86,7 +88,8 @@ class Prepared:
         check_delta(spec.training.target_delta, self.expected_units)
         self.data_facts = data_facts(self.records, purpose=spec.purpose, as_of=self.as_of)
         self.parts = self._split()
-        self._masked: dict[tuple[str, int], MaskedPart] = {}
+        self._masked: dict[tuple[str, int, Cut], MaskedPart] = {}
+        self._constants: dict[Cut, Constants] = {}
 
     @property
     def as_of(self) -> date:
@@ -99,18 +102,26 @@ class Prepared:
             self.spec.model, progress=lambda done, total: self.stage("fetching the base model", done, total)
         )
 
-    @cached_property
-    def constants(self) -> Constants:
-        return constants(self.base, max_length=self.spec.training.max_length)
+    def cut(self, params: TrialParams | None) -> Cut:
+        """The live blocks of a configuration; of the last layer where none is given."""
+        depth = Depth() if params is None else depth_of(params, self.spec)
+        return cut_of(self.base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
 
-    @cached_property
-    def layer(self) -> FrozenLayer:
-        return frozen_layer(self.base, self.constants)
+    def constants(self, cut: Cut) -> Constants:
+        """Public shift and scale at a cut."""
+        if cut not in self._constants:
+            self._constants[cut] = constants(self.base, max_length=self.spec.training.max_length, cut=cut)
+        return self._constants[cut]
 
-    @cached_property
-    def cache(self) -> TrunkCache:
+    def frozen(self, params: TrialParams) -> Frozen | None:
+        """What a bank needs of the base model; nothing where the head alone is trained."""
+        cut = self.cut(params)
+        return Frozen(base=self.base, cut=cut, constants=self.constants(cut)) if params.adapted_layers else None
+
+    def cache(self, cut: Cut) -> TrunkCache:
+        """The trunk's cache, as it stands on disk."""
         key = self.key.derive("trunk cache", self.digest)
-        return TrunkCache(self.folder / "trunk", key, self.base, max_length=self.spec.training.max_length)
+        return TrunkCache(self.folder / "trunk", key, self.base, max_length=self.spec.training.max_length, cut=cut)
 
     def _filtered(self, loaded: Records) -> tuple[Records, PreparationReport]:
         if not self.spec.consent_filter:
@@ -132,16 +143,16 @@ class Prepared:
             parts[part] = self.records.take(rows)
         return parts if self.release is None else {**parts, "release": self.release}
 
-    def masked(self, part: str, level: int) -> MaskedPart:
-        """A part at a masking level; the last few are kept."""
-        wanted = (part, level)
+    def masked(self, part: str, level: int, params: TrialParams | None = None) -> MaskedPart:
+        """A part at a masking level, with activations for the configuration's depth; the last few are kept."""
+        wanted = (part, level, self.cut(params))
         if wanted not in self._masked:
             while len(self._masked) >= 2 * len(PARTS):
                 self._masked.pop(next(iter(self._masked)))
-            self._masked[wanted] = self._mask(part, level)
+            self._masked[wanted] = self._mask(*wanted)
         return self._masked[wanted]
 
-    def _mask(self, part: str, level: int) -> MaskedPart:
+    def _mask(self, part: str, level: int, cut: Cut) -> MaskedPart:
         records = self.parts[part]
         spans = [tuple(find_spans(t, level, fields=f)) for t, f in zip(records.texts, records.fields, strict=True)]
         texts = [apply(t, s) for t, s in zip(records.texts, spans, strict=True)]
@@ -152,7 +163,7 @@ class Prepared:
             done += n
             self.stage(f"trunk, masking level {level}, {part}", done, len(texts))
 
-        packed = self.cache.packed(texts, self.constants, progress=progress)
+        packed = self.cache(cut).packed(texts, self.constants(cut), progress=progress)
         wordless = np.array([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
         return MaskedPart(packed, tuple(spans), wordless)
 
@@ -169,6 +180,16 @@ class Prepared:
             temporary.write_text(json.dumps(known, indent=1))
             os.replace(temporary, path)
         return {k: None if v is None else number_in(v) for k, v in known[str(level)].items()}
+
+
+def depth_of(params: TrialParams, spec: StudySpec) -> Depth:
+    """A configuration's depth as the engine takes it."""
+    return Depth(
+        adapted_layers=params.adapted_layers,
+        layers_dropped=params.layers_dropped,
+        n_queries=params.n_queries,
+        targets=cast(Targets, spec.training.lora_targets),
+    )
 
 
 def _set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:

@@ -269,6 +269,8 @@ def vars_of(trial: TrialRecord) -> dict[str, Any]:
         "lora_rank": p.lora_rank,
         "learning_rate": p.learning_rate,
         "adapted_layers": p.adapted_layers,
+        "layers_dropped": p.layers_dropped,
+        "n_queries": p.n_queries,
     }
 
 

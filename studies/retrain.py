@@ -111,7 +111,7 @@ def _retrain(
 ) -> Path:
     run = runs[trial.number]
     records, level = prepared.parts["release"], trial.params.masking_level
-    masked = prepared.masked("release", level)
+    masked = prepared.masked("release", level, trial.params)
     data = TrainingData(
         packed=masked.packed,
         labels=records.labels,
@@ -126,7 +126,7 @@ def _retrain(
         trained = train(
             data,
             training_settings(trial.params, prepared.spec, run),
-            prepared.layer if trial.params.adapted_layers else None,
+            prepared.frozen(trial.params),
             lambda purpose, shadow: fresh.generator(purpose, shadow),
         )
     except TrialError as error:

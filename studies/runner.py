@@ -17,6 +17,7 @@ import torch
 
 from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
+from moo.models.blocks import cut_of
 from moo.objectives.compliance.loader import load_rules
 from moo.objectives.membership.risk import ATTACKS
 from moo.privacy.accounting import compose_epsilon
@@ -86,7 +87,7 @@ def run_study(
         evaluator = Evaluator(spec, home, chosen, watch.stage)
         prepared = evaluator.prepared
         _refuse_broken_gates(prepared)
-        _refuse_large_ranks(spec, prepared)
+        _refuse_what_the_model_lacks(spec, prepared)
         drawn, identity = _drawn(chosen, prepared, n_trials), _identity(spec, chosen, prepared)
         space, first = space_of(spec.space), anchors(spec.space)
         if (
@@ -200,7 +201,9 @@ def _refuse_broken_gates(prepared: Prepared) -> None:
         )
 
 
-def _refuse_large_ranks(spec: StudySpec, prepared: Prepared) -> None:
+def _refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared) -> None:
+    layers = spec.space.adapted_layers[1], spec.space.layers_dropped[1]
+    cut_of(prepared.base.model, adapted_layers=layers[0], layers_dropped=layers[1])
     largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
     if spec.space.adapted_layers[1] and largest > hidden:
         raise InputError(

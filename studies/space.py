@@ -25,8 +25,15 @@ def space_of(spec: SpaceSpec) -> Space:
             "lora_rank_log2": Integer(*spec.lora_rank_log2),
             "learning_rate": Real(*spec.learning_rate, log=True),
             "adapted_layers": Integer(*spec.adapted_layers),
+            **{name: Integer(*bounds) for name, bounds in _optional(spec).items()},
         }
     )
+
+
+def _optional(spec: SpaceSpec) -> dict[str, tuple[int, int]]:
+    """Dimensions that are searched only where a study opens them."""
+    bounds = {"layers_dropped": spec.layers_dropped, "n_queries": spec.n_queries}
+    return {name: pair for name, pair in bounds.items() if pair != (0, 0)}
 
 
 def params_of(values: Mapping[str, float | int]) -> TrialParams:
@@ -37,6 +44,8 @@ def params_of(values: Mapping[str, float | int]) -> TrialParams:
         lora_rank=2 ** int(values["lora_rank_log2"]),
         learning_rate=float(values["learning_rate"]),
         adapted_layers=int(values["adapted_layers"]),
+        layers_dropped=int(values.get("layers_dropped", 0)),
+        n_queries=int(values.get("n_queries", 0)) if values["adapted_layers"] == 1 else 0,
     )
 
 
@@ -50,6 +59,7 @@ def anchors(spec: SpaceSpec) -> list[dict[str, float | int]]:
         "lora_rank_log2": spec.lora_rank_log2[0],
         "learning_rate": rate,
         "adapted_layers": spec.adapted_layers[0],
+        **{name: low for name, (low, _) in _optional(spec).items()},
     }
     level = max(spec.masking_level[0], spec.masking_level[1] - 1)
     return [strictest, {**strictest, "target_epsilon": (low * high) ** 0.5, "masking_level": level}]

@@ -28,7 +28,7 @@ from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
 from moo.studies.base import StudySpec
-from moo.studies.prepare import PARTS, Prepared
+from moo.studies.prepare import PARTS, Prepared, depth_of
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
 VALIDITY = "validity"
@@ -86,7 +86,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
     seconds: dict[str, float] = {}
     spec, key = prepared.spec, prepared.key
     started = time.perf_counter()
-    parts = {part: prepared.masked(part, params.masking_level) for part in PARTS}
+    parts = {part: prepared.masked(part, params.masking_level, params) for part in PARTS}
     masking = prepared.masking_facts(params.masking_level)
     seconds["masking and trunk"] = time.perf_counter() - started
 
@@ -104,7 +104,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
     trained = train(
         data,
         training_settings(params, spec, run),
-        prepared.layer if params.adapted_layers else None,
+        prepared.frozen(params),
         lambda purpose, shadow: key.generator(prepared.digest, "trial", number, replicate, purpose, shadow),
     )
     seconds["training"] = trained.seconds
@@ -161,7 +161,7 @@ def training_settings(params: TrialParams, spec: StudySpec, run: TrainingRun) ->
     """The run of a configuration as the engine takes it."""
     t = spec.training
     return TrainingSettings(
-        adapted_layers=params.adapted_layers,
+        depth=depth_of(params, spec),
         lora_rank=params.lora_rank,
         lora_alpha=t.lora_alpha,
         sample_rate=t.sample_rate,
@@ -254,7 +254,9 @@ def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measuremen
     """Accuracy of scikit-learn's logistic regression on the same frozen features, halves and test users."""
     level = evidence.params.masking_level
     pool, test = prepared.parts["pool"], prepared.parts["test"]
-    features = {part: prepared.masked(part, level).packed.features.numpy() for part in ("pool", "test")}
+    features = {
+        part: prepared.masked(part, level, evidence.params).packed.features.numpy() for part in ("pool", "test")
+    }
     fitted = [
         LogisticRegression(C=1.0, max_iter=2000).fit(features["pool"][row], pool.labels[row])
         for row in evidence.membership.members
@@ -271,7 +273,7 @@ def save_evidence(evidence: TrialEvidence, prepared: Prepared, *, number: int) -
     folder = prepared.folder / "evidence"
     folder.mkdir(mode=0o700, exist_ok=True)
     name = "reference" if number == REFERENCE else f"trial-{number:04d}"
-    spans = prepared.masked("pool", evidence.params.masking_level).spans
+    spans = prepared.masked("pool", evidence.params.masking_level, evidence.params).spans
     arrays = {
         "losses": evidence.membership.losses,
         "members": evidence.membership.members,

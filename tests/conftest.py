@@ -1,14 +1,15 @@
 """A small real encoder with random weights, saved and loaded like any other: no test needs a download for it."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from moo.models.base_models import BaseModel, load_base
 
@@ -16,19 +17,45 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
-def save_tiny(folder: Path, *, hidden: int = 32, layers: int = 3, heads: int = 4, seed: int = 0) -> Path:
-    """A BERT of random weights that reads single letters."""
+def small_config(kind: str, *, hidden: int, layers: int, heads: int) -> PretrainedConfig:
+    """A configuration of one of the families that moo knows, or of one that it does not."""
+    common: dict[str, Any] = {"vocab_size": len(SPECIAL) + len(LETTERS), "pad_token_id": 1}
+    if kind == "distilbert":
+        own = {
+            "dim": hidden,
+            "n_layers": layers,
+            "n_heads": heads,
+            "hidden_dim": 2 * hidden,
+            "max_position_embeddings": 64,
+        }
+    elif kind == "gpt2":
+        own = {
+            "n_embd": hidden,
+            "n_layer": layers,
+            "n_head": heads,
+            "n_positions": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        }
+    else:
+        own = {
+            "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": 2 * hidden,
+            "max_position_embeddings": 64,
+        }  # fmt: skip
+    if kind in ("llama", "qwen2", "qwen3"):
+        own |= {"num_key_value_heads": heads // 2, "bos_token_id": 0, "eos_token_id": 2}
+    own |= {"qwen3": {"head_dim": hidden // heads}, "electra": {"embedding_size": hidden}}.get(kind, {})
+    return AutoConfig.for_model(kind, **common, **own)
+
+
+def save_tiny(
+    folder: Path, *, kind: str = "bert", hidden: int = 32, layers: int = 3, heads: int = 4, seed: int = 0
+) -> Path:
+    """A model of random weights that reads single letters."""
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(SPECIAL) + len(LETTERS),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=2 * hidden,
-        max_position_embeddings=64,
-        pad_token_id=1,
-    )
-    model = BertModel(config, add_pooling_layer=False)
+    config = small_config(kind, hidden=hidden, layers=layers, heads=heads)
+    plain = {"add_pooling_layer": False} if kind in ("bert", "roberta", "xlm-roberta") else {}
+    model = AutoModel.from_config(config, **plain)
     for parameter in model.parameters():  # larger weights than the initialisation, so that texts differ
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
@@ -61,3 +88,20 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_folder: Path) -> BaseModel:
     """In fp32 on every machine: exactness is tested, and processors that multiply bf16 would round."""
     return dataclasses.replace(load_base(str(tiny_folder), accelerator="cpu"), low_precision=False)
+
+
+KNOWN = ("bert", "roberta", "xlm-roberta", "distilbert", "gpt2", "llama", "qwen2", "qwen3")
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], BaseModel]:
+    """A tiny model of a family, in fp32; made once."""
+    made: dict[str, BaseModel] = {}
+
+    def of(kind: str) -> BaseModel:
+        if kind not in made:
+            folder = save_tiny(tmp_path_factory.mktemp(kind), kind=kind, layers=4)
+            made[kind] = dataclasses.replace(load_base(str(folder), accelerator="cpu"), low_precision=False)
+        return made[kind]
+
+    return of

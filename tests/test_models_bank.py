@@ -1,6 +1,7 @@
 """The bank against the unmodified model, against a batch-of-one loop, and against Opacus' own per-sample gradients."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,63 +13,105 @@ from torch import nn
 
 from moo.errors import InputError
 from moo.models.activations import Packed
-from moo.models.bank import Bank, BankConfig, unit_factors
+from moo.models.bank import Bank, BankConfig, Depth, Frozen, unit_factors
 from moo.models.base_models import BaseModel
+from moo.models.blocks import cut_of, family_of, n_blocks
 from moo.models.clipping import Factors, clip_and_sum
 from moo.models.datamodule import PoissonBatches
-from moo.models.fast_lane import FrozenLayer, frozen_layer
-from moo.models.scaling import Constants, constants
+from moo.models.scaling import constants
 from moo.models.trunk import encode
+from tests.conftest import KNOWN
 
 TEXTS = ["abc", "hello world 12", "zz", "the quick brown fox", "a1b2c3", "lorem ipsum", "qwerty", "0123456789"]
 K, C, RANK = 4, 3, 2
+DEPTHS = {
+    "head": Depth(),
+    "one layer": Depth(adapted_layers=1),
+    "keys too": Depth(adapted_layers=1, targets="query_key_value"),
+    "every linear layer": Depth(adapted_layers=1, targets="all_linear"),
+    "queries": Depth(adapted_layers=1, layers_dropped=1, n_queries=3, targets="query_key_value"),
+    "two layers": Depth(adapted_layers=2),
+    "all layers, all linear": Depth(adapted_layers=4, targets="all_linear"),
+    "two layers below the top": Depth(adapted_layers=2, layers_dropped=1),
+}
 
 
-@pytest.fixture(scope="module")
-def scaling(tiny: BaseModel) -> Constants:
-    return constants(tiny, max_length=24)
+def frozen_at(base: BaseModel, depth: Depth) -> Frozen:
+    cut = cut_of(base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
+    return Frozen(base=base, cut=cut, constants=constants(base, max_length=24, cut=cut))
 
 
-@pytest.fixture(scope="module")
-def layer(tiny: BaseModel, scaling: Constants) -> FrozenLayer:
-    return frozen_layer(tiny, scaling)
-
-
-@pytest.fixture(scope="module")
-def packed(tiny: BaseModel, scaling: Constants) -> Packed:
-    out = encode(tiny, TEXTS, max_length=24)
+def packed_at(frozen: Frozen) -> Packed:
+    out = encode(frozen.base, TEXTS, max_length=24, cut=frozen.cut)
     return Packed(
-        features=torch.from_numpy(scaling.features(out.mean)),
+        features=torch.from_numpy(frozen.constants.features(out.mean)),
         tokens=torch.from_numpy(np.concatenate(out.tokens)),
         offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
     )
 
 
-def make_bank(layer: FrozenLayer | None, hidden: int, *, zero: bool = False) -> Bank:
-    depth = int(layer is not None)
-    config = BankConfig(n_shadows=K, n_classes=C, adapted_layers=depth, lora_rank=RANK, lora_alpha=4.0)
-    bank = Bank(config, layer, hidden * (1 + depth), [torch.Generator().manual_seed(i) for i in range(K)])
+def make_bank(frozen: Frozen, depth: Depth, *, zero: bool = False, ranks: tuple[int, ...] = (RANK,) * K) -> Bank:
+    config = BankConfig(ranks=ranks, n_classes=C, depth=depth, lora_alpha=4.0)
+    bank = Bank(config, frozen, frozen.base.hidden, [torch.Generator().manual_seed(i) for i in range(len(ranks))])
     if not zero:
         torch.manual_seed(5)
         for p in bank.trainable().values():
-            p.data += 0.3 * torch.randn_like(p)
+            p.data += 0.1 * torch.randn_like(p)
     return bank
 
 
-def test_fast_lane_at_zero_adapters_is_the_models_own_first_token(
-    tiny: BaseModel, layer: FrozenLayer, packed: Packed, scaling: Constants
+def own_pooled(frozen: Frozen, text: str) -> np.ndarray:
+    """The unmodified model's pooled token, from the model itself, layers above the cut left out."""
+    base, stop = frozen.base, frozen.cut.stop
+    ids = base.tokenizer(text, return_tensors="pt")["input_ids"]
+    seen: list[torch.Tensor] = []
+    with torch.no_grad():
+        states = base.model(input_ids=ids, output_hidden_states=True)
+        top = states.last_hidden_state if stop == n_blocks(base.model) else states.hidden_states[stop]
+        seen.append(top)
+    causal = family_of(base.model).causal  # type: ignore[union-attr]
+    return seen[0][0, -1 if causal else 0].numpy()
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_at_zero_adapters_the_features_are_the_unmodified_models_own(
+    family: Callable[[str], BaseModel], kind: str, layers: int
 ) -> None:
-    bank = make_bank(layer, tiny.hidden, zero=True)
-    x = packed.gather(torch.arange(len(TEXTS))[None], tokens=True)
-    ours = bank._fast_lane(x).features[0, :, tiny.hidden :].detach().numpy()
-    expected = (encode(tiny, TEXTS, max_length=24).first - scaling.first_shift) * scaling.first_scale
-    np.testing.assert_allclose(ours, expected, atol=2e-6)
+    depth = Depth(adapted_layers=layers)
+    frozen = frozen_at(family(kind), depth)
+    bank = make_bank(frozen, depth, zero=True)
+    x = packed_at(frozen).gather(torch.arange(len(TEXTS))[None], tokens=True)
+    with torch.no_grad():
+        ours = bank.features(x)[:, :, frozen.base.hidden :]
+    own = np.stack([own_pooled(frozen, t) for t in TEXTS])
+    expected = (own - frozen.constants.pooled_shift) * frozen.constants.pooled_scale
+    for k in range(K):
+        np.testing.assert_allclose(ours[k], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_the_first_learned_query_starts_as_the_pooled_token_of_its_layer(
+    family: Callable[[str], BaseModel], kind: str
+) -> None:
+    depth = Depth(adapted_layers=1, layers_dropped=2, n_queries=2)
+    frozen = frozen_at(family(kind), depth)
+    bank = make_bank(frozen, depth, zero=True)
+    with torch.no_grad():
+        out = bank.features(packed_at(frozen).gather(torch.arange(len(TEXTS))[None], tokens=True))
+    d = frozen.base.hidden
+    own = np.stack([own_pooled(frozen, t) for t in TEXTS])
+    expected = (own - frozen.constants.pooled_shift) * frozen.constants.pooled_scale
+    np.testing.assert_allclose(out[0, :, d : 2 * d], expected, atol=1e-5)
+    assert float((out[0, :, 2 * d :] - out[0, :, d : 2 * d]).abs().max()) > 1e-3  # the second one starts elsewhere
+
+
+@pytest.mark.parametrize("name", [n for n in DEPTHS if n != "head"])
 def test_shared_records_give_the_same_logits_as_records_laid_out_for_each_shadow(
-    tiny: BaseModel, layer: FrozenLayer, packed: Packed
+    family: Callable[[str], BaseModel], name: str
 ) -> None:
-    bank = make_bank(layer, tiny.hidden)
+    frozen = frozen_at(family("bert"), DEPTHS[name])
+    bank, packed = make_bank(frozen, DEPTHS[name]), packed_at(frozen)
     rows = torch.arange(len(TEXTS))[None]
     with torch.no_grad():
         shared = bank(packed.gather(rows, tokens=True))
@@ -81,7 +124,7 @@ def loop_gradients(bank: Bank, packed: Packed, labels: torch.Tensor, index: torc
     parameters = bank.trainable()
     out = {n: torch.zeros(*index.shape, *p.shape[1:]) for n, p in parameters.items()}
     for k, i in np.ndindex(*index.shape):
-        x = packed.gather(index[:, i : i + 1], tokens=bank.layer is not None)
+        x = packed.gather(index[:, i : i + 1], tokens=bank.lane is not None)
         loss = nn.functional.cross_entropy(bank(x)[k], labels[index[k, i : i + 1]])
         grads = torch.autograd.grad(loss, list(parameters.values()))
         for name, grad in zip(parameters, grads, strict=True):
@@ -89,37 +132,43 @@ def loop_gradients(bank: Bank, packed: Packed, labels: torch.Tensor, index: torc
     return out
 
 
-@pytest.mark.parametrize("depth", [0, 1])
-def test_record_gradients_equal_a_batch_of_one_loop(
-    tiny: BaseModel, layer: FrozenLayer, packed: Packed, depth: int
-) -> None:
-    bank = make_bank(layer if depth else None, tiny.hidden)
+CASES = [("bert", name) for name in DEPTHS] + [
+    ("distilbert", "keys too"), ("distilbert", "two layers"), ("roberta", "two layers"), ("gpt2", "one layer"),
+    ("gpt2", "all layers, all linear"), ("llama", "one layer"), ("llama", "all layers, all linear"), ("qwen3", "two layers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_record_gradients_equal_a_batch_of_one_loop(family: Callable[[str], BaseModel], kind: str, name: str) -> None:
+    frozen = frozen_at(family(kind), DEPTHS[name])
+    bank, packed = make_bank(frozen, DEPTHS[name]), packed_at(frozen)
     labels = torch.arange(len(TEXTS)) % C
-    index = torch.stack([torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(k))[:5] for k in range(K)])
-    factors, _ = bank.record_factors(packed.gather(index, tokens=depth == 1), labels[index])
-    slots = torch.arange(5)[None, :, None].expand(K, -1, -1)
-    units = unit_factors(factors, slots, torch.ones(K, 5))
+    index = torch.stack([torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(k))[:4] for k in range(K)])
+    factors, _ = bank.record_factors(packed.gather(index, tokens=bank.lane is not None), labels[index])
+    assert set(factors) == set(bank.trainable())
+    units = unit_factors(factors, torch.ones(K, 4, 1))
     oracle = loop_gradients(bank, packed, labels, index)
-    for i in range(5):
-        alone = torch.zeros(K, 5)
+    for i in range(4):
+        alone = torch.zeros(K, 4)
         alone[:, i] = 1
-        for name, parameter in bank.trainable().items():
-            ours = units[name].clipped_sum(alone).reshape(parameter.shape)
-            scale = float(oracle[name].abs().max())  # float32 sums of terms of this size, in another order
-            torch.testing.assert_close(ours, oracle[name][:, i], atol=1e-5 * scale, rtol=1e-5)
+        for parameter, expected in oracle.items():
+            ours = units[parameter].clipped_sum(alone).reshape(expected[:, i].shape)
+            size = float(expected[:, i].norm())
+            assert size > 0
+            assert float((ours - expected[:, i]).norm()) <= 1e-5 * size
 
 
-def test_unit_norms_and_clipped_sums_equal_the_loop(tiny: BaseModel, layer: FrozenLayer, packed: Packed) -> None:
-    bank = make_bank(layer, tiny.hidden)
+@pytest.mark.parametrize("name", ["one layer", "queries", "two layers"])
+def test_unit_norms_and_clipped_sums_equal_the_loop(family: Callable[[str], BaseModel], name: str) -> None:
+    frozen = frozen_at(family("bert"), DEPTHS[name])
+    bank, packed = make_bank(frozen, DEPTHS[name]), packed_at(frozen)
     labels = torch.arange(len(TEXTS)) % C
-    index = torch.arange(6)[None].expand(K, -1)
-    slots = torch.tensor([[0, 1, 2], [3, 6, 6], [4, 5, 6]])[None].expand(K, -1, -1)  # 6 marks an empty slot
-    weights = torch.tensor([1 / 3, 1 / 3, 1 / 3, 1.0, 0.5, 0.5]).expand(K, -1)
-    factors, _ = bank.record_factors(packed.gather(index, tokens=True), labels[index])
-    out = clip_and_sum(
-        unit_factors(factors, slots, weights), max_grad_norm=0.05, present=torch.ones(K, 3, dtype=torch.bool)
-    )
-    oracle = loop_gradients(bank, packed, labels, index)
+    index = torch.tensor([[0, 1, 2], [3, 0, 0], [4, 5, 0]])[None].expand(K, -1, -1)  # 0 fills empty places
+    weights = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1.0, 0, 0], [0.5, 0.5, 0]]).expand(K, -1, -1)
+    flat = index.flatten(1)
+    factors, _ = bank.record_factors(packed.gather(flat, tokens=True), labels[flat])
+    out = clip_and_sum(unit_factors(factors, weights), max_grad_norm=0.05, present=torch.ones(K, 3, dtype=torch.bool))
+    oracle = loop_gradients(bank, packed, labels, torch.arange(6)[None].expand(K, -1))
     members = [[0, 1, 2], [3], [4, 5]]
     sums = {n: torch.zeros_like(p) for n, p in bank.trainable().items()}
     for k in range(K):
@@ -129,17 +178,18 @@ def test_unit_norms_and_clipped_sums_equal_the_loop(tiny: BaseModel, layer: Froz
             assert float(out.norms[k, u]) == pytest.approx(norm, rel=1e-4)
             for n, g in unit.items():
                 sums[n][k] += g * min(1.0, 0.05 / norm)
-    for name, expected in sums.items():
-        torch.testing.assert_close(out.sums[name].reshape(expected.shape), expected, atol=1e-6, rtol=1e-4)
+    for parameter, expected in sums.items():
+        torch.testing.assert_close(out.sums[parameter].reshape(expected.shape), expected, atol=1e-6, rtol=1e-4)
 
 
-def test_head_gradients_equal_opacus_per_sample_gradients(tiny: BaseModel, packed: Packed) -> None:
-    bank = make_bank(None, tiny.hidden)
+def test_head_gradients_equal_opacus_per_sample_gradients(family: Callable[[str], BaseModel]) -> None:
+    frozen = frozen_at(family("bert"), DEPTHS["head"])
+    bank, packed = make_bank(frozen, DEPTHS["head"]), packed_at(frozen)
     labels = torch.arange(len(TEXTS)) % C
     index = torch.arange(len(TEXTS))[None].expand(K, -1)
     factors, _ = bank.record_factors(packed.gather(index, tokens=False), labels[index])
     for k in range(K):
-        head = nn.Linear(tiny.hidden, C)
+        head = nn.Linear(frozen.base.hidden, C)
         head.weight.data, head.bias.data = bank.head_weight.data[k].clone(), bank.head_bias.data[k, :, 0].clone()
         wrapped = GradSampleModule(head, loss_reduction="sum")
         nn.functional.cross_entropy(
@@ -148,6 +198,34 @@ def test_head_gradients_equal_opacus_per_sample_gradients(tiny: BaseModel, packe
         left, right = factors["head_weight"]
         ours = left[k].mT @ right[k]
         torch.testing.assert_close(ours, head.weight.grad_sample, atol=1e-6, rtol=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["one layer", "two layers"])
+def test_a_shadow_of_smaller_rank_is_what_it_would_be_alone(family: Callable[[str], BaseModel], name: str) -> None:
+    frozen = frozen_at(family("bert"), DEPTHS[name])
+    mixed = make_bank(frozen, DEPTHS[name], zero=True, ranks=(1, 3))
+    alone = Bank(
+        BankConfig(ranks=(1,), n_classes=C, depth=DEPTHS[name], lora_alpha=4.0),
+        frozen, frozen.base.hidden, [torch.Generator().manual_seed(0)],
+    )  # fmt: skip
+    for mine, own in zip(mixed.own(0).values(), alone.own(0).values(), strict=True):
+        torch.testing.assert_close(mine, own)
+        mine += 0.1  # views: this is the bank's own memory
+        own += 0.1
+    x = packed_at(frozen).gather(torch.arange(len(TEXTS))[None], tokens=True)
+    with torch.no_grad():
+        torch.testing.assert_close(mixed(x)[0], alone(x)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_a_model_of_an_unknown_family_adapts_nothing_and_says_what_would(family: Callable[[str], BaseModel]) -> None:
+    base = family("electra")
+    assert encode(base, ["abc"], max_length=24).mean.shape == (1, base.hidden)  # the head alone still works
+    with pytest.raises(InputError, match=r"known family .*engine='opacus'"):
+        cut_of(base.model, adapted_layers=1)
+    with pytest.raises(InputError, match="learned queries need an encoder"):
+        make_bank(frozen_at(family("gpt2"), Depth(adapted_layers=1)), Depth(adapted_layers=1, n_queries=2))
+    with pytest.raises(InputError, match="<= 4"):
+        cut_of(family("bert").model, adapted_layers=4, layers_dropped=1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -211,12 +289,27 @@ def test_poisson_inclusion_frequency_and_varying_sizes() -> None:
 def test_layout_keeps_each_units_records_and_weights_together() -> None:
     units = np.arange(90) // 3
     for batch in batches_of(steps=20):
-        places = batch.index.shape[1]
         for k, u in np.argwhere(batch.present.numpy()):
-            slots = [int(s) for s in batch.slots[k, u] if s < places]
-            owners = {int(units[batch.index[k, s]]) for s in slots}
-            assert len(owners) == 1
-            assert sum(float(batch.weights[k, s]) for s in slots) == pytest.approx(1.0)
+            there = batch.weights[k, u] > 0
+            assert len({int(units[i]) for i in batch.index[k, u][there]}) == 1
+            assert float(batch.weights[k, u].sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("places", [1, 4, 1000])
+def test_chunks_of_a_batch_hold_every_unit_once(places: int) -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(40), rng.integers(1, 6, 40))
+    batches = PoissonBatches(
+        units=units, lengths=rng.integers(1, 9, len(units)), members=np.ones((2, len(units)), bool), sample_rate=0.5,
+        steps=5, generators=[rng, rng],
+    )  # fmt: skip
+    for batch in batches:
+        parts = list(batch.chunks(places))
+        assert sum(p.present.shape[1] for p in parts) == batch.present.shape[1]
+        assert all(p.index.shape[1] == 1 or p.index[0].numel() <= places for p in parts)
+        for k in range(2):
+            whole = sorted(batch.index[k][batch.weights[k] > 0].tolist())
+            assert whole == sorted(i for p in parts for i in p.index[k][p.weights[k] > 0].tolist())
 
 
 def test_empty_batches_are_still_batches() -> None:

@@ -11,14 +11,14 @@ import torch
 
 from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
+from moo.models.bank import Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.cache import TrunkCache
 from moo.models.dp import BankOptimizer, DPSettings, ShadowNoise
-from moo.models.fast_lane import FrozenLayer, frozen_layer
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import Constants, constants
 from moo.models.training import TrainingData, TrainingSettings, train
-from moo.models.trunk import encode
+from moo.models.trunk import encode, last_cut
 
 N, K = 60, 4
 
@@ -29,8 +29,8 @@ def scaling(tiny: BaseModel) -> Constants:
 
 
 @pytest.fixture(scope="module")
-def layer(tiny: BaseModel, scaling: Constants) -> FrozenLayer:
-    return frozen_layer(tiny, scaling)
+def frozen(tiny: BaseModel, scaling: Constants) -> Frozen:
+    return Frozen(base=tiny, cut=last_cut(tiny), constants=scaling)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def stream(purpose: str, shadow: int) -> np.random.Generator:
 def settings_of(depth: int = 1, *, noise: float = 0.0, steps: int = 12, **changes: Any) -> TrainingSettings:
     dp = DPSettings(noise_multiplier=noise, max_grad_norm=0.5 if noise else math.inf, expected_batch_size=N / 4 * 0.5)
     base = TrainingSettings(
-        adapted_layers=depth,
+        depth=Depth(adapted_layers=depth),
         lora_rank=2,
         lora_alpha=4.0,
         sample_rate=0.5,
@@ -66,8 +66,8 @@ def settings_of(depth: int = 1, *, noise: float = 0.0, steps: int = 12, **change
 
 
 @pytest.mark.parametrize("depth", [0, 1])
-def test_training_learns_and_takes_every_step(data: TrainingData, layer: FrozenLayer, depth: int) -> None:
-    trained = train(data, settings_of(depth, steps=40), layer if depth else None, stream)
+def test_training_learns_and_takes_every_step(data: TrainingData, frozen: Frozen, depth: int) -> None:
+    trained = train(data, settings_of(depth, steps=40), frozen if depth else None, stream)
     assert trained.steps == 40
     out = log_probs(trained.bank, data.packed)
     right = (out.argmax(-1).numpy() == data.labels)[data.members]
@@ -75,30 +75,30 @@ def test_training_learns_and_takes_every_step(data: TrainingData, layer: FrozenL
     assert out.exp().sum(-1).allclose(torch.ones(K, N), atol=1e-5)
 
 
-def test_adapters_change_the_logits(data: TrainingData, layer: FrozenLayer) -> None:
-    trained = train(data, settings_of(1), layer, stream)
+def test_adapters_change_the_logits(data: TrainingData, frozen: Frozen) -> None:
+    trained = train(data, settings_of(1), frozen, stream)
     with_adapters = log_probs(trained.bank, data.packed)
-    for name in ("query_b", "value_b"):
+    for name in ("lane.query.lora_b", "lane.value.lora_b"):
         trained.bank.trainable()[name].data.zero_()
     assert float((with_adapters - log_probs(trained.bank, data.packed)).abs().max()) > 1e-4
 
 
-def test_the_base_is_bit_identical_after_training(tiny: BaseModel, data: TrainingData, layer: FrozenLayer) -> None:
+def test_the_base_is_bit_identical_after_training(tiny: BaseModel, data: TrainingData, frozen: Frozen) -> None:
     before = {n: p.clone() for n, p in tiny.model.state_dict().items()}
-    train(data, settings_of(1, noise=1.0), layer, stream)
+    train(data, settings_of(1, noise=1.0), frozen, stream)
     assert all(torch.equal(p, before[n]) for n, p in tiny.model.state_dict().items())
 
 
-def test_same_streams_give_the_same_parameters_bit_for_bit(data: TrainingData, layer: FrozenLayer) -> None:
-    first = train(data, settings_of(1, noise=1.0), layer, stream).bank.trainable()
-    second = train(data, settings_of(1, noise=1.0), layer, stream).bank.trainable()
+def test_same_streams_give_the_same_parameters_bit_for_bit(data: TrainingData, frozen: Frozen) -> None:
+    first = train(data, settings_of(1, noise=1.0), frozen, stream).bank.trainable()
+    second = train(data, settings_of(1, noise=1.0), frozen, stream).bank.trainable()
     assert all(torch.equal(p, second[n]) for n, p in first.items())
 
 
-def test_speed_settings_leave_the_parameters_unchanged_beyond_rounding(data: TrainingData, layer: FrozenLayer) -> None:
-    whole = train(data, settings_of(1, noise=1.0), layer, stream).bank.trainable()
+def test_speed_settings_leave_the_parameters_unchanged_beyond_rounding(data: TrainingData, frozen: Frozen) -> None:
+    whole = train(data, settings_of(1, noise=1.0), frozen, stream).bank.trainable()
     chunked = OptimizerSettings(learning_rate=1e-2, head_learning_rate=5e-2, chunk=3)
-    parts = train(data, settings_of(1, noise=1.0, optimizer=chunked), layer, stream).bank.trainable()
+    parts = train(data, settings_of(1, noise=1.0, optimizer=chunked), frozen, stream).bank.trainable()
     for name, parameter in whole.items():
         torch.testing.assert_close(parts[name], parameter, atol=1e-4, rtol=1e-3)
 
@@ -133,7 +133,7 @@ def test_one_more_unit_moves_the_sum_by_at_most_the_clip_and_the_normaliser_not_
     moved = []
     for total in (torch.full((2, 3), 0.1), torch.full((2, 3), 0.1) + 0.5 / math.sqrt(6)):
         parameter.data.zero_()
-        optimizer = BankOptimizer(torch.optim.SGD([parameter], lr=1.0), dp, ShadowNoise([]))
+        optimizer = BankOptimizer(torch.optim.SGD([parameter], lr=1.0), dp, ShadowNoise([]), [0])
         parameter.grad = total.clone()
         optimizer.step()
         moved.append(parameter.detach().clone())
@@ -145,7 +145,7 @@ def test_zero_trainable_parameters_are_refused() -> None:
     empty.param_groups[0]["params"] = []
     dp = DPSettings(noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1.0)
     with pytest.raises(InputError, match="trainable_parameters > 0"):
-        BankOptimizer(empty, dp, ShadowNoise([]))
+        BankOptimizer(empty, dp, ShadowNoise([]), [0])
 
 
 @pytest.mark.parametrize("argument", ["gradient_clip_val", "accumulate_grad_batches", "overfit_batches", "precision"])
@@ -154,9 +154,9 @@ def test_trainer_arguments_that_break_dp_are_refused(data: TrainingData, argumen
         train(data, settings_of(0, trainer={argument: 1}), None, stream)
 
 
-def test_a_rank_above_the_hidden_size_is_refused(data: TrainingData, layer: FrozenLayer) -> None:
+def test_a_rank_above_the_hidden_size_is_refused(data: TrainingData, frozen: Frozen) -> None:
     with pytest.raises(InputError, match="lora_rank <= 32"):
-        train(data, settings_of(1, lora_rank=64), layer, stream)
+        train(data, settings_of(1, lora_rank=64), frozen, stream)
 
 
 def test_noise_without_clipping_is_refused() -> None:

@@ -22,7 +22,7 @@ from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, Entry
 from moo.privacy.policies import POLICIES, Policy
-from moo.records import ACCURACY, REFERENCE, RISK, Transformation
+from moo.records import ACCURACY, REFERENCE, RISK, Transformation, TrialParams
 from moo.report import save_report
 from moo.report.page import render
 from moo.search import REFUSED
@@ -319,13 +319,14 @@ def test_a_retrained_model_reloads_to_predictions_and_its_noise_is_no_ones_key(s
         written += retrain(home, [1], to=tmp_path / f"{name} leaves")
     first, second = written
     prepared = Prepared(study, StudyKey.load_or_create(tmp_path / "a" / "study.key"), tmp_path / "a", release_share=0.5)
-    banks = [load_bank(folder / "model.safetensors", prepared.layer) for folder in (first, second)]
+    deep = TrialParams(target_epsilon=1.0, masking_level=4, lora_rank=2, learning_rate=1e-3, adapted_layers=1)
+    banks = [load_bank(folder / "model.safetensors", prepared.frozen(deep)) for folder in (first, second)]
     told = [log_probs(bank, prepared.masked("test", 4).packed) for bank in banks]
     assert told[0].shape[0] == 1
     assert torch.isfinite(told[0]).all()
     assert not torch.equal(told[0], told[1])  # fresh noise from the operating system each time
     with pytest.raises(InputError, match="must hold a bank's parameters"):
-        load_bank(first / "card.json", prepared.layer)
+        load_bank(first / "card.json", prepared.frozen(deep))
 
 
 def test_a_retraining_that_was_cut_off_goes_on_with_what_is_missing(
@@ -430,8 +431,8 @@ def planted_breach(name: str, patch: pytest.MonkeyPatch) -> str:
         return "1 steps ran without noise"
     init = optimizer.__init__
 
-    def private_size(self: Any, inner: Any, settings: Any, drawn: Any) -> None:
-        init(self, inner, dataclasses.replace(settings, expected_batch_size=settings.expected_batch_size + 3), drawn)
+    def private_size(self: Any, inner: Any, settings: Any, *rest: Any) -> None:
+        init(self, inner, dataclasses.replace(settings, expected_batch_size=settings.expected_batch_size + 3), *rest)
 
     patch.setattr(optimizer, "__init__", private_size)
     return "divided by a private number"

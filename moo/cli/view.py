@@ -165,6 +165,10 @@ def _print_reference(console: Console, result: StudyResult) -> None:
 def _cells(label: str, trial: TrialRecord, on_front: bool) -> list[str]:
     p = trial.params
     setting = f"eps {_epsilon(p.target_epsilon)} L{p.masking_level} depth {p.adapted_layers}"
+    if p.layers_dropped:
+        setting += f" top -{p.layers_dropped}"
+    if p.n_queries:
+        setting += f" queries {p.n_queries}"
     if p.adapted_layers:
         setting += f" rank {p.lora_rank}"
     if trial.state == "failed":

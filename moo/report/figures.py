@@ -133,10 +133,11 @@ def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
     logs = [math.log2(r.params.target_epsilon) for r in trials]
     powers = range(math.floor(min(logs, default=0)), math.ceil(max(logs, default=0)) + 1)
     ticks = {"tickvals": list(powers), "ticktext": [f"{2.0**v:g}" for v in powers]}
+    depths = sorted({r.params.adapted_layers for r in trials})
     dimensions = [
         dimension(t["epsilon"], logs, **ticks),
         dimension(t["masking"], [r.params.masking_level for r in trials], tickvals=list(range(6))),
-        dimension(t["depth"], [r.params.adapted_layers for r in trials], tickvals=[0, 1]),
+        dimension(t["depth"], [r.params.adapted_layers for r in trials], tickvals=depths),
         dimension(f"log2 {t['rank']}", [math.log2(r.params.lora_rank) for r in trials]),
         dimension(f"log10 {t['rate']}", [math.log10(r.params.learning_rate) for r in trials]),
         dimension(t[RISK], [r.objectives[RISK].value for r in trials]),

@@ -100,6 +100,13 @@ def _deltas(chosen: TrialRecord | None, reference: TrialRecord | None) -> dict[s
     return {n: chosen.objectives[n].value - reference.objectives[n].value for n in (ACCURACY, RISK, PENALTY)}
 
 
+def depth_text(adapted: int, dropped: int, queries: int, t: Mapping[str, str]) -> str:
+    """How deep the model was adapted, in as few words as it takes."""
+    more = [t["dropped"].format(dropped)] if dropped else []
+    more += [t["queries"].format(queries)] if queries else []
+    return f"{adapted} ({', '.join(more)})" if more else str(adapted)
+
+
 def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
     """One line of the table of trials."""
     number, deep = int(row["number"]), bool(row["adapted_layers"])
@@ -111,7 +118,7 @@ def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
         "name": t["status_quo"] if number < 0 else str(number),
         "epsilon": epsilon_text(row["target_epsilon"], t["no_dp"]),
         "masking": f"L{row['masking_level']}",
-        "depth": row["adapted_layers"],
+        "depth": depth_text(row["adapted_layers"], row["layers_dropped"], row["n_queries"], t),
         "rank": row["lora_rank"] if deep else "–",
         "rate": f"{row['learning_rate']:.1e}" if deep else "–",
         "objectives": [
