@@ -102,7 +102,7 @@ def _deltas(chosen: TrialRecord | None, reference: TrialRecord | None) -> dict[s
 
 def depth_text(adapted: int, dropped: int, queries: int, t: Mapping[str, str]) -> str:
     """How deep the model was adapted, in as few words as it takes."""
-    more = [t["dropped"].format(dropped)] if dropped else []
+    more = [t["layers_dropped"].format(dropped)] if dropped else []
     more += [t["queries"].format(queries)] if queries else []
     return f"{adapted} ({', '.join(more)})" if more else str(adapted)
 
