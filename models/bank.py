@@ -9,6 +9,7 @@ One backward pass to the lane's taps and to the logits is enough: every per-unit
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +18,16 @@ from torch.nn import functional
 from moo.errors import InputError
 from moo.models.activations import Activations
 from moo.models.base_models import BaseModel
-from moo.models.blocks import TARGETS, Cut, Targets, cut_of, family_of
+from moo.models.blocks import TARGETS, Cut, Targets, cut_of, family_of, is_causal
 from moo.models.clipping import Factors
 from moo.models.deep_lane import DeepLane
 from moo.models.fast_lane import FastLane
 from moo.models.lora import LoraShape, Pair, active, split_axis
 from moo.models.scaling import Constants
 from moo.validate import one_of, refuse
+
+Head = Literal["with_mean", "stock"]
+HEADS: tuple[Head, ...] = ("with_mean", "stock")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +39,21 @@ class Depth:
         layers_dropped: Blocks above them that are left out.
         n_queries: Learned query tokens that read one adapted block in place of the pooled token; 0 for none.
         targets: Linear layers that carry LoRA.
+        head: What the classifier sees. "with_mean": the frozen mean feature and the adapted one. "stock": the adapted pooled token
+            alone, as the classifiers of Hugging Face do; it leaves in PEFT's format, at some cost in accuracy.
     """
 
     adapted_layers: int = 0
     layers_dropped: int = 0
     n_queries: int = 0
     targets: Targets = "query_value"
+    head: Head = "with_mean"
 
     def __post_init__(self) -> None:
         one_of(TARGETS, targets=self.targets)
+        one_of(HEADS, head=self.head)
+        if self.head == "stock" and (self.layers_dropped or self.n_queries):
+            raise refuse("layers_dropped = n_queries = 0 with the stock head", "depth", self)
         for name in ("adapted_layers", "layers_dropped", "n_queries"):
             if getattr(self, name) < 0:
                 raise refuse(f"{name} >= 0", name, getattr(self, name))
@@ -65,6 +75,11 @@ class Frozen:
     cut: Cut
     constants: Constants
 
+    @property
+    def causal(self) -> bool:
+        """Whether the model is a decoder, pooled at its last token."""
+        return is_causal(self.base.model)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BankConfig:
@@ -75,12 +90,14 @@ class BankConfig:
         n_classes: C, >= 2.
         depth: What is adapted.
         lora_alpha: A shadow's LoRA is scaled by lora_alpha / rank.
+        biased: Whether the head has a bias; the stock head of decoders has none.
     """
 
     ranks: tuple[int, ...]
     n_classes: int
     depth: Depth
     lora_alpha: float
+    biased: bool = True
 
 
 class Bank(nn.Module):
@@ -89,7 +106,7 @@ class Bank(nn.Module):
     Args:
         config: Shape of the bank.
         frozen: The base model at that depth; None for the head alone.
-        n_mean: Width of the frozen mean feature.
+        n_mean: Width of the frozen features that the head sees.
         generators: One for each shadow; draws its initial LoRA. The head starts at zero.
     """
 
@@ -102,7 +119,7 @@ class Bank(nn.Module):
         self.lane = _lane(config.depth, frozen, shape)
         k, width = len(config.ranks), n_mean + (0 if self.lane is None else self.lane.n_features)
         self.head_weight = nn.Parameter(torch.zeros(k, config.n_classes, width))
-        self.head_bias = nn.Parameter(torch.zeros(k, config.n_classes, 1))
+        self.head_bias = nn.Parameter(torch.zeros(k, config.n_classes, 1), requires_grad=config.biased)
 
     @property
     def n_shadows(self) -> int:
@@ -151,7 +168,7 @@ class Bank(nn.Module):
             with torch.no_grad():
                 logits = self.head(x.features)
                 g = logits.softmax(-1) - functional.one_hot(labels, logits.shape[-1])
-            return _head_factors(g, x.features), _losses(logits, labels).detach()
+            return self._head_factors(g, x.features), _losses(logits, labels).detach()
         with torch.enable_grad():
             features = self.features(x, capture=True)
             logits = self.head(features)
@@ -159,7 +176,11 @@ class Bank(nn.Module):
             g, *rest = torch.autograd.grad(loss.sum(), [logits, *self.lane.taps()])
         with torch.no_grad():
             adapted = {f"lane.{n}": pair for n, pair in self.lane.factors(rest).items()}
-            return _head_factors(g, features.detach()) | adapted, loss.detach()
+            return self._head_factors(g, features.detach()) | adapted, loss.detach()
+
+    def _head_factors(self, g: Tensor, features: Tensor) -> dict[str, Pair]:
+        out = {"head_weight": (g[..., None, :], features[..., None, :])}
+        return out | {"head_bias": (g[..., None, :], torch.ones_like(g[..., None, :1]))} if self.config.biased else out
 
 
 def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | DeepLane | None:
@@ -180,13 +201,6 @@ def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | D
             f"{type(base.model).__name__}; use n_queries=0."
         )
     return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)
-
-
-def _head_factors(g: Tensor, features: Tensor) -> dict[str, Pair]:
-    return {
-        "head_weight": (g[..., None, :], features[..., None, :]),
-        "head_bias": (g[..., None, :], torch.ones_like(g[..., None, :1])),
-    }
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,19 @@ def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: An
         digest=weights_digest(model),
         low_precision=has_fast_bf16(device),
     )
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without what transformers says of layers that are filled afterwards, and of a name that PEFT still uses."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -102,6 +102,12 @@ def family_of(model: Any) -> Family | None:
     return None if found is None or not isinstance(_at(model, found.blocks), nn.ModuleList) else found
 
 
+def is_causal(model: Any) -> bool:
+    """Whether the model is a decoder of a known family, pooled at its last token."""
+    family = family_of(model)
+    return family is not None and family.causal
+
+
 def n_blocks(model: Any) -> int:
     """Number of blocks; 0 for an unknown family."""
     family = family_of(model)

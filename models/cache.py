@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ _ROW = np.dtype(
     [("key", "V32"), ("start", "<u8"), ("length", "<u4"), ("truncated", "<u4"), ("data", "<u4"), ("row", "<u4")]
 )
 _CHECKED = _ROW.itemsize - 4
-_Half = tuple[NDArray[np.float16], NDArray[np.float32], int]  # tokens, mean, truncated
+_Half = tuple[NDArray[np.float16], NDArray[np.float32], int]  # tokens, mean and pooled, truncated
+Feature = Literal["mean", "pooled", "none"]
 TEXTS_A_WRITE = 512  # texts computed between two writes: what a crash can lose
 
 
@@ -68,13 +70,19 @@ class TrunkCache:
         return sum(self._path(name).stat().st_size for name in ("tokens.f16", "features.f32", "index.bin"))
 
     def packed(
-        self, texts: Sequence[str], constants: Constants, *, progress: Callable[[int], None] | None = None
+        self,
+        texts: Sequence[str],
+        constants: Constants,
+        *,
+        feature: Feature = "mean",
+        progress: Callable[[int], None] | None = None,
     ) -> Packed:
         """Activations of the texts, computed where the cache does not hold them.
 
         Args:
             texts: n texts; repeats are computed once.
             constants: Public shift and scale.
+            feature: Frozen feature that the head sees.
             progress: Called with the number of texts as they are done, cached ones included.
         """
         keys = [self._digest(text) for text in texts]
@@ -88,10 +96,16 @@ class TrunkCache:
             encoded = self._encode([missing[k] for k in part], progress)
             if not self._store(part, encoded):
                 fresh |= {k: _one(encoded, i) for i, k in enumerate(part)}
-        return self._collect(keys, dict(zip(keys, texts, strict=True)), fresh, constants)
+        return self._collect(
+            keys, dict(zip(keys, texts, strict=True)), fresh, lambda h: _features(h, constants, feature)
+        )
 
     def _collect(
-        self, keys: list[bytes], texts: dict[bytes, str], fresh: dict[bytes, Encoded], constants: Constants
+        self,
+        keys: list[bytes],
+        texts: dict[bytes, str],
+        fresh: dict[bytes, Encoded],
+        features_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     ) -> Packed:
         with open(self._path("tokens.f16"), "rb") as tokens, open(self._path("features.f32"), "rb") as features:
             found = {}
@@ -99,11 +113,11 @@ class TrunkCache:
                 row = self._read(key, tokens.fileno(), features.fileno()) if key in self._at else None
                 found[key] = row or _half(fresh.get(key) or self._encode([texts[key]]))
         tokens_of = [found[k][0] for k in keys]
-        mean = np.stack([found[k][1] for k in keys]) if keys else np.empty((0, self._width), np.float32)
+        frozen = np.stack([found[k][1] for k in keys]) if keys else np.empty((0, 2 * self._width), np.float32)
         lengths = [len(t) for t in tokens_of]
         packed = np.concatenate(tokens_of) if keys else np.empty((0, self._width), np.float16)
         return Packed(
-            features=torch.from_numpy(constants.features(mean)),
+            features=torch.from_numpy(features_of(frozen)),
             tokens=torch.from_numpy(packed).to(torch.bfloat16 if self._base.low_precision else torch.float16),
             offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)),
             truncated=sum(found[k][2] for k in keys),
@@ -123,8 +137,8 @@ class TrunkCache:
         top = os.pread(features, self._width * 8, self._at[key] * self._width * 8)
         if len(raw) != size or zlib.crc32(top, zlib.crc32(raw)) != row["data"]:
             return None
-        mean = np.frombuffer(top, "<f4")[: self._width]
-        return np.frombuffer(raw, "<f2").reshape(-1, self._width), mean, int(row["truncated"])
+        frozen = np.frombuffer(top, "<f4")
+        return np.frombuffer(raw, "<f2").reshape(-1, self._width), frozen, int(row["truncated"])
 
     def _store(self, keys: list[bytes], encoded: Encoded) -> bool:
         """Append; False if the disk is full, in which case what was written is cut off again."""
@@ -212,4 +226,12 @@ def _one(encoded: Encoded, i: int) -> Encoded:
 
 def _half(one: Encoded) -> _Half:
     """What `_read` would give for a text that the cache does not hold."""
-    return one.tokens[0].astype(np.float16), one.mean[0], int(one.truncated[0])
+    return one.tokens[0].astype(np.float16), np.concatenate([one.mean[0], one.pooled[0]]), int(one.truncated[0])
+
+
+def _features(frozen: NDArray[np.float32], constants: Constants, feature: Feature) -> NDArray[np.float32]:
+    """What the head sees, from rows of mean and pooled token, each of width d."""
+    mean, pooled = np.split(frozen, 2, axis=1)
+    if feature == "mean":
+        return constants.features(mean)
+    return constants.pooled_features(pooled) if feature == "pooled" else mean[:, :0]

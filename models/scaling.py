@@ -4,6 +4,7 @@ Scaling by the private data's own mean and variance is a data-set-wide transform
 constants come from sentences written for moo, which are about no real person, and are pinned for each base model.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from importlib import resources
 
@@ -34,6 +35,15 @@ class Constants:
     def features(self, mean: Floats) -> Floats:
         """Mean-pooled features, shape (n, d), shifted and scaled."""
         return (mean - self.mean_shift) * self.mean_scale
+
+    def pooled_features(self, pooled: Floats) -> Floats:
+        """Features of the pooled token, shape (n, d), shifted and scaled."""
+        return (pooled - self.pooled_shift) * self.pooled_scale
+
+    def unshifted(self) -> "Constants":
+        """The same scales about zero, for heads that have no bias to take a shift into."""
+        zeros = {name: np.zeros_like(getattr(self, name)) for name in ("mean_shift", "pooled_shift")}
+        return dataclasses.replace(self, **zeros)
 
 
 def public_texts() -> list[str]:

@@ -113,7 +113,7 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
         InputError: If the rank is above the hidden size, or a Trainer argument would break the DP accounting.
         TrialError: If the parameters became non-finite, an adapter did not move or the frozen blocks did.
     """
-    _check(settings, data.packed.features.shape[1])
+    _check(settings, data.packed.tokens.shape[1])
     k = len(data.members)
     bank = _bank(data, settings, frozen, [stream("init", i) for i in range(k)])
     before = {n: p.detach().clone() for n, p in bank.trainable().items()}
@@ -168,6 +168,7 @@ def _bank(
         n_classes=data.n_classes,
         depth=settings.depth,
         lora_alpha=settings.lora_alpha,
+        biased=frozen is None or not (settings.depth.head == "stock" and frozen.causal),
     )
     seeds = [torch.Generator().manual_seed(int(g.integers(2**63))) for g in init]
     return Bank(config, frozen, data.packed.features.shape[1], seeds)

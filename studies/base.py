@@ -68,6 +68,7 @@ class TrainingSpec:
         head_momentum: Of that SGD.
         lora_alpha: LoRA's scale is lora_alpha / rank.
         lora_targets: Linear layers that carry LoRA: "query_value", "query_key_value" or "all_linear".
+        head: "with_mean", the frozen mean and the adapted token, or "stock", the adapted token alone, which PEFT can load.
         max_length: Tokens kept of a text.
     """
 
@@ -80,6 +81,7 @@ class TrainingSpec:
     head_momentum: float = 0.9
     lora_alpha: float = 16.0
     lora_targets: str = "query_value"
+    head: str = "with_mean"
     max_length: int = 96
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class TrainingSpec:
         validate.finite(head_learning_rate=validate.positive(head_learning_rate=self.head_learning_rate))
         validate.finite(lora_alpha=validate.positive(lora_alpha=self.lora_alpha))
         validate.one_of(("query_value", "query_key_value", "all_linear"), lora_targets=self.lora_targets)
+        validate.one_of(("with_mean", "stock"), head=self.head)
         validate.in_range(0, 0.999, head_momentum=self.head_momentum)
         validate.in_range(8, 8192, max_length=self.max_length)
 

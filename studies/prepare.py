@@ -19,10 +19,10 @@ from moo.data.split import split_units
 from moo.errors import InputError
 from moo.masking import Found, apply, find_spans, probe
 from moo.models.activations import Packed
-from moo.models.bank import Depth, Frozen
+from moo.models.bank import Depth, Frozen, Head
 from moo.models.base_models import BaseModel, load_base
-from moo.models.blocks import Cut, Targets, cut_of
-from moo.models.cache import TrunkCache
+from moo.models.blocks import Cut, Targets, cut_of, is_causal
+from moo.models.cache import Feature, TrunkCache
 from moo.models.scaling import Constants, constants
 from moo.objectives.compliance.facts import masking_facts
 from moo.privacy.accounting import check_delta
@@ -88,7 +88,7 @@ class Prepared:
         check_delta(spec.training.target_delta, self.expected_units)
         self.data_facts = data_facts(self.records, purpose=spec.purpose, as_of=self.as_of)
         self.parts = self._split()
-        self._masked: dict[tuple[str, int, Cut], MaskedPart] = {}
+        self._masked: dict[tuple[str, int, Cut, Feature], MaskedPart] = {}
         self._constants: dict[Cut, Constants] = {}
 
     @property
@@ -108,15 +108,17 @@ class Prepared:
         return cut_of(self.base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
 
     def constants(self, cut: Cut) -> Constants:
-        """Public shift and scale at a cut."""
+        """Public shift and scale at a cut; without the shift where the head has no bias to take it."""
         if cut not in self._constants:
-            self._constants[cut] = constants(self.base, max_length=self.spec.training.max_length, cut=cut)
+            found = constants(self.base, max_length=self.spec.training.max_length, cut=cut)
+            bare = self.spec.training.head == "stock" and is_causal(self.base.model)
+            self._constants[cut] = found.unshifted() if bare else found
         return self._constants[cut]
 
-    def frozen(self, params: TrialParams) -> Frozen | None:
-        """What a bank needs of the base model; nothing where the head alone is trained."""
+    def frozen(self, params: TrialParams) -> Frozen:
+        """What a bank needs of the base model."""
         cut = self.cut(params)
-        return Frozen(base=self.base, cut=cut, constants=self.constants(cut)) if params.adapted_layers else None
+        return Frozen(base=self.base, cut=cut, constants=self.constants(cut))
 
     def cache(self, cut: Cut) -> TrunkCache:
         """The trunk's cache, as it stands on disk."""
@@ -145,14 +147,17 @@ class Prepared:
 
     def masked(self, part: str, level: int, params: TrialParams | None = None) -> MaskedPart:
         """A part at a masking level, with activations for the configuration's depth; the last few are kept."""
-        wanted = (part, level, self.cut(params))
+        feature: Feature = "mean"
+        if self.spec.training.head == "stock" and params is not None:
+            feature = "none" if params.adapted_layers else "pooled"
+        wanted = (part, level, self.cut(params), feature)
         if wanted not in self._masked:
             while len(self._masked) >= 2 * len(PARTS):
                 self._masked.pop(next(iter(self._masked)))
             self._masked[wanted] = self._mask(*wanted)
         return self._masked[wanted]
 
-    def _mask(self, part: str, level: int, cut: Cut) -> MaskedPart:
+    def _mask(self, part: str, level: int, cut: Cut, feature: Feature) -> MaskedPart:
         records = self.parts[part]
         spans = [tuple(find_spans(t, level, fields=f)) for t, f in zip(records.texts, records.fields, strict=True)]
         texts = [apply(t, s) for t, s in zip(records.texts, spans, strict=True)]
@@ -163,7 +168,7 @@ class Prepared:
             done += n
             self.stage(f"trunk, masking level {level}, {part}", done, len(texts))
 
-        packed = self.cache(cut).packed(texts, self.constants(cut), progress=progress)
+        packed = self.cache(cut).packed(texts, self.constants(cut), feature=feature, progress=progress)
         wordless = np.array([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
         return MaskedPart(packed, tuple(spans), wordless)
 
@@ -189,6 +194,7 @@ def depth_of(params: TrialParams, spec: StudySpec) -> Depth:
         layers_dropped=params.layers_dropped,
         n_queries=params.n_queries,
         targets=cast(Targets, spec.training.lora_targets),
+        head=cast(Head, spec.training.head),
     )
 
 

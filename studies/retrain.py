@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from moo.errors import InputError, PolicyError, StorageError, TrialError
+from moo.models.export import export_peft, has_peft_form
 from moo.models.saved import save_bank
 from moo.models.training import TrainingData, train
 from moo.privacy.accounting import check_delta, epsilon_of_all, epsilon_pld
@@ -35,7 +36,7 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     Args:
         folder: Of the study, whose policy is proxy_then_retrain(m).
         trials: Numbers of complete trials, at most m.
-        to: Written to: trial-N/model.safetensors and trial-N/card.json.
+        to: Written to: trial-N/model.safetensors, trial-N/card.json, and trial-N/peft where PEFT has a form for it.
         stage: Told what is being done.
 
     Returns:
@@ -138,6 +139,9 @@ def _retrain(
     out.mkdir(exist_ok=True)
     account.release({"trial": trial.number, "model": "model.safetensors"})  # before anyone can see the model
     save_bank(trained.bank, out / "model.safetensors")
+    frozen = prepared.frozen(trial.params)
+    if has_peft_form(trained.bank, frozen):
+        export_peft(trained.bank, frozen, out / "peft", classes=records.classes)
     entries = [
         e for e in account.ledger.entries(account.study) if e.kind == "reserve" and e.body["run"]["part"] == "release"
     ]

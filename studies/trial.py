@@ -254,9 +254,7 @@ def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measuremen
     """Accuracy of scikit-learn's logistic regression on the same frozen features, halves and test users."""
     level = evidence.params.masking_level
     pool, test = prepared.parts["pool"], prepared.parts["test"]
-    features = {
-        part: prepared.masked(part, level, evidence.params).packed.features.numpy() for part in ("pool", "test")
-    }
+    features = {part: prepared.masked(part, level).packed.features.numpy() for part in ("pool", "test")}
     fitted = [
         LogisticRegression(C=1.0, max_iter=2000).fit(features["pool"][row], pool.labels[row])
         for row in evidence.membership.members
