@@ -32,12 +32,14 @@ class Packed:
         tokens: Shape (total, d): inputs of the first live block, text after text; fp16, bf16 or fp32.
         offsets: Shape (n + 1,). Text i is tokens[offsets[i] : offsets[i + 1]].
         truncated: Number of texts that were longer than max_length.
+        ids: Token ids of each text; filled for the reference path alone.
     """
 
     features: Tensor
     tokens: Tensor
     offsets: Tensor
     truncated: int = 0
+    ids: tuple[tuple[int, ...], ...] = ()
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -51,6 +53,7 @@ class Packed:
             tokens=self.tokens.to(device),
             offsets=self.offsets.to(device),
             truncated=self.truncated,
+            ids=self.ids,
         )
 
     def take(self, rows: NDArray[np.intp]) -> "Packed":
@@ -63,6 +66,7 @@ class Packed:
             tokens=self.tokens[torch.from_numpy(position)],
             offsets=torch.from_numpy(starts),
             truncated=self.truncated,
+            ids=tuple(self.ids[i] for i in rows) if self.ids else (),
         )
 
     def gather(self, index: Tensor, *, tokens: bool) -> Activations:

@@ -39,6 +39,10 @@ class Family:
         attention = (self.query, self.value) if which == "query_value" else (self.query, self.key, self.value)
         return tuple(dict.fromkeys(attention + (self.others if which == "all_linear" else ())))
 
+    def peft_targets(self, which: Targets) -> list[str]:
+        """The same layers as PEFT is told of them: by the end of their names, within the layers it transforms."""
+        return [path.rpartition(".")[2] if path.count(".") < 2 else path for path in self.targets(which)]
+
 
 _BERT = Family(
     blocks="encoder.layer",

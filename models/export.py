@@ -98,9 +98,7 @@ def _config(bank: Bank, frozen: Frozen, family: Family, shadow: int, *, stock: b
         r=rank,
         lora_alpha=bank.config.lora_alpha,  # type: ignore[arg-type] # PEFT says int, and divides it by the rank
         lora_dropout=0.0,
-        target_modules=[
-            p.rpartition(".")[2] if p.count(".") < 2 else p for p in family.targets(bank.config.depth.targets)
-        ],
+        target_modules=family.peft_targets(bank.config.depth.targets),
         layers_to_transform=list(range(first, n_blocks(frozen.base.model))),
         layers_pattern=family.blocks.rpartition(".")[2],
         modules_to_save=kept if stock else None,

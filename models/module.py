@@ -141,11 +141,14 @@ class SideBySide(Optimizer):
 
 
 @torch.no_grad()
-def log_probs(bank: Bank, packed: Packed, *, chunk: int = 256) -> Tensor:
+def log_probs(bank: Any, packed: Packed, *, chunk: int = 256) -> Tensor:
     """Log-probabilities of every shadow on every text, shape (K, n, C), nats, on the CPU.
 
     Texts are taken in the order of their lengths, so that little is computed on padding.
     """
+    if not isinstance(bank, Bank):  # shadows of the reference path, which read tokens
+        told: Tensor = bank.log_probs(packed)
+        return told
     k = bank.n_shadows
     device = next(bank.parameters()).device
     packed = packed.to(device)

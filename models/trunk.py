@@ -59,9 +59,8 @@ def encode(
     """
     cut = last_cut(base) if cut is None else cut
     family = family_of(base.model)
-    ids: list[list[int]] = base.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
-    ids = [row or [base.tokenizer.pad_token_id] for row in ids]  # decoders give an empty text no token at all
-    lengths = np.array([min(len(i), max_length) for i in ids], dtype=np.intp)
+    ids, truncated = token_ids(base, texts, max_length=max_length)
+    lengths = np.array([len(i) for i in ids], dtype=np.intp)
     tokens: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
     mean, pooled = np.empty((len(ids), base.hidden), np.float32), np.empty((len(ids), base.hidden), np.float32)
     for batch in _batches(lengths):
@@ -72,8 +71,19 @@ def encode(
             pooled[i] = top[j, lengths[i] - 1 if family is not None and family.causal else 0]
         if progress is not None:
             progress(len(batch.rows))
-    truncated = np.array([len(i) > max_length for i in ids], dtype=bool)
     return Encoded(tokens=tokens, mean=mean, pooled=pooled, truncated=truncated)
+
+
+def token_ids(
+    base: BaseModel, texts: Sequence[str], *, max_length: int
+) -> tuple[tuple[tuple[int, ...], ...], NDArray[np.bool_]]:
+    """Token ids of each text, cut to max_length with the closing token kept, and which were cut."""
+    found = base.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+    closing, out = base.tokenizer.sep_token_id, []
+    for row in found:
+        cut = row[:max_length] if len(row) <= max_length or closing is None else [*row[: max_length - 1], closing]
+        out.append(tuple(cut) or (base.tokenizer.pad_token_id,))  # decoders give an empty text no token at all
+    return tuple(out), np.array([len(row) > max_length for row in found], dtype=bool)
 
 
 def last_cut(base: BaseModel) -> Cut:
@@ -93,16 +103,14 @@ def _batches(lengths: NDArray[np.intp]) -> Iterator[_Batch]:
 
 
 def _run(
-    base: BaseModel, ids: list[list[int]], lengths: NDArray[np.intp], batch: _Batch, cut: Cut
+    base: BaseModel, ids: Sequence[Sequence[int]], lengths: NDArray[np.intp], batch: _Batch, cut: Cut
 ) -> tuple[Floats, Floats]:
     """Frozen output of the cut and inputs of its first block, each (rows, length, d), of one batch filled up to its size."""
-    closing = base.tokenizer.sep_token_id
     inputs = torch.full((batch.size, batch.length), base.tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros((batch.size, batch.length), dtype=torch.long)
     mask[:, 0] = 1
     for j, (row, n) in enumerate(zip(ids, lengths, strict=True)):
-        kept = row[:n] if len(row) <= n or closing is None else [*row[: n - 1], closing]
-        inputs[j, :n] = torch.tensor(kept)
+        inputs[j, :n] = torch.tensor(row)
         mask[j, :n] = 1
     caught: list[torch.Tensor] = []
     model, device = up_to(base.model, cut.stop), base.device

@@ -70,6 +70,9 @@ class TrainingSpec:
         lora_targets: Linear layers that carry LoRA: "query_value", "query_key_value" or "all_linear".
         head: "with_mean", the frozen mean and the adapted token, or "stock", the adapted token alone, which PEFT can load.
         max_length: Tokens kept of a text.
+        engine: "bank", side by side on a cached trunk; "opacus", PEFT and Opacus one after another; "auto", the bank where it knows the
+            model and the adaptation, else the other.
+        adaptation: "lora", or on the Opacus engine "prefix" or "full".
     """
 
     n_shadows: int = 4
@@ -83,6 +86,8 @@ class TrainingSpec:
     lora_targets: str = "query_value"
     head: str = "with_mean"
     max_length: int = 96
+    engine: str = "auto"
+    adaptation: str = "lora"
 
     def __post_init__(self) -> None:
         if self.n_shadows < 4 or self.n_shadows % 2:
@@ -97,6 +102,10 @@ class TrainingSpec:
         validate.finite(lora_alpha=validate.positive(lora_alpha=self.lora_alpha))
         validate.one_of(("query_value", "query_key_value", "all_linear"), lora_targets=self.lora_targets)
         validate.one_of(("with_mean", "stock"), head=self.head)
+        validate.one_of(("auto", "bank", "opacus"), engine=self.engine)
+        validate.one_of(("lora", "prefix", "full"), adaptation=self.adaptation)
+        if self.engine == "bank" and self.adaptation != "lora":
+            raise validate.refuse("engine 'auto' or 'opacus' with an adaptation other than lora", "engine", self.engine)
         validate.in_range(0, 0.999, head_momentum=self.head_momentum)
         validate.in_range(8, 8192, max_length=self.max_length)
 

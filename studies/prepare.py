@@ -1,5 +1,6 @@
 """A study made ready: data filtered and split under the study's key, the base model loaded, masked texts run through its trunk."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from moo.masking import Found, apply, find_spans, probe
 from moo.models.activations import Packed
 from moo.models.bank import Depth, Frozen, Head
 from moo.models.base_models import BaseModel, load_base
-from moo.models.blocks import Cut, Targets, cut_of, is_causal
+from moo.models.blocks import Cut, Targets, cut_of, family_of, is_causal
 from moo.models.cache import Feature, TrunkCache
 from moo.models.scaling import Constants, constants
+from moo.models.trunk import last_cut, token_ids
 from moo.objectives.compliance.facts import masking_facts
 from moo.privacy.accounting import check_delta
 from moo.privacy.keys import StudyKey
@@ -102,9 +104,24 @@ class Prepared:
             self.spec.model, progress=lambda done, total: self.stage("fetching the base model", done, total)
         )
 
+    @cached_property
+    def engine(self) -> Literal["bank", "opacus"]:
+        """What trains the shadows: the study's word, or the bank where it knows the model and the adaptation."""
+        t = self.spec.training
+        if t.engine != "auto":
+            return cast(Literal["bank", "opacus"], t.engine)
+        known = family_of(self.base.model) is not None or not self.spec.space.adapted_layers[1]
+        return "bank" if known and t.adaptation == "lora" else "opacus"
+
     def cut(self, params: TrialParams | None) -> Cut:
         """The live blocks of a configuration; of the last layer where none is given."""
         depth = Depth() if params is None else depth_of(params, self.spec)
+        if self.engine == "opacus":  # reads tokens; of the trunk it wants the frozen features alone
+            if depth.layers_dropped or depth.n_queries:
+                raise InputError(
+                    f"engine='opacus' has no layers_dropped or n_queries, but got {depth}; leave them at 0."
+                )
+            return last_cut(self.base)
         return cut_of(self.base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
 
     def constants(self, cut: Cut) -> Constants:
@@ -169,6 +186,9 @@ class Prepared:
             self.stage(f"trunk, masking level {level}, {part}", done, len(texts))
 
         packed = self.cache(cut).packed(texts, self.constants(cut), feature=feature, progress=progress)
+        if self.engine == "opacus":
+            ids, _ = token_ids(self.base, texts, max_length=self.spec.training.max_length)
+            packed = dataclasses.replace(packed, ids=ids)
         wordless = np.array([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
         return MaskedPart(packed, tuple(spans), wordless)
 

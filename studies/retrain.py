@@ -55,6 +55,10 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     prepared = Prepared(
         spec, StudyKey.load_or_create(home / "study.key"), home, stage, release_share=policy.release_share
     )
+    if prepared.engine != "bank":
+        raise InputError(
+            f"a released model comes from the bank, but {result.name} was trained on engine='opacus'; set engine='bank'."
+        )
     check_delta(spec.training.target_delta, prepared.release_units)
     runs = {t.number: released_run(prepared, t.params) for t in chosen}
     fingerprint = prepared.key.derive("fingerprint").hex()[:8]
@@ -126,7 +130,7 @@ def _retrain(
     try:
         trained = train(
             data,
-            training_settings(trial.params, prepared.spec, run),
+            training_settings(trial.params, prepared.spec, run, engine=prepared.engine),
             prepared.frozen(trial.params),
             lambda purpose, shadow: fresh.generator(purpose, shadow),
         )

@@ -203,7 +203,8 @@ def _refuse_broken_gates(prepared: Prepared) -> None:
 
 def _refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared) -> None:
     layers = spec.space.adapted_layers[1], spec.space.layers_dropped[1]
-    cut_of(prepared.base.model, adapted_layers=layers[0], layers_dropped=layers[1])
+    if prepared.engine == "bank":
+        cut_of(prepared.base.model, adapted_layers=layers[0], layers_dropped=layers[1])
     largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
     if spec.space.adapted_layers[1] and largest > hidden:
         raise InputError(
@@ -282,6 +283,7 @@ def _result(
             "transformations": [{"name": t.name, "scope": t.scope, "detail": t.detail} for t in steps],
         },
         "policy": vars(policy),
+        "engine": prepared.engine,
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
         "seconds": seconds,
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
     prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
     trained = train(
         data,
-        training_settings(params, spec, run),
+        training_settings(params, spec, run, engine=prepared.engine),
         prepared.frozen(params),
         lambda purpose, shadow: key.generator(prepared.digest, "trial", number, replicate, purpose, shadow),
     )
@@ -157,7 +157,9 @@ def _members(prepared: Prepared, part: str, number: int, replicate: int) -> NDAr
     return complementary_pairs(records.unit_ids, prepared.spec.training.n_shadows, key)[:, records.units]
 
 
-def training_settings(params: TrialParams, spec: StudySpec, run: TrainingRun) -> TrainingSettings:
+def training_settings(
+    params: TrialParams, spec: StudySpec, run: TrainingRun, *, engine: Literal["bank", "opacus"]
+) -> TrainingSettings:
     """The run of a configuration as the engine takes it."""
     t = spec.training
     return TrainingSettings(
@@ -176,6 +178,8 @@ def training_settings(params: TrialParams, spec: StudySpec, run: TrainingRun) ->
             head_learning_rate=t.head_learning_rate,
             head_momentum=t.head_momentum,
         ),
+        engine=engine,
+        adaptation=cast(Literal["lora", "prefix", "full"], t.adaptation),
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 from letters import TINY, letters_spec
 
 from moo.errors import ConfigChangedError, InputError, PolicyError, StorageError, TrialError
+from moo.models.base_models import BaseModel
 from moo.privacy.events import Event
 from moo.privacy.ledger import charged, parse_anchor, verify
 from moo.records import REFERENCE
@@ -294,6 +295,36 @@ def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
     assert result.null_aucs == []
     result.save(tmp_path)
     assert load_result(tmp_path).null_aucs == []
+
+
+def test_a_model_of_an_unknown_family_falls_back_to_the_reference_path_and_says_so(
+    spec: StudySpec, tmp_path: Path, family: Callable[[str], BaseModel]
+) -> None:
+    unknown = dataclasses.replace(
+        spec, name="electra", model=family("electra").name, training=dataclasses.replace(TINY, steps=4)
+    )
+    result = run_study(unknown, n_trials=2, folder=tmp_path / "a")
+    assert result.about["engine"] == "opacus"
+    assert [t.state for t in result.trials] == ["complete", "complete"]
+    assert result.reference is not None
+    assert result.reference.params.adapted_layers == 1  # one layer adapted, by PEFT
+    assert all(t.claim == "holds" for t in result.trials)
+    strict = dataclasses.replace(unknown, training=dataclasses.replace(unknown.training, engine="bank"))
+    with pytest.raises(InputError, match="known family"):
+        run_study(strict, n_trials=1, folder=tmp_path / "b")
+
+
+def test_a_search_over_depth_and_learned_queries_completes(
+    spec: StudySpec, tmp_path: Path, family: Callable[[str], BaseModel]
+) -> None:
+    space = SpaceSpec(adapted_layers=(1, 3), layers_dropped=(0, 1), n_queries=(0, 3), lora_rank_log2=(1, 2))
+    deep = dataclasses.replace(spec, name="deep", model=family("bert").name, space=space)
+    result = run_study(deep, n_trials=6, folder=tmp_path)
+    assert [t.state for t in result.trials] == ["complete"] * 6
+    assert len({t.params.adapted_layers for t in result.trials}) > 1
+    assert any(t.params.layers_dropped for t in result.trials)
+    assert all(t.params.n_queries == 0 for t in result.trials if t.params.adapted_layers > 1)
+    assert result.about["engine"] == "bank"
 
 
 def test_a_plan_spends_nothing(spec: StudySpec) -> None:

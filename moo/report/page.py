@@ -208,6 +208,7 @@ def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[st
         (t["dropped"], [", ".join(f"{reason} {n:,}" for reason, n in data["dropped"].items()) or "0"]),
         (t["transformations"], steps),
         (t["threat"], [result.about["threat_model"]]),
+        (t["engine"], [t[f"engine_{result.about.get('engine', 'bank')}"]]),
     ]
 
 

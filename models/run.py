@@ -1,0 +1,136 @@
+"""What both engines share: the records, the run, what comes out, and Lightning's fit around a module."""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from moo.errors import TrialError
+from moo.models.activations import Packed
+from moo.models.bank import Depth
+from moo.models.datamodule import PoissonDataModule
+from moo.models.dp import DPSettings
+from moo.models.module import OptimizerSettings
+
+Stream = Callable[[str, int], np.random.Generator]
+
+# What would change the update, the sampling or the noise behind the accountant's back.
+REFUSED = (
+    "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches", "limit_train_batches",
+    "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time", "fast_dev_run", "strategy", "num_nodes",
+    "devices",
+    "precision", "plugins", "use_distributed_sampler", "inference_mode", "detect_anomaly", "enable_checkpointing",
+    "barebones", "check_val_every_n_epoch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What the shadows train on.
+
+    Attributes:
+        packed: Activations of n records.
+        labels: Shape (n,), in 0..C-1.
+        units: Shape (n,). Unit of privacy of each record.
+        members: Shape (K, n). True where a shadow is trained on the record.
+        n_classes: C.
+    """
+
+    packed: Packed
+    labels: NDArray[np.int64]
+    units: NDArray[np.int64]
+    members: NDArray[np.bool_]
+    n_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """One training run of K shadows.
+
+    Attributes:
+        depth: What is adapted.
+        lora_rank: Rank, one for all or one for each shadow.
+        lora_alpha: LoRA's scale is lora_alpha / lora_rank.
+        sample_rate: Probability with which a unit enters a batch.
+        steps: Optimizer steps.
+        dp: Clipping, noise and normaliser.
+        optimizer: Step sizes.
+        accelerator: "auto", "cpu" or "gpu".
+        trainer: Further arguments of `lightning.Trainer`.
+        engine: "bank" trains the shadows side by side on a cached trunk; "opacus" one after another from the tokens up.
+        adaptation: "lora", or on the reference path "prefix" (as many virtual tokens as the rank) or "full" (all but word embeddings).
+    """
+
+    depth: Depth
+    lora_rank: int | tuple[int, ...]
+    lora_alpha: float
+    sample_rate: float
+    steps: int
+    dp: DPSettings
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    accelerator: str = "auto"
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    engine: Literal["bank", "opacus"] = "bank"
+    adaptation: Literal["lora", "prefix", "full"] = "lora"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Trained shadows and what happened on the way.
+
+    Attributes:
+        bank: On the CPU.
+        steps: Optimizer steps taken.
+        non_finite: Units' gradients, over all steps and shadows, that were not finite and contributed zero.
+        seconds: Wall clock of the fit.
+        noisy_steps: Steps to whose clipped sums noise was added.
+        expected_batch_size: What the sums were divided by.
+        sampler: How units entered a batch.
+    """
+
+    bank: Any  # Bank or ReferenceShadows
+    steps: int
+    non_finite: int
+    seconds: float
+    noisy_steps: int
+    expected_batch_size: float
+    sampler: Literal["poisson", "shuffled"]
+
+
+def fit(module: lightning.LightningModule, data: PoissonDataModule, settings: TrainingSettings) -> None:
+    quiet = logging.getLogger("lightning.pytorch")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    options: dict[str, Any] = {
+        "logger": False, "enable_progress_bar": False, "enable_model_summary": False, **settings.trainer,
+    }  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen layer
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            warnings.filterwarnings(
+                "ignore", message=".*Full backward hook is firing.*"
+            )  # Opacus on inputs without gradient
+            lightning.Trainer(
+                accelerator=settings.accelerator,
+                devices=1,
+                max_steps=settings.steps,
+                max_epochs=1,  # the sampler is one pass of so many steps; a second would be charged to nobody
+                enable_checkpointing=False,
+                inference_mode=False,
+                **options,
+            ).fit(module, datamodule=data)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TrialError(
+            f"the step must fit into memory, but: {error}; lower the chunk.", cause="out of memory"
+        ) from error
+    finally:
+        quiet.setLevel(level)

@@ -1,0 +1,183 @@
+"""The reference path (PEFT and Opacus) and the fast engine on the same draws: one is the other's oracle."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from moo.errors import InputError
+from moo.models.activations import Packed
+from moo.models.bank import Depth, Frozen
+from moo.models.base_models import BaseModel
+from moo.models.blocks import Cut, cut_of
+from moo.models.dp import DPSettings
+from moo.models.module import OptimizerSettings, log_probs
+from moo.models.scaling import constants
+from moo.models.training import Trained, TrainingData, TrainingSettings, train
+from moo.models.trunk import encode, token_ids
+
+N, K = 36, 2
+
+
+def data_at(base: BaseModel, cut: Cut, *, per_unit: int = 1) -> tuple[TrainingData, Frozen]:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.integers(0, 2, N // per_unit), per_unit)
+    texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(4, 16)))) for y in labels]
+    scaling = constants(base, max_length=24, cut=cut)
+    out = encode(base, texts, max_length=24, cut=cut)
+    packed = Packed(
+        features=torch.from_numpy(scaling.features(out.mean)),
+        tokens=torch.from_numpy(np.concatenate(out.tokens)),
+        offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
+        ids=token_ids(base, texts, max_length=24)[0],
+    )
+    units = np.arange(N) // per_unit
+    coin = rng.random(units.max() + 1) < 0.5
+    members = np.stack([coin, ~coin])[:, units]
+    data = TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
+    return data, Frozen(base=base, cut=cut, constants=scaling)
+
+
+def stream(purpose: str, shadow: int) -> np.random.Generator:
+    return np.random.default_rng([len(purpose), shadow])
+
+
+def both(
+    data: TrainingData, frozen: Frozen, depth: Depth, *, noise: float = 0.0, clip: float = 0.2, **changes: Any
+) -> tuple[Trained, Trained]:
+    settings = TrainingSettings(
+        depth=depth,
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=20,
+        dp=DPSettings(noise_multiplier=noise, max_grad_norm=clip, expected_batch_size=9.0),
+        optimizer=OptimizerSettings(learning_rate=1e-3, head_learning_rate=0.05, chunk=5),
+        accelerator="cpu",
+        **changes,
+    )
+    return train(data, settings, frozen, stream), train(
+        data, dataclasses.replace(settings, engine="opacus"), frozen, stream
+    )
+
+
+CASES = [
+    ("bert", Depth()),
+    ("bert", Depth(adapted_layers=1)),
+    ("bert", Depth(adapted_layers=1, targets="query_key_value")),
+    ("bert", Depth(adapted_layers=1, targets="all_linear")),
+    ("bert", Depth(adapted_layers=3, targets="all_linear")),
+    ("distilbert", Depth(adapted_layers=1, targets="query_key_value")),
+    ("roberta", Depth(adapted_layers=2)),
+    ("gpt2", Depth(adapted_layers=2)),
+    ("llama", Depth(adapted_layers=4, targets="all_linear")),
+    ("qwen3", Depth(adapted_layers=1)),
+]
+
+
+@pytest.mark.parametrize(("kind", "depth"), CASES)
+def test_twenty_steps_of_both_engines_lead_to_the_same_parameters(
+    family: Callable[[str], BaseModel], kind: str, depth: Depth
+) -> None:
+    base = family(kind)
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=depth.adapted_layers))
+    fast, slow = both(data, frozen, depth)
+    for k in range(K):
+        ours = [p.flatten() for p in fast.bank.own(k).values()]
+        theirs = slow.bank.states[k]
+        assert sum(len(p) for p in ours) == sum(p.numel() for p in theirs.values())
+        mine = torch.cat(ours).sort().values
+        other = torch.cat([p.flatten() for p in theirs.values()]).sort().values
+        assert float((mine - other).abs().max()) < 1e-3
+    np.testing.assert_allclose(log_probs(fast.bank, data.packed), log_probs(slow.bank, data.packed), atol=1e-3)
+
+
+@pytest.mark.parametrize("depth", [Depth(), Depth(adapted_layers=1), Depth(adapted_layers=2)])
+def test_both_engines_average_a_users_records_before_clipping(family: Callable[[str], BaseModel], depth: Depth) -> None:
+    base = family("bert")
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=depth.adapted_layers), per_unit=3)
+    fast, slow = both(data, frozen, depth)
+    np.testing.assert_allclose(log_probs(fast.bank, data.packed), log_probs(slow.bank, data.packed), atol=1e-3)
+    per_record = dataclasses.replace(data, units=np.arange(N))
+    other, _ = both(per_record, frozen, depth)
+    assert float((log_probs(fast.bank, data.packed) - log_probs(other.bank, data.packed)).abs().max()) > 1e-2
+
+
+def test_noise_of_the_reference_path_has_the_accountants_standard_deviation(family: Callable[[str], BaseModel]) -> None:
+    """Zero features and SGD, through Lightning's fit: the squared update is steps x parameters x (sigma C lr / batch)^2."""
+    base = family("bert")
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=0))
+    blank = dataclasses.replace(data.packed, features=torch.zeros(N, 400))
+    settings = TrainingSettings(
+        depth=Depth(), lora_rank=1, lora_alpha=1.0, sample_rate=0.5, steps=30, engine="opacus", accelerator="cpu",
+        dp=DPSettings(noise_multiplier=3.0, max_grad_norm=0.5, expected_batch_size=9.0),
+        optimizer=OptimizerSettings(head_learning_rate=0.05, head_momentum=0.0),
+    )  # fmt: skip
+    trained = train(dataclasses.replace(data, packed=blank), settings, frozen, stream)
+    expected = 30 * 800 * (3.0 * 0.5 * (0.05 / 0.5) / 9.0) ** 2
+    for state in trained.bank.states:
+        weight = next(p for n, p in state.items() if n.endswith("head.weight"))
+        assert float(weight.square().sum()) == pytest.approx(expected, rel=0.15)
+    assert trained.noisy_steps == trained.steps == 30
+
+
+def test_empty_batches_of_the_reference_path_still_take_noisy_steps(family: Callable[[str], BaseModel]) -> None:
+    base = family("bert")
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=1))
+    settings = TrainingSettings(
+        depth=Depth(adapted_layers=1), lora_rank=2, lora_alpha=4.0, sample_rate=1e-9, steps=3, engine="opacus",
+        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
+    )  # fmt: skip
+    trained = train(data, settings, frozen, stream)
+    assert trained.noisy_steps == trained.steps == 3
+
+
+def test_non_finite_examples_contribute_zero_on_the_reference_path_and_are_counted(
+    family: Callable[[str], BaseModel],
+) -> None:
+    base = family("bert")
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=1))
+    features = data.packed.features.clone()
+    features[3] = math.nan
+    poisoned = dataclasses.replace(data, packed=dataclasses.replace(data.packed, features=features))
+    fast, slow = both(poisoned, frozen, Depth(adapted_layers=1))
+    assert fast.non_finite == slow.non_finite > 0
+    for k in range(K):
+        assert all(bool(torch.isfinite(p).all()) for p in slow.bank.states[k].values())
+    good = [i for i in range(N) if i != 3]
+    np.testing.assert_allclose(
+        log_probs(fast.bank, poisoned.packed)[:, good], log_probs(slow.bank, poisoned.packed)[:, good], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("adaptation", ["prefix", "full"])
+def test_other_adaptations_train_on_the_reference_path(family: Callable[[str], BaseModel], adaptation: str) -> None:
+    base = family("bert")
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=1))
+    settings = TrainingSettings(
+        depth=Depth(adapted_layers=1), lora_rank=4, lora_alpha=4.0, sample_rate=0.5, steps=25, engine="opacus",
+        dp=DPSettings(noise_multiplier=0.1, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
+        optimizer=OptimizerSettings(learning_rate=2e-3, head_learning_rate=0.2), adaptation=adaptation,  # type: ignore[arg-type]
+    )  # fmt: skip
+    trained = train(data, settings, frozen, stream)
+    right = log_probs(trained.bank, data.packed).argmax(-1).numpy() == data.labels
+    assert right[data.members].mean() > 0.75
+    with pytest.raises(InputError, match="reference path alone"):
+        train(data, dataclasses.replace(settings, engine="bank"), frozen, stream)
+
+
+def test_a_family_that_the_bank_does_not_know_trains_on_the_reference_path(family: Callable[[str], BaseModel]) -> None:
+    base = family("electra")
+    data, frozen = data_at(base, Cut(0, 0))
+    settings = TrainingSettings(
+        depth=Depth(adapted_layers=2), lora_rank=2, lora_alpha=4.0, sample_rate=0.5, steps=25, engine="opacus",
+        dp=DPSettings(noise_multiplier=0.0, max_grad_norm=math.inf, expected_batch_size=9.0), accelerator="cpu",
+        optimizer=OptimizerSettings(learning_rate=1e-2, head_learning_rate=0.5),
+    )  # fmt: skip
+    trained = train(data, settings, frozen, stream)
+    right = log_probs(trained.bank, data.packed).argmax(-1).numpy() == data.labels
+    assert right[data.members].mean() > 0.75
