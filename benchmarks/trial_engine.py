@@ -1,6 +1,6 @@
 """One trial of the engine against the hand-written loop: time by example-step, peak memory, and the same mathematics.
 
-python -m benchmarks.trial_engine [--json] [--records 2000] [--steps 6]
+python -m benchmarks.trial_engine [--json] [--records 2000] [--steps 6] [--layers 1]
 
 Each way runs in a process of its own, so that peak memory is its own. "the same" trains two shadows for 20 steps at zero noise, on the
 same draws and with the trunk in fp32, and compares all parameters.
@@ -24,10 +24,11 @@ from moo.data import load_records
 from moo.models.activations import Packed
 from moo.models.bank import Bank, Depth, Frozen
 from moo.models.base_models import BaseModel, load_base
+from moo.models.blocks import cut_of
 from moo.models.dp import DPSettings
 from moo.models.scaling import constants
 from moo.models.training import TrainingData, TrainingSettings, train
-from moo.models.trunk import encode, last_cut
+from moo.models.trunk import encode
 
 WAYS = {"common": COMMON, "best": BEST, "best, fp32": BEST_FP32}
 SHADOWS = 4
@@ -37,10 +38,11 @@ def _ready(records: int, recipe: Recipe, *, exact: bool = False) -> tuple[BaseMo
     """Base model, public constants, records, packed activations, and the seconds that the trunk took."""
     base = load_base("e5-small")
     base = dataclasses.replace(base, low_precision=base.low_precision and not exact)
-    public = constants(base, max_length=recipe.max_length)
+    cut = cut_of(base.model, adapted_layers=recipe.layers)
+    public = constants(base, max_length=recipe.max_length, cut=cut)
     data = load_records("reviews", n_records=records)
     started = time.perf_counter()
-    out = encode(base, data.texts, max_length=recipe.max_length)
+    out = encode(base, data.texts, max_length=recipe.max_length, cut=cut)
     seconds = time.perf_counter() - started
     lengths = [len(t) for t in out.tokens]
     packed = Packed(
@@ -72,7 +74,7 @@ def engine(records: int, recipe: Recipe, exact: bool = False) -> tuple[dict[str,
         n_classes=len(data.classes),
     )
     settings = TrainingSettings(
-        depth=Depth(adapted_layers=1),
+        depth=Depth(adapted_layers=recipe.layers),
         lora_rank=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         sample_rate=recipe.sample_rate,
@@ -85,7 +87,8 @@ def engine(records: int, recipe: Recipe, exact: bool = False) -> tuple[dict[str,
         optimizer=recipe.optimizer,
         accelerator="cpu",
     )
-    trained = train(training, settings, Frozen(base=base, cut=last_cut(base), constants=public), _stream)
+    frozen = Frozen(base=base, cut=cut_of(base.model, adapted_layers=recipe.layers), constants=public)
+    trained = train(training, settings, frozen, _stream)
     examples = members.sum() * recipe.sample_rate * recipe.steps
     measured = {
         "seconds": trained.seconds,
@@ -155,12 +158,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=1)
     options = parser.parse_args()
-    recipe = Recipe(steps=options.steps, noise_multiplier=1.0, expected_batch_size=0.25 * options.records / 2)
+    recipe = Recipe(
+        layers=options.layers, steps=options.steps, noise_multiplier=1.0, expected_batch_size=0.25 * options.records / 2
+    )
     results = {"engine": _alone(engine, options.records, recipe)}
     for name, way in WAYS.items():
         results[name] = _alone(by_hand, options.records, recipe, way, 1)
-    results["the same"] = _alone(same, min(options.records, 200))
+    if options.layers == 1:
+        results["the same"] = _alone(same, min(options.records, 200))
     ours = results["engine"]["us_per_example_step"]
     for name in WAYS:
         results[name]["times_engine"] = results[name]["us_per_example_step"] / ours

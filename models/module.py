@@ -63,7 +63,7 @@ class BankModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.bank = bank
-        self.non_finite = 0
+        self.non_finite, self.chunk = 0, settings.chunk
         self._packed, self._labels = packed, labels
         self._settings, self._dp, self._noise = settings, dp, noise
         self.dp_optimizer: BankOptimizer | None = None
@@ -95,26 +95,40 @@ class BankModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         optimizer = self.optimizers()
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
-        sums = self._clipped_sums(batch)
+        sums = self._within_memory(batch)
         for shadow, own in enumerate(self._own):
             for name, parameter in own.items():
                 parameter.grad = active(name, sums[name], shadow, self.bank.config.ranks[shadow])
         optimizer.step()  # type: ignore[union-attr]
 
-    def _clipped_sums(self, batch: Batch) -> dict[str, Tensor]:
-        """Over all units of the batch, computed in chunks of like length: one tensor a parameter, of the bank's shapes."""
+    def _within_memory(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch's clipped sums; where memory ends, in chunks of half the size from here on."""
+        while True:
+            try:
+                sums, non_finite = self._clipped_sums(batch)
+            except (MemoryError, RuntimeError) as error:
+                if self.chunk == 1 or not is_out_of_memory(error):
+                    raise
+                self.chunk //= 2
+            else:
+                self.non_finite += non_finite
+                return sums
+
+    def _clipped_sums(self, batch: Batch) -> tuple[dict[str, Tensor], int]:
+        """Over all units of the batch, one tensor a parameter, of the bank's shapes; and the units that were not finite."""
+        non_finite = 0
         sums = {n: torch.zeros_like(p) for n, p in self.bank.trainable().items()}
-        for chunk in batch.chunks(self._settings.chunk):
+        for chunk in batch.chunks(self.chunk):
             index = chunk.index.flatten(1)
             x = self._packed.gather(index, tokens=self.bank.lane is not None)
             records, _ = self.bank.record_factors(x, self._labels[index])
             out = clip_and_sum(
                 unit_factors(records, chunk.weights), max_grad_norm=self._dp.max_grad_norm, present=chunk.present
             )
-            self.non_finite += out.non_finite
+            non_finite += out.non_finite
             for name, total in sums.items():
                 total += out.sums[name].view(total.shape)
-        return sums
+        return sums, non_finite
 
     def on_train_end(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in self.bank.trainable().values()):
@@ -122,6 +136,11 @@ class BankModule(lightning.LightningModule):
                 "the trained parameters must be finite, but some are not; lower the learning rate.",
                 cause="non-finite parameters",
             )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ended, on the CPU or on a device."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 class SideBySide(Optimizer):

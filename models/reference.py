@@ -200,6 +200,7 @@ def train_reference(data: TrainingData, settings: TrainingSettings, frozen: Froz
         noisy_steps=min(private),
         expected_batch_size=float(optimizers[-1].expected_batch_size),
         sampler=PoissonBatches.sampler,
+        chunk=settings.optimizer.chunk,
     )
 
 

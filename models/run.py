@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import lightning
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from moo.errors import TrialError
@@ -16,7 +15,7 @@ from moo.models.activations import Packed
 from moo.models.bank import Depth
 from moo.models.datamodule import PoissonDataModule
 from moo.models.dp import DPSettings
-from moo.models.module import OptimizerSettings
+from moo.models.module import OptimizerSettings, is_out_of_memory
 
 Stream = Callable[[str, int], np.random.Generator]
 
@@ -92,6 +91,7 @@ class Trained:
         noisy_steps: Steps to whose clipped sums noise was added.
         expected_batch_size: What the sums were divided by.
         sampler: How units entered a batch.
+        chunk: Records of a shadow computed at a time in the end; below the setting where memory was too small for it.
     """
 
     bank: Any  # Bank or ReferenceShadows
@@ -101,6 +101,7 @@ class Trained:
     noisy_steps: int
     expected_batch_size: float
     sampler: Literal["poisson", "shuffled"]
+    chunk: int
 
 
 def fit(module: lightning.LightningModule, data: PoissonDataModule, settings: TrainingSettings) -> None:
@@ -128,9 +129,12 @@ def fit(module: lightning.LightningModule, data: PoissonDataModule, settings: Tr
                 inference_mode=False,
                 **options,
             ).fit(module, datamodule=data)
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrialError(
-            f"the step must fit into memory, but: {error}; lower the chunk.", cause="out of memory"
+            f"one unit's step must fit into memory, but: {error}; take less data, or shorter texts.",
+            cause="out of memory",
         ) from error
     finally:
         quiet.setLevel(level)

@@ -69,6 +69,7 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
         noisy_steps=module.dp_optimizer.noisy_steps,
         expected_batch_size=float(module.dp_optimizer.expected_batch_size),
         sampler=batches.sampler,
+        chunk=module.chunk,
     )
 
 

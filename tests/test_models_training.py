@@ -103,6 +103,48 @@ def test_speed_settings_leave_the_parameters_unchanged_beyond_rounding(data: Tra
         torch.testing.assert_close(parts[name], parameter, atol=1e-4, rtol=1e-3)
 
 
+def test_where_memory_ends_the_chunk_is_halved_and_the_result_stays(
+    data: TrainingData, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(data, settings_of(1, noise=1.0), frozen, stream)
+    gather = Packed.gather
+
+    def small_machine(self: Packed, index: torch.Tensor, *, tokens: bool) -> Any:
+        if index.shape[1] > 7:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return gather(self, index, tokens=tokens)
+
+    monkeypatch.setattr(Packed, "gather", small_machine)
+    halved = train(data, settings_of(1, noise=1.0), frozen, stream)
+    assert halved.chunk <= 7 < whole.chunk
+    for name, parameter in whole.bank.trainable().items():
+        torch.testing.assert_close(halved.bank.trainable()[name], parameter, atol=1e-4, rtol=1e-3)
+    monkeypatch.setattr(Packed, "gather", lambda *_, **__: (_ for _ in ()).throw(MemoryError("none left")))
+    with pytest.raises(TrialError, match="must fit into memory"):
+        train(data, settings_of(1), frozen, stream)
+
+
+def test_a_shadow_trains_the_same_whoever_else_is_in_its_bank(data: TrainingData, frozen: Frozen) -> None:
+    """Two trials' shadows in one bank, each with its own rate, noise and rank, against banks of their own."""
+    dp = DPSettings(noise_multiplier=(0.5, 0.5, 2.0, 2.0), max_grad_norm=0.5, expected_batch_size=N / 8)
+    rates = OptimizerSettings(learning_rate=(1e-2, 1e-2, 1e-3, 1e-3), head_learning_rate=(0.1, 0.1, 0.02, 0.02))
+    mixed = train(data, settings_of(1, lora_rank=(1, 1, 4, 4), dp=dp, optimizer=rates), frozen, stream)
+    for pair, rank, noise, rate, head in ((slice(0, 2), 1, 0.5, 1e-2, 0.1), (slice(2, 4), 4, 2.0, 1e-3, 0.02)):
+        alone = train(
+            dataclasses.replace(data, members=data.members[pair]),
+            settings_of(
+                1, lora_rank=rank, dp=dataclasses.replace(dp, noise_multiplier=noise),
+                optimizer=OptimizerSettings(learning_rate=rate, head_learning_rate=head),
+            ),
+            frozen,
+            lambda purpose, shadow, first=pair.start: stream(purpose, shadow + first),
+        )  # fmt: skip
+        for shadow in range(2):
+            own, other = alone.bank.own(shadow), mixed.bank.own(pair.start + shadow)
+            for name, parameter in own.items():
+                torch.testing.assert_close(other[name], parameter, atol=1e-4, rtol=1e-3)
+
+
 def test_noise_is_added_through_fit_with_the_accountants_standard_deviation(data: TrainingData) -> None:
     """Zero gradients and SGD: the squared update is steps x parameters x (sigma C lr / batch)^2."""
     blank = Packed(
