@@ -17,6 +17,7 @@ REFERENCE = -1  # number of the reference trial (no DP, level 0), which the samp
 ACCURACY = "accuracy"
 RISK = "membership_risk"
 PENALTY = "compliance_penalty"
+ALARM = "alarm"  # how the note of a measurement begins that contradicts the DP claim
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -160,6 +161,11 @@ class TrialRecord:
     @property
     def feasible(self) -> bool:
         return self.state == "complete" and all(v <= 0 for v in self.constraints.values())
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Measurements that contradict what the DP claim allows."""
+        return tuple(m.note for m in self.extras.values() if m.note.startswith(ALARM))
 
     @property
     def blocking(self) -> tuple[str, ...]:

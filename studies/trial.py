@@ -23,10 +23,10 @@ from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.compliance.facts import privacy_facts, utility_facts
 from moo.objectives.membership.risk import auc, membership_risk, tpr
 from moo.objectives.utility import accuracy
-from moo.privacy.accounting import advantage_ceiling, calibrate_noise, epsilon_pld
+from moo.privacy.accounting import advantage_ceiling, calibrate_noise, epsilon_pld, tpr_ceiling
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
-from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
+from moo.records import ACCURACY, ALARM, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
 from moo.studies.base import StudySpec
 from moo.studies.prepare import PARTS, Prepared, depth_of
 
@@ -217,6 +217,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         "noise_multiplier": Measurement(value=evidence.privacy.noise_multiplier),
         "risk_ceiling": ceiling_of(advantage_ceiling(run), risk),
     }
+    extras["tpr_ceiling"] = ceiling_of(tpr_ceiling(run, 0.01), extras["tpr_at_1pct_fpr"])
     if number == REFERENCE:
         extras["baseline_accuracy"] = baseline_accuracy(prepared, evidence)
     constraints = {
@@ -248,10 +249,10 @@ def _null(unseen: MembershipEvidence, attack: str) -> Measurement:
     return auc(unseen, attack=attack)
 
 
-def ceiling_of(ceiling: float, risk: Measurement) -> Measurement:
-    """The largest advantage that the claimed epsilon allows, with an alarm where the attack is above it."""
-    alarm = "alarm: the attack is above what the claimed epsilon allows" if risk.low > ceiling else ""
-    return Measurement(value=ceiling, note=alarm)
+def ceiling_of(ceiling: float, measured: Measurement) -> Measurement:
+    """The largest value that the claimed epsilon allows any attack, with an alarm where the measured one's interval lies above."""
+    alarm = f"{ALARM}: the attack is above what the claimed epsilon allows ({measured.low:.3f} > {ceiling:.3f})"
+    return Measurement(value=ceiling, note=alarm if measured.low > ceiling else "")
 
 
 def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measurement:

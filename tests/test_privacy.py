@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -15,12 +17,15 @@ from moo.privacy.accounting import (
     calibrate_noise,
     check_delta,
     compose_epsilon,
+    curve_of,
     epsilon_pld,
     epsilon_rdp,
+    tpr_ceiling,
 )
 from moo.privacy.claims import HOLDS, claim
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
+from moo.privacy.tradeoff import GaussianCurve, HockeyStickCurve, advantage_of, approximate_dp, gaussian_dp
 from moo.records import Transformation
 
 RUN = TrainingRun(
@@ -87,10 +92,81 @@ def test_a_search_charges_a_unit_for_every_shadow_that_saw_it() -> None:
     assert compose_epsilon([], delta=1e-5) == 0.0
 
 
-def test_the_ceiling_of_the_advantage_is_the_total_variation_of_the_gaussian() -> None:
-    run = dataclasses.replace(RUN, sample_rate=1.0, steps=1, noise_multiplier=2.0)
-    assert advantage_ceiling(run) == pytest.approx(2 * norm.cdf(0.25) - 1, abs=2e-3)
+@pytest.mark.parametrize("noise", [0.5, 2.0, 10.0])
+def test_the_ceiling_of_the_advantage_is_the_area_under_the_gaussians_roc_curve(noise: float) -> None:
+    run = dataclasses.replace(RUN, sample_rate=1.0, steps=1, noise_multiplier=noise)
+    exact = 2 * norm.cdf(1 / noise / math.sqrt(2)) - 1
+    assert exact <= advantage_ceiling(run) <= exact + 2e-3
     assert advantage_ceiling(dataclasses.replace(RUN, noise_multiplier=0.0)) == 1.0
+    assert advantage_ceiling(dataclasses.replace(RUN, steps=0)) == 0.0
+
+
+@pytest.mark.parametrize("fpr", [0.001, 0.01, 0.3])
+def test_the_ceiling_of_the_true_positive_rate_is_the_gaussians(fpr: float) -> None:
+    run = dataclasses.replace(RUN, sample_rate=1.0, steps=1, noise_multiplier=1.0)
+    exact = norm.cdf(norm.ppf(fpr) + 1.0)
+    assert exact <= tpr_ceiling(run, fpr) <= exact + 2e-3
+    assert tpr_ceiling(dataclasses.replace(RUN, noise_multiplier=0.0), fpr) == 1.0
+    assert tpr_ceiling(dataclasses.replace(RUN, steps=0), fpr) == fpr
+
+
+def test_an_optimal_attack_on_the_gaussian_stays_below_the_ceiling_and_above_the_gap_of_its_rates() -> None:
+    """2 AUC - 1 is more than the largest TPR - FPR, which is no ceiling for it."""
+    rng = np.random.default_rng(0)
+    member, other = rng.normal(1.0, 1.0, 4000), rng.normal(0.0, 1.0, 4000)
+    found = 2 * float((member[:, None] > other).mean()) - 1
+    run = dataclasses.replace(RUN, sample_rate=1.0, steps=1, noise_multiplier=1.0)
+    gap = 2 * norm.cdf(0.5) - 1
+    assert gap + 0.1 < found < advantage_ceiling(run) + 0.02
+
+
+def test_ceilings_are_the_reference_numbers() -> None:
+    """AUC at delta 1e-5: .745 at q = .02, 250 steps, epsilon 8; single Gaussians of epsilon 1, 3, 8 .575, .694, .881."""
+    noise = calibrate_noise(target_epsilon=8, delta=1e-5, sample_rate=0.02, steps=250)
+    run = dataclasses.replace(RUN, sample_rate=0.02, steps=250, noise_multiplier=noise)
+    assert (1 + advantage_ceiling(run)) / 2 == pytest.approx(0.745, abs=1e-3)
+    for epsilon, auc in ((1, 0.575), (3, 0.694), (8, 0.881)):
+        assert (1 + advantage_of(gaussian_dp(epsilon, 1e-5))) / 2 == pytest.approx(auc, abs=1e-3)
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.1, 1e-3), (1.0, 1e-5), (8.0, 1e-10)])
+def test_the_gaussian_of_an_epsilon_and_delta_has_exactly_them(epsilon: float, delta: float) -> None:
+    assert gaussian_epsilon(gaussian_dp(epsilon, delta).mu, delta) == pytest.approx(epsilon, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(0, 5), st.floats(0, 0.5), st.floats(0, 1))
+def test_a_curve_is_the_least_that_its_epsilons_and_deltas_allow(epsilon: float, delta: float, y: float) -> None:
+    least = approximate_dp(epsilon, delta).least(y)
+    assert 0 <= least <= y + 1e-12
+    assert y <= math.exp(epsilon) * least + delta + 1e-9
+    assert 1 - least <= math.exp(epsilon) * (1 - y) + delta + 1e-9
+
+
+def test_the_curve_of_a_run_lies_below_the_gaussians_it_is_made_of() -> None:
+    """Full batches: the run is the Gaussian mechanism of mu = sqrt(steps) / noise, and rounding only lowers its curve."""
+    run = dataclasses.replace(RUN, sample_rate=1.0, steps=4, noise_multiplier=3.0)
+    exact, found = GaussianCurve(mu=2 / 3), curve_of(run)
+    for y in np.linspace(0.01, 0.99, 25):
+        assert exact.least(float(y)) - 2e-3 <= found.least(float(y)) <= exact.least(float(y)) + 1e-9
+    with pytest.raises(InputError, match="noise_multiplier > 0"):
+        curve_of(dataclasses.replace(RUN, noise_multiplier=0.0))
+
+
+def test_unfit_curves_are_refused_by_name() -> None:
+    one = np.array([1.0])
+    for bad in (
+        {"epsilons": -one},
+        {"deltas": 2 * one},
+        {"deltas": np.array([0.1, 0.1])},
+        {"deltas_back": np.array([])},
+    ):
+        with pytest.raises(InputError, match=r"deltas|epsilons"):
+            HockeyStickCurve(**{"epsilons": one, "deltas": 0.1 * one, "deltas_back": 0.1 * one, **bad})
+    with pytest.raises(InputError, match="mu > 0"):
+        GaussianCurve(mu=0.0)
+    with pytest.raises(InputError, match="delta"):
+        gaussian_dp(1.0, 0.0)
 
 
 @pytest.mark.parametrize(

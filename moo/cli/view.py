@@ -131,6 +131,9 @@ def print_result(console: Console, result: StudyResult) -> None:
     )
     for reason in dict.fromkeys(t.claim for t in result.complete if t.claim != HOLDS):
         console.print(f"[bold red]DP claim {reason}.[/]", highlight=False, soft_wrap=True)
+    for trial in result.complete:
+        for alarm in trial.alarms:
+            console.print(f"[bold red]Trial {trial.number}, {alarm}.[/]", highlight=False, soft_wrap=True)
     choice = result.recommend()
     if choice.trial is None:
         console.print(f"[bold]No recommendation[/]: {choice.reason}.", highlight=False, soft_wrap=True)

@@ -16,12 +16,14 @@ import dp_accounting
 import numpy as np
 from dp_accounting import pld, rdp
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
+from dp_accounting.pld import privacy_loss_distribution
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from moo import validate
 from moo.errors import InputError
 from moo.privacy.events import Event, TrainingRun
+from moo.privacy.tradeoff import HockeyStickCurve, advantage_of
 
 RenyiCurve = NDArray[np.float64]
 
@@ -222,10 +224,44 @@ def _bracket(excess: Any) -> tuple[float, float]:
     return low, high
 
 
+def curve_of(run: TrainingRun) -> HockeyStickCurve:
+    """The trade-off curve of one run, from its PLD at 400 epsilons; it holds for adding a unit and for removing one.
+
+    Raises:
+        InputError: If it was trained without noise: nothing is claimed then.
+    """
+    if not run.private:
+        raise InputError("noise_multiplier > 0 must hold for a trade-off curve, but got 0; nothing is claimed.")
+    found = _curve(run.sample_rate, run.steps, run.noise_multiplier)
+    worse = np.maximum(found.deltas, found.deltas_back)
+    return HockeyStickCurve(epsilons=found.epsilons, deltas=worse, deltas_back=worse)
+
+
+@lru_cache(maxsize=256)
+def _curve(sample_rate: float, steps: int, noise_multiplier: float) -> HockeyStickCurve:
+    """From the data with the unit to those without it."""
+    loss = privacy_loss_distribution.from_gaussian_mechanism(
+        noise_multiplier, sampling_prob=sample_rate, value_discretization_interval=_INTERVAL
+    ).self_compose(steps)
+    most = max(1e-3, float(loss.get_epsilon_for_delta(1e-12)))
+    epsilons = np.concatenate([[0.0], np.geomspace(1e-3 * min(1.0, most), most, 399)])
+    removing, adding = (
+        np.clip(pmf.get_delta_for_epsilon(epsilons), 0.0, 1.0) for pmf in (loss._pmf_remove, loss._pmf_add)
+    )
+    return HockeyStickCurve(epsilons=epsilons, deltas=removing, deltas_back=adding)
+
+
 def advantage_ceiling(run: TrainingRun) -> float:
-    """The largest membership advantage that the run's own PLD allows any attack: its total variation, delta at epsilon 0."""
+    """The largest membership advantage, 2 AUC - 1, that the run's own PLD allows any attack."""
     if not run.private:
         return 1.0
-    accountant = pld.PLDAccountant(value_discretization_interval=_INTERVAL)
-    accountant.compose(run.to_dp_event())
-    return float(min(1.0, accountant.get_delta(0.0)))
+    return advantage_of(_curve(run.sample_rate, run.steps, run.noise_multiplier)) if run.steps else 0.0
+
+
+def tpr_ceiling(run: TrainingRun, fpr: float) -> float:
+    """The largest true-positive rate that the run's own PLD allows any attack at a false-positive rate in [0, 1]."""
+    validate.in_range(0, 1, fpr=fpr)
+    if not run.private:
+        return 1.0
+    # an attack says "not a member" with probability 1 - fpr without the unit, so with it at least so often:
+    return 1.0 - curve_of(run).least(1.0 - fpr) if run.steps else fpr

@@ -223,9 +223,7 @@ def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
         out.append(t["baseline"].format(accuracy=plus_minus(result.reference.objectives[ACCURACY]), baseline=baseline))
     missing = {r.objectives[PENALTY].note for r in records} - {""}
     out += [f"{t['notassessed']}: {note.removeprefix('not assessed: ')}." for note in sorted(missing)]
-    out += [
-        f"{t['trial']} {r.number}: {r.extras['risk_ceiling'].note}." for r in records if r.extras["risk_ceiling"].note
-    ]
+    out += [f"{t['trial']} {r.number}: {alarm}." for r in records for alarm in r.alarms]
     return out
 
 

@@ -25,7 +25,7 @@ def one_run_p_value(*, canaries: int, guesses: int, correct: int, epsilon: float
     Source:
         Steinke, Nasr and Jagielski 2023, "Privacy Auditing with One (1) Training Run", Theorem 5.2 and algorithm of appendix D.
     """
-    _check(canaries, guesses, correct)
+    check_counts(canaries, guesses, correct)
     validate.in_range(0, 1e9, epsilon=epsilon)
     validate.in_range(0, 1 - 1e-12, delta=delta)
     right = 1.0 / (1.0 + math.exp(-epsilon))
@@ -58,7 +58,12 @@ def one_run_epsilon(*, canaries: int, guesses: int, correct: int, delta: float, 
     return float(brentq(excess, 0.0, _LARGEST, xtol=1e-9))
 
 
-def _check(canaries: int, guesses: int, correct: int) -> None:
+def check_counts(canaries: int, guesses: int, correct: int) -> None:
+    """Refuse counts that do not fit together.
+
+    Raises:
+        InputError: Naming them.
+    """
     if not 0 <= correct <= guesses <= canaries or canaries < 1:
         raise InputError(
             f"0 <= correct <= guesses <= canaries and canaries >= 1 must hold, but got correct={correct}, guesses={guesses}, "

@@ -1,0 +1,123 @@
+"""Trade-off curves: how far an event's probability can fall from one data set to its neighbour, and what any attack can reach.
+
+A curve g of a mechanism says: an event of probability y on one data set has at least probability g(y) on every neighbouring one. It
+holds in both directions, so the ROC curve of any attack on one unit's membership stays below x -> 1 - g(1 - x).
+
+Source: Dong, Roth and Su 2022, "Gaussian Differential Privacy"; g is 1 - f(1 - y) there, for their trade-off function f.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from moo import validate
+from moo.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+class Curve(Protocol):
+    """A mechanism's trade-off curve."""
+
+    def least(self, probability: float) -> float:
+        """The least probability that an event of this probability has on a neighbouring data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianCurve:
+    """The Gaussian mechanism whose means lie mu standard deviations apart.
+
+    Attributes:
+        mu: > 0.
+    """
+
+    mu: float
+
+    def __post_init__(self) -> None:
+        validate.positive(mu=self.mu)
+
+    def least(self, probability: float) -> float:
+        if math.isinf(self.mu):
+            return float(probability >= 1.0)
+        return float(ndtr(ndtri(probability) - self.mu))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HockeyStickCurve:
+    """The curve that follows from (epsilon, delta) at each of several epsilons at once.
+
+    Attributes:
+        epsilons: Shape (n,), >= 0.
+        deltas: Shape (n,), in [0, 1]. Here an event is at most e^epsilon times as probable as there, plus delta.
+        deltas_back: Shape (n,). The same from there to here.
+    """
+
+    epsilons: Floats
+    deltas: Floats
+    deltas_back: Floats
+    _rise: Floats = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.epsilons.size or not self.epsilons.shape == self.deltas.shape == self.deltas_back.shape:
+            raise InputError(
+                f"deltas and deltas_back of the shape of epsilons, and not empty, must hold, but got {self.deltas.shape}, "
+                f"{self.deltas_back.shape} and {self.epsilons.shape}."
+            )
+        both = np.concatenate([self.deltas, self.deltas_back])
+        if not ((self.epsilons >= 0).all() and (both >= 0).all() and (both <= 1).all()):
+            raise InputError("epsilons >= 0 and deltas in [0, 1] must hold, but some are not.")
+        object.__setattr__(self, "_rise", np.exp(np.minimum(self.epsilons, 700.0)))
+
+    def least(self, probability: float) -> float:
+        low = (probability - self.deltas) / self._rise
+        high = 1.0 - self.deltas_back - self._rise * (1.0 - probability)
+        return max(0.0, float(low.max()), float(high.max()))
+
+
+def approximate_dp(epsilon: float, delta: float) -> HockeyStickCurve:
+    """All that (epsilon, delta)-DP alone says."""
+    one = np.array([delta], float)
+    return HockeyStickCurve(epsilons=np.array([epsilon], float), deltas=one, deltas_back=one)
+
+
+def gaussian_dp(epsilon: float, delta: float) -> GaussianCurve:
+    """The Gaussian mechanism that is exactly (epsilon, delta)-DP.
+
+    Raises:
+        InputError: If epsilon < 0, or delta lies outside (0, 1).
+
+    Source:
+        Balle and Wang 2018, "Improving the Gaussian Mechanism for Differential Privacy", Theorem 8.
+    """
+    validate.in_range(0, 1e6, epsilon=epsilon)
+    validate.in_range(1e-300, 1 - 1e-12, delta=delta)
+
+    def excess(log_mu: float) -> float:
+        return _log_gaussian_delta(math.exp(log_mu), epsilon) - math.log(delta)
+
+    return GaussianCurve(mu=math.exp(float(brentq(excess, math.log(1e-9), math.log(1e5), xtol=1e-12))))
+
+
+def _log_gaussian_delta(mu: float, epsilon: float) -> float:
+    """In logarithms, since the difference of the two tails loses its digits."""
+    high, low = float(log_ndtr(mu / 2 - epsilon / mu)), epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
+    return high + math.log1p(-math.exp(low - high)) if low < high else -1e4
+
+
+def advantage_of(curve: Curve, *, places: int = 2000) -> float:
+    """The largest 2 AUC - 1 that any attack on a unit's membership can reach: twice the area under the highest ROC curve, less 1.
+
+    It is more than the largest gap between true- and false-positive rate: under the Gaussian mechanism of mu = 1 the gap is .38
+    and 2 AUC - 1 is .52.
+
+    Args:
+        curve: Of the mechanism.
+        places: Of the sum; g rises, so a sum from the left is never above its area, and the result never too low.
+    """
+    area = sum(curve.least(i / places) for i in range(places)) / places
+    return min(1.0, 1.0 - 2.0 * area)
