@@ -125,6 +125,10 @@ class Bank(nn.Module):
     def n_shadows(self) -> int:
         return len(self.config.ranks)
 
+    def at_once(self, chunk: int) -> int:
+        """Records of each shadow that are computed at a time, for a given chunk; >= 1."""
+        return max(1, chunk // (1 if self.lane is None else self.lane.share))
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The shadows' own parameters by name, leading axis K; the frozen ones are left out."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}

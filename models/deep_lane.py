@@ -2,7 +2,7 @@
 
 The model is copied without the blocks below the cut; their output, computed once per text, is put in place of what its first block
 would be called with. Masks, positions, rotary embeddings and the final norm are therefore the model's own, and at zero adapters so are
-the logits.
+the logits. Where the last block opens, it is left to the fast lane, since of its output only the pooled token is read.
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from moo.models.activations import Activations
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, Targets, blocks_of, copy_of, family_of, with_first_input
-from moo.models.lora import LoraLinear, LoraShape, Pair, split_axis
+from moo.models.fast_lane import FastLane
+from moo.models.lora import LoraLinear, LoraShape, Pair
 from moo.models.scaling import Constants
 
 
@@ -30,13 +31,19 @@ class DeepLane(nn.Module):
 
     shift: Tensor
     feature_scale: Tensor
+    share = 8  # of a chunk's records, one in so many is computed at a time: what a block leaves for all tokens stays in the cache
 
     def __init__(self, base: BaseModel, constants: Constants, cut: Cut, *, targets: Targets, shape: LoraShape) -> None:
         super().__init__()
         family = family_of(base.model)
         assert family is not None
-        self.n_features, self._causal, self._low_precision = base.hidden, family.causal, base.low_precision
-        self.model = copy_of(base.model, cut)
+        self.n_features, self._causal = base.hidden, family.causal
+        self._dtype = torch.bfloat16 if base.low_precision else torch.float32
+        opened = family.opens and cut.stop - cut.start > 1
+        self.model = copy_of(base.model, Cut(cut.start, cut.stop - opened))
+        if base.device.type == "cpu":  # the fused kernel's backward pass takes ten times as long there (measured)
+            self.model.config._attn_implementation = "eager"
+        self.model.to(self._dtype)
         self._names: list[str] = []
         for i, block in enumerate(blocks_of(self.model)):
             for path in family.targets(targets):
@@ -44,8 +51,8 @@ class DeepLane(nn.Module):
                 owner = block.get_submodule(parent)
                 setattr(owner, name, LoraLinear(getattr(owner, name), shape))
                 self._names.append(f"{family.blocks}.{i}.{path}")
-        if base.low_precision:
-            _halve(blocks_of(self.model))
+        last = Cut(cut.stop - 1, cut.stop)
+        self.top = FastLane(base, constants, last, targets=targets, shape=shape) if opened else None
         self._hidden: Tensor | None = None
         blocks_of(self.model)[0].register_forward_pre_hook(self._put_in, with_kwargs=True)
         self.register_buffer("shift", torch.from_numpy(constants.pooled_shift))
@@ -66,15 +73,17 @@ class DeepLane(nn.Module):
         k = len(next(iter(layers.values())).lora_a)
         for layer in layers.values():
             layer.capture = capture
-        tokens = x.tokens.float().expand(k, *x.tokens.shape[1:]).flatten(0, 1)
-        mask = x.mask.expand(k, *x.mask.shape[1:]).flatten(0, 1)
-        self._hidden = tokens
-        with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=self._low_precision):
-            top = self.model(inputs_embeds=tokens, attention_mask=mask.long()).last_hidden_state.float()
+        tokens = x.tokens.to(self._dtype).expand(k, *x.tokens.shape[1:])
+        mask = x.mask.expand(k, *x.mask.shape[1:])
+        self._hidden = tokens.flatten(0, 1)
+        states = self.model(inputs_embeds=self._hidden, attention_mask=mask.flatten(0, 1).long()).last_hidden_state
         self._hidden = None
-        last = mask.sum(-1) - 1 if self._causal else torch.zeros(len(mask), dtype=torch.long, device=mask.device)
-        pooled = top[torch.arange(len(top), device=top.device), last]
-        return split_axis(((pooled - self.shift) * self.feature_scale), 0, (k, -1))
+        states = states.view(tokens.shape)
+        if self.top is not None:
+            return self.top.run(Activations(x.features, states, mask), capture=capture)
+        last = mask.sum(-1) - 1 if self._causal else mask.new_zeros(mask.shape[:2], dtype=torch.long)
+        pooled = states.gather(2, last[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
+        return (pooled.float() - self.shift) * self.feature_scale
 
     def _put_in(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert self._hidden is not None
@@ -86,25 +95,19 @@ class DeepLane(nn.Module):
 
     def taps(self) -> list[Tensor]:
         """Outputs of the adapted layers, in the order in which `factors` takes their gradients."""
-        return [layer.tap for layer in self._adapted().values()]
+        own = [layer.tap for layer in self._adapted().values()]
+        return own if self.top is None else [*own, *self.top.taps()]
 
     def factors(self, grads: list[Tensor]) -> dict[str, Pair]:
-        """Gradient factors of each record by parameter, each (K, P, tokens, .).
+        """Gradient factors of each record by parameter, each (K, P, tokens, .), those of an opened top block as its lane gives them.
 
         Args:
             grads: Of the loss at `taps()`.
         """
         out: dict[str, Pair] = {}
-        for (name, layer), grad in zip(self._adapted().items(), grads, strict=True):
+        rest = list(grads)
+        for name, layer in self._adapted().items():
+            grad = rest.pop(0)
             records = grad.shape[0] // len(layer.lora_a)
             out |= {f"model.{name}.{part}": pair for part, pair in layer.factors(grad, records).items()}
-        return out
-
-
-def _halve(blocks: nn.Module) -> None:
-    """Frozen matrices to bf16 once, in place of at every call."""
-    for layer in blocks.modules():
-        if type(layer).__name__ in ("Linear", "Conv1D"):
-            layer.weight.data = layer.weight.data.bfloat16()
-            if layer.bias is not None:
-                layer.bias.data = layer.bias.data.bfloat16()
+        return out if self.top is None else out | {f"top.{n}": pair for n, pair in self.top.factors(rest).items()}

@@ -130,7 +130,8 @@ def _key_in_bank(own: dict[str, Tensor], family: Family, block: int, layer: str,
     if deep in own:
         return deep
     order = [family.query, family.key, family.value, *family.others]
-    return f"lane.{('query', 'key', 'value', 'dense', 'up', 'down')[order.index(layer)]}.lora_{letter}"
+    opened = f"{('query', 'key', 'value', 'dense', 'up', 'down')[order.index(layer)]}.lora_{letter}"
+    return f"lane.top.{opened}" if f"lane.top.{opened}" in own else f"lane.{opened}"
 
 
 def _put_head(wrapped: Any, own: dict[str, Tensor], frozen: Frozen) -> None:

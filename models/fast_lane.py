@@ -80,6 +80,7 @@ class FastLane(nn.Module):
     value_bias: Tensor
     shift: Tensor
     feature_scale: Tensor
+    share = 1  # of a chunk's records, all are computed at a time
 
     def __init__(
         self, base: BaseModel, constants: Constants, cut: Cut, *, targets: Targets, shape: LoraShape, n_queries: int = 0

@@ -45,8 +45,8 @@ class Lora(nn.Module):
 class LoraLinear(Lora):
     """A frozen linear layer with LoRA; inputs (K * rows, ..., n_in), shadow after shadow.
 
-    The frozen product runs in the layer's own precision, LoRA's in fp32. While `capture` is true, a call keeps what the gradient
-    factors are made of; the layer must then be called once a pass.
+    Products run in the frozen layer's precision, with sums in fp32; the gradient factors are fp32. While `capture` is true, a call
+    keeps what the factors are made of; the layer must then be called once a pass.
     """
 
     def __init__(self, frozen: Any, shape: LoraShape) -> None:
@@ -57,11 +57,11 @@ class LoraLinear(Lora):
         self._taken: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.frozen(x)
-        with torch.autocast(x.device.type, enabled=False):
-            flat = x.float().reshape(len(self.lora_a), -1, x.shape[-1])
-            u = flat @ self.lora_a.mT
-            out = (out + (self.scale * (u @ self.lora_b.mT)).view(out.shape)).to(out.dtype)
+        plain: Tensor = self.frozen(x)
+        flat = x.to(plain.dtype).reshape(len(self.lora_a), -1, x.shape[-1])
+        u = flat @ self.lora_a.mT.to(plain.dtype)
+        b = (self.scale * self.lora_b).mT.to(plain.dtype)
+        out = torch.baddbmm(plain.view(len(flat), -1, plain.shape[-1]), u, b).view(plain.shape)
         if self.capture:
             self._taken = (flat.detach(), u.detach(), out)
         return out
@@ -78,7 +78,7 @@ class LoraLinear(Lora):
         x, u, _ = self._taken
         self._taken = None
         g = self.scale * grad.float().reshape(*x.shape[:2], -1)
-        pairs = {"lora_a": (g @ self.lora_b, x), "lora_b": (g, u)}
+        pairs = {"lora_a": (g @ self.lora_b, x.float()), "lora_b": (g, u.float())}
         shape = (len(x), n_records, -1)
         return {n: tuple(split_axis(s, 1, shape[1:]) for s in pair) for n, pair in pairs.items()}  # type: ignore[misc]
 

@@ -29,7 +29,7 @@ class OptimizerSettings:
             where it is clipped (De et al. 2022). Adam would scale each coordinate of the noisy gradient to unit size and
             drown the direction: at epsilon 8 with 390 customers it costs 8 points of accuracy (measured).
         head_momentum: Of the head's SGD, in [0, 1).
-        chunk: Records of each shadow that are computed at a time: memory and speed alone depend on it.
+        chunk: Records of each shadow that are computed at a time, fewer where all tokens are live: memory and speed alone depend on it.
     """
 
     learning_rate: float | tuple[float, ...] = 1e-3
@@ -118,7 +118,7 @@ class BankModule(lightning.LightningModule):
         """Over all units of the batch, one tensor a parameter, of the bank's shapes; and the units that were not finite."""
         non_finite = 0
         sums = {n: torch.zeros_like(p) for n, p in self.bank.trainable().items()}
-        for chunk in batch.chunks(self.chunk):
+        for chunk in batch.chunks(self.bank.at_once(self.chunk)):
             index = chunk.index.flatten(1)
             x = self._packed.gather(index, tokens=self.bank.lane is not None)
             records, _ = self.bank.record_factors(x, self._labels[index])
@@ -173,7 +173,7 @@ def log_probs(bank: Any, packed: Packed, *, chunk: int = 256) -> Tensor:
     packed = packed.to(device)
     order = torch.from_numpy(packed.lengths.argsort(kind="stable")).to(device)
     out = torch.empty(k, len(order), bank.config.n_classes, device=device)
-    for rows in torch.split(order, chunk):
+    for rows in torch.split(order, bank.at_once(chunk)):
         x = packed.gather(rows[None], tokens=bank.lane is not None)
         out[:, rows] = bank(x).log_softmax(-1)
     return out.cpu()
