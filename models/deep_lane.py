@@ -83,7 +83,8 @@ class DeepLane(nn.Module):
             return self.top.run(Activations(x.features, states, mask), capture=capture)
         last = mask.sum(-1) - 1 if self._causal else mask.new_zeros(mask.shape[:2], dtype=torch.long)
         pooled = states.gather(2, last[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
-        return (pooled.float() - self.shift) * self.feature_scale
+        features: Tensor = (pooled.float() - self.shift) * self.feature_scale
+        return features
 
     def _put_in(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert self._hidden is not None
