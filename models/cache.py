@@ -1,23 +1,19 @@
 """The trunk cache: activations of texts, in the study's folder, under keys that do not tell whose they are.
 
-Three append-only files (mode 0600 in a folder of mode 0700):
-
-    tokens.f16     inputs of the first live block, text after text
-    features.f32   mean and pooled token of the frozen output: one row of 2 d numbers a text
-    index.bin      key, place of the first token, tokens, truncated, checksum of the data, checksum of this row
-
-The index is written last, so what it lists is there. A torn tail, after a crash or on a full disk, is cut off
-when the cache is next opened; a row whose data fail their checksum is computed again. One writer at a
-time, by a lock on the folder.
+A folder of mode 0700 holds segments (`moo.models.segments`) that any number of processes read and add to without waiting for one
+another. Above the limit on its size, those go that were used longest ago. A segment that is torn, or in which a text fails its
+checksum, is removed, and what it held is computed and written again. Where nothing can be written, texts are computed and not
+kept; `notices` says so.
 """
 
-import fcntl
+import errno
 import hashlib
 import hmac
 import os
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -25,19 +21,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moo import validate
 from moo.models.activations import Packed
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut
 from moo.models.scaling import Constants
+from moo.models.segments import LIMIT_GIB, ROW, SUFFIX, Entry, Segment, write_segment
 from moo.models.trunk import Encoded, encode, last_cut
 
-_ROW = np.dtype(
-    [("key", "V32"), ("start", "<u8"), ("length", "<u4"), ("truncated", "<u4"), ("data", "<u4"), ("row", "<u4")]
-)
-_CHECKED = _ROW.itemsize - 4
-_Half = tuple[NDArray[np.float16], NDArray[np.float32], int]  # tokens, mean and pooled, truncated
 Feature = Literal["mean", "pooled", "none"]
-TEXTS_A_WRITE = 512  # texts computed between two writes: what a crash can lose
+TEXTS_A_SEGMENT = 512  # what a crash can lose
+ABANDONED = 3600.0  # seconds without a write after which a file without its final name belongs to nobody
 
 
 class TrunkCache:
@@ -49,25 +43,40 @@ class TrunkCache:
         base: The base model.
         max_length: Tokens kept of each text.
         cut: The live blocks; by default the last one.
+        limit_gib: Size on disk above which the segments go that were used longest ago; 0 keeps nothing.
+
+    Attributes:
+        notices: What a person should know: texts that were not kept, segments that were damaged.
     """
 
-    def __init__(self, folder: Path, key: bytes, base: BaseModel, *, max_length: int, cut: Cut | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: bytes,
+        base: BaseModel,
+        *,
+        max_length: int,
+        cut: Cut | None = None,
+        limit_gib: float = LIMIT_GIB,
+    ) -> None:
+        validate.in_range(0, 1e6, limit_gib=limit_gib)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.notices: list[str] = []
         self._folder, self._key, self._base, self._max_length = folder, key, base, max_length
         self._cut = last_cut(base) if cut is None else cut
-        self._width = base.hidden
-        self._index: NDArray[np.void] = np.zeros(0, _ROW)
-        self._at: dict[bytes, int] = {}
-        with self._locked():
-            self._cut_torn_tail()
+        self._limit = limit_gib * 2**30
+        self._segments: dict[str, Segment] = {}
+        self._at: dict[bytes, tuple[Segment, int]] = {}
+        self._sweep()
+        self._look()
 
     def __len__(self) -> int:
         return len(self._at)
 
     @property
     def size(self) -> int:
-        """Size on disk."""
-        return sum(self._path(name).stat().st_size for name in ("tokens.f16", "features.f32", "index.bin"))
+        """Bytes on disk."""
+        return sum(size for _, _, size in self._on_disk())
 
     def packed(
         self,
@@ -85,148 +94,165 @@ class TrunkCache:
             feature: Frozen feature that the head sees.
             progress: Called with the number of texts as they are done, cached ones included.
         """
+        self._look()
         keys = [self._digest(text) for text in texts]
-        fresh: dict[bytes, Encoded] = {}
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._at}
+        wanted = dict(zip(keys, texts, strict=True))
+        found = self._read(wanted)
         if progress is not None:
-            progress(len(texts) - len(missing))
-        wanted = sorted(missing, key=lambda key: len(missing[key]))  # texts of like length fill batches best
-        for start in range(0, len(wanted), TEXTS_A_WRITE):
-            part = wanted[start : start + TEXTS_A_WRITE]
-            encoded = self._encode([missing[k] for k in part], progress)
-            if not self._store(part, encoded):
-                fresh |= {k: _one(encoded, i) for i, k in enumerate(part)}
-        return self._collect(
-            keys, dict(zip(keys, texts, strict=True)), fresh, lambda h: _features(h, constants, feature)
+            progress(len(texts) - sum(1 for key in keys if key not in found))
+        missing = sorted(
+            wanted.keys() - found.keys(), key=lambda key: (len(wanted[key]), key)
+        )  # like lengths fill batches
+        parts = [missing[i : i + TEXTS_A_SEGMENT] for i in range(0, len(missing), TEXTS_A_SEGMENT)]
+        first = os.getpid() % max(1, len(parts))  # processes that want the same texts begin at different ones
+        for part in parts[first:] + parts[:first]:
+            self._look()
+            found |= self._read(part)
+            rest = [key for key in part if key not in found]
+            if progress is not None:
+                progress(sum(1 for key in part if key in found))
+            found |= self._computed(rest, [wanted[key] for key in rest], progress, in_use=wanted)
+        return self._pack([found[key] for key in keys], constants, feature)
+
+    def _pack(self, entries: list[Entry], constants: Constants, feature: Feature) -> Packed:
+        lengths, width = [len(e.tokens) for e in entries], self._base.hidden
+        offsets = np.cumsum([0, *lengths], dtype=np.int64)
+        frozen = np.empty((len(entries), 2 * width), np.float32)
+        tokens = torch.empty(
+            (int(offsets[-1]), width), dtype=torch.bfloat16 if self._base.low_precision else torch.float16
+        )
+        for i, entry in enumerate(entries):
+            frozen[i] = entry.frozen
+            tokens[offsets[i] : offsets[i + 1]] = torch.from_numpy(np.array(entry.tokens))
+        return Packed(
+            features=torch.from_numpy(_features(frozen, constants, feature)),
+            tokens=tokens,
+            offsets=torch.from_numpy(offsets),
+            truncated=sum(e.truncated for e in entries),
         )
 
-    def _collect(
+    def _computed(
         self,
         keys: list[bytes],
-        texts: dict[bytes, str],
-        fresh: dict[bytes, Encoded],
-        features_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    ) -> Packed:
-        with open(self._path("tokens.f16"), "rb") as tokens, open(self._path("features.f32"), "rb") as features:
-            found = {}
-            for key in dict.fromkeys(keys):
-                row = self._read(key, tokens.fileno(), features.fileno()) if key in self._at else None
-                found[key] = row or _half(fresh.get(key) or self._encode([texts[key]]))
-        tokens_of = [found[k][0] for k in keys]
-        frozen = np.stack([found[k][1] for k in keys]) if keys else np.empty((0, 2 * self._width), np.float32)
-        lengths = [len(t) for t in tokens_of]
-        packed = np.concatenate(tokens_of) if keys else np.empty((0, self._width), np.float16)
-        return Packed(
-            features=torch.from_numpy(features_of(frozen)),
-            tokens=torch.from_numpy(packed).to(torch.bfloat16 if self._base.low_precision else torch.float16),
-            offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)),
-            truncated=sum(found[k][2] for k in keys),
-        )
-
-    def _encode(self, texts: list[str], progress: Callable[[int], None] | None = None) -> Encoded:
-        return encode(self._base, texts, max_length=self._max_length, cut=self._cut, progress=progress)
+        texts: list[str],
+        progress: Callable[[int], None] | None,
+        *,
+        in_use: Mapping[bytes, str],
+    ) -> dict[bytes, Entry]:
+        """Activations of texts that the cache does not hold: from the file that they are now in, or from memory."""
+        if not texts:
+            return {}
+        out = encode(self._base, texts, max_length=self._max_length, cut=self._cut, progress=progress)
+        fresh = {key: _entry(out, i) for i, key in enumerate(keys)}
+        return fresh | self._read(keys) if self._store(fresh, in_use=in_use) else fresh
 
     def _digest(self, text: str) -> bytes:
         scope = f"{self._base.digest}|{self._cut.start}|{self._cut.stop}|{self._max_length}|{self._base.low_precision}|".encode()
         return hmac.new(self._key, scope + text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
-    def _read(self, key: bytes, tokens: int, features: int) -> _Half | None:
-        row = self._index[self._at[key]]
-        size = int(row["length"]) * self._width * 2
-        raw = os.pread(tokens, size, int(row["start"]) * self._width * 2)
-        top = os.pread(features, self._width * 8, self._at[key] * self._width * 8)
-        if len(raw) != size or zlib.crc32(top, zlib.crc32(raw)) != row["data"]:
-            return None
-        frozen = np.frombuffer(top, "<f4")
-        return np.frombuffer(raw, "<f2").reshape(-1, self._width), frozen, int(row["truncated"])
+    def _look(self) -> None:
+        """Open what other processes wrote since the last look; forget what they removed."""
+        there = {path.name: path for path, _, _ in self._on_disk()}
+        if gone := self._segments.keys() - there.keys():
+            self._segments = {name: s for name, s in self._segments.items() if name not in gone}
+            self._at = {k: at for k, at in self._at.items() if at[0].path.name not in gone}
+        for name in there.keys() - self._segments.keys():
+            try:
+                segment = Segment(there[name], self._base.hidden)
+            except ValueError:
+                self._remove(there[name], "was damaged")
+            except OSError:
+                continue  # removed by another process between the look and the opening
+            else:
+                self._segments[name] = segment
+                self._at |= {key: (segment, i) for i, key in enumerate(segment.keys())}
 
-    def _store(self, keys: list[bytes], encoded: Encoded) -> bool:
-        """Append; False if the disk is full, in which case what was written is cut off again."""
-        try:
-            with self._locked():
-                self._cut_torn_tail()
-                self._append(keys, encoded)
-        except OSError:
-            with suppress(OSError), self._locked():
-                self._cut_torn_tail()
+    def _read(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """What the cache holds of the keys. A segment with a text that fails its checksum goes, and all that it held."""
+        out: dict[bytes, Entry] = {}
+        used: set[Segment] = set()
+        for key in keys:
+            if key not in self._at:
+                continue
+            segment, i = self._at[key]
+            entry = segment.read(i)
+            if entry is None:
+                self._remove(segment.path, "failed its checksum")
+                self._segments.pop(segment.path.name, None)
+                self._at = {k: at for k, at in self._at.items() if at[0] is not segment}
+                return self._read(keys)
+            out[key] = entry
+            used.add(segment)
+        for segment in used:
+            with suppress(OSError):
+                os.utime(segment.path)  # when it was last used
+        return out
+
+    def _store(self, fresh: Mapping[bytes, Entry], *, in_use: Mapping[bytes, str]) -> bool:
+        """Keep what was computed, if it fits; False if it does not."""
+        size = sum(e.tokens.nbytes + e.frozen.nbytes + ROW.itemsize for e in fresh.values())
+        if not self._make_room(size, in_use):
+            limit = self._limit / 2**30
+            self._say(
+                f"the trunk cache is full at {limit:g} GiB: texts of one masking level alone need more; some are not kept"
+            )
             return False
+        path = self._folder / f"{secrets.token_hex(8)}{SUFFIX}"
+        try:
+            write_segment(path, list(fresh), list(fresh.values()), width=self._base.hidden)
+        except OSError as error:
+            why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror or error)
+            self._say(
+                f"the trunk cache could not be written ({why}): texts are computed anew each time they are needed"
+            )
+            return False
+        self._look()
         return True
 
-    def _append(self, keys: list[bytes], encoded: Encoded) -> None:
-        start = self._path("tokens.f16").stat().st_size // (self._width * 2)
-        rows = np.zeros(len(keys), _ROW)
-        with (
-            open(self._path("tokens.f16"), "ab") as tokens,
-            open(self._path("features.f32"), "ab") as features,
-        ):
-            for i, key in enumerate(keys):
-                raw = encoded.tokens[i].astype("<f2").tobytes()
-                top = np.concatenate([encoded.mean[i], encoded.pooled[i]]).astype("<f4").tobytes()
-                tokens.write(raw)
-                features.write(top)
-                length = len(encoded.tokens[i])
-                data = zlib.crc32(top, zlib.crc32(raw))
-                rows[i] = (np.void(key), start, length, encoded.truncated[i], data, 0)
-                rows[i]["row"] = zlib.crc32(rows[i].tobytes()[:_CHECKED])
-                start += length
-        with open(self._path("index.bin"), "ab") as index:
-            index.write(rows.tobytes())
-        self._take_in(rows)
+    def _make_room(self, size: int, in_use: Mapping[bytes, str]) -> bool:
+        """Remove the segments that were used longest ago, none of those that are being read."""
+        busy = {at[0].path.name for key, at in self._at.items() if key in in_use}
+        there = sorted(self._on_disk(), key=lambda file: file[1])
+        total = sum(file[2] for file in there) + size
+        for path, _, freed in there:
+            if total <= self._limit:
+                break
+            if path.name not in busy:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+                total -= freed
+        return total <= self._limit
 
-    def _cut_torn_tail(self) -> None:
-        """Read what other processes wrote; cut each file to the rows that are whole."""
-        raw = self._path("index.bin").read_bytes()
-        rows = np.frombuffer(raw[: len(raw) // _ROW.itemsize * _ROW.itemsize], _ROW)
-        n = min(len(rows), self._path("features.f32").stat().st_size // (self._width * 8))
-        have = self._path("tokens.f16").stat().st_size // (self._width * 2)
-        whole = 0
-        while whole < n and self._is_whole(rows[whole], have):
-            whole += 1
-        end = int(rows[whole - 1]["start"]) + int(rows[whole - 1]["length"]) if whole else 0
-        for name, size in (
-            ("index.bin", whole * _ROW.itemsize),
-            ("features.f32", whole * self._width * 8),
-            ("tokens.f16", end * self._width * 2),
-        ):
-            if self._path(name).stat().st_size != size:
-                os.truncate(self._path(name), size)
-        self._index, self._at = np.zeros(0, _ROW), {}
-        self._take_in(rows[:whole])
+    def _on_disk(self) -> list[tuple[Path, int, int]]:
+        """Path, time of last use (ns) and size of every segment."""
+        out = []
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                out.append((path, stat.st_mtime_ns, stat.st_size))
+        return out
 
-    @staticmethod
-    def _is_whole(row: np.void, have: int) -> bool:
-        return zlib.crc32(row.tobytes()[:_CHECKED]) == row["row"] and int(row["start"]) + int(row["length"]) <= have
+    def _sweep(self) -> None:
+        """Remove what killed writers left."""
+        for path in self._folder.glob(f".*{SUFFIX}.*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
 
-    def _take_in(self, rows: NDArray[np.void]) -> None:
-        first = len(self._index)
-        self._index = np.concatenate([self._index, rows])
-        self._at |= {row["key"].tobytes(): first + i for i, row in enumerate(rows)}
+    def _remove(self, path: Path, why: str) -> None:
+        self._say(f"a file of the trunk cache {why}: what it held is computed again")
+        with suppress(OSError):
+            path.unlink()
 
-    def _path(self, name: str) -> Path:
-        path = self._folder / name
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        return path
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with open(self._path("lock"), "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _say(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
 
 
-def _one(encoded: Encoded, i: int) -> Encoded:
-    return Encoded(
-        tokens=[encoded.tokens[i]],
-        mean=encoded.mean[i : i + 1],
-        pooled=encoded.pooled[i : i + 1],
-        truncated=encoded.truncated[i : i + 1],
-    )
-
-
-def _half(one: Encoded) -> _Half:
-    """What `_read` would give for a text that the cache does not hold."""
-    return one.tokens[0].astype(np.float16), np.concatenate([one.mean[0], one.pooled[0]]), int(one.truncated[0])
+def _entry(out: Encoded, i: int) -> Entry:
+    """As `Segment.read` would give it."""
+    frozen = np.concatenate([out.mean[i], out.pooled[i]]).astype(np.float32)
+    return Entry(out.tokens[i].astype(np.float16), frozen, bool(out.truncated[i]))
 
 
 def _features(frozen: NDArray[np.float32], constants: Constants, feature: Feature) -> NDArray[np.float32]:

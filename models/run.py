@@ -19,15 +19,6 @@ from moo.models.module import OptimizerSettings, is_out_of_memory
 
 Stream = Callable[[str, int], np.random.Generator]
 
-# What would change the update, the sampling or the noise behind the accountant's back.
-REFUSED = (
-    "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches", "limit_train_batches",
-    "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time", "fast_dev_run", "strategy", "num_nodes",
-    "devices",
-    "precision", "plugins", "use_distributed_sampler", "inference_mode", "detect_anomaly", "enable_checkpointing",
-    "barebones", "check_val_every_n_epoch",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from moo.errors import InputError, TrialError
+from moo.models.arguments import check_trainer
 from moo.models.bank import Bank, BankConfig, Frozen
 from moo.models.datamodule import PoissonBatches, PoissonDataModule
 from moo.models.dp import ShadowNoise, per_shadow
 from moo.models.module import BankModule
 from moo.models.reference import train_reference
-from moo.models.run import REFUSED, Stream, Trained, TrainingData, TrainingSettings, fit
+from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit
 
 __all__ = ["Stream", "Trained", "TrainingData", "TrainingSettings", "train"]
 
@@ -79,9 +80,7 @@ def _check(settings: TrainingSettings, hidden: int) -> None:
         raise InputError(f"lora_rank <= {hidden} (the hidden size) must hold, but got lora_rank={widest}.")
     if settings.engine == "bank" and settings.adaptation != "lora":
         raise InputError(f"adaptation={settings.adaptation!r} runs on the reference path alone; set engine='opacus'.")
-    refused = sorted(set(settings.trainer) & set(REFUSED))
-    if refused:
-        raise InputError(f"Trainer arguments must leave the DP accounting intact, but got {refused}; leave them out.")
+    check_trainer(settings.trainer)
 
 
 def _bank(

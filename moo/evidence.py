@@ -108,6 +108,7 @@ class TrialEvidence:
         privacy: Of one shadow's training run.
         facts: Namespaced numbers for the compliance rules; None is "unknown".
         seconds: Wall-clock seconds by stage.
+        notices: What a person should know of how it ran.
     """
 
     params: TrialParams
@@ -117,3 +118,4 @@ class TrialEvidence:
     privacy: PrivacyEvidence
     facts: Mapping[str, float | None]
     seconds: Mapping[str, float]
+    notices: tuple[str, ...] = ()

@@ -145,6 +145,7 @@ class TrialRecord:
         claim: "holds", or "withdrawn because ...": the DP claim of the training run.
         seconds: Wall-clock seconds by stage.
         cause: Why a failed trial failed; empty otherwise.
+        notices: What a person should know of how it ran: texts that were cut, a cache that was full, memory that ended.
     """
 
     number: int
@@ -157,6 +158,7 @@ class TrialRecord:
     claim: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
+    notices: tuple[str, ...] = ()
 
     @property
     def feasible(self) -> bool:
@@ -186,6 +188,7 @@ class TrialRecord:
             "claim": self.claim,
             "seconds": dict(self.seconds),
             "cause": self.cause,
+            "notices": list(self.notices),
         }
 
     @classmethod
@@ -202,6 +205,7 @@ class TrialRecord:
             claim=data["claim"],
             seconds=data["seconds"],
             cause=data["cause"],
+            notices=tuple(data.get("notices", ())),
         )
 
 

@@ -104,4 +104,5 @@ def noised(
         },
         contributions=compliance.contributions,
         seconds={},
+        notices=(),  # counts of private texts
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from moo import validate
 from moo.errors import InputError
+from moo.studies.machine import Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ class StudySpec:
             level 4 a violation.
         packs: Rule packs that the penalty is read from.
         probe_records: Synthetic-identity records that masking is measured on.
+        machine: How it runs; no part of what the study is.
     """
 
     name: str = "reviews"
@@ -158,6 +160,7 @@ class StudySpec:
     sensitive_rows: str = "drop"
     packs: tuple[str, ...] = ("pipl", "ecommerce", "gdpr", "house")
     probe_records: int = 30_000
+    machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
         validate.in_range(0, 100_000_000, n_records=self.n_records)
@@ -177,8 +180,9 @@ class StudySpec:
             raise validate.refuse("as_of an ISO date", "as_of", self.as_of, "write it as 2026-11-01") from None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON of the whole specification: what a changed configuration is recognised by."""
-        out: dict[str, Any] = _plain(dataclasses.asdict(self))
+        """JSON of what the study is, and a changed configuration is recognised by; the machine stays out."""
+        out: dict[str, Any] = _plain(dataclasses.asdict(dataclasses.replace(self, machine=Machine())))
+        del out["machine"]
         return out
 
     @classmethod
@@ -252,6 +256,10 @@ def _value(value: Any, default: Any, *, source: str, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{name} must be a table, but got {value!r} in {source}.")
         return _build(type(default), value, source=source, prefix=f"{name}.")
+    if isinstance(default, Mapping):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name} must be a table, but got {value!r} in {source}.")
+        return dict(value)
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{name} must be a list, but got {value!r} in {source}.")

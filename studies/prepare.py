@@ -49,11 +49,13 @@ class MaskedPart:
         packed: Activations.
         spans: For each record, what was masked.
         wordless: Shape (n,). True for records in which masking left no word to learn from.
+        notices: What a person should know of the trunk's cache.
     """
 
     packed: Packed
     spans: tuple[tuple[Found, ...], ...]
     wordless: NDArray[np.bool_]
+    notices: tuple[str, ...] = ()
 
 
 class Prepared:
@@ -101,7 +103,9 @@ class Prepared:
     def base(self) -> BaseModel:
         self.stage("loading the base model", 0, 0)
         return load_base(
-            self.spec.model, progress=lambda done, total: self.stage("fetching the base model", done, total)
+            self.spec.model,
+            accelerator=self.spec.machine.accelerator,
+            progress=lambda done, total: self.stage("fetching the base model", done, total),
         )
 
     @cached_property
@@ -140,7 +144,14 @@ class Prepared:
     def cache(self, cut: Cut) -> TrunkCache:
         """The trunk's cache, as it stands on disk."""
         key = self.key.derive("trunk cache", self.digest)
-        return TrunkCache(self.folder / "trunk", key, self.base, max_length=self.spec.training.max_length, cut=cut)
+        return TrunkCache(
+            self.folder / "trunk",
+            key,
+            self.base,
+            max_length=self.spec.training.max_length,
+            cut=cut,
+            limit_gib=self.spec.machine.cache_gib,
+        )
 
     def _filtered(self, loaded: Records) -> tuple[Records, PreparationReport]:
         if not self.spec.consent_filter:
@@ -185,12 +196,13 @@ class Prepared:
             done += n
             self.stage(f"trunk, masking level {level}, {part}", done, len(texts))
 
-        packed = self.cache(cut).packed(texts, self.constants(cut), feature=feature, progress=progress)
+        cache = self.cache(cut)
+        packed = cache.packed(texts, self.constants(cut), feature=feature, progress=progress)
         if self.engine == "opacus":
             ids, _ = token_ids(self.base, texts, max_length=self.spec.training.max_length)
             packed = dataclasses.replace(packed, ids=ids)
         wordless = np.array([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
-        return MaskedPart(packed, tuple(spans), wordless)
+        return MaskedPart(packed, tuple(spans), wordless, tuple(cache.notices))
 
     def masking_facts(self, level: int) -> Mapping[str, float | None]:
         """What the level leaves of synthetic identities, measured once a study and kept beside it."""

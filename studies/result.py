@@ -23,7 +23,7 @@ from moo.pareto import (
     probability_non_dominated,
     running_hypervolume,
 )
-from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord, number_in, number_out
+from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement, TrialRecord, number_in, number_out
 
 OBJECTIVES = (ACCURACY, RISK, PENALTY)
 WORST = (0.5, 0.5, 1.0)  # error rate, advantage, penalty: the reference point of the hypervolume
@@ -92,6 +92,17 @@ class StudyResult:
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
         return tuple(t for t in self.trials if t.state == "complete")
+
+    @property
+    def notices(self) -> dict[str, str]:
+        """What a person should know of how trials ran -> the trials it is true of, in words."""
+        found: dict[str, list[str]] = {}
+        for record in (*([self.reference] if self.reference else []), *self.trials):
+            for notice in record.notices:
+                found.setdefault(notice, []).append(
+                    "status quo" if record.number == REFERENCE else f"trial {record.number}"
+                )
+        return {n: ", ".join(t) if len(t) < 4 else f"{t[0]} and {len(t) - 1} more" for n, t in found.items()}
 
     @property
     def null_aucs(self) -> list[float]:

@@ -28,7 +28,7 @@ from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.records import ACCURACY, ALARM, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
 from moo.studies.base import StudySpec
-from moo.studies.prepare import PARTS, Prepared, depth_of
+from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
 VALIDITY = "validity"
@@ -147,7 +147,23 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         privacy=privacy,
         facts=facts,
         seconds=seconds,
+        notices=_notices(parts, trained, spec),
     )
+
+
+def _notices(parts: Mapping[str, MaskedPart], trained: Trained, spec: StudySpec) -> tuple[str, ...]:
+    """What a person should know of how the trial ran."""
+    out = [notice for part in parts.values() for notice in part.notices]
+    texts, cut = sum(len(p.spans) for p in parts.values()), sum(p.packed.truncated for p in parts.values())
+    if cut:
+        out.append(f"{cut} of {texts} texts were longer than {spec.training.max_length} tokens and were cut there")
+    if trained.chunk < spec.machine.chunk:
+        out.append(
+            f"memory ended: {trained.chunk} records of a shadow were computed at a time in place of {spec.machine.chunk}"
+        )
+    if trained.non_finite:
+        out.append(f"{trained.non_finite} gradients of units were not finite and contributed zero")
+    return tuple(dict.fromkeys(out))
 
 
 def _members(prepared: Prepared, part: str, number: int, replicate: int) -> NDArray[np.bool_]:
@@ -177,7 +193,10 @@ def training_settings(
             learning_rate=params.learning_rate,
             head_learning_rate=t.head_learning_rate,
             head_momentum=t.head_momentum,
+            chunk=spec.machine.chunk,
         ),
+        accelerator=spec.machine.accelerator,
+        trainer=spec.machine.trainer,
         engine=engine,
         adaptation=cast(Literal["lora", "prefix", "full"], t.adaptation),
     )
@@ -236,6 +255,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         contributions=compliance.contributions,
         claim=evidence.privacy.claim,
         seconds=evidence.seconds,
+        notices=evidence.notices,
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from moo.models.dp import BankOptimizer, DPSettings, ShadowNoise
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import Constants, constants
 from moo.models.training import TrainingData, TrainingSettings, train
-from moo.models.trunk import encode, last_cut
+from moo.models.trunk import last_cut
 
 N, K = 60, 4
 
@@ -211,61 +210,3 @@ def test_exploding_parameters_fail_the_trial_with_a_cause(data: TrainingData) ->
     with pytest.raises(TrialError, match="finite") as caught:
         train(data, settings_of(0, noise=1000.0, optimizer=explode), None, stream)
     assert caught.value.cause == "non-finite parameters"
-
-
-def cache_at(folder: Path, tiny: BaseModel, key: bytes = b"k" * 32) -> TrunkCache:
-    return TrunkCache(folder, key, tiny, max_length=24)
-
-
-def test_cache_gives_what_the_trunk_gives_and_computes_each_text_once(
-    tiny: BaseModel, scaling: Constants, tmp_path: Path
-) -> None:
-    texts = ["abc", "defgh", "abc", "zz"]
-    done: list[int] = []
-    packed = cache_at(tmp_path / "c", tiny).packed(texts, scaling)
-    again = cache_at(tmp_path / "c", tiny).packed([*texts, "new"], scaling, progress=done.append)
-    assert sum(done) == 5
-    assert done[0] == 4  # all but the new one were there
-    expected = encode(tiny, texts, max_length=24)
-    np.testing.assert_allclose(packed.features, scaling.features(expected.mean), atol=1e-6)
-    np.testing.assert_allclose(packed.tokens, np.concatenate(expected.tokens), atol=2e-3)
-    torch.testing.assert_close(again.take(np.arange(4)).tokens, packed.tokens)
-
-
-def test_cache_folder_is_private_and_names_no_text(tiny: BaseModel, scaling: Constants, tmp_path: Path) -> None:
-    cache_at(tmp_path / "c", tiny).packed(["secret text"], scaling)
-    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
-    for file in (tmp_path / "c").iterdir():
-        assert file.stat().st_mode & 0o077 == 0
-        assert b"secret" not in file.read_bytes()
-    assert len(cache_at(tmp_path / "c", tiny, key=b"other" * 8)) == 1
-    assert (
-        cache_at(tmp_path / "c", tiny, key=b"other" * 8)._digest("secret text")
-        not in cache_at(tmp_path / "c", tiny)._at
-    )
-
-
-@pytest.mark.parametrize("name", ["index.bin", "tokens.f16", "features.f32"])
-def test_a_torn_tail_is_cut_off_and_computed_again(
-    tiny: BaseModel, scaling: Constants, tmp_path: Path, name: str
-) -> None:
-    texts = ["abc", "defgh", "ijk"]
-    whole = cache_at(tmp_path / "c", tiny).packed(texts, scaling)
-    path = tmp_path / "c" / name
-    path.write_bytes(path.read_bytes()[:-7])
-    cache = cache_at(tmp_path / "c", tiny)
-    assert len(cache) == 2
-    torch.testing.assert_close(cache.packed(texts, scaling).tokens, whole.tokens)
-    assert len(cache) == 3
-
-
-def test_a_flipped_byte_is_found_and_the_text_computed_again(
-    tiny: BaseModel, scaling: Constants, tmp_path: Path
-) -> None:
-    whole = cache_at(tmp_path / "c", tiny).packed(["abc", "defgh"], scaling)
-    path = tmp_path / "c" / "tokens.f16"
-    raw = bytearray(path.read_bytes())
-    raw[5] ^= 0x40
-    path.write_bytes(bytes(raw))
-    again = cache_at(tmp_path / "c", tiny).packed(["abc", "defgh"], scaling)
-    torch.testing.assert_close(again.tokens, whole.tokens)

@@ -122,6 +122,12 @@ def print_result(console: Console, result: StudyResult) -> None:
         table.add_row(*_cells(label, trial, trial.number in result.on_front))
     console.print(table)
     _print_reference(console, result)
+    if result.about.get("engine") == "opacus":
+        console.print(
+            "Engine: the reference path, one shadow after another: as asked for, or because the fast one does not know the model.",
+            highlight=False,
+            soft_wrap=True,
+        )
     cost = result.cost
     console.print(
         f"\nThe search, policy {cost.policy}: composed epsilon {_epsilon(cost.composed_epsilon)} at delta {cost.delta:g} "
@@ -129,6 +135,8 @@ def print_result(console: Console, result: StudyResult) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for notice, trials in result.notices.items():
+        console.print(f"Note: {notice} ({trials}).", highlight=False, soft_wrap=True)
     for reason in dict.fromkeys(t.claim for t in result.complete if t.claim != HOLDS):
         console.print(f"[bold red]DP claim {reason}.[/]", highlight=False, soft_wrap=True)
     for trial in result.complete:

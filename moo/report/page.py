@@ -224,7 +224,7 @@ def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
     missing = {r.objectives[PENALTY].note for r in records} - {""}
     out += [f"{t['notassessed']}: {note.removeprefix('not assessed: ')}." for note in sorted(missing)]
     out += [f"{t['trial']} {r.number}: {alarm}." for r in records for alarm in r.alarms]
-    return out
+    return out + [f"{notice} ({trials})." for notice, trials in result.notices.items()]
 
 
 def _made(result: StudyResult, t: Mapping[str, str]) -> str:

@@ -1,0 +1,124 @@
+"""Segments of the trunk cache: files that are written whole, never changed, read through memory maps, and removed whole.
+
+One file (mode 0600) holds the activations of some texts, little-endian:
+
+    "moo trunk 1\\n" padded to 16 bytes | u32 texts | u32 width d | u32 checksum of the rows | u32 zero
+    | per text: key, first token, tokens, truncated, checksum of its data
+    | float32 (texts, 2 d): mean and pooled token of the frozen output | float16 (tokens, d): inputs of the first live block
+
+A name is given at the end (`os.replace`), so that a reader sees all of a file or nothing. A process that has a segment mapped keeps
+reading it when another process removes it.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROW = np.dtype([("key", "V32"), ("start", "<u8"), ("length", "<u4"), ("truncated", "<u4"), ("data", "<u4")])
+SUFFIX = ".segment"
+LIMIT_GIB = 20.0  # of a cache, unless told otherwise
+_MAGIC = b"moo trunk 1\n".ljust(16, b"\0")
+_HEAD = struct.Struct("<16sIIII")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is kept of one text.
+
+    Attributes:
+        tokens: Shape (length, d), fp16.
+        frozen: Shape (2 d,), fp32. Mean over tokens, then the pooled token.
+        truncated: Whether the text was longer than was kept of it.
+    """
+
+    tokens: NDArray[np.float16]
+    frozen: NDArray[np.float32]
+    truncated: bool
+
+
+class Segment:
+    """One file, mapped into memory.
+
+    Raises:
+        ValueError: If the file is not whole: a torn or a foreign one.
+        OSError: If it cannot be opened; another process may have removed it.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.path, self._width = path, width
+        self.size = path.stat().st_size
+        if self.size < _HEAD.size:
+            raise ValueError(f"{path} is shorter than its head")
+        raw: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+        magic, n, d, checksum, _ = _HEAD.unpack(raw[: _HEAD.size].tobytes())
+        features = _HEAD.size + n * ROW.itemsize
+        tokens = features + n * 8 * width
+        if magic != _MAGIC or d != width or tokens > self.size:
+            raise ValueError(f"{path} is no whole segment of width {width}")
+        rows = raw[_HEAD.size : features].tobytes()
+        if zlib.crc32(rows) != checksum:
+            raise ValueError(f"{path} has damaged rows")
+        self.rows = np.frombuffer(rows, ROW)
+        self._features = raw[features:tokens].view("<f4").reshape(n, 2 * width)
+        whole = (self.size - tokens) // (2 * width)
+        if n and int(self.rows[-1]["start"]) + int(self.rows[-1]["length"]) > whole:
+            raise ValueError(f"{path} ends within its tokens")
+        self._tokens = raw[tokens : tokens + 2 * width * whole].view("<f2").reshape(whole, width)
+
+    def keys(self) -> list[bytes]:
+        """Keys in the order of the rows."""
+        return [key.tobytes() for key in self.rows["key"]]
+
+    def read(self, i: int) -> Entry | None:
+        """A text's activations, as views of the file; None if they fail their checksum."""
+        row = self.rows[i]
+        tokens = self._tokens[int(row["start"]) : int(row["start"]) + int(row["length"])]
+        if _checksum(tokens, self._features[i]) != row["data"]:
+            return None
+        return Entry(tokens, self._features[i], bool(row["truncated"]))
+
+
+def write_segment(path: Path, keys: Sequence[bytes], entries: Sequence[Entry], *, width: int) -> None:
+    """Write a segment whole, or leave nothing.
+
+    Args:
+        path: Its name; the file appears under it at the end.
+        keys: One of 32 bytes a text.
+        entries: One a text.
+        width: d.
+
+    Raises:
+        OSError: If the disk is full or the folder not writable.
+    """
+    rows, start = np.zeros(len(keys), ROW), 0
+    for i, (key, entry) in enumerate(zip(keys, entries, strict=True)):
+        rows[i] = (np.void(key), start, len(entry.tokens), entry.truncated, _checksum(entry.tokens, entry.frozen))
+        start += len(entry.tokens)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
+            out.write(_HEAD.pack(_MAGIC, len(rows), width, zlib.crc32(rows.tobytes()), 0))
+            out.write(rows.tobytes())
+            for entry in entries:
+                out.write(_bytes(entry.frozen, "<f4"))
+            for entry in entries:
+                out.write(_bytes(entry.tokens, "<f2"))
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _checksum(tokens: NDArray[np.float16], frozen: NDArray[np.float32]) -> int:
+    return zlib.crc32(_bytes(frozen, "<f4"), zlib.crc32(_bytes(tokens, "<f2")))
+
+
+def _bytes(array: NDArray[np.generic], kind: str) -> bytes:
+    return np.ascontiguousarray(array, kind).tobytes()
