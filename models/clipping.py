@@ -28,20 +28,21 @@ class Factors:
     left: Tensor
     right: Tensor
 
+    def reduced(self) -> "Factors | Gradients":
+        """The gradients themselves where they are smaller than their factors: made once, for the norm and for the sum."""
+        m, a, b = self.left.shape[-2], self.left.shape[-1], self.right.shape[-1]
+        return Gradients(self.left.mT @ self.right) if m > 1 and a * b <= m * (a + b) else self
+
     def squared_norms(self) -> Tensor:
         """Squared Frobenius norm of each unit's gradient, summed over the leading axes: shape (K, U).
 
         Not finite exactly where a factor is not, or where the square overflows: 0 x NaN and 0 x Inf are NaN.
         """
-        m, a, b = self.left.shape[-2], self.left.shape[-1], self.right.shape[-1]
-        if m == 1:
+        if self.left.shape[-2] == 1:
             norms = self.left.square().sum(dim=(-2, -1)) * self.right.square().sum(dim=(-2, -1))
-        elif m * (a + b) < a * b:
-            gram = (self.left @ self.left.mT) * (self.right @ self.right.mT)
-            norms = gram.sum(dim=(-2, -1))
         else:
-            norms = (self.left.mT @ self.right).square().sum(dim=(-2, -1))
-        return norms.flatten(1, -2).sum(1) if norms.dim() > 2 else norms
+            norms = ((self.left @ self.left.mT) * (self.right @ self.right.mT)).sum(dim=(-2, -1))
+        return _over_leading_axes(norms)
 
     def clipped_sum(self, coefficients: Tensor) -> Tensor:
         """Sum over units of coefficient times gradient: shape (K, *lead, a, b).
@@ -49,9 +50,46 @@ class Factors:
         Args:
             coefficients: Shape (K, U).
         """
-        shape = [coefficients.shape[0], *[1] * (self.left.dim() - 4), coefficients.shape[1], 1, 1]
-        scaled = (self.left * coefficients.reshape(shape)).flatten(-3, -2)
+        scaled = (self.left * _broadcast(coefficients, self.left)).flatten(-3, -2)
         return scaled.mT @ self.right.flatten(-3, -2)
+
+    def without(self, bad: Tensor) -> "Factors":
+        """Zero in place of the units where `bad`, shape (K, U), is true: both factors, since 0 x NaN is NaN."""
+        blank = _broadcast(bad, self.left)
+        return Factors(torch.where(blank, 0.0, self.left), torch.where(blank, 0.0, self.right))
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Per-unit gradients of one parameter as they are.
+
+    Attributes:
+        value: Shape (K, *lead, U, a, b), fp32.
+    """
+
+    value: Tensor
+
+    def squared_norms(self) -> Tensor:
+        """As of `Factors`."""
+        return _over_leading_axes(self.value.flatten(-2).square().sum(-1))
+
+    def clipped_sum(self, coefficients: Tensor) -> Tensor:
+        """As of `Factors`."""
+        row = _broadcast(coefficients, self.value).squeeze(-1).mT  # (K, *1, 1, U)
+        return (row @ self.value.flatten(-2)).view(*self.value.shape[:-3], *self.value.shape[-2:])
+
+    def without(self, bad: Tensor) -> "Gradients":
+        """As of `Factors`."""
+        return Gradients(torch.where(_broadcast(bad, self.value), 0.0, self.value))
+
+
+def _over_leading_axes(norms: Tensor) -> Tensor:
+    return norms.flatten(1, -2).sum(1) if norms.dim() > 2 else norms
+
+
+def _broadcast(by_unit: Tensor, to: Tensor) -> Tensor:
+    """(K, U) to (K, *1, U, 1, 1), as many axes as `to` has."""
+    return by_unit.reshape(by_unit.shape[0], *[1] * (to.dim() - 4), by_unit.shape[1], 1, 1)
 
 
 @dataclass(frozen=True)
@@ -73,22 +111,18 @@ def clip_and_sum(factors: dict[str, Factors], *, max_grad_norm: float, present: 
     """Clip every unit's gradient, over all parameters together, to `max_grad_norm`, and sum.
 
     Args:
-        factors: One entry a parameter. Entries of non-finite units are zeroed here, both factors, since 0 x NaN is NaN.
+        factors: One entry a parameter. Entries of non-finite units are zeroed here.
         max_grad_norm: > 0; `math.inf` sums without clipping.
         present: Shape (K, U). True for units that were sampled.
 
     Returns:
         Sums in which each unit's contribution has norm <= max_grad_norm, whatever the data hold.
     """
-    norms = torch.stack([f.squared_norms() for f in factors.values()]).sum(0).sqrt()
+    found = {name: f.reduced() for name, f in factors.items()}
+    norms = torch.stack([f.squared_norms() for f in found.values()]).sum(0).sqrt()
     bad = ~torch.isfinite(norms)
     coefficients = torch.where(present & ~bad, (max_grad_norm / norms.clamp_min(1e-12)).clamp(max=1.0), 0.0)
     if bool(bad.any()):
-        factors = {name: Factors(_blank(f.left, bad), _blank(f.right, bad)) for name, f in factors.items()}
-    sums = {name: f.clipped_sum(coefficients) for name, f in factors.items()}
+        found = {name: f.without(bad) for name, f in found.items()}
+    sums = {name: f.clipped_sum(coefficients) for name, f in found.items()}
     return ClippedSums(sums=sums, norms=norms, non_finite=int((bad & present).sum()))
-
-
-def _blank(side: Tensor, bad: Tensor) -> Tensor:
-    shape = [bad.shape[0], *[1] * (side.dim() - 4), bad.shape[1], 1, 1]
-    return torch.where(bad.reshape(shape), 0.0, side)

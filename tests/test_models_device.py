@@ -44,6 +44,7 @@ with FakeTensorMode():
     x = Activations(there(K, P, d), there(K, P, L, d), there(K, P, L, dtype=torch.bool))
     records, loss = bank.record_factors(x, there(K, P, dtype=torch.long))
     units = unit_factors(records, there(K, 3, 2))
+    units = {name: f.reduced() for name, f in units.items()}
     norms = torch.stack([f.squared_norms() for f in units.values()]).sum(0).sqrt()
     coefficients = (0.5 / norms.clamp_min(1e-12)).clamp(max=1.0)
     sums = {name: f.clipped_sum(coefficients) for name, f in units.items()}
