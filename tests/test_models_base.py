@@ -4,13 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import save_tiny
 
-from moo.errors import InputError, MooError
-from moo.models.base_models import fetch_model, load_base, pick_device
+from moo.errors import DownloadError, InputError, MooError
+from moo.models.base_models import REGISTRY, fetch_model, load_base, pick_device
+from moo.models.blocks import blocks_of
+from moo.models.trunk import encode
 
 
 def test_a_local_folder_is_loaded_frozen_and_named_by_its_weights(tiny_folder: Path, tmp_path: Path) -> None:
@@ -72,3 +75,54 @@ def test_the_fetched_encoder_is_a_hugging_face_folder_and_finds_translations_sim
     assert (model.config.hidden_size, model.config.num_hidden_layers) == (384, 12)
     assert not list(folder.glob("*.bin"))
     assert load_base("e5-small", accelerator="cpu").hidden == 384
+
+
+@pytest.mark.slow
+def test_the_english_encoder_is_fetched_and_loads_as_it_is() -> None:
+    folder = fetch_model("minilm-l6")
+    checked = json.loads((folder / "checked.json").read_text())
+    assert checked["paraphrases"] > checked["unrelated"] + 0.3
+    base = load_base("minilm-l6", accelerator="cpu")
+    assert (base.hidden, len(blocks_of(base.model))) == (384, 6)
+    assert sum(p.numel() for p in base.model.parameters()) == pytest.approx(22.6e6, rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_decoder_is_opened_from_gguf_once_and_pads_with_its_closing_token() -> None:
+    folder = fetch_model("smollm2-135m")
+    checked = json.loads((folder / "checked.json").read_text())
+    assert checked["sentence"] < checked["shuffled"] - 1
+    assert not list(folder.glob("*.gguf"))
+    base = load_base("smollm2-135m", accelerator="cpu")
+    assert (base.hidden, len(blocks_of(base.model)), base.model.config.num_key_value_heads) == (576, 30, 3)
+    assert base.tokenizer.pad_token_id is not None
+    out = encode(base, ["a short text", "a text that is somewhat longer than the other"], max_length=16)
+    assert np.isfinite(out.mean).all()
+
+
+@pytest.mark.parametrize("name", list(REGISTRY))
+def test_every_registered_model_names_what_it_reads_and_its_licence(name: str) -> None:
+    model = REGISTRY[name]
+    assert model.licence
+    assert model.download_mb > 50
+    assert len(model.archive.sha256) == 64
+    assert not any(member.endswith((".py", ".so")) for member in model.archive.members)
+
+
+def test_a_model_that_does_not_read_is_refused(tiny_folder: Path) -> None:
+    with pytest.raises(DownloadError, match="must be closer than unrelated"):
+        REGISTRY["minilm-l6"].check(tiny_folder)
+
+
+def test_a_decoder_without_a_padding_token_pads_with_its_closing_one(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "gpt2", kind="gpt2")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="padding or closing token"):
+        load_base(str(folder), accelerator="cpu")
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "</s>"}))
+    base = load_base(str(folder), accelerator="cpu")
+    assert base.tokenizer.pad_token_id == 2
+    alone, together = (encode(base, texts, max_length=12) for texts in (["ab"], ["ab", "abcdefgh"]))
+    assert abs(alone.mean[0] - together.mean[0]).max() < 1e-5  # padding, whatever the token, is not seen

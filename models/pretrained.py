@@ -1,0 +1,42 @@
+"""Hugging Face folders and hub ids, loaded one way: safetensors only, no remote code, frozen, in fp32."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+
+def load_pretrained(source: Path | str) -> tuple[Any, Any]:
+    """A frozen base model in eval mode, and its fast tokenizer.
+
+    Raises:
+        OSError: If there is none, or no safetensors weights.
+        ValueError: If it would need code that comes with it.
+    """
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    config.use_cache = False  # of keys and values, which decoders would keep for tokens that are never generated
+    if config.model_type in ("bert", "roberta", "xlm-roberta"):
+        options["add_pooling_layer"] = False
+    with hushed():  # of layers that the weights hold and a base model has not: poolers and heads
+        model = transformers.AutoModel.from_pretrained(source, config=config, **options)
+    return model.float().eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(
+        source, trust_remote_code=False, use_fast=True
+    )
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without what transformers says of layers that are filled afterwards, and of a name that PEFT still uses."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
