@@ -76,12 +76,19 @@ class Transformation:
             result *is* the data set (`frozen`).
         detail: One line for the report.
         frozen: True where the output is a fixed public snapshot with a digest.
+        before, after: Records that went in, and that came out; both 0 where they were not counted.
+        changed: Records whose text came out otherwise.
+        why: What the step is for.
     """
 
     name: str
     scope: Literal["record", "user", "dataset"]
     detail: str = ""
     frozen: bool = False
+    before: int = 0
+    after: int = 0
+    changed: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def noised(
     answers: Sequence[PrivateAnswer],
     *,
     spec: StudySpec,
+    flags: Collection[str] = (),
     wordless: Bools,
     n_units: int,
     rng: np.random.Generator,
@@ -62,6 +63,7 @@ def noised(
         evidence: What it was judged from.
         answers: As planned, and as the ledger holds them.
         spec: The study.
+        flags: Which rules apply.
         wordless: Shape (n,) of bool: records of the pool that masking left without a word.
         n_units: As in `planned_answers`.
         rng: Secret stream of this trial.
@@ -78,7 +80,7 @@ def noised(
         ACCURACY: bounded_accuracy(evidence.utility, floors[ACCURACY]),
     }
     told = {a.name: exact[a.name] + a.stddev * float(rng.standard_normal()) for a in answers}
-    compliance = judge_compliance({**evidence.facts, "utility.group_gap": None}, spec.packs)
+    compliance = judge_compliance({**evidence.facts, "utility.group_gap": None}, spec.packs, applies=flags)
     sampling = {
         RISK: 1 / math.sqrt(floors[RISK]),
         ACCURACY: 0.5 / math.sqrt(floors[ACCURACY]),

@@ -131,6 +131,9 @@ class StudySpec:
         attack: The membership attack, named before the study.
         purpose: Why the data are used; compared with the purposes consented to.
         as_of: Date at which consents and retention are judged, ISO 8601.
+        dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.
+        withdrawals: List of a table's users who have withdrawn.
+        applies: Flags of the study, e.g. "profiling", which switch on rules with `applies_if`.
         consent_filter: Whether records that fail a legal gate are dropped before anything else.
         sensitive_rows: "drop" sensitive records without separate consent, or "keep" them, which makes masking below
             level 4 a violation.
@@ -156,6 +159,9 @@ class StudySpec:
     attack: str = "pair_reference"
     purpose: str = "model_training"
     as_of: str = "2026-11-01"
+    dossier: str = ""
+    withdrawals: str = ""
+    applies: tuple[str, ...] = ()
     consent_filter: bool = True
     sensitive_rows: str = "drop"
     packs: tuple[str, ...] = ("pipl", "ecommerce", "gdpr", "house")
@@ -263,7 +269,11 @@ def _value(value: Any, default: Any, *, source: str, name: str) -> Any:
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{name} must be a list, but got {value!r} in {source}.")
-        pairs = zip(value, default, strict=False) if name.startswith("space.") else ((v, default[0]) for v in value)
+        pairs = (
+            zip(value, default, strict=False)
+            if name.startswith("space.")
+            else ((v, default[0] if default else "") for v in value)
+        )
         if name.startswith("space.") and len(value) != 2:
             raise InputError(f"{name} must be [low, high], but got {value!r} in {source}.")
         return tuple(_value(v, d, source=source, name=name) for v, d in pairs)

@@ -16,7 +16,7 @@ from moo.studies.answers import noised, planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared, no_stage
 from moo.studies.space import params_of
-from moo.studies.trial import CONSTRAINTS, judge, run_trial, save_evidence
+from moo.studies.trial import BUDGETED, CONSTRAINTS, judge, run_trial, save_evidence
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Evaluator:
             share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
             self._prepared = Prepared(self.spec, key, self.folder, self.stage, release_share=share)
             self._prepared.covered = self.covered
+            self._prepared.flags |= {BUDGETED} if self.policy.name == "publish_all" else set()
         return self._prepared
 
     def __getstate__(self) -> dict[str, Any]:
@@ -66,6 +67,7 @@ class Evaluator:
             evidence,
             self.answers,
             spec=self.spec,
+            flags=self.prepared.flags,
             wordless=self.prepared.masked("pool", params.masking_level, params).wordless,
             n_units=self.prepared.n_units,
             rng=self.prepared.key.generator(self.prepared.digest, "answers", number, replicate),
@@ -89,7 +91,7 @@ def _outcome(record: TrialRecord) -> Outcome:
 
 def failed_record(params: TrialParams, number: int, error: TrialError, prepared: Prepared) -> TrialRecord:
     """A trial that did not come to an end, with its cause; infeasible by every constraint."""
-    gates = [rule.id for rule in load_rules(prepared.spec.packs).rules if rule.kind == "gate"]
+    gates = [rule.id for rule in load_rules(prepared.spec.packs).at(prepared.flags) if rule.kind == "gate"]
     return TrialRecord(
         number=number,
         params=params,

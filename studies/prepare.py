@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moo.data import Records, load_records
+from moo.data.dossier import declared_facts, load_dossier
 from moo.data.notes import synthetic_notes
-from moo.data.prepare import PreparationReport, consent_filter, data_facts
+from moo.data.prepare import PreparationReport, Terms, consent_filter, data_facts
 from moo.data.split import split_units
 from moo.errors import InputError
 from moo.masking import Found, apply, find_spans, probe
@@ -79,9 +80,14 @@ class Prepared:
             text=spec.text,
             label=spec.label,
             user=spec.user,
+            as_of=self.as_of,
+            withdrawals=spec.withdrawals,
             progress=lambda done, total: stage("fetching the data", done, total),
         )
         self.loaded = loaded
+        self.dossier = load_dossier(spec.dossier) if spec.dossier else None
+        self.terms = Terms.of(self.dossier, purpose=spec.purpose, as_of=self.as_of)
+        self.flags: frozenset[str] = frozenset(spec.applies)  # which rules apply; the policy adds its own
         self.covered: frozenset[str] = frozenset()  # dataset-scoped steps that the ledger charges
         kept, self.preparation = self._filtered(loaded)
         self.digest = key.derive("data", loaded.digest).hex()
@@ -90,7 +96,7 @@ class Prepared:
         self.release_units = loaded.n_units - self.n_units
         self.expected_units = max(1, round(0.5 * spec.pool * self.n_units))
         check_delta(spec.training.target_delta, self.expected_units)
-        self.data_facts = data_facts(self.records, purpose=spec.purpose, as_of=self.as_of)
+        self.data_facts = data_facts(self.records, self.terms)
         self.parts = self._split()
         self._masked: dict[tuple[str, int, Cut, Feature], MaskedPart] = {}
         self._constants: dict[Cut, Constants] = {}
@@ -98,6 +104,12 @@ class Prepared:
     @property
     def as_of(self) -> date:
         return date.fromisoformat(self.spec.as_of)
+
+    @cached_property
+    def declared_facts(self) -> Mapping[str, float | None]:
+        """What the dossier declares, judged at the study's day and against its space."""
+        space = dataclasses.asdict(self.spec.space)
+        return declared_facts(self.dossier, as_of=self.as_of, space=space)
 
     @cached_property
     def base(self) -> BaseModel:
@@ -156,9 +168,7 @@ class Prepared:
     def _filtered(self, loaded: Records) -> tuple[Records, PreparationReport]:
         if not self.spec.consent_filter:
             return loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
-        return consent_filter(
-            loaded, purpose=self.spec.purpose, as_of=self.as_of, sensitive_rows=self.spec.sensitive_rows
-        )
+        return consent_filter(loaded, self.terms, sensitive_rows=self.spec.sensitive_rows)
 
     def _split(self) -> dict[str, Records]:
         fractions = {"pool": self.spec.pool, "test": self.spec.test}

@@ -29,6 +29,7 @@ from moo.studies.accounts import Account, composed, ledger_of
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.cost import budget_filter, run_at, search_cost
 from moo.studies.evaluator import Evaluator
+from moo.studies.gates import declared, refuse_broken_gates, refuse_broken_promises
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.result import SearchCost, StudyResult
@@ -86,7 +87,8 @@ def run_study(
         watch = Watch(callbacks, n_trials)
         evaluator = Evaluator(spec, home, chosen, watch.stage)
         prepared = evaluator.prepared
-        _refuse_broken_gates(prepared)
+        refuse_broken_gates(prepared)
+        refuse_broken_promises(prepared)
         _refuse_what_the_model_lacks(spec, prepared)
         drawn, identity = _drawn(chosen, prepared, n_trials), _identity(spec, chosen, prepared)
         space, first = space_of(spec.space), anchors(spec.space)
@@ -185,22 +187,6 @@ def _owned(home: Path) -> Iterator[None]:
             raise StorageError(f"the study's folder must be writable, but {home} is not: {error.strerror}.") from error
 
 
-def _refuse_broken_gates(prepared: Prepared) -> None:
-    """Gates that the data alone decide refuse the study before anything is spent."""
-    spec = prepared.spec
-    broken = {
-        k: v
-        for k, v in prepared.data_facts.items()
-        if k not in ("data.n_records", "data.n_units") and v and k != "data.sensitive_without_consent"
-    }
-    if broken:
-        worst = max(broken, key=lambda k: broken[k] or 0.0)
-        raise InputError(
-            f"every record must pass the legal gates, but {broken[worst]:.1%} of {spec.data} fail {worst}; "
-            "set consent_filter = true, or mend the data."
-        )
-
-
 def _refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared) -> None:
     layers = spec.space.adapted_layers[1], spec.space.layers_dropped[1]
     if prepared.engine == "bank":
@@ -271,7 +257,7 @@ def _result(
     dropped, steps = dict(prepared.preparation.dropped), prepared.records.transformations
     if policy.answer_noise and policy.name != "internal":  # exact counts read private units
         parts, dropped = {"expected in all": spec.n_records or len(prepared.loaded)}, {}
-        steps = tuple(dataclasses.replace(t, detail="") for t in steps)
+        steps = tuple(dataclasses.replace(t, detail="", before=0, after=0, changed=0) for t in steps)
     about = {
         "data": {
             "name": prepared.loaded.name,
@@ -280,9 +266,11 @@ def _result(
             "unit": prepared.records.unit_name,
             "records": parts,
             "dropped": dropped,
-            "transformations": [{"name": t.name, "scope": t.scope, "detail": t.detail} for t in steps],
+            "as_of": spec.as_of,
+            "transformations": [{k: v for k, v in dataclasses.asdict(t).items() if k != "frozen"} for t in steps],
         },
         "policy": vars(policy),
+        "declared": declared(prepared),
         "engine": prepared.engine,
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
         "seconds": seconds,

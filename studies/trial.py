@@ -32,6 +32,7 @@ from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
 VALIDITY = "validity"
+BUDGETED = "budgeted"  # flag of a study whose policy fixes a budget before the first trial
 CONSTRAINTS = ("max_risk", "max_penalty", VALIDITY)
 
 
@@ -135,6 +136,9 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         **masking,
         **privacy_facts(privacy),
         **utility_facts(utility),
+        **(
+            {"privacy.over_budget": 0.0} if BUDGETED in prepared.flags else {}
+        ),  # admitted before it trained, or not here
         "masking.wordless_share": float(parts["pool"].wordless.mean()),
         "training.truncated": float(sum(p.packed.truncated for p in parts.values())),
         "training.non_finite": float(trained.non_finite),
@@ -225,7 +229,7 @@ def _membership(
 def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialRecord:
     """Objectives, constraints and breakdown of one trial."""
     spec = prepared.spec
-    compliance = judge_compliance(evidence.facts, spec.packs)
+    compliance = judge_compliance(evidence.facts, spec.packs, applies=prepared.flags)
     risk = membership_risk(evidence.membership, spec.attack)
     run = planned_run(evidence.params, spec, prepared.expected_units, prepared.records.unit_name)
     extras = {

@@ -15,7 +15,7 @@ import pytest
 from moo.data import load_records
 from moo.data.fetch import Archive, fetch_member
 from moo.data.notes import synthetic_notes
-from moo.data.prepare import breaches, consent_filter, data_facts
+from moo.data.prepare import Terms, breaches, consent_filter, data_facts
 from moo.data.schema import Records
 from moo.data.split import complementary_pairs, keyed_uniform, split_units
 from moo.data.tables import load_table
@@ -124,6 +124,9 @@ def test_keyed_numbers_are_uniform() -> None:
     assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # chi-squared, 19 degrees of freedom, 99.9 %
 
 
+TERMS = Terms(purpose="model_training", as_of=date(2026, 11, 1))
+
+
 def law_table(**columns: object) -> Records:
     n = 4
     frame = {
@@ -165,18 +168,18 @@ def law_table(**columns: object) -> Records:
 )
 def test_each_rule_drops_the_record_that_breaks_it_and_no_other(rule: str, columns: dict[str, object]) -> None:
     records = law_table(**columns)
-    kept, report = consent_filter(records, purpose="model_training", as_of=date(2026, 11, 1))
+    kept, report = consent_filter(records, TERMS)
     assert kept.texts == ("b", "c", "d")
     assert report.dropped[rule] == 1
     assert sum(report.dropped.values()) == 1
-    assert data_facts(kept, purpose="model_training", as_of=date(2026, 11, 1))[f"data.{rule}"] == 0.0
+    assert data_facts(kept, TERMS)[f"data.{rule}"] == 0.0
 
 
 def test_a_missing_column_is_unknown_not_zero() -> None:
     records = law_table()
     bare = Records(**{**vars(records), "columns": {}})
-    assert set(breaches(bare, purpose="x", as_of=date(2026, 1, 1)).values()) == {None}
-    assert data_facts(bare, purpose="x", as_of=date(2026, 1, 1))["data.withdrawn"] is None
+    assert set(breaches(bare.columns, TERMS).values()) == {None}
+    assert data_facts(bare, TERMS)["data.withdrawn"] is None
 
 
 def test_gold_spans_of_synthetic_notes_are_the_text_they_name() -> None:

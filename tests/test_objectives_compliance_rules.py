@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moo.errors import InputError
 from moo.objectives.compliance import evaluate, explain, load_rules
-from moo.objectives.compliance.loader import BUILT_IN, read_pack
+from moo.objectives.compliance.pack import BUILT_IN, read_pack
 from moo.objectives.compliance.report import share_out
 from moo.objectives.compliance.rule import lramp, ramp
 
@@ -33,6 +33,25 @@ EXAMPLES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
         {"data.sensitive_without_consent": 0.3, "masking.level": 3},
     ),
     "G07": ({"data.minors_without_guardian": 0}, {"data.minors_without_guardian": 0.001}),
+    **{
+        rule: ({f"declared.{key}": 0}, {f"declared.{key}": 0.5})
+        for rule, key in {
+            "G08": "source_gap",
+            "G09": "notice_gap",
+            "G10": "transfer_gap",
+            "G11": "processor_gap",
+            "G12": "assessment_gap",
+            "G13": "encryption_gap",
+            "G14": "access_gap",
+            "G16": "option_gap",
+        }.items()
+    },
+    "G15": ({"declared.audit_age_days": 730}, {"declared.audit_age_days": 731}),
+    "G17": ({"data.illegal_tags": 0}, {"data.illegal_tags": 1e-6}),
+    "G18": ({"privacy.over_budget": 0}, {"privacy.over_budget": 1}),
+    "S07": ({"generation.canaries_emitted_ucb": 0.00994}, {"generation.canaries_emitted_ucb": 0.2}),
+    "S09": ({"masking.wordless_share": 0.049}, {"masking.wordless_share": 0.05}),
+    "S10": ({"release.withdrawn_share": 0.0}, {"release.withdrawn_share": 0.01}),
     "S01": ({"masking.direct_misses_ucb_per_1000": 0.0999}, {"masking.direct_misses_ucb_per_1000": 5.0}),
     "S02": ({"masking.small_group_share": 0.0}, {"masking.small_group_share": 0.15}),
     "S03": ({"masking.sensitive_misses_ucb_per_1000": 0.05}, {"masking.sensitive_misses_ucb_per_1000": 400.0}),
@@ -67,7 +86,7 @@ def test_rule_passes_fails_and_is_not_assessed(rule_id: str) -> None:
     assert rule.judge(dict.fromkeys(rule.evidence)) == (1.0, "not assessed")
 
 
-GRADED = [r.evidence[0] for r in BOOK.rules if r.kind == "graded"]
+GRADED = [r.evidence[0] for r in BOOK.at() if r.kind == "graded"]
 
 
 def test_ramps_by_hand() -> None:
@@ -78,7 +97,9 @@ def test_ramps_by_hand() -> None:
 
 def test_no_rule_reads_the_risk_objectives_evidence() -> None:
     spaces = {key.split(".")[0] for rule in RULES.values() for key in rule.evidence}
-    assert spaces == {"data", "masking", "privacy", "utility"}
+    assert spaces == {"data", "masking", "privacy", "utility", "declared", "generation", "release"}
+    graded = {key.split(".")[0] for rule in RULES.values() if rule.kind == "graded" for key in rule.read({})}
+    assert graded == {"masking", "privacy", "utility", "generation"}
 
 
 @pytest.mark.parametrize("space", ["membership", "attribute"])
@@ -100,7 +121,8 @@ def test_all_failing_and_all_unknown_score_one() -> None:
     assert nothing.penalty.value == 1.0
     assert nothing.penalty.note == "not assessed: S01, S02, S03, S04, S05, S06, S08"
     assert set(nothing.gates.values()) == {1.0}
-    assert len(nothing.not_assessed) == len(nothing.contributions) == 14
+    assert len(nothing.not_assessed) == len(nothing.contributions) == 15  # S09 is watched, and enters nothing
+    assert set(nothing.gates) == {f"G0{i}" for i in range(1, 8)}
 
 
 def test_gates_are_shortfalls_and_stay_out_of_the_penalty() -> None:
@@ -115,6 +137,42 @@ def test_sensitive_data_gate_varies_with_masking() -> None:
         facts = {"data.sensitive_without_consent": 0.3, "masking.level": float(level)}
         assert evaluate(facts).gates["G06"] == shortfall
     assert evaluate({"data.sensitive_without_consent": 0.3}).gates["G06"] == 0.3
+
+
+def test_rules_are_judged_at_their_stage_and_where_they_apply() -> None:
+    everything = evaluate(
+        {}, BOOK, applies=("profiling", "budgeted", "generative"), stages=("trial", "release", "watch")
+    )
+    assert {row["rule"] for row in everything.contributions} == set(RULES)
+    assert set(everything.gates) == {f"G{i:02}" for i in range(1, 19)}
+    release = evaluate({}, BOOK, stages=("release",))
+    assert set(release.gates) == {f"G{i:02}" for i in range(8, 17)}
+    assert release.penalty.value == 0.0
+    assert "G17 does not apply: the study is not profiling" in evaluate({}, BOOK).notes
+
+
+def test_watched_rules_are_shown_and_enter_neither_penalty_nor_gates() -> None:
+    good, bad = evaluate(facts_of(0), BOOK), evaluate(facts_of(0) | {"masking.wordless_share": 1.0}, BOOK)
+    assert (good.penalty, good.gates) == (bad.penalty, bad.gates)
+    row = next(r for r in bad.contributions if r["rule"] == "S09")
+    assert (row["score"], row["verdict"], row["contribution"]) == (1.0, "fail", 0.0)
+
+
+def test_a_digest_stands_for_the_rule_and_what_it_read_and_for_nothing_else() -> None:
+    rule = RULES["G06"]
+    facts = {"data.sensitive_without_consent": 0.3, "masking.level": 4.0}
+    assert rule.read(facts) == facts
+    assert rule.digest(facts) == rule.digest(facts | {"data.withdrawn": 1.0})
+    assert rule.digest(facts) != rule.digest(facts | {"masking.level": 5.0})
+    assert rule.digest(facts) != RULES["G05"].digest(facts)
+    assert RULES["S04"].read({"privacy.epsilon_user": math.inf}) == {"privacy.epsilon_user": "inf"}
+    assert len({r.digest({}) for r in RULES.values()}) == len(RULES)
+
+
+def test_every_rule_stands_under_a_heading_of_article_56() -> None:
+    assert {r.pia for r in RULES.values()} == {1, 2, 3}
+    for heading in (1, 2, 3):
+        assert [r.id for r in BOOK.at((), "trial", "release") if r.pia == heading]
 
 
 numbers = st.one_of(st.none(), st.floats(0, 100), st.just(math.inf))
@@ -161,7 +219,7 @@ def test_packs_join_their_articles_and_the_weaker_status() -> None:
 
 def test_an_extending_pack_alone_judges_by_its_own_articles() -> None:
     alone = load_rules(["gdpr"])
-    assert [r.id for r in alone.rules] == ["G01", "G02", "G03", "S04"]
+    assert [r.id for r in alone.rules] == ["G01", "G02", "G03", "G12", "G13", "S04"]
     assert alone["S04"].basis == ("GDPR 25",)
     assert evaluate({"privacy.epsilon_user": 10.0}, alone).penalty.value == 1.0
 
@@ -243,6 +301,13 @@ def write(folder: Path, text: str, name: str = "own") -> Path:
         ('kind = "graded"', 'kind = "gate"', r"own\.toml:5: a graded rule needs a domain"),
         ('domain = "minimisation"', 'domain = "unknown"', r"own\.toml:2: domain 'unknown' of X01 has no weight"),
         ("as_of = 2026-01-01", 'as_of = "soon"', r"own\.toml:14: as_of a date"),
+        ('kind = "graded"', 'kind = "graded"\nstage = "release"', r"own\.toml:5: stage in .* trial if graded"),
+        ('kind = "graded"', 'kind = "graded"\npia = 4', r"own\.toml:5: pia, a heading of PIPL 56"),
+        (
+            'kind = "graded"',
+            'kind = "graded"\napplies_if = "rule:X09"',
+            r"own\.toml:5: X01 applies where X09 does, which no chosen pack has",
+        ),
         ("masking.entropy_kept", "weather.rain", r"own\.toml:10: evidence 'space\.name'"),
         ('title_en = "A"', 'title_en = "A', r"own\.toml: TOML in UTF-8 must hold, but .*line 7"),
         ('pack = "own"', 'pack = "own"\nweights = { minimisation = -1 }', r"weight >= 0"),
@@ -273,6 +338,28 @@ def test_extensions_are_checked_for_cycles_and_parents(tmp_path: Path) -> None:
     orphan = write(tmp_path, EXTENSION.format("a", "pipl"), "a")
     with pytest.raises(InputError, match=r"a\.toml:3: X01 extends pack 'pipl', which has no rule of that id"):
         load_rules([orphan])
+
+
+def test_conditions_follow_other_rules_and_never_in_a_circle(tmp_path: Path) -> None:
+    chained = (OWN + EXTRA).replace('domain = "minimisation"', 'domain = "extra"\napplies_if = "rule:X02"')
+    chained = chained.replace('domain = "behaviour"', 'domain = "behaviour"\napplies_if = "generative"')
+    book = load_rules([write(tmp_path, chained)])
+    assert [r.id for r in book.at(("generative",))] == ["X01", "X02"]
+    assert book.at() == ()
+    assert evaluate({}, book).notes[:2] == (
+        "X01 does not apply: nor does X02",
+        "X02 does not apply: the study is not generative",
+    )
+    circle = chained.replace('applies_if = "generative"', 'applies_if = "rule:X01"')
+    with pytest.raises(
+        InputError, match=r"own\.toml:6: X01 applies where rules apply that end in a cycle: X01 -> X02 -> X01"
+    ):
+        load_rules([write(tmp_path, circle)])
+
+
+def test_two_packs_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"pipl\.toml:1: pack pipl stands in .* as well; choose another name"):
+        load_rules(["pipl", write(tmp_path, OWN.replace('"own"', '"pipl"', 1), "pipl")])
 
 
 def test_a_company_pack_extends_another_by_path(tmp_path: Path) -> None:

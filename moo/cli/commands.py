@@ -182,48 +182,6 @@ def mask(options: argparse.Namespace) -> int:
     return 0
 
 
-def compliance_list(_: argparse.Namespace) -> int:
-    """moo compliance list"""
-    from moo.objectives.compliance.loader import load_rules
-
-    table = Table("rule", "kind", "what it asks", "basis", "status", box=None)
-    for rule in load_rules().rules:
-        table.add_row(rule.id, rule.kind, f"{rule.title_en} / {rule.title_zh}", rule.article, rule.status)
-    out.print(table)
-    out.print("Rules are evidence for a person to judge. No law sets epsilon, delta or k: such thresholds are policy.")
-    return 0
-
-
-def compliance_explain(options: argparse.Namespace) -> int:
-    """moo compliance explain"""
-    from moo.objectives.compliance.loader import load_rules
-
-    rules = {rule.id: rule for rule in load_rules().rules}
-    if options.rule not in rules:
-        raise InputError(f"rule must be one of {', '.join(rules)}, but got {options.rule!r}.")
-    rule = rules[options.rule]
-    table = Table(show_header=False, box=None)
-    for name in (
-        "id",
-        "kind",
-        "title_en",
-        "title_zh",
-        "article",
-        "status",
-        "evidence",
-        "score",
-        "low",
-        "high",
-        "domain",
-        "source",
-        "as_of",
-    ):
-        value = getattr(rule, name)
-        table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
-    out.print(table)
-    return 0
-
-
 def ledger_show(options: argparse.Namespace) -> int:
     """moo ledger show"""
     from moo.cli import view

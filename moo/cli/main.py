@@ -1,4 +1,4 @@
-"""The command `moo`. Exit statuses: 0 done, 2 bad input, 3 environment, 130 interrupted and resumable."""
+"""The command `moo`. Exit statuses: 0 done, 2 bad input, 3 environment, 4 something found for a person to do, 130 interrupted."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from moo import __version__
-from moo.cli import commands
+from moo.cli import commands, compliance
 from moo.errors import MooError
 
 INTERRUPTED = 130
@@ -87,9 +87,7 @@ def parser() -> argparse.ArgumentParser:
     masking.add_argument("text", nargs="?", metavar="TEXT")
     masking.add_argument("--level", type=int, default=2, metavar="L", help="0 to 5 (default 2)")
 
-    rules = _group(groups, "compliance", "rules: list, explain")
-    _add(rules, "list", commands.compliance_list, "all rules of the packs")
-    _add(rules, "explain", commands.compliance_explain, "one rule in full").add_argument("rule", metavar="RULE")
+    _compliance(groups)
 
     ledger = _group(groups, "ledger", "what trainings cost the people in a data set: show, verify, anchor, export")
     for name, action, text in (
@@ -108,6 +106,29 @@ def parser() -> argparse.ArgumentParser:
     board.add_argument("--storage", metavar="URL", help="Optuna storage (default DIR/study.db)")
     board.add_argument("--port", type=int, default=8080)
     return top
+
+
+def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
+    rules = _group(groups, "compliance", "rules: list, explain, check a table before any training")
+    listed = _add(rules, "list", compliance.list_rules, "all rules of the packs")
+    explained = _add(rules, "explain", compliance.explain_rule, "one rule in full")
+    explained.add_argument("rule", metavar="RULE")
+    check = _add(rules, "check", compliance.check, "judge a table by the gates, before any training")
+    check.add_argument("--data", metavar="DATA", required=True, help="a table, a data set's name, or a study's TOML")
+    check.add_argument("--user", default="", metavar="COLUMN", help="column of the unit of privacy")
+    check.add_argument(
+        "--purpose", default="model_training", metavar="P", help="why the data are used (default model_training)"
+    )
+    check.add_argument("--as-of", metavar="DATE", help="day at which the data are judged (default today)")
+    check.add_argument(
+        "--dossier", metavar="FILE", help="what the company declares: purposes, roles, audits and the like"
+    )
+    check.add_argument("--withdrawals", metavar="FILE", help="users who have withdrawn, one a line")
+    check.add_argument("--applies", nargs="+", default=[], metavar="FLAG", help='flags of the study, e.g. "profiling"')
+    check.add_argument("--sensitive-rows", choices=("drop", "keep"), default="drop")
+    check.add_argument("--format", choices=("table", "json"), default="table")
+    for one in (listed, explained, check):
+        one.add_argument("--packs", nargs="+", metavar="PACK", help="names, or paths of a company's own packs")
 
 
 def _add(groups: "argparse._SubParsersAction[_Parser]", name: str, action: Callable[..., int], text: str) -> _Parser:

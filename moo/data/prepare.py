@@ -12,16 +12,22 @@ Columns, each of shape (n,), all optional; a missing one makes its fact unknown 
     sensitive           True where the text holds sensitive personal information    PIPL 28
     sensitive_consent   True where there is separate consent for that               PIPL 29
     birth_year          year; guardian_consent: True where a guardian agreed        PIPL 31
+    notice_version      that the customer consented to; read where a dossier names the purposes of each      PIPL 14, 17
+    tags                profile tags, separated by spaces; read where a dossier names the legal set
+
+An empty cell counts against its record: no consent, no date, withdrawn, sensitive, not known to be of age.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from moo.data.dossier import Dossier
 from moo.data.schema import Records
 from moo.errors import InputError
 from moo.records import Transformation
@@ -31,40 +37,93 @@ Columns = Mapping[str, NDArray[Any]]
 ADULT_FOR_LAW = 14  # PIPL 31: below fourteen a guardian's consent is needed
 
 
-def _after_use(c: Columns, purpose: str, as_of: np.datetime64) -> Bools:  # noqa: ARG001
-    out: Bools = (c["basis"] == "consent") & (c["consented"] > c["used_from"])
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What records are judged by, beside their own columns.
+
+    Attributes:
+        purpose: Why they are used.
+        as_of: The day at which retention and age are judged.
+        notices: Version of the notice -> purposes that it names; empty where no dossier names them.
+        legal_tags: The legal set of profile tags; None where none is declared.
+    """
+
+    purpose: str
+    as_of: date
+    notices: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    legal_tags: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, dossier: Dossier | None, *, purpose: str, as_of: date) -> "Terms":
+        if dossier is None:
+            return cls(purpose=purpose, as_of=as_of)
+        return cls(purpose=purpose, as_of=as_of, notices=dossier.purposes_by_notice, legal_tags=dossier.legal_tags)
+
+
+# Comparisons with an empty date or number are false, so each rule asks for what must hold and turns the answer round.
+
+
+def _no_basis(c: Columns, _: Terms) -> Bools:
+    out: Bools = c["basis"] == ""
     return out
 
 
-def _other_purpose(c: Columns, purpose: str, as_of: np.datetime64) -> Bools:  # noqa: ARG001
-    return np.array([purpose not in str(p).split() for p in c["purposes"]], dtype=bool)
-
-
-def _over_retention(c: Columns, purpose: str, as_of: np.datetime64) -> Bools:  # noqa: ARG001
-    out: Bools = (as_of - c["collected"]).astype(int) > c["retention_days"]
+def _after_use(c: Columns, _: Terms) -> Bools:
+    out: Bools = (c["basis"] == "consent") & ~(c["consented"] <= c["used_from"])
     return out
 
 
-def _minor(c: Columns, purpose: str, as_of: np.datetime64) -> Bools:  # noqa: ARG001
-    year = int(str(as_of)[:4])
-    out: Bools = (year - c["birth_year"] <= ADULT_FOR_LAW) & ~c["guardian_consent"].astype(bool)
+def _other_purpose(c: Columns, terms: Terms) -> Bools:
+    if terms.notices and "notice_version" in c:
+        named = {version for version, purposes in terms.notices.items() if terms.purpose in purposes}
+        return _any_of(c["purposes"], lambda p: terms.purpose not in p.split()) | _any_of(
+            c["notice_version"], lambda v: v not in named
+        )
+    return _any_of(c["purposes"], lambda p: terms.purpose not in p.split())
+
+
+def _any_of(values: NDArray[Any], wrong: Callable[[str], bool]) -> Bools:
+    """A question about texts, asked once of each that occurs."""
+    codes, unique = pd.factorize(values.astype(object), use_na_sentinel=False)
+    out: Bools = np.array([wrong("" if pd.isna(u) else str(u)) for u in unique], dtype=bool)[codes]
     return out
 
 
-Rule = tuple[tuple[str, ...], Callable[[Columns, str, np.datetime64], Bools]]
+def _over_retention(c: Columns, terms: Terms) -> Bools:
+    age = np.datetime64(terms.as_of, "D") - c["collected"]
+    out: Bools = ~(age <= c["retention_days"].astype("timedelta64[D]"))
+    return out
+
+
+def _minor(c: Columns, terms: Terms) -> Bools:
+    of_age = terms.as_of.year - c["birth_year"] > ADULT_FOR_LAW
+    out: Bools = ~of_age & ~c["guardian_consent"].astype(bool)
+    return out
+
+
+def _sensitive(c: Columns, _: Terms) -> Bools:
+    out: Bools = c["sensitive"].astype(bool) & ~c["sensitive_consent"].astype(bool)
+    return out
+
+
+def _illegal_tags(c: Columns, terms: Terms) -> Bools:
+    legal = terms.legal_tags or frozenset()
+    return _any_of(c["tags"], lambda tags: not legal.issuperset(tags.split()))
+
+
+Rule = tuple[tuple[str, ...], Callable[[Columns, Terms], Bools]]
 RULES: dict[str, Rule] = {
-    "no_lawful_basis": (("basis",), lambda c, _p, _t: c["basis"] == ""),
+    "no_lawful_basis": (("basis",), _no_basis),
     "consent_after_use": (("basis", "consented", "used_from"), _after_use),
     "purpose_mismatch": (("purposes",), _other_purpose),
-    "withdrawn": (("withdrawn",), lambda c, _p, _t: c["withdrawn"].astype(bool)),
-    "storage_only": (("storage_only",), lambda c, _p, _t: c["storage_only"].astype(bool)),
+    "withdrawn": (("withdrawn",), lambda c, _: c["withdrawn"].astype(bool)),
+    "storage_only": (("storage_only",), lambda c, _: c["storage_only"].astype(bool)),
     "over_retention": (("collected", "retention_days"), _over_retention),
-    "sensitive_without_consent": (
-        ("sensitive", "sensitive_consent"),
-        lambda c, _p, _t: c["sensitive"].astype(bool) & ~c["sensitive_consent"].astype(bool),
-    ),
+    "sensitive_without_consent": (("sensitive", "sensitive_consent"), _sensitive),
     "minors_without_guardian": (("birth_year", "guardian_consent"), _minor),
+    "illegal_tags": (("tags",), _illegal_tags),
 }
+OPTIONAL = ("notice_version",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,38 +135,37 @@ class PreparationReport:
     dropped: Mapping[str, int]
 
 
-def breaches(records: Records, *, purpose: str, as_of: date) -> dict[str, Bools | None]:
-    """Rule -> shape (n,) mask of the records that break it; None where a column is missing."""
-    now = np.datetime64(as_of, "D")
+def breaches(columns: Columns, terms: Terms) -> dict[str, Bools | None]:
+    """Rule -> shape (n,) mask of the records that break it; None where a column, or the legal set of tags, is missing."""
     out: dict[str, Bools | None] = {}
     for name, (needed, rule) in RULES.items():
-        known = all(column in records.columns for column in needed)
-        out[name] = rule(records.columns, purpose, now) if known else None
+        known = all(column in columns for column in needed)
+        known &= name != "illegal_tags" or terms.legal_tags is not None
+        out[name] = rule(columns, terms) if known else None
     return out
 
 
-def data_facts(records: Records, *, purpose: str, as_of: date) -> dict[str, float | None]:
+def data_facts(records: Records, terms: Terms) -> dict[str, float | None]:
     """Shares of records that break each rule, in [0, 1], under the names `data.<rule>`; None is "unknown"."""
-    found = breaches(records, purpose=purpose, as_of=as_of)
+    found = breaches(records.columns, terms)
     facts: dict[str, float | None] = {"data.n_records": len(records), "data.n_units": records.n_units}
     return facts | {f"data.{name}": None if mask is None else float(mask.mean()) for name, mask in found.items()}
 
 
 def consent_filter(
-    records: Records, *, purpose: str, as_of: date, sensitive_rows: str = "drop"
+    records: Records, terms: Terms, *, sensitive_rows: str = "drop"
 ) -> tuple[Records, PreparationReport]:
     """Keep the records that break no rule. Each record is judged by its own columns alone.
 
     Args:
         records: n records.
-        purpose: Why they are used.
-        as_of: The day at which retention and age are judged.
+        terms: What they are judged by.
         sensitive_rows: "keep" leaves sensitive records without separate consent in: then masking must cover them.
 
     Raises:
         InputError: If nothing is left.
     """
-    found = breaches(records, purpose=purpose, as_of=as_of)
+    found = breaches(records.columns, terms)
     keep = np.ones(len(records), dtype=bool)
     dropped: dict[str, int] = {}
     for name, mask in found.items():
@@ -122,7 +180,10 @@ def consent_filter(
     step = Transformation(
         name="consent_filter",
         scope="record",
-        detail=f"{int(keep.sum())} of {len(records)} records kept for {purpose} as of {as_of}",
+        detail=f"{int(keep.sum())} of {len(records)} records kept for {terms.purpose} as of {terms.as_of}",
+        before=len(records),
+        after=int(keep.sum()),
+        why="a record that fails a legal gate is not trained on",
     )
     report = PreparationReport(before=len(records), after=int(keep.sum()), dropped=dropped)
     return records.take(keep, step), report

@@ -1,13 +1,16 @@
 """A user's own table: CSV, Parquet or JSON Lines, with the names of a few columns."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from moo.data.prepare import RULES
+from moo.data.clean import clean, normalise
+from moo.data.columns import refuse_first, typed_frame, untrue
 from moo.data.schema import Records
 from moo.errors import InputError
 from moo.records import Transformation
@@ -15,30 +18,56 @@ from moo.records import Transformation
 FORMATS = (".csv", ".parquet", ".jsonl")
 
 
-def load_table(path: Path, *, text: str = "text", label: str = "label", user: str = "", n_records: int = 0) -> Records:
-    """Read a table. Only repeats of a text within one user are removed: across users that would read other people's rows.
+def load_table(
+    path: Path,
+    *,
+    text: str = "text",
+    label: str = "label",
+    user: str = "",
+    n_records: int = 0,
+    as_of: date | None = None,
+    withdrawals: str = "",
+) -> Records:
+    """Read a table, and clean and normalise its texts, each by itself. Only repeats of a text within one user are removed: across
+    users that would read other people's rows. What each step did stands in the records' transformations.
 
     Args:
         path: CSV (UTF-8), Parquet or JSON Lines.
         text, label: Columns of the text and of its class.
         user: Column of the unit of privacy; empty makes every record its own unit.
         n_records: Stop at the user that reaches this many records; 0 takes all.
+        as_of: The day at which the data are judged; no date of theirs may lie after it. None does not look.
+        withdrawals: List of users who have withdrawn, see `load_withdrawals`; needs `user`.
 
     Raises:
-        InputError: If the file or a column is missing, or the data are empty or of one class.
+        InputError: If the file or a column is missing, the data are empty or of one class, or (with file and line) a cell of a column
+            that the law asks about cannot be read, or is in the future.
     """
     frame = _read(path)
     for name in (text, label, *([user] if user else [])):
         if name not in frame.columns:
             raise InputError(f"column {name!r} must be in {path}, but it has {list(map(str, frame.columns))}.")
-    frame = frame[frame[text].notna() & frame[label].notna()]
+    columns, problems = typed_frame(frame)
+    refuse_first(path, problems + (untrue(columns, as_of) if as_of else []))
+    frame = frame.assign(**{c: v for c, v in columns.items() if c not in (text, label, user)})
+    frame, steps = _prepared(frame, text, label)
     if frame.empty:
         raise InputError(f"data must hold at least one record with {text} and {label}, but got none in {path}.")
     owners = frame[user].astype(str) if user else pd.Series(np.arange(len(frame)).astype(str), index=frame.index)
+    before = len(frame)
     frame = frame[~pd.DataFrame({"u": owners, "t": frame[text].astype(str)}).duplicated()]
+    steps.append(
+        Transformation(
+            name="duplicates_within_unit",
+            scope="user",
+            detail="one copy of a text a user",
+            before=before,
+            after=len(frame),
+            why="a repeated text would count, and be remembered, twice",
+        )
+    )
     units, unit_ids = pd.factorize(owners.loc[frame.index])
     labels, classes = pd.factorize(frame[label].astype(str), sort=True)
-    known = {column for needed, _ in RULES.values() for column in needed}
     records = Records(
         name=path.name,
         texts=tuple(frame[text].astype(str)),
@@ -50,16 +79,79 @@ def load_table(path: Path, *, text: str = "text", label: str = "label", user: st
         language="zh" if _is_chinese(frame[text].astype(str).head(200)) else "en",
         gold=((),) * len(frame),
         fields=({},) * len(frame),
-        columns={c: _column(frame[c]) for c in frame.columns if c in known},
-        transformations=(
-            Transformation(name="duplicates_within_unit", scope="user", detail="one copy of a text a user"),
+        columns=_withdrawn(
+            {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}, owners.loc[frame.index], user, withdrawals
         ),
+        transformations=tuple(steps),
         licence="yours",
     )
     if not n_records or n_records >= len(records):
         return records
     sizes = np.cumsum(np.bincount(records.units))
     return records.take(records.units <= int(np.searchsorted(sizes, n_records)))
+
+
+def _prepared(frame: pd.DataFrame, text: str, label: str) -> tuple[pd.DataFrame, list[Transformation]]:
+    """Rows with a text and a label, cleaned and normalised, and what each step did."""
+    before = len(frame)
+    frame = frame[frame[text].notna() & frame[label].notna()]
+    raw = frame[text].astype(str)
+    cleaned = raw.map(clean)
+    texts = cleaned.map(normalise)
+    kept = texts.str.len() > 0
+    steps = [
+        Transformation(
+            name="complete", scope="record", detail="rows with a text and a label", before=before, after=len(frame),
+            why="nothing can be learnt from the others",
+        ),
+        Transformation(
+            name="cleaned", scope="record", detail="unseen characters out, white space as one space; empty texts dropped",
+            before=len(frame), after=int(kept.sum()), changed=int((cleaned != raw).sum()), why="what nobody sees must not be learnt",
+        ),
+        Transformation(
+            name="normalised", scope="record", detail="Unicode NFC", before=int(kept.sum()), after=int(kept.sum()),
+            changed=int((texts != cleaned)[kept].sum()), why="what looks the same must be masked the same",
+        ),
+    ]  # fmt: skip
+    return frame.assign(**{text: texts})[kept], steps
+
+
+def _withdrawn(
+    columns: dict[str, NDArray[Any]], owners: "pd.Series[Any]", user: str, withdrawals: str
+) -> dict[str, NDArray[Any]]:
+    """The columns, with the users of the list withdrawn as well."""
+    if not withdrawals:
+        return columns
+    if not user:
+        raise InputError(f"withdrawals need the column of the user, but user is empty; name it beside {withdrawals}.")
+    listed = owners.isin(load_withdrawals(Path(withdrawals))).to_numpy(dtype=bool)
+    return {**columns, "withdrawn": listed | columns.get("withdrawn", False)}
+
+
+def load_withdrawals(path: Path, *, as_of: date | None = None) -> dict[str, date | None]:
+    """Users who have withdrawn, with the day if it is given.
+
+    One user a line; after a comma the day, ISO 8601. Empty lines and those that begin with # are passed over.
+
+    Raises:
+        InputError: With file and line, if a day cannot be read or lies after `as_of`.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"withdrawals must be a readable UTF-8 file, but got {path} ({error}).") from error
+    out: dict[str, date | None] = {}
+    for number, line in enumerate(lines, start=1):
+        name, _, day = (part.strip() for part in line.partition(","))
+        if not name or name.startswith("#"):
+            continue
+        try:
+            out[name] = date.fromisoformat(day) if day else None
+        except ValueError:
+            raise InputError(f"{path}:{number}: USER or USER,2026-11-01 must hold, but got {line!r}.") from None
+        if as_of is not None and (out[name] or as_of) > as_of:
+            raise InputError(f"{path}:{number}: a day until {as_of} must hold, but {day} is in the future.")
+    return out
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -83,14 +175,6 @@ def _read(path: Path) -> pd.DataFrame:
             f"{path} must be a readable {path.suffix[1:]} table, but: {str(error).splitlines()[0]}."
         ) from error
     return frame
-
-
-def _column(values: "pd.Series[Any]") -> np.ndarray:
-    if values.name in ("collected", "consented", "used_from"):
-        return pd.to_datetime(values).to_numpy().astype("datetime64[D]")
-    if values.name in ("basis", "purposes"):
-        return values.fillna("").astype(str).to_numpy(dtype=object)
-    return values.to_numpy()
 
 
 def _is_chinese(texts: "pd.Series[str]") -> bool:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import beta, chi2
 
 from moo.entities import DIRECT, QUASI, SENSITIVE
 from moo.errors import InputError
@@ -142,3 +142,14 @@ def utility_facts(evidence: UtilityEvidence) -> dict[str, float | None]:
     gaps = [group_gap(evidence, group).value for group in sorted(evidence.groups)]
     known = [gap for gap in gaps if not math.isnan(gap)]
     return {"utility.group_gap": max(known) if known else None}
+
+
+def generation_facts(*, emitted: int, planted: int) -> dict[str, float | None]:
+    """generation.canaries_emitted_ucb: 95 % upper bound of the share of planted canaries that a model emits word for word.
+
+    Source:
+        Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits".
+    """
+    in_range(0, positive(planted=planted), emitted=emitted)
+    bound = 1.0 if emitted == planted else float(beta.ppf(0.95, emitted + 1, planted - emitted))
+    return {"generation.canaries_emitted_ucb": bound}

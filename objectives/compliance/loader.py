@@ -1,49 +1,20 @@
-"""Reads rule packs: TOML files in, checked rules out; every error names the file and the line."""
+"""From packs to checked rules: extensions joined, conditions followed; every error names the file and the line."""
 
 import datetime
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from moo.errors import InputError
-from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, SCORES, STATUSES, Excuse, Kind, Rule
+from moo.objectives.compliance.pack import BUILT_IN, Pack, read_pack
+from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, RULE, SCORES, STATUSES, Excuse, Kind, Rule, Stage
 
-BUILT_IN = ("pipl", "ecommerce", "gdpr", "generative-ai", "house")
 DEFAULT_PACKS = ("pipl", "ecommerce", "gdpr", "house")
 
-_PACK_KEYS = {"pack", "title_zh", "title_en", "version", "weights", "rule"}
 _EXTENSION_KEYS = {"id", "extends", "basis", "status", "source", "as_of"}
 _NEEDED = {"id", "kind", "title_zh", "title_en", "basis", "status", "evidence", "score", "varies", "source", "as_of"}
-_RULE_KEYS = _NEEDED | {"domain", "parameters", "applies_if", "unless", "fail_at"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pack:
-    """One file: its rules as they stand there, extensions unresolved, and the weights of domains, if it sets any."""
-
-    name: str
-    path: Path
-    text: str
-    tables: tuple[Mapping[str, Any], ...]
-    weights: Mapping[str, float]
-
-    def line(self, index: int | None = None, key: str = "") -> int:
-        """1-based line of a key of the index-th rule, of the rule itself, or of a key before all rules."""
-        lines = self.text.splitlines()
-        heads = [i for i, line in enumerate(lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
-        start = 0 if index is None else heads[index]
-        after = [h for h in heads if h > start or index is None]
-        for i in range(start, after[0] if after else len(lines)):
-            if key and re.match(rf"""\s*\[?["']?{re.escape(key)}["']?\s*[.=\]]""", lines[i]):
-                return i + 1
-        return start + 1
-
-    def refuse(self, message: str, index: int | None = None, key: str = "") -> NoReturn:
-        raise InputError(f"{self.path}:{self.line(index, key)}: {message}")
+_RULE_KEYS = _NEEDED | {"domain", "parameters", "applies_if", "unless", "fail_at", "stage", "pia"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +30,17 @@ class RuleBook:
                 return rule
         raise InputError(f"rule in {[r.id for r in self.rules]} must hold, but got rule={rule_id!r}.")
 
+    def applies(self, rule: Rule, flags: frozenset[str]) -> bool:
+        """Whether a rule applies to a study of these flags."""
+        if rule.applies_if.startswith(RULE):
+            return self.applies(self[rule.applies_if.removeprefix(RULE)], flags)
+        return not rule.applies_if or rule.applies_if in flags
+
+    def at(self, flags: Collection[str] = (), *stages: Stage) -> tuple[Rule, ...]:
+        """The rules that apply, of the stages given; without any, of the trial."""
+        chosen = stages or ("trial",)
+        return tuple(r for r in self.rules if r.stage in chosen and self.applies(r, frozenset(flags)))
+
 
 def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
     """Read, check and join packs.
@@ -73,7 +55,13 @@ def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
         InputError: With file and line: unknown or missing keys, an empty basis, a cycle of extensions, a domain
             without weight, evidence that belongs to the risk objective, two rules of one id.
     """
-    chosen = {pack.name: pack for pack in map(read_pack, packs)}
+    chosen: dict[str, Pack] = {}
+    for pack in map(read_pack, packs):
+        if pack.name in chosen and pack.path != chosen[pack.name].path:
+            pack.refuse(
+                f"pack {pack.name} stands in {chosen[pack.name].path} as well; choose another name.", key="pack"
+            )
+        chosen[pack.name] = pack
     known = dict(chosen)
     joined: dict[str, Rule] = {}
     roots: dict[str, str] = {}
@@ -86,8 +74,24 @@ def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
             roots[rule.id] = root
             if "extends" not in table and rule.id in joined and joined[rule.id].pack != pack.name:
                 joined[rule.id] = replace(joined[rule.id], pack=pack.name, path=pack.path, line=rule.line)
+    for rule in joined.values():
+        _check_conditions(rule, joined, known[roots[rule.id]])
     weights = _weights(chosen, tuple(joined.values()))
     return RuleBook(rules=tuple(joined[i] for i in sorted(joined)), weights=weights)
+
+
+def _check_conditions(rule: Rule, rules: Mapping[str, Rule], pack: Pack) -> None:
+    """`applies_if = "rule:ID"` must end at a rule that is there, and never come back."""
+    index = next(i for i, table in enumerate(pack.tables) if table.get("id") == rule.id)
+    seen = [rule.id]
+    while rules[seen[-1]].applies_if.startswith(RULE):
+        following = rules[seen[-1]].applies_if.removeprefix(RULE)
+        if following not in rules:
+            pack.refuse(f"{seen[-1]} applies where {following} does, which no chosen pack has.", index, "applies_if")
+        if following in seen:
+            chain = " -> ".join((*seen, following))
+            pack.refuse(f"{rule.id} applies where rules apply that end in a cycle: {chain}.", index, "applies_if")
+        seen.append(following)
 
 
 def _join(first: Rule, second: Rule) -> Rule:
@@ -106,44 +110,6 @@ def _weights(packs: Mapping[str, Pack], rules: tuple[Rule, ...]) -> Mapping[str,
                 f"{rule.path}:{rule.line}: domain {rule.domain!r} of {rule.id} has no weight; add it to [weights]."
             )
     return weights
-
-
-def read_pack(name: str | Path) -> Pack:
-    """One pack by its name, or by the path of a TOML file.
-
-    Raises:
-        InputError: With file and line, if it is no TOML, misses `pack`, or holds unknown keys.
-    """
-    if name in BUILT_IN:
-        path = Path(str(resources.files("moo.objectives.compliance.packs") / f"{name}.toml"))
-    else:
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(f"packs in {list(BUILT_IN)} or the path of a TOML file must hold, but got {str(name)!r}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: TOML in UTF-8 must hold, but {error}.") from error
-    tables = data.get("rule", [])
-    bare = Pack(name=str(data.get("pack", "")), path=path, text=text, tables=(), weights={})
-    if not isinstance(tables, list):
-        bare.refuse("rules must stand under [[rule]].", key="rule")
-    pack = replace(bare, tables=tuple(tables), weights=data.get("weights", {}))
-    _check_pack(pack, data)
-    return pack
-
-
-def _check_pack(pack: Pack, data: Mapping[str, Any]) -> None:
-    for key in data.keys() - _PACK_KEYS:
-        pack.refuse(f"unknown key {key!r}; a pack knows {sorted(_PACK_KEYS)}.", key=key)
-    if not pack.name:
-        pack.refuse("a pack needs its name: pack = ...")
-    for domain, weight in pack.weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            pack.refuse(f"weight >= 0 must hold, but got {domain}={weight!r}.", key=domain)
-    if pack.weights and not sum(pack.weights.values()) > 0:
-        pack.refuse("one weight above 0 must hold, but all are 0.", key="weights")
 
 
 def _resolve(pack: Pack, index: int, known: dict[str, Pack], seen: tuple[str, ...]) -> tuple[Rule, str]:
@@ -209,9 +175,14 @@ def _rule(pack: Pack, index: int) -> Rule:
     if table["kind"] not in get_args(Kind):
         pack.refuse(f"kind in {list(get_args(Kind))} must hold, but got {table['kind']!r}.", index, "kind")
     if (table["kind"] == "graded") != ("domain" in table):
-        pack.refuse("a graded rule needs a domain, and a gate has none.", index, "domain")
+        pack.refuse("a graded rule needs a domain, and another has none.", index, "domain")
     if table["score"] not in SCORES:
         pack.refuse(f"score in {list(SCORES)} must hold, but got {table['score']!r}.", index, "score")
+    stage, pia = table.get("stage", "trial"), table.get("pia", 1 if table["kind"] == "gate" else 3)
+    if stage not in get_args(Stage) or (table["kind"] == "graded" and stage != "trial"):
+        pack.refuse(f"stage in {list(get_args(Stage))}, trial if graded, must hold, but got {stage!r}.", index, "stage")
+    if pia not in (1, 2, 3):
+        pack.refuse(f"pia, a heading of PIPL 56, in [1, 2, 3] must hold, but got {pia!r}.", index, "pia")
     low, high = _thresholds(pack, index)
     return Rule(
         **_texts(pack, index),
@@ -224,7 +195,9 @@ def _rule(pack: Pack, index: int) -> Rule:
         low=low,
         high=high,
         domain=table.get("domain", ""),
-        applies_if=table.get("applies_if", ""),
+        applies_if=str(table.get("applies_if", "")),
+        stage=stage,
+        pia=pia,
         unless=_excuse(pack, index),
         fail_at=float(table.get("fail_at", 0.5)),
         varies=_strings(pack, index, "varies"),

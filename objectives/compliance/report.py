@@ -10,7 +10,7 @@ from moo.errors import InputError
 from moo.evidence import TrialEvidence
 from moo.objectives.base import Direction
 from moo.objectives.compliance.loader import DEFAULT_PACKS, RuleBook, load_rules
-from moo.objectives.compliance.rule import Rule, Verdict
+from moo.objectives.compliance.rule import RULE, Rule, Stage, Verdict
 from moo.records import PENALTY, Measurement, number_out
 
 Facts = Mapping[str, float | None]
@@ -24,7 +24,8 @@ class ComplianceReport:
         penalty: In [0, 1]; the sum of `contribution` over the rows. Its note names what was not assessed.
         gates: Rule id -> shortfall in [0, 1]; 0 is met, 1 also where the evidence is unknown.
         contributions: One row a rule: "rule", "title_en", "title_zh", "kind", "domain", "score", "weight",
-            "contribution", "verdict", "value", "article", "status", "as_of", "pack", "varies".
+            "contribution", "verdict", "value", "article", "status", "as_of", "pack", "varies", "stage", "pia", and the "facts"
+            that it read with the "digest" of rule and facts.
         notes: What dropped out, and where its weight went.
     """
 
@@ -44,6 +45,7 @@ def evaluate(
     *,
     applies: Collection[str] = (),
     weights: Mapping[str, float] | None = None,
+    stages: Sequence[Stage] = ("trial",),
 ) -> ComplianceReport:
     """Judge facts by the rules of the chosen packs.
 
@@ -54,6 +56,7 @@ def evaluate(
         facts: Namespaced numbers, e.g. {"privacy.epsilon_user": 8.0}; None, NaN and absence are "unknown".
         packs: Names or paths of packs, or rules that are loaded already.
         applies: Flags of the study, e.g. ("generative",), that switch on rules with `applies_if`.
+        stages: Which rules are judged; the penalty's are the trial's.
         weights: Weight per domain, in place of the packs' own; normalised over the domains that apply.
 
     Raises:
@@ -61,7 +64,7 @@ def evaluate(
     """
     book = packs if isinstance(packs, RuleBook) else load_rules(packs)
     flags = frozenset(applies)
-    rules = [r for r in book.rules if r.applies(flags)]
+    rules = book.at(flags, *stages)
     judged = {r.id: r.judge(facts) for r in rules}
     graded = [r for r in rules if r.kind == "graded"]
     shares = share_out(book.weights if weights is None else weights, [r.domain for r in graded])
@@ -73,7 +76,7 @@ def evaluate(
         penalty=Measurement(value=penalty, note=f"not assessed: {', '.join(unknown)}" if unknown else ""),
         gates={r.id: judged[r.id][0] for r in rules if r.kind == "gate"},
         contributions=rows,
-        notes=_dropped(book, flags, shares),
+        notes=_dropped(book, flags, stages, shares),
     )
 
 
@@ -125,14 +128,26 @@ def _row(
         "as_of": rule.as_of,
         "pack": rule.pack,
         "varies": list(rule.varies),
+        "stage": rule.stage,
+        "pia": rule.pia,
+        "facts": rule.read(facts),
+        "digest": rule.digest(facts),
     }
 
 
-def _dropped(book: RuleBook, flags: frozenset[str], shares: Mapping[str, float]) -> tuple[str, ...]:
-    absent = [r for r in book.rules if not r.applies(flags)]
-    notes = [f"{r.id} does not apply: the study is not {r.applies_if}" for r in absent]
+def _dropped(
+    book: RuleBook, flags: frozenset[str], stages: Sequence[Stage], shares: Mapping[str, float]
+) -> tuple[str, ...]:
+    absent = [r for r in book.rules if r.stage in stages and not book.applies(r, flags)]
+    notes = [f"{r.id} does not apply: {_missing(r)}" for r in absent]
     gone = sorted({r.domain for r in absent if r.kind == "graded"} - shares.keys())
     return (*notes, *(f"the weight of {domain} is shared out among the other domains" for domain in gone))
+
+
+def _missing(rule: Rule) -> str:
+    if rule.applies_if.startswith(RULE):
+        return f"nor does {rule.applies_if.removeprefix(RULE)}"
+    return f"the study is not {rule.applies_if}"
 
 
 def explain(report: ComplianceReport) -> tuple[str, ...]:

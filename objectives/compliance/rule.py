@@ -1,22 +1,38 @@
 """A rule as data: an article of law or a policy, the number it looks at, and how that number becomes a score.
 
-Scores run from 0 (compliant) to 1. A *graded* rule enters the penalty; a *gate* must be 0.
+Scores run from 0 (compliant) to 1. A *graded* rule enters the penalty; a *gate* must be 0; a *watched* rule is scored and
+shown, and enters neither.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-Kind = Literal["gate", "graded"]
+import rfc8785
+
+from moo.records import number_out
+
+Kind = Literal["gate", "graded", "watched"]
+Stage = Literal["trial", "release", "watch"]  # judged for every trial; before a model leaves; and once it has left
 Verdict = Literal["pass", "fail", "not assessed"]
 
 # How far the text behind a rule was read: in full, through a secondary source, recalled (counsel must check it), or
 # no law at all. No law sets epsilon, delta or k: such thresholds are policy.
 STATUSES = ("read", "secondary", "recalled", "policy")
-MEASURED = ("data", "masking", "privacy", "utility", "generation", "declared")  # first part of an evidence key
+MEASURED = (
+    "data",
+    "masking",
+    "privacy",
+    "utility",
+    "generation",
+    "declared",
+    "release",
+)  # first part of an evidence key
+RULE = "rule:"  # `applies_if = "rule:G17"`: where that rule applies
 OTHER_OBJECTIVE = ("membership", "attribute")  # the risk objective's evidence: counting it here would count it twice
 
 
@@ -62,7 +78,7 @@ class Rule:
 
     Attributes:
         id: E.g. "G01" or "S03".
-        kind: "gate" (must be 0) or "graded" (enters the penalty).
+        kind: "gate" (must be 0), "graded" (enters the penalty) or "watched" (neither).
         title_zh: For people.
         title_en: For people.
         basis: Articles, e.g. ("PIPL 13", "ECL 23"); never empty.
@@ -72,9 +88,11 @@ class Rule:
         low: Where the score leaves 0.
         high: Where it reaches 1.
         domain: Of a graded rule: the scores of one domain count once, by their maximum.
-        applies_if: Flag of the study without which the rule drops out; empty: always applies.
+        applies_if: Flag of the study without which the rule drops out, or "rule:ID", where that rule applies; empty: always.
         unless: What excuses a gate.
-        fail_at: Score from which a graded rule reads "fail".
+        fail_at: Score from which a rule that is no gate reads "fail".
+        stage: When it is judged: of every trial, before a model is released, or afterwards.
+        pia: Which heading of PIPL 56 it stands under: 1 purpose and method, 2 impact and risk, 3 protective measures.
         varies: What can change the number: "data" alone refuses a study before it starts.
         source: Where the article was read, or why the policy is what it is.
         as_of: Date of that reading, ISO.
@@ -96,6 +114,8 @@ class Rule:
     applies_if: str
     unless: Excuse | None
     fail_at: float
+    stage: Stage
+    pia: int
     varies: tuple[str, ...]
     source: str
     as_of: str
@@ -107,8 +127,19 @@ class Rule:
     def article(self) -> str:
         return "; ".join(self.basis)
 
-    def applies(self, flags: frozenset[str]) -> bool:
-        return not self.applies_if or self.applies_if in flags
+    def digest(self, facts: Mapping[str, float | None]) -> str:
+        """SHA-256 of the rule's reading and of the facts that it read, hex: what a signature stands for."""
+        content: dict[str, Any] = {
+            "rule": self.id, "pack": self.pack, "basis": list(self.basis), "as_of": self.as_of, "kind": self.kind,
+            "score": self.score, "low": self.low, "high": self.high, "facts": self.read(facts),
+        }  # fmt: skip
+        return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+
+    def read(self, facts: Mapping[str, float | None]) -> dict[str, float | str | None]:
+        """The facts that it looks at, as JSON can hold them; None where one is unknown."""
+        keys = [*self.evidence, *([self.unless.evidence] if self.unless else [])]
+        found = {key: facts.get(key) for key in keys}
+        return {k: None if v is None or math.isnan(v) else number_out(float(v)) for k, v in found.items()}
 
     def value(self, facts: Mapping[str, float | None]) -> float | None:
         """The worst of its facts; None where one is unknown (missing, None or NaN). Infinity is a number."""

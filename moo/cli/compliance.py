@@ -1,0 +1,165 @@
+"""What the commands of `moo compliance` do."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from moo.cli.commands import out
+from moo.errors import InputError
+
+if TYPE_CHECKING:
+    from moo.data.check import DataCheck
+    from moo.objectives.compliance.rule import Stage
+    from moo.studies.base import StudySpec
+
+FINDINGS = 4  # exit status: it ran, and there is something for a person to do
+LEGAL = "Rules are evidence for a person to judge. No law sets epsilon, delta or k: such thresholds are policy."
+
+
+def list_rules(options: argparse.Namespace) -> int:
+    """moo compliance list"""
+    from moo.objectives.compliance.loader import load_rules
+
+    table = Table("rule", "kind", "judged", "what it asks", "basis", "status", box=None)
+    for rule in load_rules(_packs(options)).rules:
+        title = f"{rule.title_en} / {rule.title_zh}"
+        table.add_row(rule.id, rule.kind, f"at the {rule.stage}", title, rule.article, rule.status)
+    out.print(table)
+    out.print(LEGAL)
+    return 0
+
+
+def explain_rule(options: argparse.Namespace) -> int:
+    """moo compliance explain"""
+    from moo.objectives.compliance.loader import load_rules
+
+    rules = {rule.id: rule for rule in load_rules(_packs(options)).rules}
+    if options.rule not in rules:
+        raise InputError(f"rule must be one of {', '.join(rules)}, but got {options.rule!r}.")
+    rule = rules[options.rule]
+    table = Table(show_header=False, box=None)
+    names = (
+        "id",
+        "kind",
+        "stage",
+        "title_en",
+        "title_zh",
+        "article",
+        "status",
+        "evidence",
+        "score",
+        "low",
+        "high",
+        "domain",
+    )
+    for name in (*names, "applies_if", "fail_at", "varies", "pia", "source", "as_of", "pack"):
+        value = getattr(rule, name)
+        table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
+    if rule.unless:
+        table.add_row("unless", f"{rule.unless.evidence} >= {rule.unless.at_least:g}")
+    out.print(table)
+    return 0
+
+
+def _packs(options: argparse.Namespace) -> Sequence[str]:
+    from moo.objectives.compliance.pack import BUILT_IN
+
+    return options.packs or BUILT_IN
+
+
+def check(options: argparse.Namespace) -> int:
+    """moo compliance check"""
+    from moo.data.dossier import declared_facts, load_dossier
+    from moo.data.prepare import Terms
+    from moo.objectives.compliance import evaluate, load_rules
+
+    spec = _spec(options)
+    as_of = date.fromisoformat(spec.as_of)
+    dossier = load_dossier(spec.dossier) if spec.dossier else None
+    terms = Terms.of(dossier, purpose=spec.purpose, as_of=as_of)
+    found = _checked(spec, terms)
+    facts = {**found.facts, **declared_facts(dossier, as_of=as_of)}
+    stages: tuple[Stage, ...] = ("trial", "release") if dossier else ("trial",)
+    report = evaluate(facts, load_rules(spec.packs), applies=spec.applies, stages=stages)
+    rows = [r for r in report.contributions if r["kind"] == "gate" and not any("privacy" in k for k in r["facts"])]
+    if options.format == "json":
+        told = {
+            "data": spec.data,
+            "as_of": spec.as_of,
+            "rows": found.rows,
+            "units": found.units,
+            "dropped": found.dropped,
+        }
+        told |= {"missing": list(found.missing), "problems": list(found.problems), "gates": rows}
+        told |= {"breaches": {k: {"rows": b.rows, "first": list(b.places)} for k, b in found.breaches.items()}}
+        sys.stdout.write(json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+    else:
+        _print_check(spec, found, rows, dossier is not None)
+    if found.problems:
+        raise InputError(
+            found.problems[0] + ("" if len(found.problems) == 1 else f" And {len(found.problems) - 1} more kinds.")
+        )
+    return FINDINGS if any(row["verdict"] != "pass" for row in rows) else 0
+
+
+def _spec(options: argparse.Namespace) -> "StudySpec":
+    """The study that the options describe: a TOML as it stands, or a table with what the options say of it."""
+    from moo.studies.base import StudySpec, load_spec
+
+    if Path(options.data).suffix == ".toml":
+        return load_spec(options.data)
+    return StudySpec(
+        data=options.data,
+        user=options.user,
+        purpose=options.purpose,
+        as_of=options.as_of or date.today().isoformat(),
+        dossier=options.dossier or "",
+        withdrawals=options.withdrawals or "",
+        packs=tuple(options.packs or StudySpec().packs),
+        applies=tuple(options.applies),
+        sensitive_rows=options.sensitive_rows,
+    )
+
+
+def _checked(spec: "StudySpec", terms: Any) -> "DataCheck":
+    from moo.data import DATASETS, load_records
+    from moo.data.check import check_records, check_table
+    from moo.data.tables import load_withdrawals
+
+    if spec.data in DATASETS:
+        return check_records(load_records(spec.data), terms, sensitive_rows=spec.sensitive_rows)
+    listed = load_withdrawals(Path(spec.withdrawals), as_of=terms.as_of) if spec.withdrawals else {}
+    return check_table(spec.data, terms, user=spec.user, withdrawals=listed, sensitive_rows=spec.sensitive_rows)
+
+
+def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[str, Any]], declared: bool) -> None:
+    out.print(
+        f"{spec.data} as of {spec.as_of}, for {spec.purpose}: {found.rows:,} rows of {found.units:,} units",
+        highlight=False,
+    )
+    table = Table("rule", "what it asks", "verdict", "rows", "first", "article", box=None)
+    colour = {"pass": "green", "fail": "bold red", "not assessed": "yellow"}
+    for row in rows:
+        broken = [found.breaches[k] for k in (key.removeprefix("data.") for key in row["facts"]) if k in found.breaches]
+        count = f"{sum(b.rows for b in broken):,}" if broken else ""
+        first = broken[0].places[0] if broken else ""
+        verdict = f"[{colour[row['verdict']]}]{row['verdict']}[/]"
+        table.add_row(row["rule"], row["title_en"], verdict, count, first, row["article"])
+    out.print(table)
+    if found.missing:
+        out.print(
+            f"Not assessed for want of the columns {', '.join(found.missing)}: an unknown gate is not met.",
+            highlight=False,
+        )
+    if found.dropped:
+        out.print(f"The filter of a study would drop {found.dropped:,} of {found.rows:,} rows.", highlight=False)
+    if not declared:
+        out.print("Gates of the organisation (G08 to G16) were not looked at: no dossier was given.", highlight=False)
+    for problem in found.problems[1:]:
+        out.print(f"[bold red]bad input[/] {problem}", highlight=False, soft_wrap=True)

@@ -1,0 +1,177 @@
+"""Columns of a table that the law asks about, typed: what cannot be read and what cannot be true, with file and line."""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moo.errors import InputError
+
+Bools = NDArray[np.bool_]
+
+DATES = ("consented", "used_from", "collected")
+TEXTS = ("basis", "purposes", "notice_version", "tags")
+FLAGS = {  # name -> how an empty cell reads: against its record
+    "withdrawn": True,
+    "storage_only": True,
+    "sensitive": True,
+    "sensitive_consent": False,
+    "guardian_consent": False,
+}
+COUNTS = {"retention_days": -1.0, "birth_year": np.nan}  # an empty limit is passed, an empty year is not of age
+LAW_COLUMNS = (*TEXTS, *DATES, *FLAGS, *COUNTS)
+_TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t", "是"), ("false", "0", "0.0", "no", "n", "f", "否")
+_EPOCH = np.datetime64("NaT", "D")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A cell that is no input: one sentence, and the rows (from 0) where it stands."""
+
+    text: str
+    rows: NDArray[np.int64]
+
+
+def typed(name: str, values: "pd.Series[Any]") -> tuple[NDArray[Any], list[Problem]]:
+    """A column in its type, and what of it cannot be read.
+
+    Each value that occurs is read once, so a million rows cost as much as their thousand different dates.
+
+    Args:
+        name: One of `LAW_COLUMNS`.
+        values: Shape (n,), as a reader gave it: texts, numbers, dates or truth values.
+    """
+    codes, unique = pd.factorize(values, use_na_sentinel=True)
+    cells = ["" if pd.isna(u) else str(u).strip() for u in unique]
+    read, empty = _reader(name)
+    found = [empty if not cell else read(cell) for cell in cells]
+    bad = [i for i, value in enumerate(found) if value is None]
+    kinds = {
+        **dict.fromkeys(DATES, "datetime64[D]"),
+        **dict.fromkeys(FLAGS, "bool"),
+        **dict.fromkeys(COUNTS, "float64"),
+    }
+    table = np.array([empty if v is None else v for v in (*found, empty)], dtype=kinds.get(name, object))
+    problems = [
+        Problem(
+            text=f"{name} {_ASKED[kinds.get(name, '')]} must hold, but got {cells[i]!r}",
+            rows=np.flatnonzero(codes == i),
+        )
+        for i in bad[:3]
+    ]
+    return table[codes], problems  # code -1, an empty cell, takes the last entry
+
+
+_ASKED = {"datetime64[D]": "a date as 2026-11-01", "bool": "true or false", "float64": "a whole number", "": "a text"}
+
+
+def _reader(name: str) -> tuple[Callable[[str], Any], Any]:
+    """What reads one cell, None where it cannot, and what an empty cell stands for."""
+    if name in DATES:
+        return _date, _EPOCH
+    if name in FLAGS:
+        return lambda cell: True if cell.lower() in _TRUE else False if cell.lower() in _FALSE else None, FLAGS[name]
+    if name in COUNTS:
+        return _count, COUNTS[name]
+    return str, ""
+
+
+def _date(cell: str) -> np.datetime64 | None:
+    try:
+        return np.datetime64(date.fromisoformat(cell[:10]), "D")
+    except ValueError:
+        return None
+
+
+def _count(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if value.is_integer() and value >= 0 else None
+
+
+def untrue(columns: Mapping[str, NDArray[Any]], as_of: date) -> list[Problem]:
+    """Dates that lie in the future of the day at which the data are judged."""
+    today, out = np.datetime64(as_of, "D"), []
+    for name in (n for n in DATES if n in columns):
+        late = columns[name] > today
+        out += (
+            [Problem(text=_future(name, columns[name][late][0], as_of), rows=np.flatnonzero(late))]
+            if late.any()
+            else []
+        )
+    if "birth_year" in columns:
+        late = columns["birth_year"] > as_of.year
+        if late.any():
+            out.append(
+                Problem(
+                    text=_future("birth_year", int(columns["birth_year"][late][0]), as_of), rows=np.flatnonzero(late)
+                )
+            )
+    return out
+
+
+def _future(name: str, value: object, as_of: date) -> str:
+    return f"{name} until {as_of} must hold, but {value} is in the future"
+
+
+def typed_frame(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], list[Problem]]:
+    """All columns of a frame that the law asks about."""
+    out: dict[str, NDArray[Any]] = {}
+    problems: list[Problem] = []
+    for name in (c for c in LAW_COLUMNS if c in frame.columns):
+        out[name], found = typed(name, frame[name])
+        problems += found
+    return out, problems
+
+
+def places(path: Path, rows: Sequence[int]) -> list[str]:
+    """Where rows of a table stand: "file:line", or "file, row n" (from 1) in a format without lines."""
+    if path.suffix == ".parquet":
+        return [f"{path}, row {row + 1}" for row in rows]
+    wanted = sorted(set(rows))
+    lines = dict(zip(wanted, _lines(path, wanted), strict=True))
+    return [f"{path}:{lines[row]}" for row in rows]
+
+
+def _lines(path: Path, rows: Sequence[int]) -> Iterator[int]:
+    """1-based lines on which ascending rows begin; a quoted text may hold line breaks, so rows are counted by a reader."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".csv":
+            starts = _starts(file)
+            next(starts, None)  # the header
+        else:
+            starts = (number for number, line in enumerate(file, start=1) if line.strip())
+        at = 0
+        for row in rows:
+            yield next(islice(starts, row - at, None))
+            at = row + 1
+
+
+def _starts(file: Iterator[str]) -> Iterator[int]:
+    reader, before = csv.reader(file), 0
+    for cells in reader:
+        if cells:
+            yield before + 1
+        before = reader.line_num
+
+
+def refuse_first(path: Path, problems: Sequence[Problem]) -> None:
+    """Raise the problem that stands first.
+
+    Raises:
+        InputError: With file and line.
+    """
+    found = [p for p in problems if len(p.rows)]
+    if found:
+        first = min(found, key=lambda p: int(p.rows[0]))
+        more = f" (and {len(first.rows) - 1:,} more such rows)" if len(first.rows) > 1 else ""
+        raise InputError(f"{places(path, [int(first.rows[0])])[0]}: {first.text}{more}.")

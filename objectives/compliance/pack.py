@@ -1,0 +1,78 @@
+"""A rule pack as a file: TOML in, its tables out, and the line of every key for whoever finds one unfit."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+from moo.errors import InputError
+
+BUILT_IN = ("pipl", "ecommerce", "gdpr", "generative-ai", "house")
+
+_PACK_KEYS = {"pack", "title_zh", "title_en", "version", "weights", "rule"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """One file: its rules as they stand there, extensions unresolved, and the weights of domains, if it sets any."""
+
+    name: str
+    path: Path
+    text: str
+    tables: tuple[Mapping[str, Any], ...]
+    weights: Mapping[str, float]
+
+    def line(self, index: int | None = None, key: str = "") -> int:
+        """1-based line of a key of the index-th rule, of the rule itself, or of a key before all rules."""
+        lines = self.text.splitlines()
+        heads = [i for i, line in enumerate(lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
+        start = 0 if index is None else heads[index]
+        after = [h for h in heads if h > start or index is None]
+        for i in range(start, after[0] if after else len(lines)):
+            if key and re.match(rf"""\s*\[?["']?{re.escape(key)}["']?\s*[.=\]]""", lines[i]):
+                return i + 1
+        return start + 1
+
+    def refuse(self, message: str, index: int | None = None, key: str = "") -> NoReturn:
+        raise InputError(f"{self.path}:{self.line(index, key)}: {message}")
+
+
+def read_pack(name: str | Path) -> Pack:
+    """One pack by its name, or by the path of a TOML file.
+
+    Raises:
+        InputError: With file and line, if it is no TOML, misses `pack`, or holds unknown keys.
+    """
+    if name in BUILT_IN:
+        path = Path(str(resources.files("moo.objectives.compliance.packs") / f"{name}.toml"))
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"packs in {list(BUILT_IN)} or the path of a TOML file must hold, but got {str(name)!r}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: TOML in UTF-8 must hold, but {error}.") from error
+    tables = data.get("rule", [])
+    bare = Pack(name=str(data.get("pack", "")), path=path, text=text, tables=(), weights={})
+    if not isinstance(tables, list):
+        bare.refuse("rules must stand under [[rule]].", key="rule")
+    pack = replace(bare, tables=tuple(tables), weights=data.get("weights", {}))
+    _check_pack(pack, data)
+    return pack
+
+
+def _check_pack(pack: Pack, data: Mapping[str, Any]) -> None:
+    for key in data.keys() - _PACK_KEYS:
+        pack.refuse(f"unknown key {key!r}; a pack knows {sorted(_PACK_KEYS)}.", key=key)
+    if not pack.name:
+        pack.refuse("a pack needs its name: pack = ...")
+    for domain, weight in pack.weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            pack.refuse(f"weight >= 0 must hold, but got {domain}={weight!r}.", key=domain)
+    if pack.weights and not sum(pack.weights.values()) > 0:
+        pack.refuse("one weight above 0 must hold, but all are 0.", key="weights")
