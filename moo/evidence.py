@@ -14,6 +14,19 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Population:
+    """Losses on m records of the same kind that no shadow was trained on: what some attacks are calibrated by.
+
+    Attributes:
+        losses: Shape (K, m), nats.
+        base_losses: Shape (m,), nats; as in `MembershipEvidence`.
+    """
+
+    losses: Floats
+    base_losses: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MembershipEvidence:
     """Losses of K shadows on n records, and who was trained on what.
 
@@ -23,11 +36,27 @@ class MembershipEvidence:
         losses: Shape (K, n), nats. Cross-entropy of the true label; lower means better fitted.
         members: Shape (K, n). True where the shadow was trained on the record.
         units: Shape (n,). Unit of privacy (user) of each record.
+        base_losses: Shape (n,), nats. Loss of a head on the frozen base model, fitted on records that are neither these nor any
+            shadow's: how hard a record is to whoever has not seen it. None where there is none.
+        population: Records that no shadow saw; None where there are none.
     """
 
     losses: Floats
     members: Bools
     units: Ints
+    base_losses: Floats | None = None
+    population: Population | None = None
+
+    def take(self, rows: Bools | Ints) -> "MembershipEvidence":
+        """The evidence on some of the records; shadows and population stay."""
+        base = None if self.base_losses is None else self.base_losses[rows]
+        return MembershipEvidence(
+            losses=self.losses[:, rows],
+            members=self.members[:, rows],
+            units=self.units[rows],
+            base_losses=base,
+            population=self.population,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ import numpy as np
 from moo import validate
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence, UtilityEvidence
 from moo.objectives.clusters import unit_codes
+from moo.objectives.membership.attacks import ATTACKS, attack_scores
 from moo.objectives.membership.checks import check_unit_rows
-from moo.objectives.membership.risk import attack_scores
+from moo.objectives.membership.risk import Level, by_user
 from moo.objectives.membership.uncertainty import Attack
 
 FLOOR_SDS = 4.0  # the floor lies this far below the expected number: it binds in one study of 30,000
@@ -57,27 +58,37 @@ def bounded_accuracy(evidence: UtilityEvidence, floor: int) -> float:
     return bounded_share(right, evidence.units, floor)
 
 
-def bounded_advantage(evidence: MembershipEvidence, attack: str | Attack, floor: int) -> float:
+def bounded_advantage(
+    evidence: MembershipEvidence, attack: str | Attack, floor: int, *, level: Level = "record"
+) -> float:
     """Advantage of an attack, 2 AUC - 1, every unit with weight one however many records it has; mean over the shadows.
 
     Its sensitivity is `sensitivity(floor)`: an added unit joins one side of a shadow and meets each unit of the other in a
-    comparison that scores in [-1, 1]. The attack must score a unit by that unit's own losses alone, as all of `ATTACKS` do.
+    comparison that scores in [-1, 1]. The attack must score a unit by that unit's own losses alone: named ones that do not are
+    refused.
 
     Args:
         evidence: Losses of K shadows in complementary pairs.
         attack: As in `membership_risk`.
         floor: Public number of units on each side of a shadow.
+        level: As in `membership_risk`.
 
     Returns:
         In [-1, 1], shrunk towards 0 where a side holds fewer units than the floor.
+
+    Raises:
+        InputError: If the named attack looks at other units' losses.
     """
+    if isinstance(attack, str):
+        alone = [name for name, known in ATTACKS.items() if known.own_losses]
+        validate.one_of(alone, attack=attack, way_out="the noise of an answer covers no other attack")
     check_unit_rows(evidence.members, evidence.units)
-    values = attack_scores(evidence, attack)
-    codes, _ = unit_codes(evidence.units)
+    values, members, units = attack_scores(evidence, attack), evidence.members, evidence.units
+    if level == "user":
+        values, members, units = by_user(values, members, units)
+    codes, _ = unit_codes(units)
     weights = 1.0 / np.bincount(codes)[codes]
-    return float(
-        np.mean([_advantage(row, side, weights, floor) for row, side in zip(values, evidence.members, strict=True)])
-    )
+    return float(np.mean([_advantage(row, side, weights, floor) for row, side in zip(values, members, strict=True)]))
 
 
 def _advantage(values: Floats, members: Bools, weights: Floats, floor: int) -> float:

@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
+from typing import cast
 
 import numpy as np
 
 from moo.evidence import Bools, TrialEvidence
 from moo.objectives.compliance import evaluate as judge_compliance
+from moo.objectives.membership.risk import Level
 from moo.objectives.private import bounded_accuracy, bounded_advantage, bounded_share, public_floor, sensitivity
 from moo.privacy.events import PrivateAnswer
 from moo.privacy.policies import Policy
@@ -75,7 +77,7 @@ def noised(
         ACCURACY: public_floor(n_units, spec.test),
     }
     exact = {
-        RISK: bounded_advantage(evidence.membership, spec.attack, floors[RISK]),
+        RISK: bounded_advantage(evidence.membership, spec.attack, floors[RISK], level=cast(Level, spec.attack_level)),
         VALIDITY: bounded_share(wordless.astype(float), evidence.membership.units, floors[VALIDITY]),
         ACCURACY: bounded_accuracy(evidence.utility, floors[ACCURACY]),
     }

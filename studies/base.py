@@ -128,7 +128,9 @@ class StudySpec:
         training: The recipe.
         max_risk: Limit on the membership advantage.
         max_penalty: Limit on the compliance penalty.
-        attack: The membership attack, named before the study.
+        attack: The membership attack, named before the study; or "chosen": in every trial the strongest on one half of the units,
+            reported on the other.
+        attack_level: "record", or "user" to attack users by the mean score of their records.
         purpose: Why the data are used; compared with the purposes consented to.
         as_of: Date at which consents and retention are judged, ISO 8601.
         dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.
@@ -157,6 +159,7 @@ class StudySpec:
     max_risk: float = 0.10
     max_penalty: float = 0.35
     attack: str = "pair_reference"
+    attack_level: str = "record"
     purpose: str = "model_training"
     as_of: str = "2026-11-01"
     dossier: str = ""
@@ -178,6 +181,7 @@ class StudySpec:
             )
         validate.in_range(-1, 1, max_risk=self.max_risk)
         validate.in_range(0, 1, max_penalty=self.max_penalty)
+        validate.one_of(("record", "user"), attack_level=self.attack_level)
         validate.one_of(("drop", "keep"), sensitive_rows=self.sensitive_rows)
         validate.in_range(1000, 10_000_000, probe_records=self.probe_records)
         try:

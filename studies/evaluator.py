@@ -14,9 +14,10 @@ from moo.records import REFERENCE, TrialParams, TrialRecord
 from moo.search import FAILED, REFUSED, Candidate, Outcome
 from moo.studies.answers import noised, planned_answers
 from moo.studies.base import StudySpec
+from moo.studies.keep import save_evidence
 from moo.studies.prepare import Prepared, no_stage
 from moo.studies.space import params_of
-from moo.studies.trial import BUDGETED, CONSTRAINTS, judge, run_trial, save_evidence
+from moo.studies.trial import BUDGETED, CONSTRAINTS, judge, run_trial
 
 
 @dataclass

@@ -19,7 +19,8 @@ from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.models.blocks import cut_of
 from moo.objectives.compliance.loader import load_rules
-from moo.objectives.membership.risk import ATTACKS
+from moo.objectives.membership.attacks import ATTACKS, check_attack
+from moo.objectives.membership.choice import CHOSEN
 from moo.privacy.accounting import compose_epsilon
 from moo.privacy.events import TrainingRun
 from moo.privacy.policies import Policy
@@ -75,7 +76,8 @@ def run_study(
         MachineError: If disk, network or storage fail.
     """
     spec = load_spec(spec)
-    validate.one_of(tuple(ATTACKS), attack=spec.attack)
+    if spec.attack != CHOSEN:
+        check_attack(spec.attack, n_shadows=spec.training.n_shadows)
     load_rules(spec.packs)
     validate.in_range(1, 1_000_000, n_trials=n_trials)
     chosen = Policy.parse(policy, answer_noise=answer_noise)
@@ -142,6 +144,12 @@ def _refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
     if policy.answer_noise and policy.name != "internal" and not spec.consent_filter:
         raise PolicyError(
             f"consent_filter = true must hold under {policy.name}, but got false: the legal gates would tell exact shares of records."
+        )
+    if policy.answer_noise and (spec.attack == CHOSEN or not ATTACKS[spec.attack].own_losses):
+        own = sorted(name for name, attack in ATTACKS.items() if attack.own_losses)
+        raise PolicyError(
+            f"attack in {own} must hold where risk is told with noise, but got attack={spec.attack!r}: it looks at other "
+            "users' losses, which the noise does not cover."
         )
 
 

@@ -1,33 +1,30 @@
 """One trial: parameters in, evidence out, and the record that the objectives make of it."""
 
 import dataclasses
-import json
 import math
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from moo.data.split import complementary_pairs
 from moo.errors import TrialError
-from moo.evidence import MembershipEvidence, PrivacyEvidence, TrialEvidence, UtilityEvidence
+from moo.evidence import MembershipEvidence, Population, PrivacyEvidence, TrialEvidence, UtilityEvidence
 from moo.models.dp import DPSettings
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.compliance.facts import privacy_facts, utility_facts
-from moo.objectives.membership.risk import auc, membership_risk, tpr
 from moo.objectives.utility import accuracy
 from moo.privacy.accounting import advantage_ceiling, calibrate_noise, epsilon_pld, tpr_ceiling
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.records import ACCURACY, ALARM, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
 from moo.studies.base import StudySpec
+from moo.studies.baseline import base_losses, baseline_accuracy
+from moo.studies.membership import judge_membership
 from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
@@ -116,6 +113,8 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         raise TrialError(
             "the losses must be finite, but some are not; lower the learning rate.", cause="non-finite loss"
         )
+    losses = {part: _losses(prepared, part, predicted[part]) for part in PARTS}
+    hardness = base_losses(prepared, {part: parts[part].packed for part in PARTS})
     seconds["prediction"] = time.perf_counter() - started
     done = as_it_ran(run, trained)
     privacy = PrivacyEvidence(
@@ -145,8 +144,8 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
     }
     return TrialEvidence(
         params=params,
-        membership=_membership(prepared, "pool", predicted["pool"], members["pool"]),
-        unseen=_membership(prepared, "unseen", predicted["unseen"], members["unseen"]),
+        membership=_membership(prepared, "pool", losses, members["pool"], hardness, population="unseen"),
+        unseen=_membership(prepared, "unseen", losses, members["unseen"], hardness, population="test"),
         utility=utility,
         privacy=privacy,
         facts=facts,
@@ -218,33 +217,48 @@ def as_it_ran(run: TrainingRun, trained: Trained) -> TrainingRun:
     )
 
 
-def _membership(
-    prepared: Prepared, part: str, predicted: NDArray[np.float64], members: NDArray[np.bool_]
-) -> MembershipEvidence:
+def _losses(prepared: Prepared, part: str, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Loss of each record's label, shape (K, n), nats."""
     records = prepared.parts[part]
-    losses = -predicted[:, np.arange(len(records)), records.labels]
-    return MembershipEvidence(losses=losses, members=members, units=records.units)
+    losses: NDArray[np.float64] = -predicted[:, np.arange(len(records)), records.labels]
+    return losses
+
+
+def _membership(
+    prepared: Prepared,
+    part: str,
+    losses: Mapping[str, NDArray[np.float64]],
+    members: NDArray[np.bool_],
+    hardness: Mapping[str, NDArray[np.float64]],
+    *,
+    population: str,
+) -> MembershipEvidence:
+    return MembershipEvidence(
+        losses=losses[part],
+        members=members,
+        units=prepared.parts[part].units,
+        base_losses=hardness.get(part),
+        population=Population(losses=losses[population], base_losses=hardness.get(population)),
+    )
 
 
 def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialRecord:
     """Objectives, constraints and breakdown of one trial."""
     spec = prepared.spec
     compliance = judge_compliance(evidence.facts, spec.packs, applies=prepared.flags)
-    risk = membership_risk(evidence.membership, spec.attack)
+    told = judge_membership(evidence, spec)
     run = planned_run(evidence.params, spec, prepared.expected_units, prepared.records.unit_name)
     extras = {
-        "auc": auc(evidence.membership, attack=spec.attack),
-        "null_auc": _null(evidence.unseen, spec.attack),
-        "tpr_at_1pct_fpr": tpr(evidence.membership, attack=spec.attack),
+        **told.extras,
         "epsilon_spent": Measurement(value=evidence.privacy.epsilon_spent),
         "noise_multiplier": Measurement(value=evidence.privacy.noise_multiplier),
-        "risk_ceiling": ceiling_of(advantage_ceiling(run), risk),
+        "risk_ceiling": ceiling_of(advantage_ceiling(run), told.risk),
     }
     extras["tpr_ceiling"] = ceiling_of(tpr_ceiling(run, 0.01), extras["tpr_at_1pct_fpr"])
     if number == REFERENCE:
         extras["baseline_accuracy"] = baseline_accuracy(prepared, evidence)
     constraints = {
-        "max_risk": risk.value - spec.max_risk,
+        "max_risk": told.risk.value - spec.max_risk,
         "max_penalty": compliance.penalty.value - spec.max_penalty,
         VALIDITY: (evidence.facts["masking.wordless_share"] or 0.0) - VALID_SHARE,
         **compliance.gates,
@@ -253,7 +267,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         number=number,
         params=evidence.params,
         state="complete",
-        objectives={ACCURACY: accuracy(evidence.utility), RISK: risk, PENALTY: compliance.penalty},
+        objectives={ACCURACY: accuracy(evidence.utility), RISK: told.risk, PENALTY: compliance.penalty},
         constraints=constraints,
         extras=extras,
         contributions=compliance.contributions,
@@ -263,74 +277,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
     )
 
 
-def _null(unseen: MembershipEvidence, attack: str) -> Measurement:
-    """AUC on records that no shadow saw; not assessed where a shadow's coins left so few units all on one side."""
-    sizes = unseen.members.sum(axis=1)
-    if (sizes == 0).any() or (sizes == unseen.members.shape[1]).any():
-        return Measurement(
-            value=math.nan, note=f"not assessed: {unseen.members.shape[1]} unseen records are too few for two sides"
-        )
-    return auc(unseen, attack=attack)
-
-
 def ceiling_of(ceiling: float, measured: Measurement) -> Measurement:
     """The largest value that the claimed epsilon allows any attack, with an alarm where the measured one's interval lies above."""
     alarm = f"{ALARM}: the attack is above what the claimed epsilon allows ({measured.low:.3f} > {ceiling:.3f})"
     return Measurement(value=ceiling, note=alarm if measured.low > ceiling else "")
-
-
-def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measurement:
-    """Accuracy of scikit-learn's logistic regression on the same frozen features, halves and test users."""
-    level = evidence.params.masking_level
-    pool, test = prepared.parts["pool"], prepared.parts["test"]
-    features = {part: prepared.masked(part, level).packed.features.numpy() for part in ("pool", "test")}
-    fitted = [
-        LogisticRegression(C=1.0, max_iter=2000).fit(features["pool"][row], pool.labels[row])
-        for row in evidence.membership.members
-    ]
-    predicted = np.stack([np.log(np.clip(m.predict_proba(features["test"]), 1e-12, 1)) for m in fitted])
-    return accuracy(UtilityEvidence(log_probs=predicted, labels=test.labels, units=test.units))
-
-
-def save_evidence(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> Path:
-    """Keep a trial's evidence in the study's folder: losses, members, predictions, spans, epsilon, timings.
-
-    The files say who was trained on what; they stay there, mode 0600, and `moo data purge` removes them.
-    """
-    folder = prepared.folder / "evidence"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    name = "reference" if number == REFERENCE else f"trial-{number:04d}"
-    spans = prepared.masked("pool", evidence.params.masking_level, evidence.params).spans
-    arrays = {
-        "losses": evidence.membership.losses,
-        "members": evidence.membership.members,
-        "units": evidence.membership.units,
-        "unseen_losses": evidence.unseen.losses,
-        "unseen_members": evidence.unseen.members,
-        "unseen_units": evidence.unseen.units,
-        "test_log_probs": evidence.utility.log_probs,
-        "test_labels": evidence.utility.labels,
-        "test_units": evidence.utility.units,
-        "spans": np.array([(i, s.start, s.end, s.level) for i, row in enumerate(spans) for s in row], dtype=np.int64),
-    }
-    meta: dict[str, Any] = {
-        "params": evidence.params.to_json(),
-        "epsilon_spent": str(evidence.privacy.epsilon_spent),
-        "claim": evidence.privacy.claim,
-        "facts": {k: None if v is None else str(v) for k, v in evidence.facts.items()},
-        "seconds": dict(evidence.seconds),
-    }
-    _write_private(folder / f"{name}.npz", arrays)
-    _write_private(folder / f"{name}.json", meta)
-    return folder / f"{name}.npz"
-
-
-def _write_private(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all, readable by the owner alone."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
-        if path.suffix == ".npz":
-            np.savez_compressed(out, **content)
-        else:
-            out.write(json.dumps(content, indent=1).encode())
-    os.replace(temporary, path)

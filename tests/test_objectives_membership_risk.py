@@ -11,7 +11,7 @@ from test_objectives_membership_scores import make_evidence
 
 from moo.errors import InputError
 from moo.evidence import MembershipEvidence
-from moo.objectives.membership import metrics, risk, scores, uncertainty
+from moo.objectives.membership import metrics, permutation, risk, scores, uncertainty
 
 values = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np.array)
 
@@ -142,7 +142,7 @@ def test_user_level_risk_averages_a_users_records() -> None:
 
 def test_permutation_null_is_centred_and_puts_a_leak_outside() -> None:
     e = make_evidence(13, k=8, n=600, leak=0.6)
-    null = uncertainty.permutation_null(e, risk.ATTACKS["pair_reference"], 100, np.random.default_rng(0))
+    null = permutation.permutation_null(e, risk.ATTACKS["pair_reference"], 100, np.random.default_rng(0))
     others = null[np.abs(null - risk.auc(e).value) > 1e-12]
     assert abs(others.mean() - 0.5) < 0.03
     assert (null <= risk.auc(e).value + 1e-12).all()

@@ -1,8 +1,11 @@
 """Bounded objectives: no neighbouring data set moves them by more than the sensitivity that public numbers promise."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
+from moo.errors import InputError
 from moo.evidence import MembershipEvidence, UtilityEvidence
 from moo.objectives.membership.risk import ATTACKS, membership_risk
 from moo.objectives.private import (
@@ -15,12 +18,12 @@ from moo.objectives.private import (
 from moo.objectives.utility import accuracy
 
 
-def membership(rng: np.random.Generator, n_units: int, *, most: int = 4) -> MembershipEvidence:
+def membership(rng: np.random.Generator, n_units: int, *, most: int = 4, k: int = 4) -> MembershipEvidence:
     units = np.repeat(np.arange(n_units), rng.integers(1, most + 1, n_units))
-    rows = rng.random((2, n_units)) < 0.5
-    rows[:, :2] = [[True, False], [False, True]]
+    rows = rng.random((k // 2, n_units)) < 0.5
+    rows[:, :2] = [True, False]
     members = np.stack([side for row in rows for side in (row, ~row)])[:, units]
-    losses = rng.gamma(2.0, 1.0, (4, len(units))) - 0.8 * members
+    losses = rng.gamma(2.0, 1.0, (k, len(units))) - 0.8 * members
     return MembershipEvidence(losses=losses, members=members, units=units)
 
 
@@ -31,15 +34,24 @@ def without(evidence: MembershipEvidence, unit: int) -> MembershipEvidence:
     )
 
 
-@pytest.mark.parametrize("attack", sorted(ATTACKS))
+@pytest.mark.parametrize("level", ["record", "user"])
+@pytest.mark.parametrize("attack", sorted(name for name, a in ATTACKS.items() if a.own_losses))
 @pytest.mark.parametrize("floor", [3, 12, 40])
-def test_removing_any_unit_moves_the_advantage_by_at_most_the_sensitivity(attack: str, floor: int) -> None:
-    for seed in range(6):
-        evidence = membership(np.random.default_rng(seed), 30)
-        whole = bounded_advantage(evidence, attack, floor)
-        moved = [abs(bounded_advantage(without(evidence, u), attack, floor) - whole) for u in range(30)]
+def test_removing_any_unit_moves_the_advantage_by_at_most_the_sensitivity(
+    attack: str, floor: int, level: Literal["record", "user"]
+) -> None:
+    for seed in range(3):
+        evidence = membership(np.random.default_rng(seed), 30, k=ATTACKS[attack].min_shadows)
+        whole = bounded_advantage(evidence, attack, floor, level=level)
+        moved = [abs(bounded_advantage(without(evidence, u), attack, floor, level=level) - whole) for u in range(30)]
         assert max(moved) <= sensitivity(floor) + 1e-12
         assert -1 <= whole <= 1
+
+
+@pytest.mark.parametrize("attack", sorted(name for name, a in ATTACKS.items() if not a.own_losses))
+def test_an_attack_that_looks_at_other_units_tells_no_noised_answer(attack: str) -> None:
+    with pytest.raises(InputError, match="attack in"):
+        bounded_advantage(membership(np.random.default_rng(0), 30), attack, 10)
 
 
 def test_the_worst_neighbour_comes_close_to_the_sensitivity() -> None:

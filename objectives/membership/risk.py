@@ -1,49 +1,28 @@
 """The second objective: what the attack that was named before the study finds out about who was trained on."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
 from moo import validate
-from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
 from moo.objectives.base import Direction
 from moo.objectives.clusters import unit_codes
-from moo.objectives.membership import references, scores
-from moo.objectives.membership.checks import check_evidence, check_unit_rows
+from moo.objectives.membership.attacks import ATTACKS, attack_scores
+from moo.objectives.membership.checks import check_unit_rows
 from moo.objectives.membership.metrics import allowed_false_positives
-from moo.objectives.membership.uncertainty import Attack, WeightedTpr, auc_with_stderr, bootstrap
+from moo.objectives.membership.uncertainty import (
+    Attack,
+    WeightedTpr,
+    auc_with_stderr,
+    balanced_with_stderr,
+    bootstrap,
+)
 from moo.records import RISK, Measurement
 
 Level = Literal["record", "user"]
-
-# Attacks that need nothing but the shadows' own losses, and rank a record among others by its own losses alone: what noised answers
-# rely on. Those that need more (base losses, a population) or pool variances (online LiRA) are passed as functions of the evidence.
-ATTACKS: Mapping[str, Attack] = MappingProxyType(
-    {
-        "pair_reference": lambda e: scores.pair_reference(e.losses, e.members),
-        "loss": lambda e: scores.loss(e.losses),
-        "base": lambda e: references.base(e.losses, e.members),
-        "lira_offline": lambda e: references.lira_offline(e.losses, e.members),
-    }
-)
-
-
-def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_reference") -> Floats:
-    """Scores of a named attack, or of a function of the evidence, shape (K, n).
-
-    Raises:
-        InputError: If the evidence is unfit, or there is no such attack.
-    """
-    check_evidence(evidence)
-    if isinstance(attack, str):
-        validate.one_of(ATTACKS, attack=attack)
-        attack = ATTACKS[attack]
-    return attack(evidence)
 
 
 def by_user(values: Floats, members: Bools, units: Ints) -> tuple[Floats, Bools, Ints]:
@@ -98,6 +77,17 @@ def membership_risk(
     """Advantage 2 AUC - 1 of the attack, in [-1, 1] and unclipped, with its standard error; see `auc`."""
     area = auc(evidence, attack=attack, level=level)
     return Measurement(value=2.0 * area.value - 1.0, stderr=2.0 * area.stderr)
+
+
+def balanced_accuracy(
+    evidence: MembershipEvidence, *, attack: str | Attack = "pair_reference", level: Level = "record"
+) -> Measurement:
+    """Balanced accuracy of the attack at the median score of each shadow, mean over the shadows, with its standard error.
+
+    At the null it is one half: the median knows no label, while the best threshold in hindsight would be biased upward.
+    """
+    value, stderr = balanced_with_stderr(*_scored(evidence, attack, level))
+    return Measurement(value=value, stderr=stderr)
 
 
 def tpr(
@@ -157,5 +147,5 @@ class MembershipRisk:
         return membership_risk(evidence.membership, self.attack, level=self.level)
 
     def __post_init__(self) -> None:
-        if isinstance(self.attack, str) and self.attack not in ATTACKS:
-            raise InputError(f"attack in {sorted(ATTACKS)} must hold, but got attack={self.attack!r}.")
+        if isinstance(self.attack, str):
+            validate.one_of(ATTACKS, attack=self.attack)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence
 from moo.objectives.clusters import clustered_stderr, unit_codes
 from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
@@ -40,10 +39,40 @@ def auc_with_stderr(scores: Floats, members: Bools, units: Ints) -> tuple[float,
     """
     rows = np.stack([placements(row, inside) for row, inside in zip(scores, members, strict=True)])
     aucs = np.array([row[inside].mean() for row, inside in zip(rows, members, strict=True)])
-    side = np.where(members, members.sum(axis=1, keepdims=True), (~members).sum(axis=1, keepdims=True))
-    influence = (rows - aucs[:, None]) / side
+    return over_shadows(aucs, (rows - aucs[:, None]) / own_side(members), units)
+
+
+def balanced_with_stderr(scores: Floats, members: Bools, units: Ints) -> tuple[float, float]:
+    """Balanced accuracy at each shadow's median score, mean over the shadows, and its standard error as of `auc_with_stderr`.
+
+    That the median is itself estimated moves both rates together where nothing leaks, and little elsewhere.
+    """
+    above = np.sign(scores - np.median(scores, axis=1, keepdims=True)) / 2 + 0.5
+    right = np.where(members, above, 1.0 - above)
+    side = own_side(members)
+    inside, outside = (np.where(m, right / side, 0.0).sum(axis=1) for m in (members, ~members))
+    off = right - np.where(members, inside[:, None], outside[:, None])
+    return over_shadows((inside + outside) / 2, off / (2 * side), units)
+
+
+def own_side(members: Bools) -> Floats:
+    """How many records stand on each record's side of each shadow, shape (K, n)."""
+    count = members.sum(axis=1, keepdims=True)
+    side: Floats = np.where(members, count, members.shape[1] - count).astype(float)
+    return side
+
+
+def over_shadows(per_shadow: Floats, influence: Floats, units: Ints) -> tuple[float, float]:
+    """Mean over the shadows, and its standard error: by unit, plus what training adds.
+
+    Args:
+        per_shadow: Shape (K,).
+        influence: Shape (K, n). Of each record on each shadow's number.
+        units: Shape (n,).
+    """
     by_unit = clustered_stderr(influence.mean(axis=0), units)
-    return float(aucs.mean()), math.sqrt(by_unit**2 + training_variance(aucs, influence, units) / len(aucs))
+    extra = training_variance(per_shadow, influence, units) / len(per_shadow)
+    return float(per_shadow.mean()), math.sqrt(by_unit**2 + extra)
 
 
 def training_variance(aucs: Floats, influence: Floats, units: Ints) -> float:
@@ -119,34 +148,3 @@ class WeightedTpr:
         k = allowed_false_positives(float(outside[-1]), self.fpr)
         threshold = scores[np.searchsorted(outside, k)]
         return float((weights * (members & (scores > threshold))).sum() / total)
-
-
-def permutation_null(evidence: MembershipEvidence, attack: Attack, n_draws: int, rng: np.random.Generator) -> Floats:
-    """Mean AUC of an attack under permuted rows of the membership matrix, pairs kept.
-
-    Pairs change places with pairs, and the two halves of a pair with each other; where nothing leaks, every such matrix
-    was as likely as the true one. The attack is run anew on each, since its references depend on the matrix.
-
-    Args:
-        evidence: Losses, membership and units.
-        attack: From evidence to scores of shape (K, n).
-        n_draws: Permutations drawn, with replacement, from the (K/2)! 2^(K/2) there are (8 at K = 4).
-        rng: Their source.
-
-    Returns:
-        Shape (n_draws,).
-
-    Raises:
-        InputError: If n_draws < 1.
-    """
-    if n_draws < 1:
-        raise InputError(f"n_draws >= 1 must hold, but got n_draws={n_draws}.")
-    n_pairs = len(evidence.members) // 2
-    values = np.empty(n_draws)
-    for draw in range(n_draws):
-        swap = rng.integers(0, 2, n_pairs)
-        first = 2 * rng.permutation(n_pairs) + swap
-        rows = np.stack([first, first ^ 1], axis=1).reshape(-1)
-        shuffled = MembershipEvidence(losses=evidence.losses, members=evidence.members[rows], units=evidence.units)
-        values[draw] = shadow_aucs(attack(shuffled), shuffled.members).mean()
-    return values

@@ -1,0 +1,92 @@
+"""Attacks by name: what each needs, and whether it looks at a record's own losses alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from moo import validate
+from moo.errors import InputError
+from moo.evidence import Floats, MembershipEvidence, Population
+from moo.objectives.membership import references, scores
+from moo.objectives.membership.checks import MIN_SHADOWS, check_evidence
+from moo.objectives.membership.quantile import quantile_regression
+from moo.objectives.membership.uncertainty import Attack
+
+
+@dataclass(frozen=True)
+class NamedAttack:
+    """An attack that a study can name.
+
+    Attributes:
+        score: From evidence to scores of shape (K, n).
+        min_shadows: K that it needs.
+        own_losses: Whether a record's rank among others follows from its own losses alone. Noised answers rely on that: attacks
+            that look at a base head, at a population, or at variances pooled over other records are refused there.
+    """
+
+    score: Attack
+    min_shadows: int = MIN_SHADOWS
+    own_losses: bool = False
+
+    def __call__(self, evidence: MembershipEvidence) -> Floats:
+        return self.score(evidence)
+
+
+def _base_losses(evidence: MembershipEvidence) -> Floats:
+    if evidence.base_losses is None:
+        raise InputError("base_losses must be given for this attack, but the evidence has none; name another attack.")
+    return evidence.base_losses
+
+
+def _population(evidence: MembershipEvidence) -> Population:
+    if evidence.population is None:
+        raise InputError("population must be given for this attack, but the evidence has none; name another attack.")
+    return evidence.population
+
+
+ATTACKS: Mapping[str, NamedAttack] = MappingProxyType(
+    {
+        "pair_reference": NamedAttack(lambda e: scores.pair_reference(e.losses, e.members), own_losses=True),
+        "loss": NamedAttack(lambda e: scores.loss(e.losses), own_losses=True),
+        "base_difference": NamedAttack(lambda e: scores.base_difference(e.losses, _base_losses(e))),
+        "base": NamedAttack(lambda e: references.base(e.losses, e.members), own_losses=True),
+        "lira_offline": NamedAttack(lambda e: references.lira_offline(e.losses, e.members), own_losses=True),
+        "lira_offline_per_text": NamedAttack(
+            lambda e: references.lira_offline(e.losses, e.members, fixed_variance=False), 8, own_losses=True
+        ),
+        "lira_online": NamedAttack(lambda e: references.lira_online(e.losses, e.members)),
+        "lira_online_per_text": NamedAttack(
+            lambda e: references.lira_online(e.losses, e.members, fixed_variance=False), 8, own_losses=True
+        ),
+        "rmia_offline": NamedAttack(lambda e: references.rmia_offline(e.losses, e.members, _population(e).losses)),
+        "quantile": NamedAttack(lambda e: quantile_regression(e.losses, _base_losses(e), _population(e))),
+    }
+)
+
+
+def check_attack(attack: str, *, n_shadows: int) -> None:
+    """Refuse a name that is no attack, or one that needs more shadows.
+
+    Raises:
+        InputError: Naming `attack`.
+    """
+    validate.one_of(ATTACKS, attack=attack, way_out="a study may also say 'chosen'")
+    needs = ATTACKS[attack].min_shadows
+    if n_shadows < needs:
+        raise InputError(
+            f"n_shadows >= {needs} must hold for attack={attack!r}, but got n_shadows={n_shadows}; train more shadows, or name another "
+            "attack."
+        )
+
+
+def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_reference") -> Floats:
+    """Scores of a named attack, or of a function of the evidence, shape (K, n).
+
+    Raises:
+        InputError: If the evidence is unfit, there is no such attack, or it needs what the evidence lacks.
+    """
+    check_evidence(evidence)
+    if isinstance(attack, str):
+        check_attack(attack, n_shadows=len(evidence.members))
+        attack = ATTACKS[attack]
+    return attack(evidence)

@@ -1,0 +1,71 @@
+"""An attack chosen on one half of the units and reported on the other: the largest of several on the same data is biased upward."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moo.errors import InputError
+from moo.evidence import MembershipEvidence
+from moo.objectives.clusters import unit_codes
+from moo.objectives.membership.attacks import ATTACKS
+from moo.objectives.membership.risk import Level, auc
+
+CHOSEN = "chosen"  # as a study's attack: not named before, but chosen in every trial
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and what is left to report it on.
+
+    Attributes:
+        attack: Name of the attack with the largest AUC on the choosing half.
+        evidence: On the records of the other half alone.
+    """
+
+    attack: str
+    evidence: MembershipEvidence
+
+
+def choose(
+    evidence: MembershipEvidence,
+    candidates: Sequence[str] = (),
+    *,
+    level: Level = "record",
+    seed: int = 0,
+) -> Choice:
+    """Split the units in two, take the strongest attack of one half, and hand back the other half for its report.
+
+    A record's score refers to other shadows, never to other records (but to the population, which stays), so each half is evidence
+    of its own. The price is a standard error that is larger by the square root of two.
+
+    Args:
+        evidence: Losses of K shadows in complementary pairs.
+        candidates: Names of attacks; by default all that the evidence has what they need for.
+        level: As in `auc`.
+        seed: Of the split, so that every trial of a study is split alike.
+
+    Raises:
+        InputError: If there are fewer than four units, or no candidates.
+    """
+    names = tuple(candidates) or possible(evidence)
+    codes, count = unit_codes(evidence.units)
+    if count < 4 or not names:
+        raise InputError(f"4 units and 1 candidate at least must hold, but got {count} units and candidates={names}.")
+    first = np.random.default_rng(seed).permutation(count)[codes] < count // 2
+    half = evidence.take(first)
+    found = {name: auc(half, attack=name, level=level).value for name in names}
+    return Choice(max(found, key=lambda name: found[name]), evidence.take(~first))
+
+
+def possible(evidence: MembershipEvidence) -> tuple[str, ...]:
+    """Names of the attacks that have what they need in the evidence."""
+    missing = set()
+    if evidence.base_losses is None:
+        missing |= {"base_difference", "quantile"}
+    if evidence.population is None:
+        missing |= {"rmia_offline", "quantile"}
+    elif evidence.population.base_losses is None:
+        missing.add("quantile")
+    k = len(evidence.members)
+    return tuple(name for name, attack in ATTACKS.items() if attack.min_shadows <= k and name not in missing)

@@ -1,0 +1,57 @@
+"""The second objective of a trial, and all that is told beside it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from moo.evidence import MembershipEvidence, TrialEvidence
+from moo.objectives.membership.choice import CHOSEN, choose
+from moo.objectives.membership.deciles import worst_decile
+from moo.objectives.membership.risk import Level, auc, balanced_accuracy, membership_risk, tpr
+from moo.records import Measurement
+from moo.studies.base import StudySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipJudgement:
+    """What a trial's shadows give away.
+
+    Attributes:
+        risk: Advantage of the study's attack: the objective.
+        extras: Its AUC, true-positive rate, balanced accuracy and worst decile, the loss attack's AUC, and the null.
+    """
+
+    risk: Measurement
+    extras: Mapping[str, Measurement]
+
+
+def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudgement:
+    """Attack the pool as the study says: by the attack named before, or by one chosen on half of the units."""
+    attack, targets, level = spec.attack, evidence.membership, cast(Level, spec.attack_level)
+    note = ""
+    if attack == CHOSEN:
+        choice = choose(targets, level=level)
+        attack, targets = choice.attack, choice.evidence
+        note = f"attack {attack}, chosen on one half of the units and reported on the other"
+    risk = membership_risk(targets, attack, level=level)
+    extras = {
+        "auc": auc(targets, attack=attack, level=level),
+        "null_auc": _null(evidence.unseen, attack),
+        "tpr_at_1pct_fpr": tpr(targets, attack=attack, level=level),
+        "balanced_accuracy": balanced_accuracy(targets, attack=attack, level=level),
+        "worst_decile": worst_decile(targets, attack),
+        "loss_auc": auc(targets, attack="loss", level=level),
+    }
+    return MembershipJudgement(risk=dataclasses.replace(risk, note=note), extras=extras)
+
+
+def _null(unseen: MembershipEvidence, attack: str) -> Measurement:
+    """AUC on records that no shadow saw; not assessed where a shadow's coins left so few units all on one side."""
+    sizes = unseen.members.sum(axis=1)
+    if (sizes == 0).any() or (sizes == unseen.members.shape[1]).any():
+        return Measurement(
+            value=math.nan, note=f"not assessed: {unseen.members.shape[1]} unseen records are too few for two sides"
+        )
+    return auc(unseen, attack=attack)
