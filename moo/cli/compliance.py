@@ -163,3 +163,37 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
         out.print("Gates of the organisation (G08 to G16) were not looked at: no dossier was given.", highlight=False)
     for problem in found.problems[1:]:
         out.print(f"[bold red]bad input[/] {problem}", highlight=False, soft_wrap=True)
+
+
+def annex(options: argparse.Namespace) -> int:
+    """moo compliance annex"""
+    from moo.data.dossier import declared_facts, load_dossier
+    from moo.report.annex import annex_of
+    from moo.report.annex_page import find_browser, read_annex, save_annex
+    from moo.studies.result import load_result
+
+    result = load_result(options.folder)
+    target = Path(options.to) if options.to else Path(options.folder) / "annex"
+    earlier = options.previous or (target / "annex.json" if (target / "annex.json").is_file() else None)
+    declared = None
+    if options.dossier:
+        space = result.spec.get("space", {})
+        declared = declared_facts(load_dossier(options.dossier), as_of=date.today(), space=space)
+    made = annex_of(
+        result,
+        trial=options.trial,
+        declared=declared,
+        previous=read_annex(earlier) if earlier else None,
+    )
+    written = save_annex(made, target, langs=options.lang, pdf=not options.no_pdf)
+    for row in made["domains"]:
+        out.print(
+            f"{row['domain']}: {row['contribution']:.3f} = {row['weight']:.2f} x {row['score']:.2f}, {row['rule']} {row['title_en']}",
+            highlight=False,
+        )
+    missing = [row["rule"] for row in made["rules"] if row["verdict"] == "not assessed"]
+    out.print(f"Not assessed: {', '.join(missing) or 'nothing'}.", highlight=False, soft_wrap=True)
+    if not options.no_pdf and find_browser() is None:
+        out.print("No PDF: no Chromium was found; install one or set MOO_BROWSER.", highlight=False)
+    out.print(f"Written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
+    return 0

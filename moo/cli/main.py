@@ -127,6 +127,18 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
     check.add_argument("--applies", nargs="+", default=[], metavar="FLAG", help='flags of the study, e.g. "profiling"')
     check.add_argument("--sensitive-rows", choices=("drop", "keep"), default="drop")
     check.add_argument("--format", choices=("table", "json"), default="table")
+    annex = _add(rules, "annex", compliance.annex, "the evidence that an impact assessment asks for: JSON, HTML, PDF")
+    annex.add_argument("folder", metavar="DIR", help="folder of the study")
+    annex.add_argument("--trial", type=int, metavar="N", help="point (default: the recommended one)")
+    annex.add_argument("--to", metavar="DIR", help="where it is written (default DIR/annex)")
+    annex.add_argument("--lang", nargs="+", choices=("en", "zh"), default=["en", "zh"])
+    annex.add_argument(
+        "--dossier", metavar="FILE", help="what the company declares, judged today (default: the study's own)"
+    )
+    annex.add_argument(
+        "--previous", metavar="FILE", help="annex.json to tell the difference to (default: the one there)"
+    )
+    annex.add_argument("--no-pdf", action="store_true", help="do not ask a browser to print")
     for one in (listed, explained, check):
         one.add_argument("--packs", nargs="+", metavar="PACK", help="names, or paths of a company's own packs")
 

@@ -14,10 +14,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from moo.errors import StorageError
+from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.accounting import group_privacy
 from moo.privacy.claims import HOLDS
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report import figures
+from moo.report.annex import likeness
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.result import StudyResult
@@ -221,6 +223,9 @@ def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
     if result.reference is not None and "baseline_accuracy" in result.reference.extras:
         baseline = plus_minus(result.reference.extras["baseline_accuracy"])
         out.append(t["baseline"].format(accuracy=plus_minus(result.reference.objectives[ACCURACY]), baseline=baseline))
+    correlation = likeness(result)
+    if correlation > TOO_ALIKE:
+        out.append(t["too_alike"].format(r=f"{correlation:.2f}"))
     missing = {r.objectives[PENALTY].note for r in records} - {""}
     out += [f"{t['notassessed']}: {note.removeprefix('not assessed: ')}." for note in sorted(missing)]
     out += [f"{t['trial']} {r.number}: {alarm}." for r in records for alarm in r.alarms]

@@ -152,14 +152,25 @@ def _missing(rule: Rule) -> str:
 
 def explain(report: ComplianceReport) -> tuple[str, ...]:
     """One line per domain: its contribution and the rule that carries it, the largest first."""
-    rows = [row for row in report.contributions if row["kind"] == "graded"]
-    domains = sorted({row["domain"] for row in rows})
-    best = [max((r for r in rows if r["domain"] == d), key=lambda r: (r["contribution"], r["score"])) for d in domains]
+    return explain_rows(report.contributions)
+
+
+def explain_rows(contributions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The same of a report's rows, as a trial keeps them."""
+    rows = carriers_of(contributions)
     return tuple(
         f"{r['domain']}: {r['contribution']:.3f} = {r['weight']:.2f} x {r['score']:.2f}, {r['rule']} {r['title_en']}"
         f" ({r['article']}): {r['verdict']}" + ("" if r["value"] is None else f", measured {float(r['value']):.4g}")
-        for r in sorted(best, key=lambda r: -r["contribution"])
+        for r in rows
     )
+
+
+def carriers_of(contributions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The one row of each domain that carries its contribution, the largest contribution first."""
+    rows = [row for row in contributions if row["kind"] == "graded"]
+    domains = sorted({row["domain"] for row in rows})
+    best = [max((r for r in rows if r["domain"] == d), key=lambda r: (r["contribution"], r["score"])) for d in domains]
+    return sorted(best, key=lambda r: -r["contribution"])
 
 
 @dataclass(frozen=True, kw_only=True)

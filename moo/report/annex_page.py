@@ -1,0 +1,318 @@
+"""The annex as a page to print: one HTML file for each language, PDF where there is a browser, and the JSON behind both."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from moo.errors import InputError, MachineError, StorageError
+from moo.records import ACCURACY, PENALTY, RISK
+from moo.report.annex_figure import scatter
+from moo.report.annex_words import article_words, fact_words, step_words, words
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
+_PATIENCE = 120.0  # seconds that a browser may take
+
+
+def save_annex(
+    annex: Mapping[str, Any], folder: str | Path, *, langs: Sequence[str] = ("en", "zh"), pdf: bool = True
+) -> list[Path]:
+    """Write annex.json, annex.LANG.html and, where there is a browser, annex.LANG.pdf; the JSON also under history/.
+
+    Args:
+        annex: As `annex_of` makes it.
+        folder: Written to; made if it is missing.
+        langs: Of "en", "zh".
+        pdf: Whether a browser is asked for.
+
+    Returns:
+        The files, the JSON first.
+
+    Raises:
+        InputError: If a language is another.
+        StorageError: If the folder cannot be written.
+    """
+    target, pages = Path(folder), {lang: render_annex(annex, lang) for lang in langs}
+    text = json.dumps(annex, ensure_ascii=False, indent=1)
+    written = [target / "annex.json"]
+    try:
+        (target / "history").mkdir(parents=True, exist_ok=True)
+        for path in (target / "history" / f"{annex['made']}-{annex['digest'][:16]}.json", written[0]):
+            _replace(path, text)
+        for lang, page in pages.items():
+            written.append(target / f"annex.{lang}.html")
+            _replace(written[-1], page)
+    except OSError as error:
+        raise StorageError(f"the annex must be writable, but {target} is not: {error.strerror}.") from error
+    browser = find_browser() if pdf else None
+    if browser:
+        written += [print_pdf(target / f"annex.{lang}.html", browser) for lang in langs]
+    return written
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_annex(path: str | Path) -> dict[str, Any]:
+    """An annex as it was written.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the previous annex must be a readable annex.json, but got {path} ({error}).") from error
+    return found
+
+
+def find_browser() -> str | None:
+    """`MOO_BROWSER`, else a Chromium that is installed; None without one."""
+    chosen = os.environ.get("MOO_BROWSER")
+    return chosen or next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def print_pdf(page: Path, browser: str) -> Path:
+    """Print a page through a headless browser.
+
+    Raises:
+        MachineError: If the browser fails.
+    """
+    target = page.with_suffix(".pdf")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            browser, "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
+            "--disable-component-update", "--no-pdf-header-footer", f"--user-data-dir={profile}",
+            *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+            f"--print-to-pdf={target.resolve()}", page.resolve().as_uri(),
+        ]  # fmt: skip
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise MachineError(
+                f"the browser {browser} must print {page}, but: {error}; leave it out with --no-pdf."
+            ) from error
+    if not target.is_file():
+        raise MachineError(f"the browser {browser} must write {target}, but did not; leave it out with --no-pdf.")
+    return target
+
+
+def render_annex(annex: Mapping[str, Any], lang: str = "en") -> str:
+    """The page's HTML."""
+    t = words(lang)
+    folder = resources.files("moo.report") / "templates"
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "signed": lambda v: f"{v:+.3f}"}
+    template = environment.from_string((folder / "annex.html").read_text(encoding="utf-8"))
+    rules = [_rule(row, lang, t) for row in annex["rules"]]
+    verdicts = {v: sum(r["verdict"] == v for r in rules) for v in ("pass", "fail", "not assessed")}
+    return template.render(
+        t=t,
+        lang=lang,
+        a=annex,
+        style=Markup((folder / "annex.css").read_text(encoding="utf-8")),
+        rules=rules,
+        verdicts=verdicts,
+        domains=_domains(annex, lang, t),
+        why=_why(annex, t),
+        privacy=_privacy(annex, t),
+        risk=_risk(annex, t),
+        steps=_steps(annex, lang, t),
+        dropped=_dropped(annex, lang, t),
+        difference=_difference(annex, lang, t),
+        figure=Markup(scatter(annex, t)),
+        settings=_settings(annex["point"]["params"], t),
+        names=(ACCURACY, RISK, PENALTY),
+    )
+
+
+def number(value: object) -> str:
+    """A number as people read it; infinities arrive as texts."""
+    x = float(value)  # type: ignore[arg-type]
+    if math.isinf(x) or math.isnan(x):
+        return "∞" if x > 0 else "–"
+    return f"{x:.0f}" if x.is_integer() and abs(x) < 1e6 else f"{x:.3g}" if abs(x) >= 0.01 else f"{x:.2g}"
+
+
+def _fact(key: str, value: object, lang: str, t: Mapping[str, str]) -> str:
+    """A fact with its number, in words."""
+    name, kind = fact_words(key, lang)
+    if value is None:
+        return f"{name}{': ' if lang == 'en' else '：'}{t['unknown']}"
+    x = float(value)  # type: ignore[arg-type]
+    shown = {"share": f"{100 * x:.3g} %", "days": f"{x:.0f} {t['days']}", "level": f"L{x:.0f}"}.get(kind, number(x))
+    return f"{name}{': ' if lang == 'en' else '：'}{shown}"
+
+
+def _rule(row: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": row["rule"],
+        "pia": row["pia"],
+        "kind": row["kind"],
+        "title": row[f"title_{lang}"],
+        "article": article_words(row["article"], lang),
+        "status": t[row["status"]],
+        "as_of": row["as_of"],
+        "verdict": row["verdict"],
+        "css": row["verdict"].replace(" ", "-"),
+        "facts": [_fact(key, value, lang, t) for key, value in row["facts"].items()],
+        "score": row["score"] if row["kind"] != "gate" and row["verdict"] != "not assessed" else None,
+        "fix": "" if row["verdict"] == "pass" else _fix(row, t),
+        "digest": row["digest"],
+    }
+
+
+def _fix(row: Mapping[str, Any], t: Mapping[str, str]) -> str:
+    """What would mend a rule: what its number varies with; of an unknown one, how it becomes known."""
+    if row["verdict"] == "not assessed":
+        space = next(iter(row["facts"])).split(".")[0]
+        return t.get(f"fix_unknown_{space}", t["fix_unknown"])
+    return t["and"].join(t[f"fix_{what}"] for what in row["varies"] if f"fix_{what}" in t)
+
+
+def _domains(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One line a domain: what it adds, and the rule that carries it."""
+    return [
+        {
+            "name": t.get(row["domain"], row["domain"]),
+            "contribution": row["contribution"],
+            "weight": row["weight"],
+            "score": row["score"],
+            "rule": row["rule"],
+            "title": row[f"title_{lang}"],
+            "fact": t["and"].join(_fact(k, v, lang, t) for k, v in row["facts"].items()),
+        }
+        for row in annex["domains"]
+    ]
+
+
+def _settings(params: Mapping[str, Any], t: Mapping[str, str]) -> str:
+    epsilon = float(params["target_epsilon"])
+    shown = t["no_dp"] if math.isinf(epsilon) else number(epsilon)
+    return (
+        f"{t['epsilon']} {shown} · {t['masking']} L{params['masking_level']} · {t['depth']} {params['adapted_layers']}"
+    )
+
+
+def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
+    point, why = annex["point"], annex["point"]["why"]
+    only = point["on_front"] and why["on_front"] == 1
+    out = [
+        t["why_only" if only else "why_recommended" if why["recommended"] else "why_chosen"].format(n=why["on_front"])
+    ]
+    if point["on_front"] and not only:
+        out.append(t["why_better"].format(**{name: why["better"][long] for name, long in _SHORT.items()}))
+    elif not point["on_front"]:
+        out.append(t["why_off"].format(blocking=", ".join(point["blocking"]) or t["dominated"]))
+    if why["against_status_quo"]:
+        out.append(t["why_against"].format(**{k: f"{why['against_status_quo'][v]:+.3f}" for k, v in _SHORT.items()}))
+    kept = next(row["kept"] for row in annex["front"] if row["number"] == point["number"])
+    out.append(t["why_weights"].format(n=annex["checks"]["weightings"], share=f"{100 * kept:.0f} %"))
+    return out
+
+
+_SHORT = {"accuracy": ACCURACY, "risk": RISK, "penalty": PENALTY}
+
+
+def _risk(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
+    point, checks = annex["point"], annex["checks"]
+    found = point["objectives"][RISK]
+    out = [
+        t["risk_line"].format(
+            **{k: f"{float(found[k]):.3f}" for k in ("value", "low", "high")},
+            limit=number(annex["study"]["limits"]["max_risk"]),
+        )
+    ]
+    ceiling = point["extras"].get("risk_ceiling", {}).get("value")
+    if ceiling is not None and math.isfinite(float(ceiling)) and float(ceiling) < 1:
+        out.append(t["ceiling_line"].format(ceiling=f"{float(ceiling):.3f}"))
+    if checks["null_auc"] is not None:
+        out.append(t["null_line"].format(auc=f"{checks['null_auc']:.3f}", n=checks["null_trials"]))
+    if annex["threat_model"]:
+        out.append(t["threat"].format(threat=annex["threat_model"]))
+    return out
+
+
+def _privacy(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
+    point, search = annex["point"], annex["search"]
+    unit = annex["data"].get("unit", "record")
+    claim = point["claim"]
+    told = t["holds"] if claim == "holds" else t["withdrawn"].format(reason=claim.removeprefix("withdrawn because "))
+    spent = point["extras"].get("epsilon_spent", {"value": "inf"})["value"]
+    policy = str(search["policy"])
+    by_policy = t[f"policy_{policy.split('(')[0]}"].format(
+        policy=policy, label=search["label"], guaranteed=number(search["guaranteed_epsilon"])
+    )
+    return [
+        t["trial_epsilon"].format(
+            epsilon=number(spent), delta=f"{search['delta']:g}", unit=t.get(unit, unit), claim=told
+        ),
+        t["search_epsilon"].format(
+            epsilon=number(search["composed_epsilon"]), delta=f"{search['delta']:g}", all=number(search["data_epsilon"])
+        ),
+        by_policy,
+        *([t["unbounded"]] if annex["status_quo"] else []),
+        f"{t['anchor']}: {search['anchor'] or '–'}",
+    ]
+
+
+def _steps(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            **step,
+            "name": step_words(step["name"], lang),
+            "scope": t.get(step["scope"], step["scope"]),
+        }
+        for step in annex["data"].get("transformations", [])
+    ]
+
+
+def _dropped(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> str:
+    found = annex["data"].get("dropped", {})
+    return (
+        t["and"].join(f"{fact_words(f'data.{reason}', lang)[0]} {n:,}" for reason, n in found.items() if n)
+        or t["nothing"]
+    )
+
+
+def _difference(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, Any] | None:
+    """What changed, as lines of (name, before, after)."""
+    found = annex["difference"]
+    if found is None:
+        return None
+    rows: list[tuple[str, ...]] = [
+        (t[name], f"{float(before):.3f}", f"{float(after):.3f}")
+        for name, (before, after) in found["objectives"].items()
+    ]
+    if found["params"][0] != found["params"][1]:
+        rows.insert(0, (t["changed_point"], *(_settings(p, t) for p in found["params"])))
+    if found["composed_epsilon"][0] != found["composed_epsilon"][1]:
+        rows.append((t["changed_search"], *map(number, found["composed_epsilon"])))
+    for change in found["rules"]:
+        shown = [
+            f"{t[verdict]} ({t['and'].join(_fact(k, v, lang, t) for k, v in facts.items())})"
+            for verdict, facts in zip(change["verdict"], change["facts"], strict=True)
+        ]
+        rows.append((change["rule"], *shown))
+    for what in ("added", "removed"):
+        if found[what]:
+            rows.append((t[what], "", t["and"].join(found[what])))
+    return {
+        "line": t["previous"].format(made=found["made"], digest=found["previous"][:16]),
+        "edited": not found["intact"],
+        "rows": rows,
+    }
