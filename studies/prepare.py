@@ -68,10 +68,18 @@ class Prepared:
         folder: The study's folder, mode 0700; activations are cached below it.
         stage: Told what is being done.
         release_share: Share of the units that are set aside before anything else and that no trial reads; 0 sets none aside.
+        split: Name of another split into pool, test and unseen; empty for the study's own.
     """
 
     def __init__(
-        self, spec: StudySpec, key: StudyKey, folder: Path, stage: Stage = no_stage, *, release_share: float = 0.0
+        self,
+        spec: StudySpec,
+        key: StudyKey,
+        folder: Path,
+        stage: Stage = no_stage,
+        *,
+        release_share: float = 0.0,
+        split: str = "",
     ) -> None:
         self.spec, self.key, self.folder, self.stage = spec, key, folder, stage
         loaded = load_records(
@@ -97,7 +105,7 @@ class Prepared:
         self.expected_units = max(1, round(0.5 * spec.pool * self.n_units))
         check_delta(spec.training.target_delta, self.expected_units)
         self.data_facts = data_facts(self.records, self.terms)
-        self.parts = self._split()
+        self.parts = self._split(key.derive("split", split) if split else key.derive("split"))
         self._masked: dict[tuple[str, int, Cut, Feature], MaskedPart] = {}
         self._constants: dict[Cut, Constants] = {}
 
@@ -170,9 +178,9 @@ class Prepared:
             return loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
         return consent_filter(loaded, self.terms, sensitive_rows=self.spec.sensitive_rows)
 
-    def _split(self) -> dict[str, Records]:
+    def _split(self, key: bytes) -> dict[str, Records]:
         fractions = {"pool": self.spec.pool, "test": self.spec.test}
-        masks = split_units(self.records.unit_ids, self.key.derive("split"), fractions)
+        masks = split_units(self.records.unit_ids, key, fractions)
         parts = {}
         for part, name in zip(PARTS, ("pool", "test", "rest"), strict=True):
             rows = masks[name][self.records.units]

@@ -23,7 +23,8 @@ from moo.pareto import (
     probability_non_dominated,
     running_hypervolume,
 )
-from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement, TrialRecord, number_in, number_out
+from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialRecord, number_in, number_out
+from moo.studies.rows import row_of
 
 OBJECTIVES = (ACCURACY, RISK, PENALTY)
 WORST = (0.5, 0.5, 1.0)  # error rate, advantage, penalty: the reference point of the hypervolume
@@ -79,6 +80,8 @@ class StudyResult:
         limits: Constraint -> limit, as people gave them.
         cost: What the search cost in privacy.
         about: What a report says of data and machine.
+        refined: The front's points trained anew with more shadows; empty before `confirm`.
+        confirmed: The point recommended from those, on a fresh split: the number that chose nothing.
     """
 
     name: str
@@ -88,6 +91,8 @@ class StudyResult:
     limits: Mapping[str, float]
     cost: SearchCost
     about: Mapping[str, Any] = field(default_factory=dict)
+    refined: tuple[TrialRecord, ...] = ()
+    confirmed: TrialRecord | None = None
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
@@ -141,10 +146,11 @@ class StudyResult:
         """The knee of the feasible front, with its reason; or the limit that is in the way of all trials."""
         if self.cost.policy == "select_one" and self.complete:
             return self._selected()
+        if self.refined:
+            return self._refined()
         front = [t for t in self.complete if t.number in self.on_front]
         if front:
-            choice = knee(minimised(front), ("accuracy", "membership risk", "compliance penalty"))
-            return Recommendation(trial=front[choice.index], reason=choice.reason)
+            return _knee_of(front)
         if not self.complete:
             return Recommendation(trial=None, reason="no trial has been completed")
         counts = {name: sum(t.constraints[name] > 0 for t in self.complete) for name in self.complete[0].constraints}
@@ -155,6 +161,18 @@ class StudyResult:
             reason=f"no trial is feasible: {worst} is broken by {counts[worst]} of {len(self.complete)}; the nearest is "
             f"trial {nearest.number}, which breaks {', '.join(nearest.blocking)}",
         )
+
+    def _refined(self) -> Recommendation:
+        """The knee of what is left of the front where its points were trained anew."""
+        feasible = [t for t in self.refined if t.feasible]
+        if not feasible:
+            names = sorted({name for t in self.refined for name in t.blocking})
+            return Recommendation(
+                trial=None,
+                reason=f"none of the {len(self.refined)} points of the front held its limits when trained anew: {', '.join(names)}",
+            )
+        kept = [t for t, stays in zip(feasible, non_dominated(minimised(feasible)), strict=True) if stays]
+        return _knee_of(kept)
 
     def _selected(self) -> Recommendation:
         """The winner by a score of each trial's own noised answers: the most accurate within the limits, else the nearest to them."""
@@ -196,6 +214,8 @@ class StudyResult:
             "limits": dict(self.limits),
             "cost": {k: number_out(v) if isinstance(v, float) else v for k, v in vars(self.cost).items()},
             "about": dict(self.about),
+            "refined": [t.to_json() for t in self.refined],
+            "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
         }
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -205,6 +225,11 @@ class StudyResult:
         except OSError as error:
             raise StorageError(f"the results must be writable, but {target} is not: {error.strerror}.") from error
         return target
+
+
+def _knee_of(front: Sequence[TrialRecord]) -> Recommendation:
+    choice = knee(minimised(front), ("accuracy", "membership risk", "compliance penalty"))
+    return Recommendation(trial=front[choice.index], reason=choice.reason)
 
 
 def load_result(folder: str | Path) -> StudyResult:
@@ -231,6 +256,8 @@ def load_result(folder: str | Path) -> StudyResult:
         limits=rest["limits"],
         cost=SearchCost(**cost),
         about=rest["about"],
+        refined=tuple(TrialRecord.from_json(row) for row in rest.get("refined", [])),
+        confirmed=None if rest.get("confirmed") is None else TrialRecord.from_json(rest["confirmed"]),
     )
 
 
@@ -249,40 +276,6 @@ def stderrs(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
 def feasible_hypervolume(trials: Sequence[TrialRecord]) -> float:
     """Share of the box up to `WORST` that the feasible trials dominate."""
     return hypervolume(minimised([t for t in trials if t.feasible]), WORST) / math.prod(WORST)
-
-
-def row_of(trial: TrialRecord, on_front: bool, non_dominated_p: float, feasible_p: float) -> dict[str, Any]:
-    """One trial as a flat row."""
-    nothing = Measurement(value=math.nan, stderr=math.nan)
-    row: dict[str, Any] = {"number": trial.number, **vars_of(trial)}
-    for name in OBJECTIVES:
-        measured = trial.objectives.get(name, nothing)
-        row |= {name: measured.value, f"{name}_stderr": measured.stderr}
-    row["epsilon_spent"] = trial.extras.get("epsilon_spent", nothing).value
-    row |= {f"constraint_{name}": value for name, value in trial.constraints.items()}
-    return row | {
-        "feasible": trial.feasible,
-        "on_front": on_front,
-        "p_non_dominated": non_dominated_p,
-        "p_feasible": feasible_p,
-        "blocked_by": " ".join(trial.blocking),
-        "claim": trial.claim,
-        "cause": trial.cause,
-    }
-
-
-def vars_of(trial: TrialRecord) -> dict[str, Any]:
-    """Parameters of a trial by name."""
-    p = trial.params
-    return {
-        "target_epsilon": p.target_epsilon,
-        "masking_level": p.masking_level,
-        "lora_rank": p.lora_rank,
-        "learning_rate": p.learning_rate,
-        "adapted_layers": p.adapted_layers,
-        "layers_dropped": p.layers_dropped,
-        "n_queries": p.n_queries,
-    }
 
 
 def _replace(path: Path, text: str) -> None:

@@ -85,7 +85,7 @@ def run_study(
     name = name or spec.name
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
-    with _owned(home):
+    with owned(home):
         watch = Watch(callbacks, n_trials)
         evaluator = Evaluator(spec, home, chosen, watch.stage)
         prepared = evaluator.prepared
@@ -172,7 +172,7 @@ def _too_small(policy: Policy, account: Account, cheapest: TrainingRun) -> str:
 
 
 @contextmanager
-def _owned(home: Path) -> Iterator[None]:
+def owned(home: Path) -> Iterator[None]:
     """The study's folder, mode 0700, held by one process at a time."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)

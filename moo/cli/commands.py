@@ -17,7 +17,7 @@ out = Console() if sys.stdout.isatty() else Console(width=120)
 
 def run(options: argparse.Namespace) -> int:
     """moo run"""
-    from moo.cli import view
+    from moo.cli import membership, view
     from moo.privacy.policies import Policy
     from moo.report import save_report
     from moo.studies.base import load_spec
@@ -51,6 +51,10 @@ def run(options: argparse.Namespace) -> int:
             callbacks=[live],
         )
     result.save(folder)
+    if options.confirm:
+        return membership.confirm(
+            argparse.Namespace(out=folder, shadows=max(8, spec.training.n_shadows), lang=options.lang)
+        )
     written = save_report(result, folder, lang=options.lang)
     view.print_result(out, result)
     out.print(f"\nWritten: {folder}/front.csv, front.json, {written.name}, study.db", highlight=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from moo import __version__
-from moo.cli import commands, compliance
+from moo.cli import commands, compliance, membership
 from moo.errors import MooError
 
 INTERRUPTED = 130
@@ -54,9 +54,25 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--plan", action="store_true", help="print time, disk and epsilon; spend nothing")
     run.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default en)")
 
+    run.add_argument("--confirm", action="store_true", help="then train the front anew and confirm the recommendation")
+
     front = _add(groups, "front", commands.front, "show the front of a study that ran")
     front.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
     front.add_argument("--format", choices=("table", "csv", "json"), default="table")
+
+    sure = _add(
+        groups,
+        "confirm",
+        membership.confirm,
+        "train the front anew with more shadows, the recommendation on a fresh split",
+    )
+    sure.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    sure.add_argument("--shadows", type=int, default=8, metavar="K", help="shadows of each training, even (default 8)")
+    sure.add_argument("--lang", choices=("en", "zh"), default="en")
+
+    every = _add(groups, "attacks", membership.attacks, "every membership attack on a trial that ran, side by side")
+    every.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    every.add_argument("--trial", type=int, metavar="N", help="which trial (default: the status quo)")
 
     again = _add(
         groups, "retrain", commands.retrain, "train chosen settings on the release users of proxy_then_retrain(m)"

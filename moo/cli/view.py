@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from moo.cli.membership import print_confirmation, told
 from moo.privacy.claims import HOLDS
 from moo.privacy.events import TrainingRun
 from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
@@ -114,7 +115,7 @@ def print_result(console: Console, result: StudyResult) -> None:
     )
     shown += [("front", t) for t in rest if t.number not in anchors]
     table = Table(title=f"{result.name}: feasible front and anchors", box=None, pad_edge=False)
-    for name in ("", "trial", "setting", "accuracy", "risk", "penalty", "feasible"):
+    for name in ("", "trial", "setting", "accuracy", "risk", "worst tenth", "penalty", "feasible"):
         table.add_column(
             name, justify="left" if name in ("", "setting", "feasible") else "right", no_wrap=name != "feasible"
         )
@@ -152,6 +153,7 @@ def print_result(console: Console, result: StudyResult) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    print_confirmation(console, result)
 
 
 def _print_reference(console: Console, result: StudyResult) -> None:
@@ -183,13 +185,16 @@ def _cells(label: str, trial: TrialRecord, on_front: bool) -> list[str]:
     if p.adapted_layers:
         setting += f" rank {p.lora_rank}"
     if trial.state == "failed":
-        return [label, str(trial.number), setting, "", "", "", f"failed: {trial.cause}"]
+        return [label, str(trial.number), setting, "", "", "", "", f"failed: {trial.cause}"]
     verdict = "[green]yes[/]" + (", on the front" if on_front and label != "front" else "") if trial.feasible else ""
     return [
         label,
         str(trial.number) if trial.number >= 0 else "-",
         setting,
-        *(_pm(trial.objectives[name]) for name in (ACCURACY, RISK, PENALTY)),
+        _pm(trial.objectives[ACCURACY]),
+        _pm(trial.objectives[RISK]),
+        told(trial.extras.get("worst_decile")).replace("not assessed", "-"),
+        _pm(trial.objectives[PENALTY]),
         verdict or f"[yellow]no: {', '.join(trial.blocking)}[/]",
     ]
 

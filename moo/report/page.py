@@ -74,6 +74,8 @@ def render(result: StudyResult, lang: str = "en") -> str:
         title=result.spec.get("title") or result.name,
         recommendation=recommendation,
         deltas=_deltas(recommendation.trial, result.reference),
+        confirmation=_confirmation(result, t),
+        confirmed=result.confirmed is not None,
         figure_2d=_html(figures.front_2d(result, t), "front-2d") if complete else "",
         figure_3d=_html(figures.front_3d(result, t), "front-3d") if complete else "",
         figure_hv=_html(figures.hypervolume(result, t), "hypervolume") if result.complete else "",
@@ -100,6 +102,34 @@ def _deltas(chosen: TrialRecord | None, reference: TrialRecord | None) -> dict[s
     if chosen is None or reference is None:
         return {}
     return {n: chosen.objectives[n].value - reference.objectives[n].value for n in (ACCURACY, RISK, PENALTY)}
+
+
+def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
+    """The number that the recommendation stands on, and what it means for those who are most exposed."""
+    record = result.confirmed
+    chosen = record or result.recommend().trial
+    lines = []
+    if record is not None:
+        numbers = {
+            k: plus_minus(record.objectives[n])
+            for k, n in (("accuracy", ACCURACY), ("risk", RISK), ("penalty", PENALTY))
+        }
+        lines.append(
+            t["confirmed" if record.feasible else "not_confirmed"].format(limits=", ".join(record.blocking), **numbers)
+        )
+        if "permutation_p" in record.extras:
+            lines.append(t["permutation"].format(p=f"{record.extras['permutation_p'].value:.3f}"))
+    elif result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
+        lines.append(t["unconfirmed"])
+    exposed = None if chosen is None else chosen.extras.get("worst_decile")
+    if exposed is not None:
+        told = (
+            plus_minus(exposed)
+            if not math.isnan(exposed.value)
+            else exposed.note.replace("not assessed", t["notassessed"])
+        )
+        lines.append(t["worst_tenth"].format(risk=told))
+    return lines
 
 
 def depth_text(adapted: int, dropped: int, queries: int, t: Mapping[str, str]) -> str:

@@ -7,6 +7,14 @@ EN = {
     "lang": "en",
     "report": "Privacy report of a fine-tuning study",
     "recommended": "Recommended setting",
+    "confirmed": "Confirmed on a fresh split of the users, trained anew: accuracy {accuracy}, membership risk {risk}, "
+    "penalty {penalty}.",
+    "not_confirmed": "NOT confirmed: on a fresh split of the users, trained anew, it breaks {limits}: accuracy {accuracy}, "
+    "membership risk {risk}, penalty {penalty}.",
+    "unconfirmed": "Not confirmed yet: the best of many noisy numbers is too good. `moo confirm` trains the front anew "
+    "and this setting on a fresh split.",
+    "permutation": "Permutation test of the attack, rows of the membership matrix: p = {p}.",
+    "worst_tenth": "The attack's advantage on the most exposed tenth of the users: {risk}.",
     "none": "No recommendation",
     "trial": "Trial",
     "status_quo": "Status quo",
@@ -85,6 +93,11 @@ ZH = {
     "lang": "zh-CN",
     "report": "微调研究的隐私报告",
     "recommended": "推荐设置",
+    "confirmed": "在重新划分的用户上重新训练后得到确认：准确率 {accuracy}，成员风险 {risk}，惩罚 {penalty}。",
+    "not_confirmed": "未获确认：在重新划分的用户上重新训练后违反 {limits}：准确率 {accuracy}，成员风险 {risk}，惩罚 {penalty}。",
+    "unconfirmed": "尚未确认：众多含噪数字中的最优者总是偏好。`moo confirm` 会重新训练前沿各点，并在重新划分的用户上训练本设置。",
+    "permutation": "对成员矩阵各行的置换检验：p = {p}。",
+    "worst_tenth": "攻击在暴露程度最高的十分之一用户上的优势：{risk}。",
     "none": "没有可推荐的设置",
     "trial": "试验",
     "status_quo": "现状",

@@ -1,0 +1,118 @@
+"""Commands and lines about membership risk: confirming a recommendation, every attack side by side."""
+
+import argparse
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement
+
+if TYPE_CHECKING:
+    from moo.studies.result import StudyResult
+
+out = Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def confirm(options: argparse.Namespace) -> int:
+    """moo confirm"""
+    from moo.cli import view
+    from moo.report import save_report
+    from moo.studies.confirm import confirm as train_again
+
+    with view.fetching(out) as stage:
+        result = train_again(options.out, n_shadows=options.shadows, stage=stage)
+    result.save(options.out)
+    written = save_report(result, options.out, lang=options.lang)
+    print_refined(out, result)
+    view.print_result(out, result)
+    out.print(f"\nWritten: {options.out}/front.csv, front.json, {written.name}", highlight=False)
+    return 0
+
+
+def print_refined(console: Console, result: "StudyResult") -> None:
+    """The front's points as the search told them and as they measured when trained anew."""
+    told = {t.number: t for t in result.trials}
+    table = Table(
+        "trial",
+        *(f"{name}: {when}" for name in ("accuracy", "risk") for when in ("search", "anew")),
+        "limits",
+        box=None,
+    )
+    for record in result.refined:
+        cells = [_pm(t.objectives[name]) for name in (ACCURACY, RISK) for t in (told[record.number], record)]
+        verdict = "[green]held[/]" if record.feasible else f"[yellow]broken: {', '.join(record.blocking)}[/]"
+        table.add_row(str(record.number), *cells, verdict)
+    table.title = "The front trained anew, more shadows each"
+    console.print(table)
+
+
+def print_confirmation(console: Console, result: "StudyResult") -> None:
+    """The number that the recommendation stands on, or that there is none yet."""
+    if result.confirmed is None:
+        if not result.refined and result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
+            console.print(
+                "Not confirmed: the best of many noisy numbers is too good. `moo confirm` trains the front anew and the recommendation "
+                "on a fresh split.",
+                highlight=False,
+                soft_wrap=True,
+            )
+        return
+    record = result.confirmed
+    verdict = (
+        "[green]Confirmed[/]"
+        if record.feasible
+        else f"[bold red]Not confirmed[/], it breaks {', '.join(record.blocking)}"
+    )
+    p = record.extras.get("permutation_p")
+    chance = "" if p is None else f" (permutation p {p.value:.3f})"
+    console.print(
+        f"{verdict} on a fresh split: accuracy {_pm(record.objectives[ACCURACY])}, "
+        f"membership risk {_pm(record.objectives[RISK])}{chance}, penalty {_pm(record.objectives[PENALTY])}; "
+        f"most exposed tenth of the users {told(record.extras.get('worst_decile'))}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def attacks(options: argparse.Namespace) -> int:
+    """moo attacks"""
+    from moo.objectives.membership.attacks import ATTACKS
+    from moo.objectives.membership.choice import possible
+    from moo.objectives.membership.risk import auc, tpr
+    from moo.studies.keep import load_membership
+    from moo.studies.result import load_result
+
+    result = load_result(options.out)
+    number = REFERENCE if options.trial is None else options.trial
+    evidence = load_membership(Path(options.out), number)
+    table = Table("attack", "AUC by record", "AUC by user", "TPR at 1 % FPR", box=None)
+    usable = possible(evidence)
+    for name in ATTACKS:
+        if name not in usable:
+            table.add_row(name, "not assessed", "", "")
+            continue
+        mark = f"[bold]{name}[/] (the study's)" if name == result.spec.get("attack") else name
+        by_record, by_user = auc(evidence, attack=name), auc(evidence, attack=name, level="user")
+        table.add_row(mark, _pm(by_record), _pm(by_user), told(tpr(evidence, attack=name)))
+    table.title = f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attack"
+    out.print(table)
+    out.print(
+        "The attack named before the study counts; the largest of a table like this is too large. ± is one standard error.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def told(m: Measurement | None) -> str:
+    """A number with its error, or that it was not assessed."""
+    return "not assessed" if m is None or math.isnan(m.value) else _pm(dataclasses.replace(m, note=""))
+
+
+def _pm(m: Measurement) -> str:
+    return f"{m.value:.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.3f}"

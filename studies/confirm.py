@@ -1,0 +1,160 @@
+"""Against the winner's curse: the front's points trained anew with more shadows, the recommended one on a fresh split.
+
+A front is what looked best among many noisy numbers, so its numbers are too good. Here every point of it is trained again with coins,
+halves and noise of its own, at K = 8 where the search had 4; the recommendation is made from those numbers. The one point
+it falls on is then trained a third time, on a fresh split of the users into pool, test and unseen: that number chose nothing.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moo import validate
+from moo.errors import InputError, PolicyError, TrialError
+from moo.objectives.membership.attacks import ATTACKS
+from moo.objectives.membership.choice import CHOSEN
+from moo.objectives.membership.permutation import permutation_p_value
+from moo.privacy.events import TrainingRun
+from moo.privacy.keys import StudyKey
+from moo.privacy.policies import Policy
+from moo.records import Measurement, TrialRecord
+from moo.studies.accounts import Account, ledger_of
+from moo.studies.base import StudySpec
+from moo.studies.cost import search_cost
+from moo.studies.keep import save_evidence
+from moo.studies.prepare import Prepared, Stage, no_stage
+from moo.studies.result import StudyResult, load_result
+from moo.studies.runner import owned
+from moo.studies.trial import judge, planned_run, run_trial
+
+# Streams of randomness are named by (trial, replicate); the search counts replicates from 0 upward, so these are never its own.
+SAME_SPLIT, FRESH_SPLIT = -1, -2
+_FRESH = "confirmation"
+
+
+def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) -> StudyResult:
+    """Train the front of a finished study anew, recommend from that, and confirm the recommendation on a fresh split.
+
+    Every training is reserved in the ledger before it starts and charged like any other: a unit is in half of the shadows. What was
+    trained is kept in the folder, so the same call after a crash, or on a front that has grown, trains what is missing.
+
+    Args:
+        folder: Of the study; its evidence is kept there, and the result is written back to it by `StudyResult.save`.
+        n_shadows: K, even, at least 4.
+        stage: Told what is being done.
+
+    Returns:
+        The result with `refined` and `confirmed`; its cost holds the trainings of both.
+
+    Raises:
+        PolicyError: If the policy tells noised answers: confirming would need a budget that was not planned.
+        InputError: If the folder holds no study, n_shadows is unfit, or nothing is on the front.
+        TrialError: If a training fails; what it was charged stays charged.
+    """
+    home = Path(folder)
+    result = load_result(home)
+    policy = Policy(**result.about.get("policy", {}))
+    if policy.answer_noise or policy.name not in ("internal", "proxy_then_retrain"):
+        raise PolicyError(
+            f"the policy must tell exact numbers, internal or proxy_then_retrain(m), but {result.name} has {policy}: confirming would "
+            "cost its users more than the budget that was fixed before."
+        )
+    if n_shadows % 2:
+        raise validate.refuse("n_shadows even", "n_shadows", n_shadows, "shadows come in pairs")
+    front = [t for t in result.complete if t.number in result.on_front]
+    if not front:
+        raise InputError(
+            f"the front must hold a point to confirm, but {result.name} has none: {result.recommend().reason}."
+        )
+    plain = StudySpec.from_mapping(result.spec)
+    spec = dataclasses.replace(plain, training=dataclasses.replace(plain.training, n_shadows=n_shadows))
+    with owned(home):
+        again = _Again(home, spec, policy, result.name, stage)
+        refined = tuple(again.record(t, replicate=SAME_SPLIT) for t in front)
+        result = dataclasses.replace(result, refined=refined)
+        choice = result.recommend().trial
+        confirmed = None if choice is None else again.record(choice, replicate=FRESH_SPLIT)
+        cost = search_cost(
+            again.account, again.prepared(SAME_SPLIT), policy, result.trials, n_trials=len(result.trials)
+        )
+        return dataclasses.replace(result, confirmed=confirmed, cost=cost)
+
+
+@dataclass
+class _Again:
+    """Trains settings of a study once more, each at most once, and books it."""
+
+    home: Path
+    spec: StudySpec
+    policy: Policy
+    name: str
+    stage: Stage
+
+    def __post_init__(self) -> None:
+        self._ready: dict[int, Prepared] = {}
+        fingerprint = self.prepared(SAME_SPLIT).key.derive("fingerprint").hex()[:8]
+        self.account = Account(ledger_of(self.spec.data), f"{self.name} {fingerprint}", _unplanned)
+        self._covered = self.account.covered()
+
+    def prepared(self, replicate: int) -> Prepared:
+        """The study on its own split, or on the fresh one."""
+        if replicate not in self._ready:
+            share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
+            key = StudyKey.load_or_create(self.home / "study.key")
+            split = _FRESH if replicate == FRESH_SPLIT else ""
+            self._ready[replicate] = Prepared(self.spec, key, self.home, self.stage, release_share=share, split=split)
+        return self._ready[replicate]
+
+    def record(self, trial: TrialRecord, *, replicate: int) -> TrialRecord:
+        """The setting as it measures now; read from the folder where it was trained before."""
+        k = self.spec.training.n_shadows
+        again = f"{_FRESH if replicate == FRESH_SPLIT else 'again'}-k{k}"
+        prepared = self.prepared(replicate)
+        prepared.covered = self._covered
+        identity = {
+            "spec": self.spec.to_json(),
+            "params": trial.params.to_json(),
+            "data": prepared.digest[:16],
+            "key": prepared.key.derive("fingerprint").hex()[:16],
+        }
+        path = self.home / "again" / f"trial-{trial.number:04d}-{again}.json"
+        return _once(path, identity, lambda: self._train(trial, prepared, replicate, again))
+
+    def _train(self, trial: TrialRecord, prepared: Prepared, replicate: int, again: str) -> TrialRecord:
+        # The fresh split shares users with the old one: they are charged in one part, as if every unit were in both.
+        run = planned_run(trial.params, self.spec, prepared.expected_units, prepared.records.unit_name)
+        reservation = self.account.ledger.reserve(self.account.study, trial.number, run)
+        try:
+            evidence = run_trial(trial.params, prepared, number=trial.number, replicate=replicate)
+        except TrialError as error:
+            self.account.ledger.abort(self.account.study, reservation, steps=run.steps, cause=error.cause)
+            raise
+        self.account.ledger.commit(self.account.study, reservation, steps=run.steps)
+        save_evidence(evidence, prepared, number=trial.number, again=again)
+        record = judge(evidence, prepared, number=trial.number)
+        if self.spec.attack == CHOSEN:
+            return record
+        p = permutation_p_value(evidence.membership, ATTACKS[self.spec.attack], n_draws=384)
+        return dataclasses.replace(record, extras={**record.extras, "permutation_p": Measurement(value=p)})
+
+
+def _unplanned(_: object) -> TrainingRun:
+    raise AssertionError("settings are planned one by one here")
+
+
+def _once(path: Path, identity: Mapping[str, Any], make: Callable[[], TrialRecord]) -> TrialRecord:
+    """A record from its file if it is of the same configuration; else made, and kept."""
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["identity"] == json.loads(json.dumps(identity)):
+            return TrialRecord.from_json(kept["record"])
+    record = make()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"identity": identity, "record": record.to_json()}), encoding="utf-8")
+    os.replace(temporary, path)
+    return record
