@@ -16,7 +16,6 @@ import torch
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
@@ -25,6 +24,7 @@ from moo.models.base_models import hushed
 from moo.models.blocks import family_of
 from moo.models.datamodule import Batch, PoissonBatches, PoissonDataModule
 from moo.models.dp import DPSettings, ShadowNoise, per_shadow
+from moo.models.losses import losses
 from moo.models.module import SideBySide
 from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit
 
@@ -131,7 +131,7 @@ class ReferenceModule(lightning.LightningModule):
             logits = self.model(
                 ids.to(self.device), mask.to(self.device), self._data.packed.features[rows].to(self.device)
             )
-            functional.cross_entropy(logits, self._labels[rows].to(self.device), reduction="sum").backward()  # type: ignore[no-untyped-call]
+            losses(logits, self._labels[rows].to(self.device)).sum().backward()  # type: ignore[no-untyped-call]
         bad = torch.zeros(n_units, dtype=torch.bool, device=self.device)
         for p in optimizer.params:
             by_unit = torch.zeros(n_units, *p.shape, device=self.device)
