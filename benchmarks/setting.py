@@ -67,7 +67,7 @@ def ready(n: int, recipe: Recipe, *, exact: bool = False) -> Ready:
     work = torch.bfloat16 if base.low_precision else torch.float32
     packed = Packed(
         features=torch.from_numpy(public.features(out.mean)),
-        tokens=torch.from_numpy(np.concatenate(out.tokens)).to(work),
+        tokens=torch.cat([torch.from_numpy(t).to(work) for t in out.tokens]),
         offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
     )
     return Ready(texts, labels, Frozen(base=base, cut=cut, constants=public), packed, seconds)
@@ -86,10 +86,9 @@ def streams(seed: int = 0) -> Callable[[str, int], np.random.Generator]:
 
 def by_engine(at: Ready, recipe: Recipe, members: NDArray[np.bool_], seed: int = 0, **changes: Any) -> Trained:
     """All shadows side by side, through Lightning."""
-    rows = np.arange(members.shape[1])
-    data = TrainingData(
-        packed=at.packed.take(rows), labels=at.labels[rows], units=rows, members=members, n_classes=2
-    )  # fmt: skip
+    n = members.shape[1]
+    packed = at.packed if n == len(at.labels) else at.packed.take(np.arange(n))
+    data = TrainingData(packed=packed, labels=at.labels[:n], units=np.arange(n), members=members, n_classes=2)
     settings = TrainingSettings(
         depth=Depth(adapted_layers=recipe.layers),
         lora_rank=recipe.lora_rank,

@@ -2,9 +2,10 @@
 
 python -m benchmarks.trial_engine [--json] [--records 4000] [--steps 20] [--hand-steps 1] [--layers 1] [--seeds 0]
 
-Each way runs in a process of its own, so that peak memory is its own. The loops' time is that of `--hand-steps` steps of one shadow: a step
-costs them the same whenever it comes. "the same" trains two shadows for 20 steps at zero noise, on the same draws and with the trunk in
-fp32, and compares all parameters. With `--seeds 5`, both ways are trained to the end at epsilon 8 as often, and accuracy and attack AUC compared.
+Each way runs in a process of its own, so that peak memory is its own. The loops' time is that of `--hand-steps` steps of one shadow:
+a step costs them the same whenever it comes. "the same" trains two shadows for 20 steps at zero noise, on the same draws and with the
+trunk in fp32, and compares all parameters. With `--seeds 5`, both ways are trained to the end at epsilon 8 as often, and accuracy and
+attack AUC compared.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def _of_loop(name: str, theirs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def outcomes(records: int, epsilon: float, seeds: int) -> Numbers:
-    """Accuracy on as many other reviews and attack AUC of both ways, last layer adapted, mean over seeds, with errors of the differences."""
+    """Accuracy on as many other reviews and attack AUC of both ways, last layer adapted: means over seeds, errors of the differences."""
     recipe = Recipe(steps=25, sample_rate=0.5, expected_batch_size=0.25 * records)
     noise = calibrate_noise(target_epsilon=epsilon, delta=1e-5, sample_rate=recipe.sample_rate, steps=recipe.steps)
     recipe = dataclasses.replace(recipe, noise_multiplier=noise, max_grad_norm=0.3 if noise else 1e6)

@@ -31,8 +31,8 @@ class Factors:
     def reduced(self) -> "Factors | Gradients":
         """Ready for clipping, in fp32: the gradients themselves where they are smaller than their factors, made once.
 
-        A product of bf16 factors has fp32 sums and is rounded before it is clipped: norm and sum see the same numbers, so that the bound
-        holds exactly. A norm told from rounded factors would not be that of the sum, so those are made fp32 first.
+        A product of bf16 factors has fp32 sums and is rounded before it is clipped: norm and sum see the same numbers, so that the
+        bound holds exactly. A norm told from rounded factors would not be that of the sum, so those are made fp32 first.
         """
         m, a, b = self.left.shape[-2], self.left.shape[-1], self.right.shape[-1]
         if m > 1 and a * b <= m * (a + b):

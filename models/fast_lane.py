@@ -181,7 +181,7 @@ class FastLane(nn.Module):
         by_head = split_axis(context, 2, (-1, h)).flatten(1, 2).transpose(1, 2)  # (K, H, PQ, d)
         a = self.value.lora_a.to(context.dtype)[:, None]
         joint = torch.cat([self.value_weight.expand(k, -1, -1, -1), a.expand(-1, h, -1, -1)], dim=2)
-        frozen, u = (by_head @ joint.mT).split([self.hidden // h, a.shape[2]], dim=-1)
+        frozen, u = torch.split(by_head @ joint.mT, [self.hidden // h, a.shape[2]], dim=-1)
         b = split_axis(self.value.scale * self.value.lora_b, 1, (h, -1)).to(u.dtype)
         return (frozen + u @ b.mT).float() + self.value_bias, u
 
