@@ -67,7 +67,7 @@ def _of_loop(name: str, theirs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def outcomes(records: int, epsilon: float, seeds: int) -> Numbers:
-    """Accuracy on as many other reviews and attack AUC of both ways, last layer adapted: means over seeds, errors of the differences."""
+    """Accuracy on other reviews and attack AUC of both ways, last layer adapted: means over seeds, and errors of differences."""
     recipe = Recipe(steps=25, sample_rate=0.5, expected_batch_size=0.25 * records)
     noise = calibrate_noise(target_epsilon=epsilon, delta=1e-5, sample_rate=recipe.sample_rate, steps=recipe.steps)
     recipe = dataclasses.replace(recipe, noise_multiplier=noise, max_grad_norm=0.3 if noise else 1e6)
