@@ -1,8 +1,9 @@
 """Poisson sampling of units of privacy, for K shadows at once, with coins of its own for each shadow."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from moo.errors import InputError
 
 Ints = NDArray[np.int64]
+_REMEMBERED = 16  # batches that Lightning may draw ahead
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,6 @@ class Batch:
                 self.index[part][..., :m], self.weights[part][..., :m], self.present[part], self.sizes[start:stop]
             )
             start = stop
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What one shadow trains on in one step: the sampled units' records, unit after unit, and how many each has."""
-
-    records: Ints
-    counts: Ints
 
 
 class PoissonBatches(IterableDataset[Batch]):
@@ -98,51 +92,57 @@ class PoissonBatches(IterableDataset[Batch]):
         self._halves = [_units_of(units, row) for row in members]
         self._sample_rate, self._steps = sample_rate, steps
         self._generators, self._max_records = list(generators), max_records
+        self._start = 0
+        self._before: deque[tuple[int, list[Any]]] = deque(maxlen=_REMEMBERED)
 
     def __iter__(self) -> Iterator[Batch]:
-        for _ in range(self._steps):
+        for step in range(self._start, self._steps):
+            self._before.append((step, self._states()))
             yield self._assemble([self._draw(k) for k in range(len(self._halves))])
 
-    def _draw(self, shadow: int) -> _Drawn:
+    def states_before(self, step: int) -> list[Any]:
+        """States of the generators before the batch of a step was drawn; the loader may be a few batches ahead of the training."""
+        return next((states for drawn, states in self._before if drawn == step), self._states())
+
+    def go_on(self, step: int, states: Sequence[Any]) -> None:
+        """Begin at a step, with the generators where they stood before it."""
+        self._start = step
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.bit_generator.state = state
+
+    def _states(self) -> list[Any]:
+        return [generator.bit_generator.state for generator in self._generators]
+
+    def _draw(self, shadow: int) -> list[Ints]:
+        """The records of each sampled unit."""
         rng, half = self._generators[shadow], self._halves[shadow]
         chosen = half[rng.random(len(half)) < self._sample_rate]
-        starts, counts = self._starts[chosen], self._starts[chosen + 1] - self._starts[chosen]
-        firsts = np.cumsum(counts) - counts
-        records = self._order[np.repeat(starts - firsts, counts) + np.arange(counts.sum())]
-        for unit in np.flatnonzero(counts > self._max_records)[::-1]:  # backwards, so that earlier places stay
-            own = records[firsts[unit] : firsts[unit] + counts[unit]]
-            kept = np.sort(rng.choice(own, self._max_records, replace=False))
-            records = np.concatenate([records[: firsts[unit]], kept, records[firsts[unit] + counts[unit] :]])
-            counts[unit] = self._max_records
-        return _sorted(_Drawn(records, counts), self._lengths)
+        return [self._thinned(self._order[self._starts[u] : self._starts[u + 1]], rng) for u in chosen]
 
-    def _assemble(self, drawn: list[_Drawn]) -> Batch:
-        n_units = max(1, *(len(d.counts) for d in drawn))
-        most = max((int(d.counts.max()) for d in drawn if len(d.counts)), default=1)
+    def _thinned(self, records: Ints, rng: np.random.Generator) -> Ints:
+        if len(records) <= self._max_records:
+            return records
+        return np.sort(rng.choice(records, self._max_records, replace=False))
+
+    def _assemble(self, drawn: list[list[Ints]]) -> Batch:
+        ordered = [sorted(units, key=lambda r: (len(r), self._lengths[r].max())) for units in drawn]
+        n_units = max(1, *map(len, drawn))
+        most = max((len(r) for units in drawn for r in units), default=1)
         index = np.zeros((len(drawn), n_units, most), np.int64)
         weights = np.zeros((len(drawn), n_units, most), np.float32)
         present = np.zeros((len(drawn), n_units), bool)
         sizes = np.ones((len(drawn), n_units), int)
-        for shadow, (records, counts) in enumerate((d.records, d.counts) for d in drawn):
-            present[shadow, : len(counts)] = True
-            rows = np.repeat(np.arange(len(counts)), counts)
-            columns = np.arange(len(records)) - np.repeat(np.cumsum(counts) - counts, counts)
-            index[shadow, rows, columns] = records
+        for shadow, units in enumerate(ordered):
+            if not units:
+                continue
+            present[shadow, : len(units)] = True
+            counts = np.array([len(r) for r in units])
+            rows, columns = np.repeat(np.arange(len(units)), counts), np.concatenate([np.arange(c) for c in counts])
+            index[shadow, rows, columns] = np.concatenate(units)
             weights[shadow, rows, columns] = np.repeat(1 / counts, counts)
-            sizes[shadow, : len(counts)] = counts
+            sizes[shadow, : len(units)] = counts
         largest = np.maximum.accumulate(sizes.max(0)).tolist()
         return Batch(torch.from_numpy(index), torch.from_numpy(weights), torch.from_numpy(present), tuple(largest))
-
-
-def _sorted(drawn: _Drawn, lengths: Ints) -> _Drawn:
-    """Units by their number of records, then by their longest text."""
-    if not len(drawn.counts):
-        return drawn
-    firsts = np.cumsum(drawn.counts) - drawn.counts
-    order = np.lexsort((np.maximum.reduceat(lengths[drawn.records], firsts), drawn.counts))
-    counts = drawn.counts[order]
-    places = np.repeat(firsts[order] - (np.cumsum(counts) - counts), counts) + np.arange(len(drawn.records))
-    return _Drawn(drawn.records[places], counts)
 
 
 def _units_of(units: Ints, members: NDArray[np.bool_]) -> Ints:

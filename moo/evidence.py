@@ -137,6 +137,7 @@ class TrialEvidence:
         privacy: Of one shadow's training run.
         facts: Namespaced numbers for the compliance rules; None is "unknown".
         seconds: Wall-clock seconds by stage.
+        resumed_at: Steps that came from the checkpoint of a killed attempt.
         notices: What a person should know of how it ran.
     """
 
@@ -147,4 +148,5 @@ class TrialEvidence:
     privacy: PrivacyEvidence
     facts: Mapping[str, float | None]
     seconds: Mapping[str, float]
+    resumed_at: int = 0
     notices: tuple[str, ...] = ()

@@ -96,6 +96,7 @@ class Prepared:
         self.dossier = load_dossier(spec.dossier) if spec.dossier else None
         self.terms = Terms.of(self.dossier, purpose=spec.purpose, as_of=self.as_of)
         self.flags: frozenset[str] = frozenset(spec.applies)  # which rules apply; the policy adds its own
+        self.stays_inside = True  # whether numbers that read private units may be logged
         self.covered: frozenset[str] = frozenset()  # dataset-scoped steps that the ledger charges
         kept, self.preparation = self._filtered(loaded)
         self.digest = key.derive("data", loaded.digest).hex()
@@ -122,11 +123,13 @@ class Prepared:
     @cached_property
     def base(self) -> BaseModel:
         self.stage("loading the base model", 0, 0)
-        return load_base(
+        found = load_base(
             self.spec.model,
             accelerator=self.spec.machine.accelerator,
             progress=lambda done, total: self.stage("fetching the base model", done, total),
         )
+        precision = self.spec.machine.precision
+        return found if precision == "auto" else dataclasses.replace(found, low_precision=precision == "bf16-mixed")
 
     @cached_property
     def engine(self) -> Literal["bank", "opacus"]:
