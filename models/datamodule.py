@@ -1,9 +1,8 @@
 """Poisson sampling of units of privacy, for K shadows at once, with coins of its own for each shadow."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import lightning
 import numpy as np
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader, IterableDataset
 from moo.errors import InputError
 
 Ints = NDArray[np.int64]
-_REMEMBERED = 16  # batches that Lightning may draw ahead
 
 
 @dataclass(frozen=True)
@@ -92,26 +90,10 @@ class PoissonBatches(IterableDataset[Batch]):
         self._halves = [_units_of(units, row) for row in members]
         self._sample_rate, self._steps = sample_rate, steps
         self._generators, self._max_records = list(generators), max_records
-        self._start = 0
-        self._before: deque[tuple[int, list[Any]]] = deque(maxlen=_REMEMBERED)
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in range(self._start, self._steps):
-            self._before.append((step, self._states()))
+        for _ in range(self._steps):
             yield self._assemble([self._draw(k) for k in range(len(self._halves))])
-
-    def states_before(self, step: int) -> list[Any]:
-        """States of the generators before the batch of a step was drawn; the loader may be a few batches ahead of the training."""
-        return next((states for drawn, states in self._before if drawn == step), self._states())
-
-    def go_on(self, step: int, states: Sequence[Any]) -> None:
-        """Begin at a step, with the generators where they stood before it."""
-        self._start = step
-        for generator, state in zip(self._generators, states, strict=True):
-            generator.bit_generator.state = state
-
-    def _states(self) -> list[Any]:
-        return [generator.bit_generator.state for generator in self._generators]
 
     def _draw(self, shadow: int) -> list[Ints]:
         """The records of each sampled unit."""

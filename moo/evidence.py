@@ -126,6 +126,29 @@ class PrivacyEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttributeEvidence:
+    """Outputs of K shadows on the records of users who have a personal attribute.
+
+    Attributes:
+        name: Of the attribute.
+        log_probs: Shape (K, n, C), nats.
+        labels: Shape (n,), in 0..C-1: the task's labels, not the attribute.
+        members: Shape (K, n). True where the shadow was trained on the record.
+        units: Shape (n,). User of each record.
+        attribute: Shape (n,), the same for all records of a user; -1 where it is not known.
+        auxiliary: Shape (n, d). What an attacker knows of users without the model; None is nothing.
+    """
+
+    name: str
+    log_probs: Floats
+    labels: Ints
+    members: Bools
+    units: Ints
+    attribute: Ints
+    auxiliary: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialEvidence:
     """Everything one trial leaves for its judges.
 
@@ -137,7 +160,7 @@ class TrialEvidence:
         privacy: Of one shadow's training run.
         facts: Namespaced numbers for the compliance rules; None is "unknown".
         seconds: Wall-clock seconds by stage.
-        resumed_at: Steps that came from the checkpoint of a killed attempt.
+        attribute: On the pool, where the study asks for an attribute.
         notices: What a person should know of how it ran.
     """
 
@@ -148,5 +171,5 @@ class TrialEvidence:
     privacy: PrivacyEvidence
     facts: Mapping[str, float | None]
     seconds: Mapping[str, float]
-    resumed_at: int = 0
     notices: tuple[str, ...] = ()
+    attribute: AttributeEvidence | None = None

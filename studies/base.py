@@ -128,9 +128,10 @@ class StudySpec:
         training: The recipe.
         max_risk: Limit on the membership advantage.
         max_penalty: Limit on the compliance penalty.
-        attack: The membership attack, named before the study; or "chosen": in every trial the strongest on one half of the units,
-            reported on the other.
+        attack: The membership attack, named before the study; or "chosen", on one half of the units, and reported on the other.
         attack_level: "record", or "user" to attack users by the mean score of their records.
+        attribute: A personal attribute whose leakage H(P|M) is measured too, e.g. "gender"; risk is then the larger of the two.
+        attribute_auxiliary: Attributes that the attacker is taken to know already.
         purpose: Why the data are used; compared with the purposes consented to.
         as_of: Date at which consents and retention are judged, ISO 8601.
         dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.
@@ -160,6 +161,8 @@ class StudySpec:
     max_penalty: float = 0.35
     attack: str = "pair_reference"
     attack_level: str = "record"
+    attribute: str = ""
+    attribute_auxiliary: tuple[str, ...] = ()
     purpose: str = "model_training"
     as_of: str = "2026-11-01"
     dossier: str = ""

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import cast
 
 from moo.evidence import MembershipEvidence, TrialEvidence
+from moo.objectives.attribute import attribute_risk, combined
 from moo.objectives.membership.choice import CHOSEN, choose
 from moo.objectives.membership.deciles import worst_decile
 from moo.objectives.membership.risk import Level, auc, balanced_accuracy, membership_risk, tpr
 from moo.records import Measurement
 from moo.studies.base import StudySpec
+
+PERMUTATIONS = 19  # of the attribute's null in every trial: a p-value of .05 at the least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +22,13 @@ class MembershipJudgement:
     """What a trial's shadows give away.
 
     Attributes:
-        risk: Advantage of the study's attack: the objective.
+        risk: The objective: advantage of the study's attack, or the leakage of its attribute where that is larger.
+        advantage: The advantage alone: what the claimed epsilon bounds.
         extras: Its AUC, true-positive rate, balanced accuracy and worst decile, the loss attack's AUC, and the null.
     """
 
     risk: Measurement
+    advantage: Measurement
     extras: Mapping[str, Measurement]
 
 
@@ -35,7 +40,7 @@ def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudg
         choice = choose(targets, level=level)
         attack, targets = choice.attack, choice.evidence
         note = f"attack {attack}, chosen on one half of the units and reported on the other"
-    risk = membership_risk(targets, attack, level=level)
+    advantage = dataclasses.replace(membership_risk(targets, attack, level=level), note=note)
     extras = {
         "auc": auc(targets, attack=attack, level=level),
         "null_auc": _null(evidence.unseen, attack),
@@ -44,7 +49,17 @@ def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudg
         "worst_decile": worst_decile(targets, attack),
         "loss_auc": auc(targets, attack="loss", level=level),
     }
-    return MembershipJudgement(risk=dataclasses.replace(risk, note=note), extras=extras)
+    if evidence.attribute is None:
+        return MembershipJudgement(risk=advantage, advantage=advantage, extras=extras)
+    found = attribute_risk(evidence.attribute, n_permutations=PERMUTATIONS)
+    extras |= {
+        "advantage": advantage,
+        "attribute_leakage": found.leakage,
+        "attribute_min_entropy": found.min_entropy,
+        "attribute_training": found.training,
+        "attribute_p": Measurement(value=found.p_value, note=found.leakage.note),
+    }
+    return MembershipJudgement(risk=combined(advantage, found.leakage), advantage=advantage, extras=extras)
 
 
 def _null(unseen: MembershipEvidence, attack: str) -> Measurement:

@@ -17,10 +17,7 @@ import torch
 
 from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
-from moo.models.blocks import cut_of
 from moo.objectives.compliance.loader import load_rules
-from moo.objectives.membership.attacks import ATTACKS, check_attack
-from moo.objectives.membership.choice import CHOSEN
 from moo.privacy.accounting import compose_epsilon
 from moo.privacy.events import TrainingRun
 from moo.privacy.policies import Policy
@@ -29,12 +26,16 @@ from moo.search import REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.cost import budget_filter, run_at, search_cost
-from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
 from moo.studies.gates import declared, refuse_broken_gates, refuse_broken_promises
-from moo.studies.places import forget_all, forget_trial, reached
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
+from moo.studies.refusals import (
+    refuse_by_policy,
+    refuse_unknown_attack,
+    refuse_unknown_attributes,
+    refuse_what_the_model_lacks,
+)
 from moo.studies.result import SearchCost, StudyResult
 from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
 from moo.studies.trial import CONSTRAINTS, planned_run
@@ -65,7 +66,7 @@ def run_study(
         policy: Release policy: "internal", "publish_all(EPSILON)", "select_one", "proxy_then_retrain(M)", or a Policy.
         answer_noise: Noise on every number that reads private units, over its sensitivity; see `Policy`.
         executor: "inline" or "processes".
-        workers: Processes at a time; on GPUs, each has one of its own.
+        workers: Processes at a time.
         callbacks: Called as the study goes on.
         folder: Where evidence, key, caches and results are kept, mode 0700; by default moo-runs/<name>.
 
@@ -78,12 +79,11 @@ def run_study(
         MachineError: If disk, network or storage fail.
     """
     spec = load_spec(spec)
-    if spec.attack != CHOSEN:
-        check_attack(spec.attack, n_shadows=spec.training.n_shadows)
+    refuse_unknown_attack(spec)
     load_rules(spec.packs)
     validate.in_range(1, 1_000_000, n_trials=n_trials)
     chosen = Policy.parse(policy, answer_noise=answer_noise)
-    _refuse_by_policy(chosen, spec)
+    refuse_by_policy(chosen, spec)
     name = name or spec.name
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
@@ -93,7 +93,8 @@ def run_study(
         prepared = evaluator.prepared
         refuse_broken_gates(prepared)
         refuse_broken_promises(prepared)
-        _refuse_what_the_model_lacks(spec, prepared)
+        refuse_what_the_model_lacks(spec, prepared)
+        refuse_unknown_attributes(prepared)
         drawn, identity = _drawn(chosen, prepared, n_trials), _identity(spec, chosen, prepared)
         space, first = space_of(spec.space), anchors(spec.space)
         if (
@@ -127,11 +128,9 @@ def run_study(
             constraint_names=CONSTRAINTS,
             executor=executor,
             workers=workers,
-            environments=devices(spec.machine, executor=executor, workers=workers),
             before=before,
-            callbacks=[lambda p: _settle(account, home, record_of(p.newest)), watch.trial],
+            callbacks=[lambda p: account.settle(p.newest.candidate.number, p.newest.outcome.cause), watch.trial],
         )
-        forget_all(home)
         trials = tuple(record_of(t) for t in found.trials)
         if all(t.cause == REFUSED for t in trials):
             raise PolicyError(_too_small(chosen, account, run_at(prepared, spec.space.target_epsilon[0])))
@@ -141,20 +140,6 @@ def run_study(
             leaves = result.recommend().trial if chosen.name == "select_one" else None
             account.release({"policy": str(chosen), "trials": len(trials) if leaves is None else [leaves.number]})
         return result
-
-
-def _refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
-    """What would read private units without noise is refused where something leaves."""
-    if policy.answer_noise and policy.name != "internal" and not spec.consent_filter:
-        raise PolicyError(
-            f"consent_filter = true must hold under {policy.name}, but got false: the legal gates would tell exact shares of records."
-        )
-    if policy.answer_noise and (spec.attack == CHOSEN or not ATTACKS[spec.attack].own_losses):
-        own = sorted(name for name, attack in ATTACKS.items() if attack.own_losses)
-        raise PolicyError(
-            f"attack in {own} must hold where risk is told with noise, but got attack={spec.attack!r}: it looks at other "
-            "users' losses, which the noise does not cover."
-        )
 
 
 def _drawn(policy: Policy, prepared: Prepared, n_trials: int) -> int:
@@ -199,18 +184,6 @@ def owned(home: Path) -> Iterator[None]:
             raise StorageError(f"the study's folder must be writable, but {home} is not: {error.strerror}.") from error
 
 
-def _refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared) -> None:
-    layers = spec.space.adapted_layers[1], spec.space.layers_dropped[1]
-    if prepared.engine == "bank":
-        cut_of(prepared.base.model, adapted_layers=layers[0], layers_dropped=layers[1])
-    largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
-    if spec.space.adapted_layers[1] and largest > hidden:
-        raise InputError(
-            f"every rank must be <= {hidden}, the hidden size of {spec.model}, but space.lora_rank_log2 goes to "
-            f"{spec.space.lora_rank_log2[1]} (rank {largest}); lower it."
-        )
-
-
 def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, Any]:
     """What makes this study what it is: a later call that differs is refused."""
     return {
@@ -219,7 +192,6 @@ def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, 
         "data": prepared.digest[:16],
         "key": prepared.key.derive("fingerprint").hex()[:16],
         "threads": torch.get_num_threads(),
-        "precision": "bf16" if prepared.base.low_precision else "fp32",
     }
 
 
@@ -232,15 +204,7 @@ def _account(name: str, evaluator: Evaluator, identity: Mapping[str, Any]) -> Ac
         return planned_run(params, prepared.spec, prepared.expected_units, prepared.records.unit_name)
 
     limit = budget_filter(evaluator.policy, prepared, answers)
-    goes_on = prepared.spec.machine.checkpoint_steps > 0
-    return Account(
-        ledger_of(prepared.spec.data),
-        f"{name} {identity['key'][:8]}",
-        plan,
-        answers,
-        limit,
-        lambda number: reached(evaluator.folder, number, goes_on=goes_on),
-    )
+    return Account(ledger_of(prepared.spec.data), f"{name} {identity['key'][:8]}", plan, answers, limit)
 
 
 def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, account: Account) -> TrialRecord:
@@ -257,16 +221,11 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
     except TrialError as error:
         account.settle(REFERENCE, error.cause)
         raise InputError(f"the status quo must be trainable, but: {error}") from error
-    _settle(account, home, record)
+    account.settle(REFERENCE, "")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps({"identity": identity, "record": record.to_json()}), encoding="utf-8")
     os.replace(temporary, path)
     return record
-
-
-def _settle(account: Account, home: Path, record: TrialRecord) -> None:
-    account.settle(record.number, record.cause, resumed_at=record.resumed_at)
-    forget_trial(home, record.number)
 
 
 def _result(

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from moo.data.split import complementary_pairs
 from moo.errors import TrialError
-from moo.evidence import MembershipEvidence, Population, PrivacyEvidence, TrialEvidence, UtilityEvidence
+from moo.evidence import (
+    PrivacyEvidence,
+    TrialEvidence,
+    UtilityEvidence,
+)
 from moo.models.dp import DPSettings
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
@@ -24,8 +28,8 @@ from moo.privacy.events import TrainingRun
 from moo.records import ACCURACY, ALARM, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
 from moo.studies.base import StudySpec
 from moo.studies.baseline import base_losses, baseline_accuracy
+from moo.studies.gathered import attribute_of, losses_of, membership_of
 from moo.studies.membership import judge_membership
-from moo.studies.places import checkpoint_of, logs_of
 from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
@@ -100,10 +104,9 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         n_classes=len(pool.classes),
     )
     prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
-    settings = training_settings(params, spec, run, engine=prepared.engine)
     trained = train(
         data,
-        dataclasses.replace(settings, checkpoint=checkpoint_of(prepared, number), logs=logs_of(prepared, number)),
+        training_settings(params, spec, run, engine=prepared.engine),
         prepared.frozen(params),
         lambda purpose, shadow: key.generator(prepared.digest, "trial", number, replicate, purpose, shadow),
     )
@@ -115,7 +118,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         raise TrialError(
             "the losses must be finite, but some are not; lower the learning rate.", cause="non-finite loss"
         )
-    losses = {part: _losses(prepared, part, predicted[part]) for part in PARTS}
+    losses = {part: losses_of(prepared, part, predicted[part]) for part in PARTS}
     hardness = base_losses(prepared, {part: parts[part].packed for part in PARTS})
     seconds["prediction"] = time.perf_counter() - started
     done = as_it_ran(run, trained)
@@ -146,20 +149,20 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
     }
     return TrialEvidence(
         params=params,
-        membership=_membership(prepared, "pool", losses, members["pool"], hardness, population="unseen"),
-        unseen=_membership(prepared, "unseen", losses, members["unseen"], hardness, population="test"),
+        membership=membership_of(prepared, "pool", losses, members["pool"], hardness, population="unseen"),
+        unseen=membership_of(prepared, "unseen", losses, members["unseen"], hardness, population="test"),
         utility=utility,
         privacy=privacy,
         facts=facts,
+        attribute=attribute_of(prepared, predicted["pool"], members["pool"]),
         seconds=seconds,
-        resumed_at=trained.resumed_at,
         notices=_notices(parts, trained, spec),
     )
 
 
 def _notices(parts: Mapping[str, MaskedPart], trained: Trained, spec: StudySpec) -> tuple[str, ...]:
     """What a person should know of how the trial ran."""
-    out = [notice for part in parts.values() for notice in part.notices] + list(trained.notices)
+    out = [notice for part in parts.values() for notice in part.notices]
     texts, cut = sum(len(p.spans) for p in parts.values()), sum(p.packed.truncated for p in parts.values())
     if cut:
         out.append(f"{cut} of {texts} texts were longer than {spec.training.max_length} tokens and were cut there")
@@ -220,31 +223,6 @@ def as_it_ran(run: TrainingRun, trained: Trained) -> TrainingRun:
     )
 
 
-def _losses(prepared: Prepared, part: str, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Loss of each record's label, shape (K, n), nats."""
-    records = prepared.parts[part]
-    losses: NDArray[np.float64] = -predicted[:, np.arange(len(records)), records.labels]
-    return losses
-
-
-def _membership(
-    prepared: Prepared,
-    part: str,
-    losses: Mapping[str, NDArray[np.float64]],
-    members: NDArray[np.bool_],
-    hardness: Mapping[str, NDArray[np.float64]],
-    *,
-    population: str,
-) -> MembershipEvidence:
-    return MembershipEvidence(
-        losses=losses[part],
-        members=members,
-        units=prepared.parts[part].units,
-        base_losses=hardness.get(part),
-        population=Population(losses=losses[population], base_losses=hardness.get(population)),
-    )
-
-
 def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialRecord:
     """Objectives, constraints and breakdown of one trial."""
     spec = prepared.spec
@@ -255,7 +233,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         **told.extras,
         "epsilon_spent": Measurement(value=evidence.privacy.epsilon_spent),
         "noise_multiplier": Measurement(value=evidence.privacy.noise_multiplier),
-        "risk_ceiling": ceiling_of(advantage_ceiling(run), told.risk),
+        "risk_ceiling": ceiling_of(advantage_ceiling(run), told.advantage),
     }
     extras["tpr_ceiling"] = ceiling_of(tpr_ceiling(run, 0.01), extras["tpr_at_1pct_fpr"])
     if number == REFERENCE:
@@ -276,7 +254,6 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         contributions=compliance.contributions,
         claim=evidence.privacy.claim,
         seconds=evidence.seconds,
-        resumed_at=evidence.resumed_at,
         notices=evidence.notices,
     )
 

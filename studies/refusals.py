@@ -1,0 +1,57 @@
+"""What of a specification is refused before anything is spent, beside its types and bounds."""
+
+from moo.errors import InputError, PolicyError
+from moo.models.blocks import cut_of
+from moo.objectives.membership.attacks import ATTACKS, check_attack
+from moo.objectives.membership.choice import CHOSEN
+from moo.privacy.policies import Policy
+from moo.studies.base import StudySpec
+from moo.studies.prepare import Prepared
+
+
+def refuse_unknown_attack(spec: StudySpec) -> None:
+    """A name that is no attack, or one that needs more shadows."""
+    if spec.attack != CHOSEN:
+        check_attack(spec.attack, n_shadows=spec.training.n_shadows)
+
+
+def refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
+    """What would read private units without noise is refused where something leaves."""
+    if policy.answer_noise and policy.name != "internal" and not spec.consent_filter:
+        raise PolicyError(
+            f"consent_filter = true must hold under {policy.name}, but got false: the legal gates would tell exact shares of records."
+        )
+    if policy.answer_noise and spec.attribute:
+        raise PolicyError(
+            f"attribute = '' must hold where risk is told with noise, but got {spec.attribute!r}: its leakage has no noised answer."
+        )
+    if policy.answer_noise and (spec.attack == CHOSEN or not ATTACKS[spec.attack].own_losses):
+        own = sorted(name for name, attack in ATTACKS.items() if attack.own_losses)
+        raise PolicyError(
+            f"attack in {own} must hold where risk is told with noise, but got attack={spec.attack!r}: it looks at other "
+            "users' losses, which the noise does not cover."
+        )
+
+
+def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared) -> None:
+    layers = spec.space.adapted_layers[1], spec.space.layers_dropped[1]
+    if prepared.engine == "bank":
+        cut_of(prepared.base.model, adapted_layers=layers[0], layers_dropped=layers[1])
+    largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
+    if spec.space.adapted_layers[1] and largest > hidden:
+        raise InputError(
+            f"every rank must be <= {hidden}, the hidden size of {spec.model}, but space.lora_rank_log2 goes to "
+            f"{spec.space.lora_rank_log2[1]} (rank {largest}); lower it."
+        )
+
+
+def refuse_unknown_attributes(prepared: Prepared) -> None:
+    """An attribute that the data do not hold, or that the attacker is taken to know."""
+    spec, known = prepared.spec, sorted(prepared.records.groups)
+    for name in (spec.attribute, *spec.attribute_auxiliary):
+        if name and name not in known:
+            raise InputError(f"attribute among {known} of {spec.data} must hold, but got {name!r}.")
+    if spec.attribute and spec.attribute in spec.attribute_auxiliary:
+        raise InputError(
+            f"attribute_auxiliary must hold others than the attribute itself, but got {spec.attribute!r} in it."
+        )
