@@ -1,6 +1,7 @@
 """Which arguments of `lightning.Trainer` may be passed through, and which would break the DP accounting. Imports no torch."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from moo.errors import InputError
@@ -39,6 +40,11 @@ REFUSED_CALLBACKS: Mapping[str, str] = {
     "ModelCheckpoint": _OWN_STATE,
     "OnExceptionCheckpoint": _OWN_STATE,
 }
+
+
+def has_tensorboard() -> bool:
+    """Whether a package is there that writes TensorBoard's files."""
+    return find_spec("tensorboard") is not None or find_spec("tensorboardX") is not None
 
 
 def check_trainer(arguments: Mapping[str, Any]) -> None:

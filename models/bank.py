@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from moo.errors import InputError
 from moo.models.activations import Activations
@@ -23,6 +22,7 @@ from moo.models.clipping import Factors
 from moo.models.deep_lane import DeepLane
 from moo.models.fast_lane import FastLane
 from moo.models.lora import LoraShape, Pair, active, split_axis
+from moo.models.losses import losses, slopes
 from moo.models.scaling import Constants
 from moo.validate import one_of, refuse
 
@@ -162,7 +162,7 @@ class Bank(nn.Module):
 
         Args:
             x: Records laid out as (K, P).
-            labels: Shape (K, P).
+            labels: Shape (K, P); see `moo.models.losses`.
 
         Returns:
             Parameter name -> (left, right), each (K, P, m, .), or (K, P, lead, m, .) for a parameter that is cut by head or query;
@@ -171,12 +171,12 @@ class Bank(nn.Module):
         if self.lane is None:
             with torch.no_grad():
                 logits = self.head(x.features)
-                g = logits.softmax(-1) - functional.one_hot(labels, logits.shape[-1])
-            return self._head_factors(g, x.features), _losses(logits, labels).detach()
+                g = slopes(logits, labels)
+            return self._head_factors(g, x.features), losses(logits, labels)
         with torch.enable_grad():
             features = self.features(x, capture=True)
             logits = self.head(features)
-            loss = _losses(logits, labels)
+            loss = losses(logits, labels)
             g, *rest = torch.autograd.grad(loss.sum(), [logits, *self.lane.taps()])
         with torch.no_grad():
             adapted = {f"lane.{n}": pair for n, pair in self.lane.factors(rest).items()}
@@ -205,10 +205,6 @@ def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | D
             f"{type(base.model).__name__}; use n_queries=0."
         )
     return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)
-
-
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors]:

@@ -1,8 +1,9 @@
 """Poisson sampling of units of privacy, for K shadows at once, with coins of its own for each shadow."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from moo.errors import InputError
 
 Ints = NDArray[np.int64]
+_REMEMBERED = 16  # batches that Lightning may draw ahead
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,26 @@ class PoissonBatches(IterableDataset[Batch]):
         self._halves = [_units_of(units, row) for row in members]
         self._sample_rate, self._steps = sample_rate, steps
         self._generators, self._max_records = list(generators), max_records
+        self._start = 0
+        self._before: deque[tuple[int, list[Any]]] = deque(maxlen=_REMEMBERED)
 
     def __iter__(self) -> Iterator[Batch]:
-        for _ in range(self._steps):
+        for step in range(self._start, self._steps):
+            self._before.append((step, self._states()))
             yield self._assemble([self._draw(k) for k in range(len(self._halves))])
+
+    def states_before(self, step: int) -> list[Any]:
+        """States of the generators before the batch of a step was drawn; the loader may be a few batches ahead of the training."""
+        return next((states for drawn, states in self._before if drawn == step), self._states())
+
+    def go_on(self, step: int, states: Sequence[Any]) -> None:
+        """Begin at a step, with the generators where they stood before it."""
+        self._start = step
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.bit_generator.state = state
+
+    def _states(self) -> list[Any]:
+        return [generator.bit_generator.state for generator in self._generators]
 
     def _draw(self, shadow: int) -> list[Ints]:
         """The records of each sampled unit."""

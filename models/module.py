@@ -1,7 +1,7 @@
 """The bank as a LightningModule: one step is forward, per-unit gradients, clip and sum, noise, update."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,10 @@ class BankModule(lightning.LightningModule):
         self._packed, self._labels = packed, labels
         self._settings, self._dp, self._noise = settings, dp, noise
         self.dp_optimizer: BankOptimizer | None = None
+        self.watched, self.losses = (
+            False,
+            torch.zeros(bank.n_shadows),
+        )  # mean loss of the last batch, where it is asked for
         self._own: list[dict[str, nn.Parameter]] = []  # views of the bank's parameters, one dictionary a shadow
 
     def configure_optimizers(self) -> BankOptimizer:
@@ -88,6 +92,10 @@ class BankModule(lightning.LightningModule):
         shadow_of = [i for part in (head, adapted) for i, group in enumerate(part) for _ in group]
         self.dp_optimizer = BankOptimizer(SideBySide(parts), self._dp, self._noise, shadow_of)
         return self.dp_optimizer
+
+    def trained(self) -> Mapping[str, Tensor]:
+        """What a checkpoint holds of the model: all but the frozen base."""
+        return self.bank.trainable()
 
     def on_fit_start(self) -> None:
         self._packed, self._labels = self._packed.to(self.device), self._labels.to(self.device)
@@ -118,16 +126,21 @@ class BankModule(lightning.LightningModule):
         """Over all units of the batch, one tensor a parameter, of the bank's shapes; and the units that were not finite."""
         non_finite = 0
         sums = {n: torch.zeros_like(p) for n, p in self.bank.trainable().items()}
+        loss = torch.zeros(self.bank.n_shadows, device=self._labels.device)
         for chunk in batch.chunks(self.bank.at_once(self.chunk)):
             index = chunk.index.flatten(1)
             x = self._packed.gather(index, tokens=self.bank.lane is not None)
-            records, _ = self.bank.record_factors(x, self._labels[index])
+            records, losses = self.bank.record_factors(x, self._labels[index])
             out = clip_and_sum(
                 unit_factors(records, chunk.weights), max_grad_norm=self._dp.max_grad_norm, present=chunk.present
             )
             non_finite += out.non_finite
+            if self.watched:
+                loss = loss + (losses * chunk.weights.flatten(1)).sum(1)
             for name, total in sums.items():
                 total += out.sums[name].view(total.shape)
+        if self.watched:
+            self.losses = loss / batch.present.sum(1).clamp(min=1)
         return sums, non_finite
 
     def on_train_end(self) -> None:

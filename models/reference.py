@@ -4,57 +4,27 @@ It knows nothing of trunks, lanes or factors. It is the oracle of the fast engin
 know, or an adaptation other than LoRA.
 """
 
-import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import lightning
 import numpy as np
-import peft
 import torch
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
+from moo.models.adapted import classifier_of, initialise
 from moo.models.bank import Frozen
-from moo.models.base_models import hushed
-from moo.models.blocks import family_of
+from moo.models.checkpoints import Checkpoints, counts
 from moo.models.datamodule import Batch, PoissonBatches, PoissonDataModule
 from moo.models.dp import DPSettings, ShadowNoise, per_shadow
-from moo.models.module import SideBySide
-from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit
-
-
-class Classifier(nn.Module):
-    """The adapted model's pooled token and the frozen features, scaled by public constants, under one linear head.
-
-    Without an encoder, the head alone.
-    """
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, encoder: Any, frozen: Frozen, *, n_frozen: int, n_classes: int, biased: bool) -> None:
-        super().__init__()
-        self.encoder, self._causal = encoder, frozen.causal
-        self.register_buffer("shift", torch.from_numpy(frozen.constants.pooled_shift))
-        self.register_buffer("scale", torch.from_numpy(frozen.constants.pooled_scale))
-        self.head = nn.Linear(n_frozen + (0 if encoder is None else len(self.shift)), n_classes, bias=biased)
-
-    def forward(self, ids: Tensor, mask: Tensor, features: Tensor) -> Tensor:
-        """Logits, shape (n, C), of token ids and mask of shape (n, L) and frozen features of shape (n, .)."""
-        if self.encoder is None:
-            alone: Tensor = self.head(features)
-            return alone
-        top = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        last = mask.sum(1) - 1 if self._causal else torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-        pooled = top[torch.arange(len(ids), device=ids.device), last]
-        out: Tensor = self.head(torch.cat([features, (pooled - self.shift) * self.scale], dim=1))
-        return out
+from moo.models.losses import losses
+from moo.models.module import SideBySide, is_out_of_memory
+from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit, watched
 
 
 class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -88,7 +58,8 @@ class ReferenceModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.non_finite = model, 0
+        self.model, self.non_finite, self.chunk = model, 0, settings.optimizer.chunk
+        self.watched, self.losses = False, torch.zeros(1)
         self._data, self._settings, self._noise, self._shadow, self._pad = data, settings, noise, shadow, pad
         self._labels = torch.from_numpy(data.labels)
         self.dp_optimizer: ReferenceOptimizer | None = None
@@ -107,31 +78,67 @@ class ReferenceModule(lightning.LightningModule):
         self.dp_optimizer = ReferenceOptimizer(SideBySide(parts), s.dp, multiplier, self._noise)
         return self.dp_optimizer
 
+    def trained(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the model: all but what is frozen."""
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         outer: Any = self.optimizers()
         optimizer = outer.optimizer  # Lightning's wrapper counts steps, and hides signal_skip_step
-        optimizer.zero_grad()
-        *most, last = batch.chunks(self._settings.optimizer.chunk)
-        for chunk in most:
-            self._per_unit_gradients(chunk, optimizer)
-            optimizer.signal_skip_step(do_skip=True)
-            optimizer.step()
-            optimizer.zero_grad()
-        self._per_unit_gradients(last, optimizer)
+        while True:
+            try:
+                loss, non_finite = self._sum_of_chunks(batch, optimizer)
+            except (MemoryError, RuntimeError) as error:
+                if self.chunk == 1 or not is_out_of_memory(error):
+                    raise
+                self.chunk //= 2
+                self._start_over(optimizer)
+            else:
+                break
+        self.non_finite += non_finite
+        self.losses = loss[None] / batch.present.sum().clamp(min=1)
         optimizer.signal_skip_step(do_skip=False)
         outer.step()
 
-    def _per_unit_gradients(self, chunk: Batch, optimizer: ReferenceOptimizer) -> None:
-        """Opacus' gradients of records, averaged by unit: `grad_sample` of shape (units, ...)."""
+    def _sum_of_chunks(self, batch: Batch, optimizer: ReferenceOptimizer) -> tuple[Tensor, int]:
+        """All chunks but the last clipped and summed by Opacus, the last one's gradients left for the step; summed loss, bad units."""
+        optimizer.zero_grad()
+        *most, last = batch.chunks(self.chunk)
+        loss, non_finite = torch.zeros((), device=self.device), 0
+        for chunk in most:
+            told = self._per_unit_gradients(chunk, optimizer)
+            loss, non_finite = loss + told[0], non_finite + told[1]
+            optimizer.signal_skip_step(do_skip=True)
+            optimizer.step()
+            optimizer.zero_grad()
+        told = self._per_unit_gradients(last, optimizer)
+        return loss + told[0], non_finite + told[1]
+
+    def _start_over(self, optimizer: ReferenceOptimizer) -> None:
+        """Take back what a batch had left in Opacus when memory ended: its sums, and what its hooks caught."""
+        optimizer._step_skip_queue.clear()
+        optimizer._is_last_step_skipped = False
+        for p in optimizer.params:
+            p.grad = p.grad_sample = p.summed_grad = None
+            p.__dict__.pop("_current_grad_sample", None)
+            p._forward_counter = 0
+        for layer in self.model.modules():
+            layer.__dict__.pop("activations", None)
+            layer.__dict__.pop("max_batch_len", None)
+
+    def _per_unit_gradients(self, chunk: Batch, optimizer: ReferenceOptimizer) -> tuple[Tensor, int]:
+        """Opacus' gradients of records, averaged by unit: `grad_sample` of shape (units, ...); summed loss, bad units."""
         units, places = torch.nonzero(chunk.weights[0] > 0, as_tuple=True)
         rows, weights = chunk.index[0][units, places], chunk.weights[0][units, places]
-        n_units = int(chunk.present.sum())
+        n_units, loss = int(chunk.present.sum()), torch.zeros((), device=self.device)
         if len(rows):
             ids, mask = padded(self._data.packed, rows, self._pad)
             logits = self.model(
                 ids.to(self.device), mask.to(self.device), self._data.packed.features[rows].to(self.device)
             )
-            functional.cross_entropy(logits, self._labels[rows].to(self.device), reduction="sum").backward()  # type: ignore[no-untyped-call]
+            told = losses(logits, self._labels[rows].to(self.device))
+            told.sum().backward()  # type: ignore[no-untyped-call]
+            loss = (told.detach() * weights.to(self.device)).sum()
         bad = torch.zeros(n_units, dtype=torch.bool, device=self.device)
         for p in optimizer.params:
             by_unit = torch.zeros(n_units, *p.shape, device=self.device)
@@ -140,9 +147,9 @@ class ReferenceModule(lightning.LightningModule):
                 by_unit.index_add_(0, units.to(self.device), scaled)
             p.grad_sample = by_unit
             bad |= ~torch.isfinite(by_unit.flatten(1)).all(1)
-        self.non_finite += int(bad.sum())
         for p in optimizer.params:
             p.grad_sample[bad] = 0.0
+        return loss, int(bad.sum())
 
     def on_train_end(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters() if p.requires_grad):
@@ -189,31 +196,35 @@ def train_reference(data: TrainingData, settings: TrainingSettings, frozen: Froz
         )
     started, pad = time.perf_counter(), int(frozen.base.tokenizer.pad_token_id)
     fitted = [_one(data, settings, frozen, stream, shadow=shadow, pad=pad) for shadow in range(len(data.members))]
-    optimizers = [m.dp_optimizer for m in fitted if m.dp_optimizer is not None]
-    private = [o.noisy_steps for o in optimizers if o.noise_multiplier] or [0]
-    states = [{n: p.detach().clone() for n, p in m.model.named_parameters() if p.requires_grad} for m in fitted]
+    done = [counts(module.dp_optimizer, watch) for module, watch in fitted]
+    noise = per_shadow(settings.dp.noise_multiplier, len(fitted), "noise_multiplier")
+    watches = [watch for _, watch in fitted if watch is not None]
+    states = [{n: p.detach().cpu().clone() for n, p in module.trained().items()} for module, _ in fitted]
     return Trained(
-        bank=ReferenceShadows(fitted[-1].model, states, pad=pad),
-        steps=min(o.steps_taken for o in optimizers),
-        non_finite=sum(m.non_finite for m in fitted),
+        bank=ReferenceShadows(fitted[-1][0].model, states, pad=pad),
+        steps=min(steps for steps, _ in done),
+        non_finite=sum(module.non_finite for module, _ in fitted),
         seconds=time.perf_counter() - started,
-        noisy_steps=min(private),
-        expected_batch_size=float(optimizers[-1].expected_batch_size),
+        noisy_steps=min((noisy for (_, noisy), multiplier in zip(done, noise, strict=True) if multiplier), default=0),
+        expected_batch_size=float((fitted[-1][0].dp_optimizer or settings.dp).expected_batch_size),
         sampler=PoissonBatches.sampler,
-        chunk=settings.optimizer.chunk,
+        chunk=min(module.chunk for module, _ in fitted),
+        resumed_at=min((watch.start for watch in watches), default=0),
+        notices=tuple(dict.fromkeys(notice for watch in watches for notice in watch.notices)),
     )
 
 
 def _one(
     data: TrainingData, settings: TrainingSettings, frozen: Frozen, stream: Stream, *, shadow: int, pad: int
-) -> ReferenceModule:
+) -> tuple[ReferenceModule, Checkpoints | None]:
     """One shadow, fitted and checked."""
     rank = int(per_shadow(settings.lora_rank, len(data.members), "lora_rank")[shadow])
-    model = GradSampleModule(_classifier(data, settings, frozen, rank), loss_reduction="sum")
+    model = GradSampleModule(classifier_of(data, settings, frozen, rank), loss_reduction="sum")
     model.train()  # Opacus' hooks sleep in evaluation mode; dropout is off by its probability
-    _initialise(model, settings, frozen, stream("init", shadow))
+    initialise(model, settings, frozen, stream("init", shadow))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    module = ReferenceModule(model, data, settings, ShadowNoise([stream("noise", shadow)]), shadow=shadow, pad=pad)
+    noise = ShadowNoise([stream("noise", shadow)])
+    module = ReferenceModule(model, data, settings, noise, shadow=shadow, pad=pad)
     batches = PoissonBatches(
         units=data.units,
         lengths=data.packed.lengths,
@@ -222,72 +233,11 @@ def _one(
         steps=settings.steps,
         generators=[stream("sampling", shadow)],
     )
-    fit(module, PoissonDataModule(batches), settings)
+    watch = watched(data, settings, frozen, module, batches=batches, noise=noise, part=shadow)
+    if watch is None or not watch.done:
+        fit(module, PoissonDataModule(batches), settings, watch=watch, part=shadow)
     _check_moves(model.cpu(), before)
-    return module
-
-
-def _classifier(data: TrainingData, settings: TrainingSettings, frozen: Frozen, rank: int) -> Classifier:
-    encoder = None
-    if settings.depth.adapted_layers or settings.adaptation != "lora":
-        model = frozen.base.model
-        shared = {} if settings.adaptation == "full" else {id(p): p for p in model.get_input_embeddings().parameters()}
-        with hushed():
-            encoder = _adapted(copy.deepcopy(model, shared), settings, frozen, rank)
-    biased = not (settings.depth.head == "stock" and frozen.causal)
-    out = Classifier(
-        encoder, frozen, n_frozen=data.packed.features.shape[1], n_classes=data.n_classes, biased=biased
-    ).float()
-    for module in out.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return out
-
-
-def _adapted(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int) -> Any:
-    if settings.adaptation == "prefix":
-        prefix = peft.PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=rank)
-        return peft.get_peft_model(encoder, prefix)
-    if settings.adaptation == "full":
-        encoder.requires_grad_(True)
-        encoder.get_input_embeddings().requires_grad_(False)
-        return encoder
-    family, top = family_of(frozen.base.model), int(encoder.config.num_hidden_layers)
-    config = peft.LoraConfig(
-        r=rank,
-        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type] # PEFT says int, and divides it by the rank
-        lora_dropout=0.0,
-        target_modules=None if family is None else family.peft_targets(settings.depth.targets),
-        layers_to_transform=list(range(top - settings.depth.adapted_layers, top)),
-        layers_pattern=None if family is None else family.blocks.rpartition(".")[2],
-        fan_in_fan_out=encoder.config.model_type == "gpt2",
-    )
-    return peft.get_peft_model(encoder, config)
-
-
-def _initialise(model: Any, settings: TrainingSettings, frozen: Frozen, rng: np.random.Generator) -> None:
-    """As the bank starts: A uniform from the shadow's stream, in the order of the bank's layers; B and head zero."""
-    seed = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    for name in _in_order([n for n in named if ".lora_A." in n], settings, frozen):
-        p = named[name]
-        p.data.copy_((torch.rand(p.shape, generator=seed) * 2 - 1) * p.shape[1] ** -0.5)
-    for name, p in named.items():
-        if ".lora_B." in name or ".head." in name:
-            p.data.zero_()
-        elif "prompt_encoder" in name:
-            p.data.copy_(torch.randn(p.shape, generator=seed) * 0.02)
-
-
-def _in_order(names: list[str], settings: TrainingSettings, frozen: Frozen) -> Iterator[str]:
-    family = family_of(frozen.base.model)
-    if family is None or not names:
-        yield from names
-        return
-    n = int(frozen.base.model.config.num_hidden_layers)
-    for block in range(n - settings.depth.adapted_layers, n):
-        for path in family.targets(settings.depth.targets):
-            yield next(x for x in names if f"{family.blocks}.{block}.{path}.lora_A." in x)
+    return module, watch
 
 
 def _check_moves(model: Any, before: dict[str, Tensor]) -> None:

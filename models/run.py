@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from moo.errors import TrialError
 from moo.models.activations import Packed
-from moo.models.bank import Depth
-from moo.models.datamodule import PoissonDataModule
-from moo.models.dp import DPSettings
+from moo.models.bank import Depth, Frozen
+from moo.models.checkpoints import Checkpoints, CheckpointSettings
+from moo.models.datamodule import PoissonBatches, PoissonDataModule
+from moo.models.dp import DPSettings, ShadowNoise
+from moo.models.logs import LogSettings, trainer_options
 from moo.models.module import OptimizerSettings, is_out_of_memory
 
 Stream = Callable[[str, int], np.random.Generator]
@@ -54,6 +56,8 @@ class TrainingSettings:
         accelerator: "auto", "cpu" or "gpu".
         trainer: Further arguments of `lightning.Trainer`.
         engine: "bank" trains the shadows side by side on a cached trunk; "opacus" one after another from the tokens up.
+        checkpoint: Where and how often the training is written down; None does not, as is best for one of seconds.
+        logs: What is logged; None logs nothing but to loggers in `trainer`.
         adaptation: "lora", or on the reference path "prefix" (as many virtual tokens as the rank) or "full" (all but word embeddings).
     """
 
@@ -68,6 +72,24 @@ class TrainingSettings:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     engine: Literal["bank", "opacus"] = "bank"
     adaptation: Literal["lora", "prefix", "full"] = "lora"
+    checkpoint: CheckpointSettings | None = None
+    logs: LogSettings | None = None
+
+    def identity(self) -> bytes:
+        """All of it that decides a number bit for bit."""
+        return repr(
+            (
+                self.depth,
+                self.lora_rank,
+                self.lora_alpha,
+                self.sample_rate,
+                self.steps,
+                self.dp,
+                self.optimizer,
+                self.engine,
+                self.adaptation,
+            )
+        ).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +105,8 @@ class Trained:
         expected_batch_size: What the sums were divided by.
         sampler: How units entered a batch.
         chunk: Records of a shadow computed at a time in the end; below the setting where memory was too small for it.
+        resumed_at: Steps that an earlier attempt had taken, and this one did not take again.
+        notices: What a person should know of how it ran.
     """
 
     bank: Any  # Bank or ReferenceShadows
@@ -93,15 +117,75 @@ class Trained:
     expected_batch_size: float
     sampler: Literal["poisson", "shuffled"]
     chunk: int
+    resumed_at: int = 0
+    notices: tuple[str, ...] = ()
 
 
-def fit(module: lightning.LightningModule, data: PoissonDataModule, settings: TrainingSettings) -> None:
+def watched(
+    data: TrainingData,
+    settings: TrainingSettings,
+    frozen: Frozen | None,
+    module: Any,
+    *,
+    batches: PoissonBatches,
+    noise: ShadowNoise,
+    part: int | None = None,
+) -> Checkpoints | None:
+    """What writes the checkpoints of a fit, with the last one taken up; None where none are asked for."""
+    if settings.checkpoint is None:
+        return None
+    base = b"" if frozen is None else f"{frozen.base.digest}{frozen.cut}{frozen.base.low_precision}".encode()
+    arrays = (
+        data.labels,
+        data.units,
+        data.members,
+        data.packed.offsets.cpu().numpy(),
+        data.packed.features.cpu().numpy(),
+    )
+    watch = Checkpoints(
+        settings.checkpoint,
+        part=part,
+        parts=1 if part is None else len(data.members),
+        identity=[settings.identity(), base, *(np.ascontiguousarray(a).tobytes() for a in arrays)],
+        steps=settings.steps,
+        batches=batches,
+        noise=noise,
+        accountant={
+            "noise_multiplier": settings.dp.noise_multiplier,
+            "sample_rate": settings.sample_rate,
+            "max_grad_norm": str(settings.dp.max_grad_norm),
+            "expected_batch_size": settings.dp.expected_batch_size,
+        },
+    )
+    watch.resume(module)
+    return watch
+
+
+def fit(
+    module: lightning.LightningModule,
+    data: PoissonDataModule,
+    settings: TrainingSettings,
+    *,
+    watch: Checkpoints | None = None,
+    part: int | None = None,
+) -> None:
+    """Train through Lightning.
+
+    Args:
+        module: What is trained.
+        data: Its batches.
+        settings: The run.
+        watch: Writes checkpoints, and may have taken one up.
+        part: Shadow of the reference path.
+    """
     quiet = logging.getLogger("lightning.pytorch")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     options: dict[str, Any] = {
-        "logger": False, "enable_progress_bar": False, "enable_model_summary": False, **settings.trainer,
+        "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1,
+        **trainer_options(dict(settings.trainer), settings.logs, part),
     }  # fmt: skip
+    options["callbacks"] += [] if watch is None else [watch]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -114,7 +198,7 @@ def fit(module: lightning.LightningModule, data: PoissonDataModule, settings: Tr
             lightning.Trainer(
                 accelerator=settings.accelerator,
                 devices=1,
-                max_steps=settings.steps,
+                max_steps=settings.steps - (0 if watch is None else watch.start),
                 max_epochs=1,  # the sampler is one pass of so many steps; a second would be charged to nobody
                 enable_checkpointing=False,
                 inference_mode=False,

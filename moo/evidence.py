@@ -160,6 +160,7 @@ class TrialEvidence:
         privacy: Of one shadow's training run.
         facts: Namespaced numbers for the compliance rules; None is "unknown".
         seconds: Wall-clock seconds by stage.
+        resumed_at: Steps that came from the checkpoint of a killed attempt.
         attribute: On the pool, where the study asks for an attribute.
         notices: What a person should know of how it ran.
     """
@@ -171,5 +172,6 @@ class TrialEvidence:
     privacy: PrivacyEvidence
     facts: Mapping[str, float | None]
     seconds: Mapping[str, float]
+    resumed_at: int = 0
     notices: tuple[str, ...] = ()
     attribute: AttributeEvidence | None = None

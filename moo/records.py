@@ -152,6 +152,7 @@ class TrialRecord:
         claim: "holds", or "withdrawn because ...": the DP claim of the training run.
         seconds: Wall-clock seconds by stage.
         cause: Why a failed trial failed; empty otherwise.
+        resumed_at: Steps that came from the checkpoint of a killed attempt, which is charged for them.
         notices: What a person should know of how it ran: texts that were cut, a cache that was full, memory that ended.
     """
 
@@ -165,6 +166,7 @@ class TrialRecord:
     claim: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
+    resumed_at: int = 0
     notices: tuple[str, ...] = ()
 
     @property
@@ -195,6 +197,7 @@ class TrialRecord:
             "claim": self.claim,
             "seconds": dict(self.seconds),
             "cause": self.cause,
+            "resumed_at": self.resumed_at,
             "notices": list(self.notices),
         }
 
@@ -212,6 +215,7 @@ class TrialRecord:
             claim=data["claim"],
             seconds=data["seconds"],
             cause=data["cause"],
+            resumed_at=data.get("resumed_at", 0),
             notices=tuple(data.get("notices", ())),
         )
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -18,6 +18,9 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import PREPARATION, Ledger
 from moo.privacy.policies import Policy
 from moo.search import Candidate
+
+if TYPE_CHECKING:
+    from moo.models.checkpoints import Reach
 
 
 def ledgers_dir() -> Path:
@@ -70,6 +73,7 @@ class Account:
         plan: From a candidate to the run that it will be.
         answers: What each trial tells with noise.
         limit: Of `publish_all`: no trial that would pass it is admitted.
+        reached: How far a killed attempt of a trial came, by its checkpoints; None where it is not known.
     """
 
     ledger: Ledger
@@ -77,6 +81,7 @@ class Account:
     plan: Callable[[Candidate], TrainingRun]
     answers: tuple[PrivateAnswer, ...] = ()
     limit: RenyiFilter | None = None
+    reached: Callable[[int], "Reach | None"] = lambda _: None
     _open: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def open(self, policy: Policy) -> None:
@@ -91,6 +96,8 @@ class Account:
         Returns:
             Numbers of those that would pass the budget: denied, and not charged.
         """
+        for candidate in candidates:
+            self._settle_killed(candidate.number)
         spent = self.events() if self.limit is not None else []
         denied = set()
         for candidate in candidates:
@@ -107,15 +114,28 @@ class Account:
             spent += [run, *self.answers]
         return denied
 
-    def settle(self, number: int, cause: str) -> None:
-        """A finished trial took all its steps; of a failed one it is not known how many, so it pays for all."""
+    def _settle_killed(self, number: int) -> None:
+        """The latest attempt of a trial that was killed pays for the steps that it can have run; without checkpoints, for all."""
+        reach = self.reached(number)
+        if reach is None:
+            return
+        entries = self.ledger.entries(self.study)
+        settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
+        waiting = [e for e in entries if e.kind == "reserve" and e.body["trial"] == number and e.seq not in settled]
+        if waiting:
+            steps = min(reach.at_most, waiting[-1].body["run"]["steps"])
+            cause = f"killed; the next attempt goes on from step {reach.step}"
+            self.ledger.abort(self.study, waiting[-1].seq, steps=steps, cause=cause)
+
+    def settle(self, number: int, cause: str, *, resumed_at: int = 0) -> None:
+        """A finished trial took all its steps but those of a checkpoint; of a failed one that is not known, so it pays for all."""
         if number not in self._open:  # finished by an earlier call, and settled or charged there
             return
         reservation, steps = self._open.pop(number)
         if cause:
             self.ledger.abort(self.study, reservation, steps=steps, cause=cause)
         else:
-            self.ledger.commit(self.study, reservation, steps=steps)
+            self.ledger.commit(self.study, reservation, steps=steps - resumed_at)
 
     def release(self, body: Mapping[str, Any]) -> None:
         """Write down what leaves, once."""

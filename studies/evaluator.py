@@ -38,6 +38,7 @@ class Evaluator:
             share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
             self._prepared = Prepared(self.spec, key, self.folder, self.stage, release_share=share)
             self._prepared.covered = self.covered
+            self._prepared.stays_inside = self.policy.name in ("internal", "proxy_then_retrain")
             self._prepared.flags |= {BUDGETED} if self.policy.name == "publish_all" else set()
         return self._prepared
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -96,6 +96,7 @@ class Prepared:
         self.dossier = load_dossier(spec.dossier) if spec.dossier else None
         self.terms = Terms.of(self.dossier, purpose=spec.purpose, as_of=self.as_of)
         self.flags: frozenset[str] = frozenset(spec.applies)  # which rules apply; the policy adds its own
+        self.stays_inside = True  # whether numbers that read private units may be logged
         self.covered: frozenset[str] = frozenset()  # dataset-scoped steps that the ledger charges
         kept, self.preparation = self._filtered(loaded)
         self.digest = key.derive("data", loaded.digest).hex()
@@ -122,11 +123,13 @@ class Prepared:
     @cached_property
     def base(self) -> BaseModel:
         self.stage("loading the base model", 0, 0)
-        return load_base(
+        found = load_base(
             self.spec.model,
             accelerator=self.spec.machine.accelerator,
             progress=lambda done, total: self.stage("fetching the base model", done, total),
         )
+        precision = self.spec.machine.precision
+        return found if precision == "auto" else dataclasses.replace(found, low_precision=precision == "bf16-mixed")
 
     @cached_property
     def engine(self) -> Literal["bank", "opacus"]:
@@ -193,15 +196,37 @@ class Prepared:
 
     def masked(self, part: str, level: int, params: TrialParams | None = None) -> MaskedPart:
         """A part at a masking level, with activations for the configuration's depth; the last few are kept."""
-        feature: Feature = "mean"
-        if self.spec.training.head == "stock" and params is not None:
-            feature = "none" if params.adapted_layers else "pooled"
-        wanted = (part, level, self.cut(params), feature)
+        wanted = (part, level, self.cut(params), self._feature(params))
         if wanted not in self._masked:
             while len(self._masked) >= 2 * len(PARTS):
                 self._masked.pop(next(iter(self._masked)))
             self._masked[wanted] = self._mask(*wanted)
         return self._masked[wanted]
+
+    def _feature(self, params: TrialParams | None) -> Feature:
+        """The frozen feature that the head sees."""
+        if self.spec.training.head != "stock" or params is None:
+            return "mean"
+        return "none" if params.adapted_layers else "pooled"
+
+    def packed(self, texts: Sequence[str], params: TrialParams) -> Packed:
+        """Activations of texts from elsewhere, as a configuration would see them."""
+        cut = self.cut(params)
+        return self._packed(self.cache(cut), list(texts), cut, self._feature(params), None)
+
+    def _packed(
+        self,
+        cache: TrunkCache,
+        texts: list[str],
+        cut: Cut,
+        feature: Feature,
+        progress: Callable[[int], None] | None,
+    ) -> Packed:
+        packed = cache.packed(texts, self.constants(cut), feature=feature, progress=progress)
+        if self.engine == "opacus":
+            ids, _ = token_ids(self.base, texts, max_length=self.spec.training.max_length)
+            packed = dataclasses.replace(packed, ids=ids)
+        return packed
 
     def _mask(self, part: str, level: int, cut: Cut, feature: Feature) -> MaskedPart:
         records = self.parts[part]
@@ -215,10 +240,7 @@ class Prepared:
             self.stage(f"trunk, masking level {level}, {part}", done, len(texts))
 
         cache = self.cache(cut)
-        packed = cache.packed(texts, self.constants(cut), feature=feature, progress=progress)
-        if self.engine == "opacus":
-            ids, _ = token_ids(self.base, texts, max_length=self.spec.training.max_length)
-            packed = dataclasses.replace(packed, ids=ids)
+        packed = self._packed(cache, texts, cut, feature, progress)
         wordless = np.array([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
         return MaskedPart(packed, tuple(spans), wordless, tuple(cache.notices))
 

@@ -26,8 +26,10 @@ from moo.search import REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.cost import budget_filter, run_at, search_cost
+from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
 from moo.studies.gates import declared, refuse_broken_gates, refuse_broken_promises
+from moo.studies.places import forget_all, forget_trial, reached
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.refusals import (
@@ -66,7 +68,7 @@ def run_study(
         policy: Release policy: "internal", "publish_all(EPSILON)", "select_one", "proxy_then_retrain(M)", or a Policy.
         answer_noise: Noise on every number that reads private units, over its sensitivity; see `Policy`.
         executor: "inline" or "processes".
-        workers: Processes at a time.
+        workers: Processes at a time; on GPUs, each has one of its own.
         callbacks: Called as the study goes on.
         folder: Where evidence, key, caches and results are kept, mode 0700; by default moo-runs/<name>.
 
@@ -128,9 +130,11 @@ def run_study(
             constraint_names=CONSTRAINTS,
             executor=executor,
             workers=workers,
+            environments=devices(spec.machine, executor=executor, workers=workers),
             before=before,
-            callbacks=[lambda p: account.settle(p.newest.candidate.number, p.newest.outcome.cause), watch.trial],
+            callbacks=[lambda p: _settle(account, home, record_of(p.newest)), watch.trial],
         )
+        forget_all(home)
         trials = tuple(record_of(t) for t in found.trials)
         if all(t.cause == REFUSED for t in trials):
             raise PolicyError(_too_small(chosen, account, run_at(prepared, spec.space.target_epsilon[0])))
@@ -192,6 +196,7 @@ def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, 
         "data": prepared.digest[:16],
         "key": prepared.key.derive("fingerprint").hex()[:16],
         "threads": torch.get_num_threads(),
+        "precision": "bf16" if prepared.base.low_precision else "fp32",
     }
 
 
@@ -204,7 +209,15 @@ def _account(name: str, evaluator: Evaluator, identity: Mapping[str, Any]) -> Ac
         return planned_run(params, prepared.spec, prepared.expected_units, prepared.records.unit_name)
 
     limit = budget_filter(evaluator.policy, prepared, answers)
-    return Account(ledger_of(prepared.spec.data), f"{name} {identity['key'][:8]}", plan, answers, limit)
+    goes_on = prepared.spec.machine.checkpoint_steps > 0
+    return Account(
+        ledger_of(prepared.spec.data),
+        f"{name} {identity['key'][:8]}",
+        plan,
+        answers,
+        limit,
+        lambda number: reached(evaluator.folder, number, goes_on=goes_on),
+    )
 
 
 def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, account: Account) -> TrialRecord:
@@ -221,11 +234,16 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
     except TrialError as error:
         account.settle(REFERENCE, error.cause)
         raise InputError(f"the status quo must be trainable, but: {error}") from error
-    account.settle(REFERENCE, "")
+    _settle(account, home, record)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps({"identity": identity, "record": record.to_json()}), encoding="utf-8")
     os.replace(temporary, path)
     return record
+
+
+def _settle(account: Account, home: Path, record: TrialRecord) -> None:
+    account.settle(record.number, record.cause, resumed_at=record.resumed_at)
+    forget_trial(home, record.number)
 
 
 def _result(

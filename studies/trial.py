@@ -30,6 +30,7 @@ from moo.studies.base import StudySpec
 from moo.studies.baseline import base_losses, baseline_accuracy
 from moo.studies.gathered import attribute_of, losses_of, membership_of
 from moo.studies.membership import judge_membership
+from moo.studies.places import checkpoint_of, logs_of
 from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
@@ -104,9 +105,10 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         n_classes=len(pool.classes),
     )
     prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
+    settings = training_settings(params, spec, run, engine=prepared.engine)
     trained = train(
         data,
-        training_settings(params, spec, run, engine=prepared.engine),
+        dataclasses.replace(settings, checkpoint=checkpoint_of(prepared, number), logs=logs_of(prepared, number)),
         prepared.frozen(params),
         lambda purpose, shadow: key.generator(prepared.digest, "trial", number, replicate, purpose, shadow),
     )
@@ -156,13 +158,14 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         facts=facts,
         attribute=attribute_of(prepared, predicted["pool"], members["pool"]),
         seconds=seconds,
+        resumed_at=trained.resumed_at,
         notices=_notices(parts, trained, spec),
     )
 
 
 def _notices(parts: Mapping[str, MaskedPart], trained: Trained, spec: StudySpec) -> tuple[str, ...]:
     """What a person should know of how the trial ran."""
-    out = [notice for part in parts.values() for notice in part.notices]
+    out = [notice for part in parts.values() for notice in part.notices] + list(trained.notices)
     texts, cut = sum(len(p.spans) for p in parts.values()), sum(p.packed.truncated for p in parts.values())
     if cut:
         out.append(f"{cut} of {texts} texts were longer than {spec.training.max_length} tokens and were cut there")
@@ -254,6 +257,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         contributions=compliance.contributions,
         claim=evidence.privacy.claim,
         seconds=evidence.seconds,
+        resumed_at=evidence.resumed_at,
         notices=evidence.notices,
     )
 

@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from letters import save_table
 
+from moo.cli.compliance import FINDINGS
 from moo.cli.main import main
+from moo.models.dp import ShadowNoise
 
 OK, BAD, MACHINE = 0, 2, 3
 
@@ -69,6 +72,21 @@ def test_plan_spends_nothing_and_writes_nothing(
     assert main(["run", str(study[0]), "--plan", "--out", str(tmp_path / "never")]) == OK
     assert "nothing has been spent" in capsys.readouterr().out
     assert not (tmp_path / "never").exists()
+
+
+def test_an_audit_passes_the_clean_engine_and_exits_with_four_where_it_refutes(
+    study: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = study
+    asked = ["audit", "--out", str(folder), "--trial", "0", "--canaries", "400", "--confidence", "0.999"]
+    assert main([*asked, "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["alarms"] == []
+    assert told["claim"] == "holds"
+    assert [g["canaries"] for g in told["guessed"]] == [400] * 3
+    monkeypatch.setattr(ShadowNoise, "__call__", lambda _, __, shape, device: torch.zeros(shape, device=device))
+    assert main(asked) == FINDINGS
+    assert "Alarm: epsilon is at least" in capsys.readouterr().out
 
 
 def test_mask_masks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +153,13 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["data", "purge", "OUT"], BAD, "nothing was removed"),
         (["models", "fetch", "gpt"], BAD, "gpt"),
         (["mask", "--level", "9", "x"], BAD, "level"),
+        (["audit"], BAD, "a STUDY, or --out with --trial"),
+        (["audit", "STUDY", "--trial", "0"], BAD, "--trial N needs --out DIR"),
+        (["audit", "--out", "OUT", "--trial", "0"], BAD, "run a study first"),
+        (["audit", "--out", "RUN", "--trial", "99"], BAD, "trial must be a complete one"),
+        (["audit", "STUDY", "--out", "OUT", "--canaries", "3"], BAD, "canaries >= about"),
+        (["audit", "STUDY", "--out", "OUT", "--epsilon", "-1"], BAD, "target_epsilon > 0"),
+        (["audit", "STUDY", "--out", "OUT", "--kind", "gold"], BAD, "kind"),
         (["compliance", "explain", "X99"], BAD, "rule must be one of"),
     ],
 )

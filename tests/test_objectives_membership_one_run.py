@@ -31,7 +31,7 @@ def program(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
         rows += [above - math.exp(epsilon) * left, above - math.exp(-epsilon) * left]
         bounds += [delta, 1 - math.exp(-epsilon) * (1 - delta)]
     tail = (j >= v).astype(float)
-    return -float(linprog(-tail, A_ub=np.array(rows), b_ub=bounds, A_eq=[np.ones(r + 1)], b_eq=[1]).fun)
+    return float(tail @ linprog(-tail, A_ub=np.array(rows), b_ub=bounds, A_eq=[np.ones(r + 1)], b_eq=[1]).x)
 
 
 @pytest.mark.parametrize(

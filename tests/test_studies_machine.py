@@ -2,18 +2,30 @@
 
 import dataclasses
 import inspect
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
+import pandas as pd
 import pytest
+import torch
 from letters import letters_spec
 from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch import loggers as lightning_loggers
 
-from moo.errors import InputError
+from moo.cli.machine import machine_of
+from moo.cli.main import parser
+from moo.errors import ConfigChangedError, InputError
 from moo.models.arguments import ALLOWED, REFUSED, REFUSED_CALLBACKS, check_trainer
+from moo.privacy.ledger import verify
 from moo.records import TrialParams
+from moo.search import Candidate, Outcome, executors
+from moo.studies.accounts import ledger_of
 from moo.studies.base import StudySpec, TrainingSpec
+from moo.studies.devices import devices
 from moo.studies.machine import Machine
 from moo.studies.result import StudyResult
 from moo.studies.runner import run_study
@@ -114,3 +126,169 @@ def test_what_a_trial_ran_into_is_told_with_it(spec: StudySpec, tmp_path: Path) 
     assert any("trunk cache is full" in notice for notice in told)
     assert all(trials.startswith("status quo") for trials in told.values())
     assert TrialParams.from_json(result.trials[0].params.to_json()) == result.trials[0].params
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+class KillAt(lightning.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        if pl_module.dp_optimizer.steps_taken == self.step:
+            raise Killed
+
+
+def killing(name: str, step: int) -> Callable[[str], list[lightning.Callback]]:
+    """Callbacks of each training: one of them is killed."""
+    return lambda training: [KillAt(step)] if training == name else []
+
+
+def charges(spec: StudySpec) -> list[tuple[int, str, int]]:
+    """Trial, how it was settled, steps charged: of each reservation in order."""
+    entries = ledger_of(spec.data).entries()
+    settled = {e.body["reservation"]: e for e in entries if e.kind in ("commit", "abort")}
+    out = []
+    for e in entries:
+        if e.kind == "reserve":
+            end = settled.get(e.seq)
+            steps = e.body["run"]["steps"] if end is None else end.body["steps"]
+            out.append((e.body["trial"], "open" if end is None else end.kind, steps))
+    return out
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint_and_is_charged_for_the_steps_that_ran_twice(
+    spec: StudySpec, tmp_path: Path
+) -> None:
+    """TINY takes 8 steps. Killed at 5 with checkpoints at 3 and 6: at most 6 ran, and 5 are left."""
+    kept = on(dataclasses.replace(spec, name="kept", data=copied(spec, tmp_path)), checkpoint_steps=3)
+    first = on(kept, trainer={"callbacks": killing("trial-0000", 5)})
+    with pytest.raises(Killed):
+        run_study(first, n_trials=1, folder=tmp_path / "a")
+    assert [f.name for f in (tmp_path / "a" / "checkpoints").iterdir()] == ["trial-0000.safetensors"]
+    resumed = run_study(kept, n_trials=1, folder=tmp_path / "a")
+    assert charges(kept) == [(-1, "commit", 8), (0, "abort", 6), (0, "commit", 5)]
+    assert resumed.trials[0].resumed_at == 3
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    assert verify(ledger_of(kept.data).path).intact
+    whole = run_study(on(kept, checkpoint_steps=0), n_trials=1, folder=beside(tmp_path / "b", tmp_path / "a"))
+    mine, theirs = resumed.trials[0].to_json(), whole.trials[0].to_json()
+    for key in ("seconds", "resumed_at"):
+        mine.pop(key), theirs.pop(key)
+    assert mine == theirs
+
+
+def test_without_checkpoints_a_killed_trial_is_charged_in_full_and_again(spec: StudySpec, tmp_path: Path) -> None:
+    plain = dataclasses.replace(spec, name="plain", data=copied(spec, tmp_path))
+    with pytest.raises(Killed):
+        run_study(on(plain, trainer={"callbacks": killing("trial-0000", 5)}), n_trials=1, folder=tmp_path / "a")
+    run_study(plain, n_trials=1, folder=tmp_path / "a")
+    assert charges(plain) == [(-1, "commit", 8), (0, "open", 8), (0, "commit", 8)]
+
+
+def copied(spec: StudySpec, folder: Path) -> str:
+    """The table at another place: its people have a ledger of their own."""
+    return str(shutil.copy(spec.data, folder / "table.csv"))
+
+
+def test_every_trial_is_logged_by_its_own_logger(spec: StudySpec, tmp_path: Path) -> None:
+    run_study(on(spec, logger="csv"), n_trials=1, folder=tmp_path / "a")
+    names = sorted(f.name for f in (tmp_path / "a" / "logs").iterdir())
+    assert names == ["reference", "trial-0000"]
+    lines = pd.read_csv(tmp_path / "a" / "logs" / "trial-0000" / "version_0" / "metrics.csv")
+    assert lines["step"].tolist() == list(range(1, 9))
+    assert {"loss/0", "loss/3", "units", "noise_std", "lr/0"} <= set(lines.columns)
+    assert lines["loss/0"].between(0, 10).all()
+    assert (lines["noise_std"] > 0).all()
+
+
+def test_where_numbers_may_leave_no_private_one_is_logged(spec: StudySpec, tmp_path: Path) -> None:
+    gauged = dataclasses.replace(on(spec, logger="csv"), name="told", attack="loss")
+    run_study(gauged, n_trials=1, policy="publish_all(60)", answer_noise=20.0, folder=tmp_path / "a")
+    files = list((tmp_path / "a" / "logs").rglob("metrics.csv"))
+    assert len(files) == 1
+    assert set(pd.read_csv(files[0]).columns) == {"step", "noise_std", *(f"lr/{i}" for i in range(4))}
+
+
+def test_any_lightning_logger_and_callback_may_be_handed_in(spec: StudySpec, tmp_path: Path) -> None:
+    seen: dict[str, list[int]] = {}
+
+    class Seen(lightning_loggers.Logger):
+        def __init__(self, training: str) -> None:
+            super().__init__()
+            self.training = training
+
+        name = version = "seen"  # type: ignore[assignment]
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            assert "loss/0" in metrics
+            seen.setdefault(self.training, []).append(step or 0)
+
+        def log_hyperparams(self, *_: Any, **__: Any) -> None:
+            pass
+
+    mine = on(spec, trainer={"logger": Seen, "log_every_n_steps": 2, "callbacks": lambda _: lightning.Callback()})
+    run_study(mine, n_trials=1, folder=tmp_path / "a")
+    assert seen == {"reference": [2, 4, 6, 8], "trial-0000": [2, 4, 6, 8]}
+    bad = on(spec, trainer={"callbacks": lambda _: [lightning_callbacks.ModelCheckpoint()]})
+    with pytest.raises(InputError, match="ModelCheckpoint"):
+        run_study(bad, n_trials=1, folder=tmp_path / "b")
+
+
+def test_precision_is_of_what_is_frozen_and_part_of_the_study(spec: StudySpec, tmp_path: Path) -> None:
+    half = on(spec, precision="bf16-mixed")
+    result = run_study(half, n_trials=1, folder=tmp_path / "a")
+    assert result.trials[0].state == "complete"
+    with pytest.raises(ConfigChangedError, match="precision was 'bf16' and is now 'fp32'"):
+        run_study(on(spec, precision="32-true"), n_trials=1, folder=tmp_path / "a")
+    for precision in ("16-mixed", "bf16-true"):
+        with pytest.raises(InputError, match="precision in"):
+            on(spec, precision=precision)
+
+
+def test_the_command_line_overrides_the_machine() -> None:
+    options = parser().parse_args(
+        ["run", "reviews", "--accelerator", "cpu", "--checkpoint-steps", "50", "--cache-gib", "2.5", "--logger", "csv",
+         "--trainer", "deterministic=true", "--trainer", "profiler=simple"]
+    )  # fmt: skip
+    machine = machine_of(options, Machine(chunk=9, trainer={"benchmark": False}))
+    assert machine == Machine(
+        chunk=9, accelerator="cpu", checkpoint_steps=50, cache_gib=2.5, logger="csv",
+        trainer={"benchmark": False, "deterministic": True, "profiler": "simple"},
+    )  # fmt: skip
+    for pair, message in (("max_steps=3", "max_steps"), ("profiler", "KEY=VALUE"), ("precision=16", "fp32")):
+        with pytest.raises(InputError, match=message):
+            machine_of(parser().parse_args(["run", "reviews", "--trainer", pair]), Machine())
+
+
+def test_each_worker_has_an_environment_of_its_own() -> None:
+    candidates = [Candidate(number=i, generation=0, params={}, replicate=0) for i in range(4)]
+    given = [{"CUDA_VISIBLE_DEVICES": name} for name in ("0", "3")]
+    found = [o for _, o in executors.run(seen_device, candidates, executor="processes", workers=2, environments=given)]
+    assert {o.payload["device"] for o in found} <= {"0", "3"}
+    by_process: dict[int, set[str]] = {}
+    for outcome in found:
+        by_process.setdefault(outcome.payload["process"], set()).add(outcome.payload["device"])
+    assert all(len(names) == 1 for names in by_process.values())
+    assert len(set().union(*by_process.values())) == len(by_process)
+
+
+def seen_device(candidate: Candidate) -> Outcome:
+    """What a worker sees."""
+    payload = {"device": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid(), "number": candidate.number}
+    return Outcome(values={}, constraints={}, payload=payload)
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert devices(Machine(), executor="processes", workers=2) == (
+        {"CUDA_VISIBLE_DEVICES": "2"},
+        {"CUDA_VISIBLE_DEVICES": "5"},
+    )
+    assert devices(Machine(accelerator="cpu"), executor="processes", workers=8) == ()
+    assert devices(Machine(), executor="inline", workers=1) == ()
+    with pytest.raises(InputError, match="workers <= 2"):
+        devices(Machine(), executor="processes", workers=3)

@@ -18,6 +18,7 @@ out = Console() if sys.stdout.isatty() else Console(width=120)
 def run(options: argparse.Namespace) -> int:
     """moo run"""
     from moo.cli import membership, view
+    from moo.cli.machine import machine_of
     from moo.privacy.policies import Policy
     from moo.report import save_report
     from moo.studies.base import load_spec
@@ -27,7 +28,9 @@ def run(options: argparse.Namespace) -> int:
     spec = load_spec(options.study)
     spec = spec.quick() if options.quick else spec
     limits = {"max_risk": options.max_risk, "max_penalty": options.max_penalty}
-    spec = dataclasses.replace(spec, **{k: v for k, v in limits.items() if v is not None})
+    spec = dataclasses.replace(
+        spec, **{k: v for k, v in limits.items() if v is not None}, machine=machine_of(options, spec.machine)
+    )
     policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
     name = options.name or spec.name + ("-quick" if options.quick else "")
     folder = Path(options.out) if options.out else Path("moo-runs") / name
@@ -47,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
             storage=options.storage,
             name=name,
             seed=options.seed,
+            executor="processes" if options.workers > 1 else "inline",
+            workers=options.workers,
             folder=folder,
             callbacks=[live],
         )
@@ -143,7 +148,7 @@ def data_purge(options: argparse.Namespace) -> int:
     folder = Path(options.folder)
     if not (folder / "study.key").is_file():
         raise InputError(f"the folder must be a study's (with a study.key), but got {folder}; nothing was removed.")
-    removed = [name for name in ("evidence", "trunk") if (folder / name).is_dir()]
+    removed = [name for name in ("evidence", "trunk", "checkpoints", "logs") if (folder / name).is_dir()]
     for name in removed:
         shutil.rmtree(folder / name)
     out.print(f"Removed from {folder}: {', '.join(removed) or 'nothing was there'}.", highlight=False)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from moo import __version__
-from moo.cli import commands, compliance, membership
+from moo.cli import audit, commands, compliance, membership
+from moo.cli.machine import add_machine
 from moo.errors import MooError
 
 INTERRUPTED = 130
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--quick", action="store_true", help="a small study of a few minutes; its numbers are noisy")
     run.add_argument("--plan", action="store_true", help="print time, disk and epsilon; spend nothing")
     run.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default en)")
+    add_machine(run)
 
     run.add_argument("--confirm", action="store_true", help="then train the front anew and confirm the recommendation")
 
@@ -82,6 +84,36 @@ def parser() -> argparse.ArgumentParser:
         "--trials", type=int, nargs="+", metavar="N", required=True, help="trials, all in one call; at most m"
     )
     again.add_argument("--to", metavar="DIR", required=True, help="folder of what may leave")
+
+    check = _add(
+        groups,
+        "audit",
+        audit.audit,
+        "train with planted canaries, and see whether what leaks fits the claimed epsilon",
+    )
+    check.add_argument("study", metavar="STUDY", nargs="?", help="a shipped study's name, or a path to TOML")
+    check.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of a study that ran, or for the cache (default moo-runs/NAME-audit)",
+    )
+    check.add_argument(
+        "--trial", type=int, metavar="N", help="audit the configuration of this trial of the study in --out"
+    )
+    check.add_argument(
+        "--epsilon",
+        type=float,
+        default=1.0,
+        metavar="E",
+        help="that is claimed for STUDY (default 1; inf: none)",
+    )
+    check.add_argument("--depth", type=int, default=0, metavar="L", help="adapted layers of STUDY (default 0)")
+    check.add_argument(
+        "--canaries", type=int, default=1000, metavar="M", help="planted, each by a fair coin (default 1000)"
+    )
+    check.add_argument("--kind", default="dirac", metavar="KIND", help="dirac (white box, default) or text (black box)")
+    check.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of the lower bounds (default 0.95)")
+    check.add_argument("--format", choices=("table", "json"), default="table")
 
     report = _add(groups, "report", commands.report, "write the report of a study that ran")
     report.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
@@ -143,39 +175,6 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
     check.add_argument("--applies", nargs="+", default=[], metavar="FLAG", help='flags of the study, e.g. "profiling"')
     check.add_argument("--sensitive-rows", choices=("drop", "keep"), default="drop")
     check.add_argument("--format", choices=("table", "json"), default="table")
-    watch = _add(
-        rules,
-        "watch",
-        compliance.watch,
-        "look at data and released models, for a scheduler",
-    )
-    watch.add_argument("--data", metavar="FILE", required=True, help="the table")
-    watch.add_argument("--text", default="text", metavar="COLUMN")
-    watch.add_argument("--user", default="", metavar="COLUMN", help="column of the unit of privacy")
-    watch.add_argument("--purpose", default="model_training", metavar="P")
-    watch.add_argument(
-        "--models",
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="folders of models that `moo retrain` wrote",
-    )
-    watch.add_argument(
-        "--withdrawals",
-        default="",
-        metavar="FILE",
-        help="users who have withdrawn: USER or USER,DATE a line",
-    )
-    watch.add_argument("--as-of", metavar="DATE", help="day of the look (default today)")
-    watch.add_argument(
-        "--ahead", type=int, default=30, metavar="DAYS", help="how far ahead retention is looked at (default 30)"
-    )
-    watch.add_argument(
-        "--level", type=int, default=2, metavar="L", help="masking level, where no model's card tells one (default 2)"
-    )
-    watch.add_argument("--budget", type=float, metavar="EPSILON", help="the house's limit over all studies on the data")
-    watch.add_argument("--state", default="", metavar="FILE", help="keeps the first look's rates, to see drift")
-    watch.add_argument("--format", choices=("table", "json"), default="table")
     annex = _add(rules, "annex", compliance.annex, "the evidence that an impact assessment asks for: JSON, HTML, PDF")
     annex.add_argument("folder", metavar="DIR", help="folder of the study")
     annex.add_argument("--trial", type=int, metavar="N", help="point (default: the recommended one)")

@@ -246,7 +246,7 @@ def _curve(sample_rate: float, steps: int, noise_multiplier: float) -> HockeySti
     most = max(1e-3, float(loss.get_epsilon_for_delta(1e-12)))
     epsilons = np.concatenate([[0.0], np.geomspace(1e-3 * min(1.0, most), most, 399)])
     removing, adding = (
-        np.clip(pmf.get_delta_for_epsilon(epsilons), 0.0, 1.0) for pmf in (loss._pmf_remove, loss._pmf_add)
+        np.clip(pmf.get_delta_for_epsilon(epsilons.tolist()), 0.0, 1.0) for pmf in (loss._pmf_remove, loss._pmf_add)
     )
     return HockeyStickCurve(epsilons=epsilons, deltas=removing, deltas_back=adding)
 

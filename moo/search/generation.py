@@ -1,8 +1,9 @@
 """Ask and tell, a generation at a time: the driver asks for all of it, evaluates in any order, tells in order of number."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def search(
     sampler: str | BaseSampler = "nsga2",
     executor: str = "inline",
     workers: int = 1,
+    environments: Sequence[Mapping[str, str]] = (),
     before: Before | None = None,
     callbacks: Sequence[Callable[[Progress], None]] = (),
 ) -> SearchResult:
@@ -72,6 +74,7 @@ def search(
         sampler: "nsga2", "nsga3", "tpe", "gp", "random", or an Optuna sampler.
         executor: "inline" or "processes".
         workers: Processes at a time.
+        environments: Variables of each process; see `moo.search.executors.run`.
         before: Called in the driver, once the configuration is known to fit, with the candidates of each generation that
             are about to be evaluated; none where an earlier call evaluated them all. Returns the outcomes of those that it refuses,
             with cause `REFUSED`: they are told as failed. The search ends with a generation that is refused whole.
@@ -105,8 +108,9 @@ def search(
         elif population not in (None, size):
             raise InputError(f"population={size} was fixed when study {name!r} began, but got population={population}.")
         run = _Run(study, space, goals, n_trials, seed, size, fixed, sampler, tuple(constraint_names))
+        execute = partial(executors.run, evaluate, executor=executor, workers=workers, environments=environments)
         for generation in range(math.ceil(n_trials / size)):
-            if not run.generation(generation, evaluate, executor, workers, before, callbacks):
+            if not run.generation(generation, execute, before, callbacks):
                 break
         return SearchResult(name=name, trials=run.done())
 
@@ -132,9 +136,7 @@ class _Run:
     def generation(
         self,
         generation: int,
-        evaluate: executors.Evaluate,
-        executor: str,
-        workers: int,
+        execute: Callable[[Sequence[Candidate]], Iterable[tuple[Candidate, Outcome]]],
         before: Before | None,
         callbacks: Sequence[Callable[[Progress], None]],
     ) -> bool:
@@ -154,7 +156,7 @@ class _Run:
             if candidate.number in refused:
                 self._keep(trials[candidate.number], candidate, self._completed(refused[candidate.number]))
         admitted = [c for c in pending if c.number not in refused]
-        for candidate, found in executors.run(evaluate, admitted, executor=executor, workers=workers):
+        for candidate, found in execute(admitted):
             newest = self._keep(trials[candidate.number], candidate, self._completed(found))
             for callback in callbacks:
                 callback(Progress(done=self.done(), newest=newest, n_trials=self.n_trials))

@@ -1,0 +1,348 @@
+"""moo audit: a training on data with planted canaries, and whether what it gives away fits the epsilon that is claimed for it."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moo import validate
+from moo.data.split import keyed_uniform
+from moo.errors import InputError, PolicyError, TrialError
+from moo.masking import mask
+from moo.models.canaries import KINDS, Canaries, Kind, Watch, canary_scores, plant
+from moo.models.module import log_probs
+from moo.models.scaling import public_texts
+from moo.models.training import Trained, TrainingData, train
+from moo.objectives.membership.audit import one_run_epsilon
+from moo.objectives.membership.one_run import LADDER, Guessed, curve_p_value, ladder, refutes
+from moo.objectives.membership.sampling import poisson_p_value
+from moo.privacy.accounting import check_delta, curve_of, epsilon_pld
+from moo.privacy.claims import claim
+from moo.privacy.events import TrainingRun
+from moo.privacy.keys import StudyKey
+from moo.privacy.policies import Policy
+from moo.records import TrialParams, number_out
+from moo.search import Candidate
+from moo.studies.accounts import Account, ledger_of
+from moo.studies.base import StudySpec
+from moo.studies.cost import budget_filter
+from moo.studies.evaluator import Evaluator
+from moo.studies.prepare import Prepared, Stage, no_stage
+from moo.studies.result import load_result
+from moo.studies.trial import as_it_ran, planned_run, training_settings
+
+SAMPLER_ERROR = 1e-3  # how often sound sampling may be taken for another kind
+MOST_EPSILON = 30.0  # where a lower bound ends
+TEXT_LENGTH = 24  # characters of a text canary
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        study: Name.
+        trial: Number of the trial whose configuration it is; None where it is of no study.
+        params: The configuration.
+        engine: "bank" or "opacus".
+        kind: Of the canaries: "dirac" (white box) or "text" (black box).
+        guessed: The guesses at each share of the canaries that was fixed before.
+        confidence: Of both lower bounds.
+        claimed_epsilon: At `delta`, by PLD; `math.inf` without DP.
+        delta: Of all epsilons here.
+        claim: "holds", or "withdrawn because ...", from what the engine did.
+        epsilon_low: Lower bound among trainings of the same sampling and steps with any noise.
+        epsilon_low_dp: Lower bound that supposes nothing but (epsilon, delta)-DP.
+        p_value: Of the claim: the largest probability of such guesses where it is true; 1 where nothing is claimed.
+        sampler_p_value: How probable such batches are under Poisson sampling.
+        steps: Optimizer steps.
+        seconds: Wall clock.
+        ledger: Head of the ledger after the training was charged.
+    """
+
+    study: str
+    trial: int | None
+    params: TrialParams
+    engine: str
+    kind: Kind
+    guessed: tuple[Guessed, ...]
+    confidence: float
+    claimed_epsilon: float
+    delta: float
+    claim: str
+    epsilon_low: float
+    epsilon_low_dp: float
+    p_value: float
+    sampler_p_value: float
+    steps: int
+    seconds: float
+    ledger: str
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What contradicts the claim; empty where nothing does."""
+        found = []
+        if max(self.epsilon_low, self.epsilon_low_dp) > self.claimed_epsilon:
+            low = max(self.epsilon_low, self.epsilon_low_dp)
+            found.append(f"epsilon is at least {low:.2f}, but {self.claimed_epsilon:.2f} is claimed")
+        if self.sampler_p_value < SAMPLER_ERROR:
+            found.append("batches do not look drawn by Poisson sampling")
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        out = {
+            k: number_out(v) if isinstance(v, float) else v
+            for k, v in dataclasses.asdict(self).items()
+            if k not in ("params", "guessed")
+        }
+        guessed = [dataclasses.asdict(g) for g in self.guessed]
+        return {**out, "params": self.params.to_json(), "guessed": guessed, "alarms": list(self.alarms)}
+
+
+def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
+    """Audit the configuration of a finished study's trial; see `audit_configuration` for the options.
+
+    Raises:
+        InputError: If there is no such complete trial.
+        PolicyError: If the study's policy has no room for a further training.
+    """
+    result = load_result(folder)
+    known = {t.number: t for t in result.complete}
+    if number not in known:
+        raise InputError(f"trial must be a complete one of {result.name}, {sorted(known)}, but got {number}.")
+    policy = Policy(**result.about.get("policy", {}))
+    spec = StudySpec.from_mapping(result.spec)
+    return _audit(spec, known[number].params, Path(folder), policy, name=result.name, trial=number, **options)
+
+
+def audit_configuration(
+    spec: StudySpec,
+    params: TrialParams,
+    *,
+    folder: str | Path,
+    canaries: int = 1000,
+    kind: Kind = "dirac",
+    confidence: float = 0.95,
+    stage: Stage = no_stage,
+    key: StudyKey | None = None,
+) -> AuditReport:
+    """Train one model of a configuration, as the shadows of a trial are, with canaries among its units, and guess who was in.
+
+    The training is charged in the ledger of the data as any other.
+
+    Args:
+        spec: The study.
+        params: The configuration.
+        folder: For the key of the split and the cache, mode 0700.
+        canaries: Planted, each with probability one half.
+        kind: "dirac": a gradient of its own in the engine; "text": a text under a random label, scored by its loss.
+        confidence: Of the lower bounds, in (0, 1).
+        stage: Told what is being done.
+        key: Secret of coins, batches and noise; by default a fresh one from the operating system, which is not kept.
+
+    Raises:
+        InputError: If canaries are too few to refute the claim even by guessing all right, or an argument is unfit.
+        TrialError: If the training fails; what it was charged stays charged.
+    """
+    home = Path(folder)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _audit(
+        spec, params, home, Policy(), name=f"{spec.name} audit", trial=None,
+        canaries=canaries, kind=kind, confidence=confidence, stage=stage, key=key,
+    )  # fmt: skip
+
+
+def _audit(
+    spec: StudySpec,
+    params: TrialParams,
+    folder: Path,
+    policy: Policy,
+    *,
+    name: str,
+    trial: int | None,
+    canaries: int = 1000,
+    kind: Kind = "dirac",
+    confidence: float = 0.95,
+    stage: Stage = no_stage,
+    key: StudyKey | None = None,
+) -> AuditReport:
+    started = time.perf_counter()
+    validate.one_of(KINDS, kind=kind)
+    validate.in_range(1e-6, 1 - 1e-6, confidence=confidence)
+    validate.in_range(2, 1_000_000, canaries=canaries)
+    if policy.name == "select_one":
+        raise PolicyError(
+            "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
+        )
+    evaluator = Evaluator(spec, folder, policy, stage)
+    prepared, fresh = evaluator.prepared, key or StudyKey.fresh()
+    run = planned_run(
+        params, spec, prepared.expected_units + canaries // 2, prepared.records.unit_name, shadows_per_unit=1
+    )
+    beta = (1 - confidence) / len(LADDER)
+    _check_enough(run, canaries, beta)
+    planted, marks = _planted(prepared, params, fresh, canaries, kind)
+    account = _account(evaluator, policy, name, run)
+    watch = Watch(planted.units)
+    trained = _train(prepared, params, planted, run, account, fresh, watch, number=-2 if trial is None else trial)
+    told = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
+    done = as_it_ran(run, trained)
+    found = ladder(canary_scores(told, marks), marks.included)
+    return AuditReport(
+        study=name,
+        trial=trial,
+        params=params,
+        engine=prepared.engine,
+        kind=kind,
+        guessed=found,
+        confidence=confidence,
+        claimed_epsilon=epsilon_pld(run),
+        delta=run.delta,
+        claim=claim(done, prepared.records.transformations, ledger_covered=account.covered()),
+        epsilon_low=epsilon_within(found, run, beta=beta),
+        epsilon_low_dp=max(
+            one_run_epsilon(**dataclasses.asdict(g), delta=run.delta, confidence=1 - beta) for g in found
+        ),
+        p_value=min(1.0, len(found) * min(curve_p_value(g, curve_of(run)) for g in found)) if run.private else 1.0,
+        sampler_p_value=poisson_p_value(
+            watch.batches, n_units=len(np.unique(planted.units[planted.members[0]])), sample_rate=run.sample_rate
+        ),
+        steps=trained.steps,
+        seconds=time.perf_counter() - started,
+        ledger=account.ledger.head(),
+    )
+
+
+def _check_enough(run: TrainingRun, canaries: int, beta: float) -> None:
+    """Refuse what could refute nothing, before anything is spent."""
+    if not run.private:
+        return
+    check_delta(run.delta, run.n_units)
+    curve = curve_of(run)
+
+    def enough(m: int) -> bool:
+        return refutes(Guessed(canaries=m, guesses=m, correct=m), curve, beta=beta)
+
+    if enough(canaries):
+        return
+    need = canaries
+    while not enough(need) and need < 10**6:
+        need *= 2
+    raise InputError(
+        f"canaries >= about {need} must hold to refute epsilon {epsilon_pld(run):.2f} even by guessing all right, but got "
+        f"canaries={canaries}; plant more, or audit a smaller epsilon."
+    )
+
+
+def _planted(
+    prepared: Prepared, params: TrialParams, key: StudyKey, m: int, kind: Kind
+) -> tuple[TrainingData, Canaries]:
+    """Half of the pool's units, by coins of their own, and the canaries behind them."""
+    pool = prepared.parts["pool"]
+    half = keyed_uniform(pool.unit_ids, key.derive("half")) < 0.5
+    data = TrainingData(
+        packed=prepared.masked("pool", params.masking_level, params).packed,
+        labels=pool.labels,
+        units=pool.units,
+        members=half[pool.units][None],
+        n_classes=len(pool.classes),
+    )
+    rng = key.generator("canaries")
+    texts = [public_texts()[0]] * m if kind == "dirac" else _texts(m, params.masking_level, rng)
+    marks = Canaries(
+        packed=prepared.packed(texts, params),
+        classes=rng.integers(0, data.n_classes, m),
+        included=rng.random(m) < 0.5,
+        kind=kind,
+    )
+    return plant(data, marks), marks
+
+
+def _texts(m: int, level: int, rng: np.random.Generator) -> list[str]:
+    """Random letters and digits in groups, masked as the trial masks texts."""
+    drawn: NDArray[np.str_] = rng.choice(list(_ALPHABET), (m, TEXT_LENGTH // 6, 6))
+    return [mask(" ".join("".join(group) for group in text), level) for text in drawn]
+
+
+def _account(evaluator: Evaluator, policy: Policy, name: str, run: TrainingRun) -> Account:
+    prepared = evaluator.prepared
+    limit = budget_filter(policy, prepared, evaluator.answers)
+    fingerprint = prepared.key.derive("fingerprint").hex()[:8]
+    account = Account(ledger_of(prepared.spec.data), f"{name} {fingerprint}", lambda _: run, evaluator.answers, limit)
+    account.open(policy)
+    return account
+
+
+def _train(
+    prepared: Prepared,
+    params: TrialParams,
+    data: TrainingData,
+    run: TrainingRun,
+    account: Account,
+    key: StudyKey,
+    watch: Watch,
+    *,
+    number: int,
+) -> Trained:
+    """Reserved before, settled after."""
+    candidate = Candidate(number=number, generation=-1, params={}, replicate=0)
+    if account.reserve([candidate], answers=False):
+        raise PolicyError(
+            f"the budget must admit the audit's training, but epsilon {epsilon_pld(run):.2f} more would pass it; raise the budget of "
+            "the next study."
+        )
+    settings = training_settings(params, prepared.spec, run, engine=prepared.engine)
+    settings = dataclasses.replace(settings, trainer={**settings.trainer, "callbacks": [watch]})
+    prepared.stage("training with canaries", 0, 0)
+    try:
+        trained = train(
+            data, settings, prepared.frozen(params), lambda purpose, shadow: key.generator("audit", purpose, shadow)
+        )
+    except TrialError as error:
+        account.settle(number, error.cause)
+        raise
+    account.settle(number, "")
+    return trained
+
+
+def epsilon_within(found: tuple[Guessed, ...], run: TrainingRun, *, beta: float) -> float:
+    """Lower bound of epsilon among runs like this one with any noise: that of the least noise which the guesses refute.
+
+    Args:
+        found: Guesses; each is tested at beta.
+        run: Its sampling, steps and delta.
+        beta: In (0, 1).
+    """
+
+    def with_noise(noise: float) -> TrainingRun:
+        return dataclasses.replace(run, noise_multiplier=noise)
+
+    def refuted(noise: float) -> bool:
+        curve = curve_of(with_noise(noise))
+        return any(refutes(g, curve, beta=beta) for g in found)
+
+    return _bound(refuted, lambda noise: epsilon_pld(with_noise(noise)), run.noise_multiplier or 1.0)
+
+
+def _bound(refuted: Callable[[float], bool], epsilon: Callable[[float], float], start: float) -> float:
+    """Noise is refuted from some value on upward: that value, by doubling, halving and bisection in its logarithm."""
+    low = high = start
+    while not refuted(high):
+        low, high = high, 2 * high
+        if epsilon(low) < 0.01:
+            return 0.0
+    while refuted(low):
+        low, high = low / 1.5, low
+        if epsilon(high) > MOST_EPSILON:
+            return MOST_EPSILON
+    for _ in range(10):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if refuted(middle) else (middle, high)
+    return epsilon(high)

@@ -1,0 +1,52 @@
+"""Where a trial's checkpoints and logs lie in its study's folder, and what a killed attempt is charged."""
+
+import shutil
+from pathlib import Path
+
+from moo.models.checkpoints import CheckpointSettings, Reach, forget, reach_of
+from moo.models.logs import LogSettings
+from moo.records import REFERENCE
+from moo.studies.prepare import Prepared
+
+
+def checkpoint_of(prepared: Prepared, number: int) -> CheckpointSettings | None:
+    """Where and how often a trial's training is written down; None where the study asks for no checkpoints."""
+    every = prepared.spec.machine.checkpoint_steps
+    return CheckpointSettings(path=_checkpoints(prepared.folder, number), every=every) if every else None
+
+
+def logs_of(prepared: Prepared, number: int) -> LogSettings:
+    """What of a trial is logged, and where."""
+    return LogSettings(
+        kind=prepared.spec.machine.logger,
+        folder=prepared.folder / "logs",
+        name=_name(number),
+        private=prepared.stays_inside,
+    )
+
+
+def reached(folder: Path, number: int, *, goes_on: bool) -> Reach | None:
+    """How far a killed attempt of a trial came; its checkpoints go where the next attempt will not take them up."""
+    path = _checkpoints(folder, number)
+    found = reach_of(path)
+    if not goes_on:
+        forget(path)
+    return found
+
+
+def forget_trial(folder: Path, number: int) -> None:
+    """Remove the checkpoints of a trial that is settled."""
+    forget(_checkpoints(folder, number))
+
+
+def forget_all(folder: Path) -> None:
+    """Remove what a study that is over has left of checkpoints."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _checkpoints(folder: Path, number: int) -> Path:
+    return folder / "checkpoints" / _name(number)
+
+
+def _name(number: int) -> str:
+    return "reference" if number == REFERENCE else f"trial-{number:04d}"
