@@ -153,7 +153,7 @@ class HandWritten:
         optimizer.zero_grad()
         physical = list(self._physical(drawn))
         for i, rows in enumerate(physical):
-            ids, mask = self._padded(rows)
+            ids, mask = self.padded(rows)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.way.bf16):
                 logits = model(ids, mask, self.mean[rows])
             functional.cross_entropy(logits.float(), self.labels[rows], reduction="sum").backward()
@@ -170,7 +170,7 @@ class HandWritten:
         for start in range(0, len(drawn), self.way.physical_batch):
             yield drawn[order[start : start + self.way.physical_batch]]
 
-    def _padded(self, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+    def padded(self, rows: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         length = max(len(self.ids[i]) for i in rows) if self.way.by_length else self.recipe.max_length
         ids = torch.full((len(rows), length), self.base.tokenizer.pad_token_id)
         mask = torch.zeros(len(rows), length, dtype=torch.long)
