@@ -3,7 +3,7 @@
 python -m benchmarks.scaling [--json] [--only texts tokens steps shadows rank layers]
 
 Random activations under the real encoder's blocks: what a step costs does not depend on what the texts say. One size varies at a time
-about 2,000 texts of 64 tokens, four shadows, rank 8, last layer, ten steps; each size runs in a process of its own, twice, and the
+about 2,000 texts of 64 tokens, four shadows, rank 8, last layer, 25 steps; each size runs in a process of its own, twice, and the
 faster counts. An exponent of 1 is linear. Beside the training of K shadows stands what they share: the trunk, at its measured time.
 """
 
@@ -32,7 +32,7 @@ class Size:
 
     texts: int = 2000
     tokens: int = 64
-    steps: int = 10
+    steps: int = 25
     shadows: int = 4
     rank: int = 8
     layers: int = 1
@@ -46,7 +46,7 @@ GRID: dict[str, tuple[int, ...]] = {
     "rank": (2, 4, 8, 16, 32),
     "layers": (1, 2, 4, 8, 12),
 }
-SMALL = {"layers": 300}  # texts where a step costs a hundred times as much
+SMALL = {"layers": 100}  # texts where a step costs a hundred times as much
 
 
 def trained(size: Size) -> dict[str, float]:
