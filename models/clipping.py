@@ -22,16 +22,22 @@ class Factors:
 
     Attributes:
         left: Shape (K, *lead, U, m, a), fp32; zero in padded places.
-        right: Shape (K, *lead, U, m, b), fp32.
+        right: Shape (K, *lead, U, m, b), fp32 or bf16.
     """
 
     left: Tensor
     right: Tensor
 
     def reduced(self) -> "Factors | Gradients":
-        """The gradients themselves where they are smaller than their factors: made once, for the norm and for the sum."""
+        """Ready for clipping, in fp32: the gradients themselves where they are smaller than their factors, made once.
+
+        A product of bf16 factors has fp32 sums and is rounded before it is clipped: norm and sum see the same numbers, so that the
+        bound holds exactly. A norm told from rounded factors would not be that of the sum, so those are made fp32 first.
+        """
         m, a, b = self.left.shape[-2], self.left.shape[-1], self.right.shape[-1]
-        return Gradients(self.left.mT @ self.right) if m > 1 and a * b <= m * (a + b) else self
+        if m > 1 and a * b <= m * (a + b):
+            return Gradients((self.left.mT.to(self.right.dtype) @ self.right).float())
+        return Factors(self.left.float(), self.right.float())
 
     def squared_norms(self) -> Tensor:
         """Squared Frobenius norm of each unit's gradient, summed over the leading axes: shape (K, U).
@@ -71,7 +77,7 @@ class Gradients:
 
     def squared_norms(self) -> Tensor:
         """As of `Factors`."""
-        return _over_leading_axes(self.value.flatten(-2).square().sum(-1))
+        return _over_leading_axes(torch.linalg.vector_norm(self.value.flatten(-2), dim=-1).square())
 
     def clipped_sum(self, coefficients: Tensor) -> Tensor:
         """As of `Factors`."""

@@ -53,6 +53,14 @@ class Batch:
             start = stop
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What one shadow trains on in one step: the sampled units' records, unit after unit, and how many each has."""
+
+    records: Ints
+    counts: Ints
+
+
 class PoissonBatches(IterableDataset[Batch]):
     """One batch a step: every unit of a shadow's half enters it by a coin of its own, and no other way.
 
@@ -113,36 +121,46 @@ class PoissonBatches(IterableDataset[Batch]):
     def _states(self) -> list[Any]:
         return [generator.bit_generator.state for generator in self._generators]
 
-    def _draw(self, shadow: int) -> list[Ints]:
-        """The records of each sampled unit."""
+    def _draw(self, shadow: int) -> _Drawn:
         rng, half = self._generators[shadow], self._halves[shadow]
         chosen = half[rng.random(len(half)) < self._sample_rate]
-        return [self._thinned(self._order[self._starts[u] : self._starts[u + 1]], rng) for u in chosen]
+        starts, counts = self._starts[chosen], self._starts[chosen + 1] - self._starts[chosen]
+        firsts = np.cumsum(counts) - counts
+        records = self._order[np.repeat(starts - firsts, counts) + np.arange(counts.sum())]
+        for unit in np.flatnonzero(counts > self._max_records)[::-1]:  # backwards, so that earlier places stay
+            own = records[firsts[unit] : firsts[unit] + counts[unit]]
+            kept = np.sort(rng.choice(own, self._max_records, replace=False))
+            records = np.concatenate([records[: firsts[unit]], kept, records[firsts[unit] + counts[unit] :]])
+            counts[unit] = self._max_records
+        return _sorted(_Drawn(records, counts), self._lengths)
 
-    def _thinned(self, records: Ints, rng: np.random.Generator) -> Ints:
-        if len(records) <= self._max_records:
-            return records
-        return np.sort(rng.choice(records, self._max_records, replace=False))
-
-    def _assemble(self, drawn: list[list[Ints]]) -> Batch:
-        ordered = [sorted(units, key=lambda r: (len(r), self._lengths[r].max())) for units in drawn]
-        n_units = max(1, *map(len, drawn))
-        most = max((len(r) for units in drawn for r in units), default=1)
+    def _assemble(self, drawn: list[_Drawn]) -> Batch:
+        n_units = max(1, *(len(d.counts) for d in drawn))
+        most = max((int(d.counts.max()) for d in drawn if len(d.counts)), default=1)
         index = np.zeros((len(drawn), n_units, most), np.int64)
         weights = np.zeros((len(drawn), n_units, most), np.float32)
         present = np.zeros((len(drawn), n_units), bool)
         sizes = np.ones((len(drawn), n_units), int)
-        for shadow, units in enumerate(ordered):
-            if not units:
-                continue
-            present[shadow, : len(units)] = True
-            counts = np.array([len(r) for r in units])
-            rows, columns = np.repeat(np.arange(len(units)), counts), np.concatenate([np.arange(c) for c in counts])
-            index[shadow, rows, columns] = np.concatenate(units)
+        for shadow, (records, counts) in enumerate((d.records, d.counts) for d in drawn):
+            present[shadow, : len(counts)] = True
+            rows = np.repeat(np.arange(len(counts)), counts)
+            columns = np.arange(len(records)) - np.repeat(np.cumsum(counts) - counts, counts)
+            index[shadow, rows, columns] = records
             weights[shadow, rows, columns] = np.repeat(1 / counts, counts)
-            sizes[shadow, : len(units)] = counts
+            sizes[shadow, : len(counts)] = counts
         largest = np.maximum.accumulate(sizes.max(0)).tolist()
         return Batch(torch.from_numpy(index), torch.from_numpy(weights), torch.from_numpy(present), tuple(largest))
+
+
+def _sorted(drawn: _Drawn, lengths: Ints) -> _Drawn:
+    """Units by their number of records, then by their longest text."""
+    if not len(drawn.counts):
+        return drawn
+    firsts = np.cumsum(drawn.counts) - drawn.counts
+    order = np.lexsort((np.maximum.reduceat(lengths[drawn.records], firsts), drawn.counts))
+    counts = drawn.counts[order]
+    places = np.repeat(firsts[order] - (np.cumsum(counts) - counts), counts) + np.arange(len(drawn.records))
+    return _Drawn(drawn.records[places], counts)
 
 
 def _units_of(units: Ints, members: NDArray[np.bool_]) -> Ints:

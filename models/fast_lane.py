@@ -144,8 +144,7 @@ class FastLane(nn.Module):
         sought = self._sought(q_heads)
         looked_for = looked_for if sought is None else looked_for + sought
         context = self._attend(looked_for.transpose(1, 2).reshape(k, p, -1, self.hidden), x.tokens, x.mask)
-        value_u = context.float().flatten(1, 2) @ self.value.lora_a.mT  # (K, PQH, r)
-        v = self._values(context, value_u)
+        v, value_u = self._values(context)
         out = self._finish(state, v.transpose(1, 2).reshape(state.shape))
         if capture:
             taken = {"context": context, "value_u": value_u, "v": v, "q_heads": q_heads}
@@ -173,13 +172,18 @@ class FastLane(nn.Module):
         context = scores.softmax(-1).to(tokens.dtype) @ tokens
         return split_axis(context[0], 1, (k, -1)).transpose(0, 1) if shared else context
 
-    def _values(self, context: Tensor, value_u: Tensor) -> Tensor:
-        """Value projection of the contexts, LoRA included: shape (K, H, PQ, d / H)."""
-        by_head = split_axis(context, 2, (-1, self.heads)).flatten(1, 2).transpose(1, 2)  # (K, H, PQ, d)
-        frozen = _by_head(by_head, self.value_weight.mT)
-        u = split_axis(value_u, 1, (-1, self.heads)).transpose(1, 2)  # (K, H, PQ, r)
-        b = split_axis(self.value.lora_b, 1, (self.heads, -1))
-        return frozen.float() + self.value_bias + self.value.scale[..., None] * (u @ b.mT)
+    def _values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Value projection of the contexts, LoRA included, shape (K, H, PQ, d / H), and what LoRA's A makes of them, (K, H, PQ, r).
+
+        Frozen weight and A stand in one matrix for each shadow and head, so that the contexts are read once.
+        """
+        k, h = len(context), self.heads
+        by_head = split_axis(context, 2, (-1, h)).flatten(1, 2).transpose(1, 2)  # (K, H, PQ, d)
+        a = self.value.lora_a.to(context.dtype)[:, None]
+        joint = torch.cat([self.value_weight.expand(k, -1, -1, -1), a.expand(-1, h, -1, -1)], dim=2)
+        frozen, u = torch.split(by_head @ joint.mT, [self.hidden // h, a.shape[2]], dim=-1)
+        b = split_axis(self.value.scale * self.value.lora_b, 1, (h, -1)).to(u.dtype)
+        return (frozen + u @ b.mT).float() + self.value_bias, u
 
     def _finish(self, state: Tensor, attended: Tensor) -> Tensor:
         after = self.norm(self.dense(attended).float() + state)
@@ -216,10 +220,10 @@ class FastLane(nn.Module):
     def _value_factors(self, taken: dict[str, Tensor], g_v: Tensor, p: int) -> dict[str, Pair]:
         g = self.value.scale[..., None] * g_v  # (K, H, PQ, d / H)
         back = (g @ split_axis(self.value.lora_b, 1, (self.heads, -1))).transpose(1, 2)  # (K, PQ, H, r)
-        u = split_axis(taken["value_u"].detach(), 1, (p, -1, self.heads))  # (K, P, Q, H, r)
+        u = split_axis(taken["value_u"].detach().float(), 2, (p, -1)).transpose(1, 2)  # (K, P, H, Q, r)
         return {
-            "value.lora_a": (back.reshape(*taken["context"].shape[:3], -1), taken["context"].detach().float()),
-            "value.lora_b": (split_axis(g, 2, (p, -1)).transpose(1, 2), u.transpose(2, 3)),
+            "value.lora_a": (back.reshape(*taken["context"].shape[:3], -1), taken["context"].detach()),
+            "value.lora_b": (split_axis(g, 2, (p, -1)).transpose(1, 2), u),
         }
 
     def _key_factors(self, taken: dict[str, Tensor], g_looked_for: Tensor, p: int) -> dict[str, Pair]:

@@ -45,7 +45,7 @@ class Lora(nn.Module):
 class LoraLinear(Lora):
     """A frozen linear layer with LoRA; inputs (K * rows, ..., n_in), shadow after shadow.
 
-    Products run in the frozen layer's precision, with sums in fp32; the gradient factors are fp32. While `capture` is true, a call
+    Products run in the frozen layer's precision, with sums in fp32. While `capture` is true, a call
     keeps what the factors are made of; the layer must then be called once a pass.
     """
 
@@ -78,7 +78,7 @@ class LoraLinear(Lora):
         x, u, _ = self._taken
         self._taken = None
         g = self.scale * grad.float().reshape(*x.shape[:2], -1)
-        pairs = {"lora_a": (g @ self.lora_b, x.float()), "lora_b": (g, u.float())}
+        pairs = {"lora_a": (g @ self.lora_b, x), "lora_b": (g, u)}
         shape = (len(x), n_records, -1)
         return {n: tuple(split_axis(s, 1, shape[1:]) for s in pair) for n, pair in pairs.items()}  # type: ignore[misc]
 

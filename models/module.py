@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from moo.errors import TrialError
-from moo.models.activations import Packed
+from moo.models.activations import Packed, Workspace
 from moo.models.bank import Bank, unit_factors
 from moo.models.clipping import clip_and_sum
 from moo.models.datamodule import Batch
@@ -64,7 +64,7 @@ class BankModule(lightning.LightningModule):
         self.automatic_optimization = False
         self.bank = bank
         self.non_finite, self.chunk = 0, settings.chunk
-        self._packed, self._labels = packed, labels
+        self._packed, self._labels, self._workspace = packed, labels, Workspace()
         self._settings, self._dp, self._noise = settings, dp, noise
         self.dp_optimizer: BankOptimizer | None = None
         self.watched, self.losses = (
@@ -129,7 +129,7 @@ class BankModule(lightning.LightningModule):
         loss = torch.zeros(self.bank.n_shadows, device=self._labels.device)
         for chunk in batch.chunks(self.bank.at_once(self.chunk)):
             index = chunk.index.flatten(1)
-            x = self._packed.gather(index, tokens=self.bank.lane is not None)
+            x = self._packed.gather(index, tokens=self.bank.lane is not None, workspace=self._workspace)
             records, losses = self.bank.record_factors(x, self._labels[index])
             out = clip_and_sum(
                 unit_factors(records, chunk.weights), max_grad_norm=self._dp.max_grad_norm, present=chunk.present

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,7 @@ def _card(
     told = {name: m.to_json() for name, m in trial.objectives.items()}
     return {
         "base_model": prepared.spec.model,
+        "made": datetime.now(UTC).date().isoformat(),
         "classes": list(prepared.parts["release"].classes),
         "params": trial.params.to_json(),
         "preprocessing": {"masking_level": trial.params.masking_level, "max_length": prepared.spec.training.max_length},

@@ -41,9 +41,8 @@ def good(n: int = 6) -> pd.DataFrame:
 def spoilt(**cells: object) -> pd.DataFrame:
     """Row 2 (from 0) with other cells."""
     frame = good().astype(object)
-    for name, value in cells.items():
-        frame.loc[2, name] = value
-    return frame
+    columns = {name: [value if i == 2 else old for i, old in enumerate(frame[name])] for name, value in cells.items()}
+    return frame.assign(**columns).astype(object)
 
 
 @pytest.fixture(params=sorted(WRITERS))

@@ -312,6 +312,23 @@ def test_chunks_of_a_batch_hold_every_unit_once(places: int) -> None:
             assert whole == sorted(i for p in parts for i in p.index[k][p.weights[k] > 0].tolist())
 
 
+def test_a_unit_with_many_records_is_thinned_at_random_and_others_stay_whole() -> None:
+    units = np.repeat([0, 1, 2, 3], [3, 40, 2, 25])
+    batches = PoissonBatches(
+        units=units, lengths=np.arange(len(units)) + 1, members=np.ones((1, len(units)), bool), sample_rate=1.0, steps=300,
+        generators=[np.random.default_rng(0)], max_records=16,
+    )  # fmt: skip
+    seen = np.zeros(len(units))
+    for batch in batches:
+        there = batch.weights[0] > 0
+        assert sorted(there.sum(1).tolist()) == [2, 3, 16, 16]
+        drawn = batch.index[0][there].numpy()
+        assert len(set(drawn.tolist())) == len(drawn)
+        seen[drawn] += 1
+    wanted = np.select([units == 1, units == 3], [16 / 40, 16 / 25], 1.0)
+    assert (np.abs(seen / 300 - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / 300)).all()
+
+
 def test_empty_batches_are_still_batches() -> None:
     shapes = [b.present.any() for b in batches_of(q=1e-6, steps=5)]
     assert len(shapes) == 5

@@ -197,3 +197,46 @@ def annex(options: argparse.Namespace) -> int:
         out.print("No PDF: no Chromium was found; install one or set MOO_BROWSER.", highlight=False)
     out.print(f"Written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
     return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """moo compliance watch"""
+    from moo import validate
+    from moo.data.prepare import Terms
+    from moo.studies.watch import Watched
+    from moo.studies.watch import watch as look
+
+    validate.in_range(0, 36_500, ahead=options.ahead)
+    if options.budget is not None:
+        validate.finite(budget=validate.positive(budget=options.budget))
+    try:
+        as_of = date.fromisoformat(options.as_of) if options.as_of else date.today()
+    except ValueError:
+        raise validate.refuse("as_of an ISO date", "as_of", options.as_of, "write it as 2026-11-01") from None
+    findings = look(
+        Watched(
+            data=Path(options.data),
+            text=options.text,
+            user=options.user,
+            terms=Terms(purpose=options.purpose, as_of=as_of),
+            models=tuple(map(Path, options.models)),
+            withdrawals=options.withdrawals,
+            days_ahead=options.ahead,
+            level=options.level,
+            budget=options.budget,
+            state=options.state,
+        )
+    )
+    alarm = any(f.status == "attention" for f in findings)
+    if options.format == "json":
+        told = {
+            "as_of": as_of.isoformat(),
+            "status": "attention" if alarm else "ok",
+            "findings": [vars(f) for f in findings],
+        }
+        sys.stdout.write(json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+    else:
+        colour = {"ok": "green", "attention": "bold red", "not assessed": "yellow"}
+        for f in findings:
+            out.print(f"[{colour[f.status]}]{f.status:12}[/] {f.name}: {f.text}.", highlight=False, soft_wrap=True)
+    return FINDINGS if alarm else 0

@@ -175,6 +175,39 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
     check.add_argument("--applies", nargs="+", default=[], metavar="FLAG", help='flags of the study, e.g. "profiling"')
     check.add_argument("--sensitive-rows", choices=("drop", "keep"), default="drop")
     check.add_argument("--format", choices=("table", "json"), default="table")
+    watch = _add(
+        rules,
+        "watch",
+        compliance.watch,
+        "look at data and released models, for a scheduler",
+    )
+    watch.add_argument("--data", metavar="FILE", required=True, help="the table")
+    watch.add_argument("--text", default="text", metavar="COLUMN")
+    watch.add_argument("--user", default="", metavar="COLUMN", help="column of the unit of privacy")
+    watch.add_argument("--purpose", default="model_training", metavar="P")
+    watch.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of models that `moo retrain` wrote",
+    )
+    watch.add_argument(
+        "--withdrawals",
+        default="",
+        metavar="FILE",
+        help="users who have withdrawn: USER or USER,DATE a line",
+    )
+    watch.add_argument("--as-of", metavar="DATE", help="day of the look (default today)")
+    watch.add_argument(
+        "--ahead", type=int, default=30, metavar="DAYS", help="how far ahead retention is looked at (default 30)"
+    )
+    watch.add_argument(
+        "--level", type=int, default=2, metavar="L", help="masking level, where no model's card tells one (default 2)"
+    )
+    watch.add_argument("--budget", type=float, metavar="EPSILON", help="the house's limit over all studies on the data")
+    watch.add_argument("--state", default="", metavar="FILE", help="keeps the first look's rates, to see drift")
+    watch.add_argument("--format", choices=("table", "json"), default="table")
     annex = _add(rules, "annex", compliance.annex, "the evidence that an impact assessment asks for: JSON, HTML, PDF")
     annex.add_argument("folder", metavar="DIR", help="folder of the study")
     annex.add_argument("--trial", type=int, metavar="N", help="point (default: the recommended one)")

@@ -3,7 +3,8 @@
 import csv
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ class DataCheck:
         breaches: Rule -> rows.
         missing: Columns that the rules ask about and the table lacks.
         problems: Cells that are no input, each with file and line: unreadable, in the future, consent after use.
-        dropped: Rows that the filter of a study would drop, by the first rule that they break.
+        dropped: Rows that the filter of a study would drop.
+        withdrawn_units: Users with a row that is withdrawn.
+        expiring: Rows within their limit that will have passed it some days ahead.
     """
 
     path: Path
@@ -56,6 +59,8 @@ class DataCheck:
     missing: tuple[str, ...]
     problems: tuple[str, ...]
     dropped: int
+    withdrawn_units: int
+    expiring: int
 
 
 @dataclass
@@ -64,7 +69,9 @@ class _Seen:
 
     rows: int = 0
     kept: int = 0
+    expiring: int = 0
     units: set[str] = field(default_factory=set)
+    withdrawn: set[str] = field(default_factory=set)
     counts: dict[str, int | None] = field(default_factory=dict)
     first: dict[str, list[int]] = field(default_factory=dict)
     problems: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
@@ -84,7 +91,13 @@ class _Seen:
 
 
 def check_table(
-    path: str | Path, terms: Terms, *, user: str = "", withdrawals: Collection[str] = (), sensitive_rows: str = "drop"
+    path: str | Path,
+    terms: Terms,
+    *,
+    user: str = "",
+    withdrawals: Collection[str] = (),
+    sensitive_rows: str = "drop",
+    days_ahead: int = 0,
 ) -> DataCheck:
     """Judge a table as a study would, before any training.
 
@@ -94,19 +107,24 @@ def check_table(
         user: Column of the unit of privacy.
         withdrawals: Users who have withdrawn.
         sensitive_rows: As in a study: "keep" leaves sensitive rows to masking.
+        days_ahead: How far ahead retention is looked at.
 
     Raises:
         InputError: If there is no such table, or it cannot be read (with the line, where there is one).
     """
     source, seen = Path(path), _Seen()
-    header = _header(source)
+    header = header_of(source)
     if user and user not in header:
         raise InputError(f"column {user!r} must be in {source}, but it has {header}.")
     if withdrawals and not user:
         raise InputError("withdrawals need the column of the user; name it with --user.")
     wanted = [c for c in dict.fromkeys((*LAW_COLUMNS, *([user] if user else []))) if c in header]
-    for frame in _batches(source, wanted or header[:1]):
-        _look(frame, seen, terms, user, withdrawals, sensitive_rows)
+    later = replace(terms, as_of=terms.as_of + timedelta(days=days_ahead))
+    for frame in read_columns(source, wanted or header[:1]):
+        columns = _look(frame, seen, terms, user, withdrawals, sensitive_rows)
+        if days_ahead:
+            now, then = (breaches(columns, t)["over_retention"] for t in (terms, later))
+            seen.expiring += int((then & ~now).sum()) if now is not None and then is not None else 0
     if not seen.rows:
         raise InputError(f"data must hold at least one record, but got none in {source}.")
     return _done(source, seen, terms, have={*header, *(["withdrawn"] if withdrawals else [])})
@@ -139,12 +157,15 @@ def _done(source: Path, seen: _Seen, terms: Terms, *, have: set[str], lines: boo
             _told(source, text, count, [at[row] for row in rows]) for text, (count, rows) in seen.problems.items()
         ),
         dropped=seen.rows - seen.kept,
+        withdrawn_units=len(seen.withdrawn) or (seen.counts.get("withdrawn") or 0 if not seen.units else 0),
+        expiring=seen.expiring,
     )
 
 
 def _look(
     frame: pd.DataFrame, seen: _Seen, terms: Terms, user: str, withdrawals: Collection[str], sensitive_rows: str
-) -> None:
+) -> dict[str, NDArray[Any]]:
+    """One batch, judged and added to what was seen; its columns."""
     columns, problems = typed_frame(frame)
     if user:
         owners = frame[user].astype(str)
@@ -152,8 +173,11 @@ def _look(
         if withdrawals:
             listed = owners.isin(withdrawals).to_numpy(dtype=bool)
             columns["withdrawn"] = listed | columns.get("withdrawn", np.zeros(len(frame), dtype=bool))
+        if "withdrawn" in columns:
+            seen.withdrawn.update(owners[columns["withdrawn"]].unique())
     _judge(columns, problems, seen, terms, sensitive_rows)
     seen.rows += len(frame)
+    return columns
 
 
 def _judge(
@@ -183,15 +207,16 @@ def _told(path: Path, text: str, count: int, found: list[str]) -> str:
     return f"{where}: {text}; {count:,} such row{'s' if count > 1 else ''}{also}."
 
 
-def _header(path: Path) -> list[str]:
+def header_of(path: Path) -> list[str]:
+    """Names of a table's columns; of JSON Lines those of the first line."""
     try:
         if path.suffix == ".parquet":
-            return list(pyarrow.parquet.read_schema(path).names)
+            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
                 return next(csv.reader(file), [])
             if path.suffix == ".jsonl":
-                return list(json.loads(next((line for line in file if line.strip()), "{}")))
+                return [str(name) for name in json.loads(next((line for line in file if line.strip()), "{}"))]
     except FileNotFoundError as error:
         raise InputError(f"data must be a readable file, but got {path} (no such file).") from error
     except (OSError, ValueError, pa.ArrowInvalid) as error:
@@ -201,7 +226,7 @@ def _header(path: Path) -> list[str]:
     raise InputError(f"data must be a file ending in .csv, .parquet, .jsonl, but got {str(path)!r}.")
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
+def read_columns(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
     """Frames of the wanted columns alone, in order."""
     try:
         if path.suffix == ".csv":

@@ -219,9 +219,9 @@ def _notices(dossier: Dossier | None, as_of: date) -> float | None:
 
 def _transfer(dossier: Dossier | None) -> float | None:
     """Share of the places outside the data's region, where no mechanism is named; an unnamed place is unknown."""
-    found = _section(dossier, "transfer")
-    places = [] if found is None else [found.get(name, "") for name in ("data", "compute", "trackers")]
-    if not places or not all(places):
+    found = _section(dossier, "transfer") or {}
+    places = [found.get(name, "") for name in ("data", "compute", "trackers")]
+    if not all(places):
         return None
     away = [place for place in places[1:] if place != places[0]]
     return 0.0 if found.get("mechanism") else len(away) / 2

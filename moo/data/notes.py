@@ -75,13 +75,18 @@ def _pools(language: str) -> dict[str, list[str]]:
     return pool
 
 
+def person_name(rng: np.random.Generator, language: str) -> str:
+    """A name of anybody's."""
+    return pick(rng, _pools(language)["male" if rng.integers(2) else "female"])
+
+
 def draw_customer(rng: np.random.Generator, language: str) -> Customer:
     """One customer; their birth year is between 1945 and 2016."""
     pool = _pools(language)
     gender = int(rng.integers(2))
     birth_year = int(np.clip(rng.normal(1990, 12), 1945, 2016))
-    city = _pick(rng, pool["city"])
-    street = _pick(rng, pool["street"])
+    city = pick(rng, pool["city"])
+    street = pick(rng, pool["street"])
     if language == "zh":
         unit = f"{rng.integers(1, 30)}号{rng.integers(1, 20)}栋{rng.integers(101, 2500)}室"
         address = (
@@ -89,13 +94,13 @@ def draw_customer(rng: np.random.Generator, language: str) -> Customer:
         )
     else:
         address = f"{street}, {city}"
-    name = _pick(rng, pool["male" if gender else "female"])
+    name = pick(rng, pool["male" if gender else "female"])
     return Customer(
         name=name,
         gender=gender,
         birth_year=birth_year,
         mobile=numbers.mobile(rng) if language == "zh" else _us_phone(rng),
-        email=f"{numbers.handle(rng)}@{_pick(rng, pool['domain'])}",
+        email=f"{numbers.handle(rng)}@{pick(rng, pool['domain'])}",
         address=address,
         city=city,
         resident_id=numbers.resident_id(rng, birth_year),
@@ -109,7 +114,8 @@ def _us_phone(rng: np.random.Generator) -> str:
     return f"({rng.integers(201, 989)}) {rng.integers(220, 999)}-{numbers.digits(rng, 4)}"
 
 
-def _pick(rng: np.random.Generator, options: list[str]) -> str:
+def pick(rng: np.random.Generator, options: list[str]) -> str:
+    """One of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -119,15 +125,12 @@ Draw = Callable[[np.random.Generator, Customer], list[Piece]]
 def _zh_templates() -> dict[str, list[Draw]]:
     n = numbers
 
-    def third(rng: np.random.Generator) -> str:
-        return _pick(rng, _pools("zh")["male" if rng.integers(2) else "female"])
-
     return {
         "name": [
             lambda _, c: [("收货人：", ""), (c.name, "name"), ("。", "")],
             lambda _, c: [("请送到楼下找", ""), (c.name, "name"), (["女士", "先生"][c.gender], ""), ("，谢谢。", "")],
-            lambda r, _: [("麻烦转交给同事", ""), (third(r), "name"), ("。", "")],
-            lambda r, _: [("联系人是我朋友", ""), (third(r), "name"), ("。", "")],
+            lambda r, _: [("麻烦转交给同事", ""), (person_name(r, "zh"), "name"), ("。", "")],
+            lambda r, _: [("联系人是我朋友", ""), (person_name(r, "zh"), "name"), ("。", "")],
         ],
         "mobile": [
             lambda r, c: [("电话", ""), (n.spaced(c.mobile, r, (3, 4)), "mobile"), ("。", "")],
@@ -176,10 +179,10 @@ def _zh_templates() -> dict[str, list[Draw]]:
         "amount": [lambda r, _: [("实付", ""), (f"{r.integers(5, 3000)}.{r.integers(10, 100)}元", "amount"), ("。", "")]],
         "city": [lambda _, c: [("我人在", ""), (c.city, "city"), ("，", "")]],
         "postcode": [lambda r, _: [("邮编", ""), (f"{r.integers(1, 8)}{n.digits(r, 5)}", "postcode"), ("。", "")]],
-        "health": [lambda r, _: [("家人有", ""), (_pick(r, ["糖尿病", "高血压", "哮喘", "抑郁症", "乙肝"]), "health"), ("，", "")]],
-        "religion": [lambda r, _: [("我们", ""), (_pick(r, ["信佛教", "信基督教", "是穆斯林"]), "religion"), ("，", "")]],
-        "biometric": [lambda r, _: [("门禁要", ""), (_pick(r, ["指纹", "人脸识别", "虹膜"]), "biometric"), ("，", "")]],
-        "finance": [lambda r, _: [("最近", ""), (_pick(r, ["信用卡逾期", "在还房贷", "申请了贷款"]), "finance"), ("，", "")]],
+        "health": [lambda r, _: [("家人有", ""), (pick(r, ["糖尿病", "高血压", "哮喘", "抑郁症", "乙肝"]), "health"), ("，", "")]],
+        "religion": [lambda r, _: [("我们", ""), (pick(r, ["信佛教", "信基督教", "是穆斯林"]), "religion"), ("，", "")]],
+        "biometric": [lambda r, _: [("门禁要", ""), (pick(r, ["指纹", "人脸识别", "虹膜"]), "biometric"), ("，", "")]],
+        "finance": [lambda r, _: [("最近", ""), (pick(r, ["信用卡逾期", "在还房贷", "申请了贷款"]), "finance"), ("，", "")]],
         "precise_location": [
             lambda r, _: [
                 ("定位", ""), (f"{r.uniform(20, 45):.5f},{r.uniform(100, 125):.5f}", "precise_location"), ("。", ""),
@@ -192,13 +195,10 @@ def _zh_templates() -> dict[str, list[Draw]]:
 def _en_templates() -> dict[str, list[Draw]]:
     n = numbers
 
-    def third(rng: np.random.Generator) -> str:
-        return _pick(rng, _pools("en")["male" if rng.integers(2) else "female"])
-
     return {
         "name": [
             lambda _, c: [("Deliver to ", ""), (c.name, "name"), (". ", "")],
-            lambda r, _: [("Please hand it to my colleague ", ""), (third(r), "name"), (". ", "")],
+            lambda r, _: [("Please hand it to my colleague ", ""), (person_name(r, "en"), "name"), (". ", "")],
         ],
         "mobile": [lambda _, c: [("Call me at ", ""), (c.mobile, "mobile"), (". ", "")]],
         "address": [lambda _, c: [("Address: ", ""), (c.address, "address"), (". ", "")]],
@@ -213,13 +213,14 @@ def _en_templates() -> dict[str, list[Draw]]:
         "date": [lambda r, _: [("Ordered on ", ""), (f"2025-{r.integers(1, 13):02d}-{r.integers(1, 29):02d}", "date"), (". ", "")]],
         "amount": [lambda r, _: [("I paid ", ""), (f"${r.integers(5, 900)}.{r.integers(10, 100)}", "amount"), (". ", "")]],
         "postcode": [lambda r, _: [("ZIP code ", ""), (n.digits(r, 5), "postcode"), (". ", "")]],
-        "health": [lambda r, _: [("I have ", ""), (_pick(r, ["diabetes", "asthma", "high blood pressure"]), "health"), (". ", "")]],
-        "religion": [lambda r, _: [("We are ", ""), (_pick(r, ["Muslim", "Buddhist", "Catholic"]), "religion"), (". ", "")]],
-        "finance": [lambda r, _: [("I am paying off ", ""), (_pick(r, ["a mortgage", "a student loan"]), "finance"), (". ", "")]],
+        "health": [lambda r, _: [("I have ", ""), (pick(r, ["diabetes", "asthma", "high blood pressure"]), "health"), (". ", "")]],
+        "religion": [lambda r, _: [("We are ", ""), (pick(r, ["Muslim", "Buddhist", "Catholic"]), "religion"), (". ", "")]],
+        "finance": [lambda r, _: [("I am paying off ", ""), (pick(r, ["a mortgage", "a student loan"]), "finance"), (". ", "")]],
         "minor": [lambda r, _: [("It is for my ", ""), (f"{r.integers(2, 14)}-year-old child", "minor"), (". ", "")]],
     }  # fmt: skip
 
 
+DrawNote = Callable[[np.random.Generator, Customer, str], tuple[str, tuple[Span, ...]]]
 _TEMPLATES = {"zh": _zh_templates(), "en": _en_templates()}
 
 
@@ -231,7 +232,7 @@ def draw_note(rng: np.random.Generator, customer: Customer, language: str) -> tu
     common = ["name", "mobile", "address", "email", "order_number"]
     chosen: list[str] = []
     for _ in range(int(rng.integers(1, 4))):
-        kind = _pick(rng, common) if rng.random() < 0.5 else _pick(rng, kinds)
+        kind = pick(rng, common) if rng.random() < 0.5 else pick(rng, kinds)
         if kind not in chosen:
             chosen.append(kind)
     text, spans = "", []
@@ -254,7 +255,11 @@ def synthetic_notes(n: int, *, seed: int, language: str = "zh") -> Notes:
         seed: Public; the notes are synthetic.
         language: "zh" or "en".
     """
-    rng = np.random.default_rng([20_261, seed])
+    return collect(n, np.random.default_rng([20_261, seed]), language, draw_note)
+
+
+def collect(n: int, rng: np.random.Generator, language: str, draw: DrawNote) -> Notes:
+    """n notes, drawn for one customer after another."""
     texts: list[str] = []
     gold: list[tuple[Span, ...]] = []
     fields: list[Mapping[str, str]] = []
@@ -263,7 +268,7 @@ def synthetic_notes(n: int, *, seed: int, language: str = "zh") -> Notes:
     while len(texts) < n:
         customer = draw_customer(rng, language)
         for _ in range(int(rng.integers(1, 6))):
-            text, spans = draw_note(rng, customer, language)
+            text, spans = draw(rng, customer, language)
             texts.append(text)
             gold.append(spans)
             fields.append(customer.fields)

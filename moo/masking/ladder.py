@@ -4,20 +4,39 @@ Each level keeps every span of the level below and adds its own types; where two
 other keeps what is left of it. A record is read alone, so masking never carries one record's words into another's.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from moo import validate
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
-from moo.masking import words
+from moo.masking import names, places, words
 from moo.masking.normal import BLANK, normalise
-from moo.masking.operators import replacement
-from moo.masking.patterns import PATTERNS
+from moo.masking.operators import Operators
+from moo.masking.patterns import PATTERNS, Pattern
+from moo.masking.quasi import QUASI
 
-_BY_LEVEL = {level: [p for p in PATTERNS if ENTITY_LEVELS[p.type] == level] for level in range(MAX_LEVEL + 1)}
-_WORDS = {2: (words.names, words.addresses), 3: (words.cities,), 4: (words.sensitive,), 5: (words.rare, words.digits)}
+Recogniser = Callable[[str], Iterable[names.Hit]]
+
 _PASSES = 8  # looks again at most this often
+_NUMBER = re.compile(r"[0-9](?:[ \-.()（）·,:]{0,2}[0-9])*")
+_CAPITAL = re.compile("[A-Z]")
+_BY_LEVEL = {
+    level: [(p, p.keys) for p in (*PATTERNS, *QUASI) if ENTITY_LEVELS[p.type] == level]
+    for level in range(MAX_LEVEL + 1)
+}
+Gate = Callable[[], frozenset[str]]  # characters and pairs of them of which the text must hold one
+_CHINESE: dict[int, tuple[tuple[Recogniser, Gate | None], ...]] = {
+    2: ((places.addresses, lambda: places.ADDRESS_KEYS), (names.chinese_names, None)),
+    3: ((places.cities, places.city_keys),),
+    4: ((words.sensitive, words.sensitive_keys),),
+}
+_LATIN: dict[int, tuple[Recogniser, ...]] = {
+    2: (places.english_addresses, names.english_names),
+    4: (words.english_sensitive,),
+}
+_ANY: dict[int, tuple[Recogniser, ...]] = {5: (words.rare, words.digits)}
+_DEFAULT = Operators()
 
 
 @dataclass(frozen=True, order=True)
@@ -29,6 +48,7 @@ class Found:
         type: Entity type.
         level: Level that first covers it.
         replacement: What stands there afterwards.
+        why: What it was recognised by.
     """
 
     start: int
@@ -36,36 +56,42 @@ class Found:
     type: str
     level: int
     replacement: str
+    why: str = ""
 
 
-def find_spans(text: str, level: int, *, fields: Mapping[str, str] | None = None) -> list[Found]:
+def find_spans(
+    text: str, level: int, *, fields: Mapping[str, str] | None = None, operators: Operators = _DEFAULT
+) -> list[Found]:
     """Mentions that a level covers, in order, none overlapping another.
 
     Args:
         text: One record's text, of any length.
         level: 0 (nothing) to 5.
         fields: The record's own structured values by entity type; each is looked for in the text.
+        operators: What stands in a mention's place.
 
     Raises:
         InputError: If the level is not one of the ladder's.
     """
     validate.in_range(0, MAX_LEVEL, masking_level=level)
-    found: list[Found] = []
-    base = seen = normalise(text)
+    look = _Look(text, fields or {}, level)
     for step in range(1, level + 1):
-        fresh, seen = _take(_hits(base, [step], fields or {}), seen, text, level)
-        found += fresh
-        for _ in range(_PASSES if seen != base else 0):  # what is covered may lay bare the boundary of something else
-            fresh, seen = _take(_hits(seen, range(1, step + 1), fields or {}), seen, text, level)
-            if not fresh:
+        fresh = look.take(look.hits(look.base, [step]))
+        # what is covered may lay bare the boundary of something else; a second masking would see it, so the first one must
+        again: Sequence[int] = range(1, step + 1) if fresh else [step]
+        for _ in range(_PASSES if look.seen != look.base else 0):
+            if not look.take(look.hits(look.seen, again)):
                 break
-            found += fresh
-    return sorted(found)
+            again = range(1, step + 1)
+    return sorted(
+        Found(s, e, kind, ENTITY_LEVELS[kind], operators.replace(kind, look.base[s:e], level), why)
+        for s, e, kind, why in look.found
+    )
 
 
-def mask(text: str, level: int, *, fields: Mapping[str, str] | None = None) -> str:
+def mask(text: str, level: int, *, fields: Mapping[str, str] | None = None, operators: Operators = _DEFAULT) -> str:
     """The text with everything that the level covers replaced; see `find_spans`."""
-    return apply(text, find_spans(text, level, fields=fields))
+    return apply(text, find_spans(text, level, fields=fields, operators=operators))
 
 
 def mask_many(texts: Sequence[str], level: int, *, fields: Sequence[Mapping[str, str]] | None = None) -> list[str]:
@@ -83,55 +109,100 @@ def apply(text: str, spans: Sequence[Found]) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _hits(text: str, levels: Iterable[int], fields: Mapping[str, str]) -> list[words.Hit]:
-    """What the levels add: the record's own values, structured types, words."""
-    return [
-        hit
-        for level in levels
-        for hit in chain(
-            _own(text, level, fields), _structured(text, level), *(find(text) for find in _WORDS.get(level, ()))
-        )
-    ]
+class _Look:
+    """One record's text under work: as it came (normalised), and with what was taken blanked.
+
+    What cannot match the text as it came cannot match it with blanks either, so each level's recognisers are chosen once.
+    """
+
+    def __init__(self, text: str, fields: Mapping[str, str], level: int) -> None:
+        self.base = self.seen = normalise(text)
+        self.found: list[names.Hit] = []
+        self._taken = bytearray(len(text))
+        if BLANK in self.base:
+            self._taken[:] = bytes(c == BLANK for c in self.base)
+        self._fields = {k: normalise(v) for k, v in fields.items() if len(v) > 1 and ENTITY_LEVELS.get(k, 9) <= level}
+        lower = self.base.lower()
+        keys = {*lower, *map(str.__add__, lower, lower[1:])}
+        chinese, capital = not self.base.isascii(), _CAPITAL.search(self.base) is not None
+        self._longest = _longest_number(self.base)
+        self._patterns: dict[int, list[Pattern]] = {}
+        self._recognisers: dict[int, list[Recogniser]] = {}
+        for step in range(1, level + 1):
+            self._patterns[step] = [
+                p
+                for p, own in _BY_LEVEL[step]
+                if self._longest >= p.digits
+                and (not own or (not own.isdisjoint(keys) and any(cue in lower for cue in p.cues)))
+            ]
+            self._recognisers[step] = [
+                *(r for r, gate in _CHINESE.get(step, ()) if chinese and (gate is None or not keys.isdisjoint(gate()))),
+                *(_LATIN.get(step, ()) if capital or step != 2 else ()),
+                *_ANY.get(step, ()),
+            ]
+
+    def hits(self, text: str, steps: Iterable[int]) -> Iterator[names.Hit]:
+        """What the steps add: the record's own values, structured types, words."""
+        longest = self._longest if text is self.base else _longest_number(text)
+        for step in steps:
+            if self._fields:
+                yield from self._own(text, step)
+            for p in self._patterns[step]:
+                if p.digits <= longest:
+                    yield from _matches(p, text)
+            for recogniser in self._recognisers[step]:
+                yield from recogniser(text)
+
+    def take(self, hits: Iterable[names.Hit]) -> bool:
+        """Keep of the hits what is still uncovered, first come first served; whether there was any."""
+        fresh: list[tuple[int, int]] = []
+        for start, end, kind, why in hits:
+            for low, high in _uncovered(self.base, self._taken, start, end):
+                self._taken[low:high] = b"\x01" * (high - low)
+                self.found.append((low, high, kind, why))
+                fresh.append((low, high))
+        if fresh:
+            self.seen = _blanked(self.seen, sorted(fresh))
+        return bool(fresh)
+
+    def _own(self, text: str, step: int) -> Iterator[names.Hit]:
+        for kind, wanted in self._fields.items():
+            if ENTITY_LEVELS[kind] != step:
+                continue
+            at = text.find(wanted)
+            while at >= 0:
+                yield at, at + len(wanted), kind, "the record's own value"
+                at = text.find(wanted, at + len(wanted))
 
 
-def _structured(text: str, level: int) -> Iterable[words.Hit]:
-    for pattern in _BY_LEVEL[level]:
-        if pattern.needs and not any(c in text for c in pattern.needs):
-            continue
-        for match in pattern.regex.finditer(text):
-            group = 1 if pattern.regex.groups else 0
-            if pattern.check is None or pattern.check(match.group(group)):
-                yield match.start(group), match.end(group), pattern.type
+def _longest_number(text: str) -> int:
+    """Characters of the longest run of digits, with what may part them."""
+    return max(map(len, _NUMBER.findall(text)), default=0)
 
 
-def _own(text: str, level: int, fields: Mapping[str, str]) -> Iterable[words.Hit]:
-    for kind, value in fields.items():
-        if ENTITY_LEVELS.get(kind) != level or len(value) < 2:
-            continue
-        wanted = normalise(value)
-        at = text.find(wanted)
-        while at >= 0:
-            yield at, at + len(wanted), kind
-            at = text.find(wanted, at + len(wanted))
+def _matches(p: Pattern, text: str) -> Iterator[names.Hit]:
+    group = 1 if p.regex.groups else 0
+    for match in p.regex.finditer(text):
+        if p.check is None or p.check(match.group(group)):
+            yield match.start(group), match.end(group), p.type, p.why
 
 
-def _take(hits: Iterable[words.Hit], seen: str, text: str, level: int) -> tuple[list[Found], str]:
-    """Spans of what is still uncovered, first come first served, and the text with them blanked."""
-    fresh = []
-    for start, end, kind in hits:
-        for low, high in _uncovered(seen, start, end):
-            fresh.append(Found(low, high, kind, ENTITY_LEVELS[kind], replacement(kind, text[low:high], level)))
-            seen = seen[:low] + BLANK * (high - low) + seen[high:]
-    return fresh, seen
-
-
-def _uncovered(seen: str, start: int, end: int) -> list[tuple[int, int]]:
-    """Pieces of seen[start:end] between blanks that hold a letter or digit."""
-    if BLANK not in seen[start:end]:
+def _uncovered(text: str, taken: bytearray, start: int, end: int) -> list[tuple[int, int]]:
+    """The whole of start:end if nothing of it is taken; else its free pieces that hold a letter or digit."""
+    if 1 not in taken[start:end]:
         return [(start, end)] if start < end else []
     pieces, at = [], start
-    for part in seen[start:end].split(BLANK):
-        if any(c.isalnum() for c in part):
-            pieces.append((at, at + len(part)))
-        at += len(part) + 1
+    while (low := taken.find(0, at, end)) >= 0:
+        high = taken.find(1, low, end)
+        at = end if high < 0 else high
+        if any(c.isalnum() for c in text[low:at]):
+            pieces.append((low, at))
     return pieces
+
+
+def _blanked(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    parts, at = [], 0
+    for low, high in spans:
+        parts += [text[at:low], BLANK * (high - low)]
+        at = high
+    return "".join([*parts, text[at:]])

@@ -1,40 +1,62 @@
-"""Normalised text of the same length, so that offsets stay: full-width forms, circled and Chinese digits."""
+"""Normalised text of the same length, so that offsets stay: one character for each of the text's own.
+
+Folded are full-width forms, digits of every script and the circled ones, Chinese numerals and look-alike letters where they stand in
+a number, Cyrillic and Greek letters that look Latin, and the invisible characters that are put between digits.
+"""
 
 import re
 import unicodedata
 
-_TABLE = {
-    code: folded
-    for block in (
-        range(0xFF01, 0xFF5F),
-        range(0x2460, 0x2469),
-        range(0x1D7CE, 0x1D800),
-        range(0x3000, 0x3001),
-        range(0xA0, 0xA1),
-    )
-    for code in block
-    if len(folded := unicodedata.normalize("NFKC", chr(code))) == 1
-}
-_TABLE |= {
-    0xFF0C: "，",
-    0xFF1A: "：",
-    0xFF1B: "；",
-    0xFF01: "！",
-    0xFF1F: "？",
-    0xFF08: "（",
-    0xFF09: "）",
-    0x2014: "-",
-    0x2013: "-",
-}
-_NUMERALS = str.maketrans("零〇一二三四五六七八九幺壹贰叁肆伍陆柒捌玖两", "0012345678911234567892")
-_RUN = re.compile("[零〇一二三四五六七八九幺壹贰叁肆伍陆柒捌玖0-9]{7,}")
 # what masking leaves behind: a second pass must see a blank there, not letters and digits
-_TOKEN = re.compile(r"\[[A-Z_]+(?::[^\[\]\n]{0,24})?\]|<NUM>|<RARE>")
+_TOKEN = re.compile(r"\[[A-Z_]{2,20}(?::[^\[\]\n]{0,24})?\]|<NUM>|<RARE>")
 BLANK = "\x00"
+_LAST = 0x1FC00  # digits of the last script end here
+
+
+def _digit(code: int) -> str | None:
+    """The ASCII digit of a decimal digit of any script, of a circled, parenthesised or superscript one."""
+    value = unicodedata.digit(chr(code), None)
+    return None if value is None or code < 128 else str(value)
+
+
+def _folded(code: int) -> str | None:
+    """The one-character NFKC form of full-width, mathematical and circled letters."""
+    folded = unicodedata.normalize("NFKC", chr(code))
+    return folded if len(folded) == 1 and folded.isascii() and folded.isprintable() else None
+
+
+_TABLE: dict[int, str] = {code: out for code in range(128, _LAST) if (out := _digit(code) or _folded(code)) is not None}
+# Chinese punctuation ends a word, an address, a name: it stays what it is
+_TABLE |= {ord(c): c for c in "，：；！？（）"}
+_TABLE |= {0x2014: "-", 0x2013: "-", 0x2010: "-", 0x2011: "-", 0x2012: "-", 0x2212: "-", 0xFF0D: "-", 0x30FC: "-"}
+_TABLE |= dict.fromkeys([*range(0x2000, 0x2010), 0x2060, 0xFEFF, 0xFE0F, 0x20E3, 0xAD, 0x3000, 0xA0], " ")
+_TABLE |= dict(
+    zip(
+        map(ord, "АВЕКМНОРСТУХаеорсухіѕјѵΑΒΕΖΗΙΚΜΝΟΡΤΥΧο"),
+        "ABEKMHOPCTYXaeopcyxisjvABEZHIKMNOPTYXo",
+        strict=True,
+    )
+)
+_NUMERALS = str.maketrans("零〇○Ｏ一二三四五六七八九幺壹贰叁肆伍陆柒捌玖两", "000012345678911234567892")
+_ZH_RUN = re.compile(
+    "[零〇○一二三四五六七八九幺壹贰叁肆伍陆柒捌玖0-9](?:[ \\-.]?[零〇○一二三四五六七八九幺壹贰叁肆伍陆柒捌玖0-9]){6,}"
+)
+_LIKE = str.maketrans("OoQlI|", "000111")
+_LIKE_RUN = re.compile(r"[0-9OoQlI|](?<![0-9A-Za-z|].)(?:[ \-]?[0-9OoQlI|]){8,24}(?![0-9A-Za-z|])")
+_LIKE_DIGITS = 4  # of nine characters or more that look like digits, at least so many must be digits
+_CHINESE = re.compile("[零〇○一二三四五六七八九幺壹贰叁肆伍陆柒捌玖]")
 
 
 def normalise(text: str) -> str:
     """The text with one character for each of its own: tokens blanked, digits in ASCII where they form a number."""
-    out = text.translate(_TABLE)
-    out = _TOKEN.sub(lambda m: BLANK * len(m.group()), out)
-    return _RUN.sub(lambda m: m.group().translate(_NUMERALS), out)
+    out = text if text.isascii() else text.translate(_TABLE)
+    if "]" in out or ">" in out:
+        out = _TOKEN.sub(lambda m: BLANK * len(m.group()), out)
+    if not out.isascii() and _CHINESE.search(out):
+        out = _ZH_RUN.sub(lambda m: m.group().translate(_NUMERALS), out)
+    return _LIKE_RUN.sub(_look_alikes, out)
+
+
+def _look_alikes(match: "re.Match[str]") -> str:
+    found = match.group()
+    return found.translate(_LIKE) if sum(map(str.isdigit, found)) >= _LIKE_DIGITS else found

