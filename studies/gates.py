@@ -1,7 +1,9 @@
 """Gates that no trial can change: what refuses a study before anything is spent, and what its dossier declares."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from moo.data.dossier import Dossier
 from moo.errors import InputError
 from moo.objectives.compliance.loader import load_rules
 from moo.studies.prepare import Prepared
@@ -41,13 +43,23 @@ def refuse_broken_promises(prepared: Prepared) -> None:
 
 def declared(prepared: Prepared) -> dict[str, Any]:
     """What the dossier says, as the annex needs it; empty without one."""
-    dossier = prepared.dossier
-    if dossier is None:
+    if prepared.dossier is None:
         return {}
+    return declaration(prepared.dossier, prepared.declared_facts, flags=prepared.flags)
+
+
+def declaration(dossier: Dossier, facts: Mapping[str, float | None], *, flags: Collection[str]) -> dict[str, Any]:
+    """What a dossier says, as a result keeps it.
+
+    Args:
+        dossier: The dossier.
+        facts: What it comes to, by `declared_facts`.
+        flags: Which rules apply to the study.
+    """
     return {
         "digest": dossier.digest,
         "collection": [dict(item) for item in dossier.collection],
         "roles": [dict(role) for role in dossier.roles],
-        "facts": dict(prepared.declared_facts),
-        "flags": sorted(prepared.flags),
+        "facts": dict(facts),
+        "flags": sorted(flags),
     }

@@ -13,7 +13,7 @@ from moo.data.prepare import Terms
 from moo.data.tables import load_withdrawals
 from moo.errors import InputError, StorageError
 from moo.objectives.compliance.loader import load_rules
-from moo.privacy.events import Event
+from moo.privacy.events import Event, TrainingRun
 from moo.privacy.filters import RenyiFilter, epsilon_at
 from moo.privacy.ledger import Entry, charged, read_entries
 from moo.studies.accounts import composed, ledger_path
@@ -236,7 +236,7 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
         out.append(_budget(f"budget of {gate.study}", spent, limit.epsilon, limit.delta))
     if budget is not None:
         events = charged(entries)
-        delta = max((e.delta for e in events if hasattr(e, "delta")), default=_DELTA)
+        delta = max((e.delta for e in events if isinstance(e, TrainingRun)), default=_DELTA)
         epsilon, unbounded = composed(events, delta=delta, disjoint=False)
         bare = "; trainings without DP are among them, for which no bound holds" if unbounded else ""
         out.append(_budget("budget of the house", epsilon, budget, delta, more=bare))

@@ -114,14 +114,14 @@ def test_the_digest_is_of_the_content_and_not_of_the_day(annex: dict[str, Any], 
     assert verify(annex)
     assert verify(json.loads(json.dumps(annex)))
     assert not verify(annex | {"study": annex["study"] | {"purpose": "marketing"}})
-    assert annex_of(result, declared=MET)["digest"] != annex["digest"]
+    assert annex_of(result, declared={"facts": MET})["digest"] != annex["digest"]
 
 
 def test_the_difference_names_what_changed_and_nothing_else(annex: dict[str, Any], result: StudyResult) -> None:
     assert annex["difference"] is None
     same = annex_of(result, previous=annex)["difference"]
     assert (same["rules"], same["objectives"], same["added"], same["removed"], same["intact"]) == ([], {}, [], [], True)
-    declared = annex_of(result, declared=MET, previous=annex)["difference"]
+    declared = annex_of(result, declared={"facts": MET}, previous=annex)["difference"]
     assert {row["rule"] for row in declared["rules"]} == {f"G{i:02}" for i in range(8, 17)}
     assert all(row["verdict"] == ["not assessed", "pass"] for row in declared["rules"])
     other = next(t.number for t in result.complete if t.number != annex["point"]["number"])
@@ -129,6 +129,8 @@ def test_the_difference_names_what_changed_and_nothing_else(annex: dict[str, Any
     assert moved["difference"]["point"] == [annex["point"]["number"], other]
     assert moved["difference"]["objectives"]
     text = render_annex(moved, "zh")
+    if not moved["point"]["feasible"]:
+        assert words("zh")["breaks"].split("：")[0] in text
     assert annex["digest"][:16] in text
     edited = annex_of(result, previous=annex | {"versions": {}})
     assert words("en")["edited"] in render_annex(edited, "en")
@@ -184,6 +186,8 @@ def test_the_command_writes_json_pages_and_history(
     assert len(kept) == 2
     newest = json.loads((tmp_path / "annex" / "annex.json").read_text())
     assert {row["rule"] for row in newest["difference"]["rules"]} == {f"G{i:02}" for i in range(8, 17)}
+    assert newest["collection"][0]["what"] == "order note"
+    assert newest["roles"][0]["name"] == "engineer"
     assert main([*command, "--trial", "99"]) == 2
     assert main([*command, "--previous", str(study[0])]) == 2
     assert main(["compliance", "annex", str(tmp_path)]) == 2

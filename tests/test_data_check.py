@@ -1,16 +1,21 @@
 """A table before training: every gate by its rows, bad cells by file and line, and the same answer as a study's filter."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from letters import save_table
+from letters import letters_spec, save_table
+from test_data_dossier import write as write_dossier
 
+from moo.cli.main import main
 from moo.data import load_records
 from moo.data.check import check_records, check_table
 from moo.data.clean import clean, normalise
@@ -18,6 +23,10 @@ from moo.data.columns import DATES, LAW_COLUMNS, typed
 from moo.data.prepare import RULES, Terms, consent_filter
 from moo.data.tables import load_table, load_withdrawals
 from moo.errors import InputError
+from moo.objectives.compliance.report import explain_rows
+from moo.records import PENALTY
+from moo.studies.base import load_spec
+from moo.studies.runner import run_study
 
 TERMS = Terms(purpose="model_training", as_of=date(2026, 11, 1))
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -38,7 +47,7 @@ def good(n: int = 6) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def spoilt(**cells: object) -> pd.DataFrame:
+def spoilt(**cells: Any) -> pd.DataFrame:
     """Row 2 (from 0) with other cells."""
     frame = good().astype(object)
     columns = {name: [value if i == 2 else old for i, old in enumerate(frame[name])] for name, value in cells.items()}
@@ -56,7 +65,7 @@ def save(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[pd.DataFra
 
 
 LINE = {".csv": ":4", ".jsonl": ":3", ".parquet": ", row 3"}
-FAULTS: dict[str, dict[str, object]] = {
+FAULTS: dict[str, dict[str, Any]] = {
     "no_lawful_basis": {"basis": ""},
     "purpose_mismatch": {"purposes": "service"},
     "withdrawn": {"withdrawn": True},
@@ -93,7 +102,7 @@ def test_each_gate_names_the_row_that_breaks_it_in_every_format(
     ],
 )
 def test_what_cannot_be_true_is_told_with_file_and_line(
-    save: Callable[[pd.DataFrame], Path], cells: dict[str, object], message: str
+    save: Callable[[pd.DataFrame], Path], cells: dict[str, Any], message: str
 ) -> None:
     path = save(spoilt(**cells))
     found = check_table(path, TERMS)
@@ -298,3 +307,59 @@ def test_a_study_and_a_check_of_one_table_find_the_same_shares(tmp_path: Path) -
     assert one.facts == other.facts
     assert one.breaches["withdrawn"].places == (f"{path}:5",)
     assert other.breaches["withdrawn"].places == ("letters.csv, record 4",)
+
+
+def test_the_command_tells_gates_rows_and_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    command = ["compliance", "check", "--user", "user", "--as-of", "2026-11-01", "--data", str(path)]
+    good().to_csv(path, index=False)
+    assert main(command) == 0
+    assert "G08 to G16" in capsys.readouterr().out
+    spoilt(withdrawn=True).to_csv(path, index=False)
+    assert main([*command, "--format", "json"]) == 4
+    told = json.loads(capsys.readouterr().out)
+    assert told["breaches"] == {"withdrawn": {"rows": 1, "first": [f"{path}:4"]}}
+    assert {row["rule"]: row["verdict"] for row in told["gates"]}["G03"] == "fail"
+    spoilt(consented="2024-07-01").to_csv(path, index=False)
+    assert main(command) == 2
+    assert f"{path}:4: consent not after use must hold" in capsys.readouterr().err
+    for more in (["--as-of", "soon"], ["--packs", "nowhere"], ["--dossier", "absent.toml"], ["--user", "nobody"]):
+        assert main([*command, *more]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_studys_own_file_is_checked_with_its_dossier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good().to_csv(tmp_path / "t.csv", index=False)
+    dossier = write_dossier(tmp_path)
+    toml = tmp_path / "study.toml"
+    toml.write_text(f'data = "{tmp_path / "t.csv"}"\nuser = "user"\ndossier = "{dossier}"\n')
+    assert main(["compliance", "check", "--data", str(toml)]) == 0
+    assert "G16" in capsys.readouterr().out
+    dossier.write_text(dossier.read_text().replace("non_personal = true", "non_personal = false"))
+    assert main(["compliance", "check", "--data", str(toml)]) == 4
+
+
+def test_a_study_refuses_a_dossier_that_breaks_a_gate_before_anything_is_spent(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    dossier = write_dossier(tmp_path)
+    dossier.write_text(dossier.read_text().replace("[0.1, 64]", "[0.1, 8]"))
+    spec = replace(letters_spec(tmp_path, tiny_folder), dossier=str(dossier))
+    with pytest.raises(InputError, match=r"does not meet G12, Impact assessment .* declared.assessment_gap is 0.25"):
+        run_study(spec, n_trials=1, folder=tmp_path / "run")
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+@pytest.mark.slow
+def test_the_corners_of_the_reviews_are_told_apart_and_explain_themselves(tmp_path: Path) -> None:
+    result = run_study(load_spec("reviews").quick(), n_trials=1, folder=tmp_path)
+    (strictest,) = result.complete
+    assert result.reference is not None
+    assert strictest.objectives[PENALTY].value <= 0.15
+    assert result.reference.objectives[PENALTY].value >= 0.60
+    for trial in (strictest, result.reference):
+        lines = explain_rows(trial.contributions)
+        assert len({line.split(":")[0] for line in lines}) == len(lines) == 5
+        assert sum(float(line.split(": ")[1].split(" = ")[0]) for line in lines) == pytest.approx(
+            trial.objectives[PENALTY].value, abs=0.003
+        )

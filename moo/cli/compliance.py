@@ -152,10 +152,10 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
         verdict = f"[{colour[row['verdict']]}]{row['verdict']}[/]"
         table.add_row(row["rule"], row["title_en"], verdict, count, first, row["article"])
     out.print(table)
-    if found.missing:
+    missing = [name for name in found.missing if name != "tags" or "profiling" in spec.applies]
+    if missing:
         out.print(
-            f"Not assessed for want of the columns {', '.join(found.missing)}: an unknown gate is not met.",
-            highlight=False,
+            f"Not assessed for want of columns: {', '.join(missing)}. An unknown gate is not met.", highlight=False
         )
     if found.dropped:
         out.print(f"The filter of a study would drop {found.dropped:,} of {found.rows:,} rows.", highlight=False)
@@ -170,6 +170,7 @@ def annex(options: argparse.Namespace) -> int:
     from moo.data.dossier import declared_facts, load_dossier
     from moo.report.annex import annex_of
     from moo.report.annex_page import find_browser, read_annex, save_annex
+    from moo.studies.gates import declaration
     from moo.studies.result import load_result
 
     result = load_result(options.folder)
@@ -178,7 +179,10 @@ def annex(options: argparse.Namespace) -> int:
     declared = None
     if options.dossier:
         space = result.spec.get("space", {})
-        declared = declared_facts(load_dossier(options.dossier), as_of=date.today(), space=space)
+        dossier = load_dossier(options.dossier)
+        facts = declared_facts(dossier, as_of=date.today(), space=space)
+        flags = result.about.get("declared", {}).get("flags", result.spec.get("applies", ()))
+        declared = declaration(dossier, facts, flags=flags)
     made = annex_of(
         result,
         trial=options.trial,

@@ -26,7 +26,7 @@ FLAGS = {  # name -> how an empty cell reads: against its record
     "guardian_consent": False,
 }
 COUNTS = {"retention_days": -1.0, "birth_year": np.nan}  # an empty limit is passed, an empty year is not of age
-LAW_COLUMNS = (*TEXTS, *DATES, *FLAGS, *COUNTS)
+LAW_COLUMNS: tuple[str, ...] = (*TEXTS, *DATES, *FLAGS, *COUNTS)
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t", "是"), ("false", "0", "0.0", "no", "n", "f", "否")
 _EPOCH = np.datetime64("NaT", "D")
 

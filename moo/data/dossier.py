@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 
 from moo.errors import InputError
 
+COVERED = ("target_epsilon", "masking_level")  # policy: the bounds that an impact assessment must hold
 KEPT_YEARS = 3  # PIPL 56: how long an impact assessment is kept
 _DOCUMENT = {"file": str, "digest": str}
 _SHAPES: dict[str, dict[str, Any]] = {
@@ -178,7 +179,7 @@ def declared_facts(
     Args:
         dossier: None makes everything unknown.
         as_of: The day of the study: notices are in force and the assessment is dated by then.
-        space: Bounds of what the search varies, which the assessment must cover; None asks for no coverage.
+        space: Bounds of what the search varies; the assessment must cover those of `COVERED`. None asks for no coverage.
     """
     facts: dict[str, float | None] = {
         "source_gap": _share(dossier, "source", ("sheet", "snapshot")),
@@ -240,7 +241,9 @@ def _assessment(dossier: Dossier | None, as_of: date, space: Mapping[str, Sequen
         return None
     dated, covers = found.get("dated"), found.get("covers", {})
     until = found.get("kept_until")
-    inside = [n in covers and covers[n][0] <= low and high <= covers[n][1] for n, (low, high) in space.items()]
+    inside = [
+        n in covers and covers[n][0] <= low and high <= covers[n][1] for n, (low, high) in space.items() if n in COVERED
+    ]
     met = (
         dossier.documented("assessment"),
         dated is not None and dated <= as_of,

@@ -29,7 +29,7 @@ def annex_of(
     result: StudyResult,
     *,
     trial: int | None = None,
-    declared: Mapping[str, float | None] | None = None,
+    declared: Mapping[str, Any] | None = None,
     previous: Mapping[str, Any] | None = None,
     today: date | None = None,
 ) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def annex_of(
     Args:
         result: The study.
         trial: Number of the point; the recommended one where none is given.
-        declared: Facts of a dossier, judged today; those of the study's own dossier where none are given.
+        declared: What a dossier says, as `moo.studies.gates.declaration` makes it; the study's own where none is given.
         previous: The annex before this one, to tell the difference.
         today: Day on which it is made; by default the calendar's.
 
@@ -46,8 +46,8 @@ def annex_of(
         InputError: If there is no such completed trial, or no recommendation.
     """
     point = _point(result, trial)
-    own = result.about.get("declared", {})
-    facts = own.get("facts", {}) if declared is None else declared
+    own = result.about.get("declared", {}) if declared is None else declared
+    facts = own.get("facts", {})
     book = load_rules(result.spec["packs"])
     flags = own.get("flags", result.spec.get("applies", ()))
     release = evaluate(facts, book, applies=flags, stages=("release",))

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from moo.errors import InputError, MachineError, StorageError
 from moo.records import ACCURACY, PENALTY, RISK
 from moo.report.annex_figure import scatter
-from moo.report.annex_words import article_words, fact_words, step_words, words
+from moo.report.annex_words import article_words, fact_words, known, step_words, words
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
 _PATIENCE = 120.0  # seconds that a browser may take
@@ -130,10 +130,12 @@ def render_annex(annex: Mapping[str, Any], lang: str = "en") -> str:
         domains=_domains(annex, lang, t),
         why=_why(annex, t),
         privacy=_privacy(annex, t),
-        risk=_risk(annex, t),
+        declaration=known(annex["data"].get("declaration", ""), lang),
+        risk=_risk(annex, lang, t),
         steps=_steps(annex, lang, t),
         dropped=_dropped(annex, lang, t),
         difference=_difference(annex, lang, t),
+        front=_front(annex, t),
         figure=Markup(scatter(annex, t)),
         settings=_settings(annex["point"]["params"], t),
         names=(ACCURACY, RISK, PENALTY),
@@ -208,6 +210,33 @@ def _settings(params: Mapping[str, Any], t: Mapping[str, str]) -> str:
     )
 
 
+def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The front and what other weights would put on it, most accurate first; the status quo above all."""
+    chosen = annex["point"]["number"]
+    shown = [row for row in annex["front"] if row["on_front"] or row["kept"] or row["number"] == chosen]
+    out = [
+        {
+            "name": f"{row['number']}{' · ' + t['shown_here'] if row['number'] == chosen else ''}",
+            "css": "chosen" if row["number"] == chosen else "",
+            "settings": _settings(row["params"], t),
+            "kept": f"{100 * row['kept']:.0f} %",
+            **{short: _pm(row[long]) for short, long in _SHORT.items()},
+        }
+        for row in sorted(shown, key=lambda row: -row[ACCURACY][0])
+    ]
+    quo = annex["status_quo"]
+    if quo:
+        told = {s: _pm([quo["objectives"][n]["value"], quo["objectives"][n]["stderr"]]) for s, n in _SHORT.items()}
+        settings = _settings(quo["params"], t)
+        out.insert(0, {"name": t["status_quo"], "css": "", "settings": settings, "kept": "–", **told})
+    return out
+
+
+def _pm(measured: Sequence[Any]) -> str:
+    value, error = float(measured[0]), float(measured[1])
+    return f"{value:.3f} ± {error:.3f}" if error else f"{value:.3f}"
+
+
 def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
     point, why = annex["point"], annex["point"]["why"]
     only = point["on_front"] and why["on_front"] == 1
@@ -228,7 +257,7 @@ def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
 _SHORT = {"accuracy": ACCURACY, "risk": RISK, "penalty": PENALTY}
 
 
-def _risk(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
+def _risk(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[str]:
     point, checks = annex["point"], annex["checks"]
     found = point["objectives"][RISK]
     out = [
@@ -243,7 +272,7 @@ def _risk(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
     if checks["null_auc"] is not None:
         out.append(t["null_line"].format(auc=f"{checks['null_auc']:.3f}", n=checks["null_trials"]))
     if annex["threat_model"]:
-        out.append(t["threat"].format(threat=annex["threat_model"]))
+        out.append(t["threat"].format(threat=known(annex["threat_model"], lang)))
     return out
 
 

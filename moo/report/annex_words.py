@@ -39,6 +39,12 @@ def step_words(name: str, lang: str) -> str:
     return shown
 
 
+def known(text: str, lang: str) -> str:
+    """A sentence that a study writes in English, in the language where it is known; else as it is."""
+    shown: str = text if lang == "en" else _file()["known_zh"].get(text, text)
+    return shown
+
+
 def article_words(articles: str, lang: str) -> str:
     """Articles as a reader of the language cites them: "PIPL 51(3)" is 个人信息保护法第51条第3项."""
     if lang == "en":
