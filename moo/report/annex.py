@@ -22,6 +22,7 @@ FORMAT = "moo PIA evidence annex 1"
 DRAWS = 1000
 _ROW = ("rule", "title_en", "title_zh", "kind", "domain", "article", "status", "as_of", "verdict", "score", "weight",
         "contribution", "facts", "digest", "varies", "pia", "stage", "pack")  # fmt: skip
+_COMPARED = ("rules", "point", "search", "domains", "front", "checks", "status_quo")  # told by their own lines
 _UNSIGNED = ("made", "digest", "difference")
 
 
@@ -233,6 +234,7 @@ def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> di
         "params": [before["point"]["params"], after["point"]["params"]],
         "objectives": objectives,
         "composed_epsilon": [before["search"]["composed_epsilon"], after["search"]["composed_epsilon"]],
+        "sections": [k for k in after if k not in (*_COMPARED, *_UNSIGNED) and before.get(k) != after[k]],
         "rules": changed,
         "added": sorted(new.keys() - old.keys()),
         "removed": sorted(old.keys() - new.keys()),

@@ -337,6 +337,8 @@ def _difference(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> di
             for verdict, facts in zip(change["verdict"], change["facts"], strict=True)
         ]
         rows.append((change["rule"], *shown))
+    if found["sections"]:
+        rows.append((t["changed_sections"], "", t["and"].join(t.get(name, name) for name in found["sections"])))
     for what in ("added", "removed"):
         if found[what]:
             rows.append((t[what], "", t["and"].join(found[what])))
