@@ -184,11 +184,9 @@ def models_fetch(options: argparse.Namespace) -> int:
 
 def mask(options: argparse.Namespace) -> int:
     """moo mask"""
-    from moo.masking import mask as mask_text
+    from moo.cli import masking
 
-    for line in [options.text] if options.text is not None else sys.stdin:
-        sys.stdout.write(mask_text(line.rstrip("\n"), options.level) + "\n")
-    return 0
+    return masking.mask(options, out)
 
 
 def ledger_show(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from moo import __version__
-from moo.cli import audit, commands, compliance, membership
+from moo.cli import audit, commands, compliance, masking, membership
 from moo.cli.machine import add_machine
 from moo.errors import MooError
 
@@ -131,9 +131,7 @@ def parser() -> argparse.ArgumentParser:
         "name", metavar="NAME"
     )
 
-    masking = _add(groups, "mask", commands.mask, "mask a text, or lines from standard input")
-    masking.add_argument("text", nargs="?", metavar="TEXT")
-    masking.add_argument("--level", type=int, default=2, metavar="L", help="0 to 5 (default 2)")
+    masking.add_options(_add(groups, "mask", commands.mask, "mask a text, lines from standard input, or a table"))
 
     _compliance(groups)
 

@@ -1,0 +1,190 @@
+"""Files, columns and operators: what a user gives, what comes out, and what an error says; nothing half-written."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from moo.cli.main import main
+from moo.errors import InputError
+from moo.masking import Operators, mask
+from moo.masking.columns import Columns, mask_record
+from moo.masking.files import mask_file
+from moo.masking.operators import KEY_VARIABLE
+
+KEY = "0123456789abcdef0123456789abcdef"
+ROWS = [
+    {"姓名": "阿布都", "手机": "13812345678", "留言": "阿布都说好, 打13900001111\n第二行", "年龄": "34"},
+    {"姓名": "", "手机": "", "留言": "没什么", "年龄": "8"},
+]
+
+
+def write_csv(path: Path) -> Path:
+    with open(path, "w", encoding="utf-8-sig", newline="") as out:
+        writer = csv.DictWriter(out, list(ROWS[0]))
+        writer.writeheader()
+        writer.writerows(ROWS)
+    return path
+
+
+def test_a_csv_is_masked_by_column_names_and_its_own_fields(tmp_path: Path) -> None:
+    source, target = write_csv(tmp_path / "a.csv"), tmp_path / "b.csv"
+    told: list[tuple[int, int]] = []
+    done = mask_file(source, target, Columns(level=2), progress=lambda a, b: told.append((a, b)))
+    with open(target, encoding="utf-8", newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert rows[0] == {"姓名": "[NAME]", "手机": "[MOBILE]", "留言": "[NAME]说好, 打[MOBILE]\n第二行", "年龄": "34"}
+    assert rows[1] == ROWS[1]
+    assert (done.rows, done.columns["手机"], done.columns["留言"]) == (2, "mobile", "text")
+    assert done.seen["留言", "name", "the record's own value"] == 1
+    assert told[-1] == (source.stat().st_size, source.stat().st_size)
+    again = tmp_path / "c.csv"
+    mask_file(target, again, Columns(level=2))
+    assert again.read_bytes() == target.read_bytes()
+
+
+def test_json_lines_are_masked_inside_lists_and_mappings(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    record = {
+        "t": "打13812345678",
+        "n": {"k": ["a@b.cn", 3]},
+        "p": 13812345678,
+        "x": None,
+        "b": True,
+        "year": 2024,
+        "f": 1.5,
+    }
+    source.write_text(json.dumps(record) + "\n\n", encoding="utf-8")
+    mask_file(source, target, Columns(level=1))
+    assert json.loads(target.read_text(encoding="utf-8")) == {
+        "t": "打[MOBILE]", "n": {"k": ["[EMAIL]", 3]}, "p": "[MOBILE]", "x": None, "b": True, "year": 2024, "f": 1.5,
+    }  # fmt: skip
+
+
+def test_parquet_keeps_numbers_and_nulls_and_masks_typed_columns(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    table = pa.table(
+        {"text": ["打13812345678", None], "mobile": [13812345678, None], "age": [34, 8], "score": [1.5, 2.0]}
+    )
+    pq.write_table(table, source)
+    mask_file(source, target, Columns(level=2))
+    assert pq.read_table(target).to_pylist() == [
+        {"text": "打[MOBILE]", "mobile": "[MOBILE]", "age": 34, "score": 1.5},
+        {"text": None, "mobile": None, "age": 8, "score": 2.0},
+    ]
+    nested = tmp_path / "n.parquet"
+    pq.write_table(pa.table({"l": [["打13812345678"]]}), nested)
+    with pytest.raises(InputError, match="l=keep"):
+        mask_file(nested, target, Columns(level=2))
+    mask_file(nested, target, Columns(level=2, roles={"l": "keep"}))
+    assert pq.read_table(target).to_pylist() == [{"l": ["打13812345678"]}]
+
+
+def test_what_the_user_says_of_a_column_wins() -> None:
+    columns = Columns(level=2, roles={"name": "keep", "who": "name"})
+    assert mask_record({"name": "刘婷", "who": "刘婷", "t": "刘婷说好"}, columns) == {
+        "name": "刘婷",
+        "who": "[NAME]",
+        "t": "[NAME]说好",
+    }
+    with pytest.raises(InputError, match="who=phone"):
+        Columns(level=2, roles={"who": "phone"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.csv", "a\n你好\n".encode() + "你好\n".encode("gb18030"), r"line 3, byte 1 .*GB18030.*mixes encodings"),
+        ("a.csv", b"a\n" + "你好\n".encode("gb18030"), r"line 2, byte 1 .*iconv -f GB18030"),
+        ("a.csv", "a\n你好\n".encode("utf-16"), "UTF-16"),
+        ("a.csv", b"a\n1\n2\x003\n", "line 3, byte 2 .*NUL"),
+        ("a.csv", b"a\n1\n" + b"x" * 50_000_000 + b"\n", "line 3 must hold at most"),
+        ("a.csv", b"a,b\n1,2\n3\n", "line 3 must hold 2 fields.*holds 1"),
+        ("a.csv", b'a\n"1\n2\n', "line 3: unexpected end of data"),
+        ("a.csv", b"a,a\n1,2\n", "different names"),
+        ("a.csv", b"", "is empty"),
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', "line 2 must be one JSON object, but at column"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "line 2 must be one JSON object, but is list"),
+        ("a.jsonl", b'{"a": "\\ud800"}\n', "line 1 must hold whole characters"),
+        ("a.parquet", b"PAR1 not", "readable Parquet"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_its_place_and_nothing_is_left(
+    tmp_path: Path, name: str, content: bytes, place: str
+) -> None:
+    source, target = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
+    source.write_bytes(content)
+    target.write_text("before")
+    with pytest.raises(InputError, match=place):
+        mask_file(source, target, Columns(level=2))
+    assert sorted(os.listdir(tmp_path)) == sorted([name, target.name])
+    assert target.read_text() == "before"
+
+
+def test_a_target_that_is_the_source_or_of_another_format_is_refused(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "a.csv")
+    for target in (source, tmp_path / "b.jsonl"):
+        with pytest.raises(InputError, match="target"):
+            mask_file(source, target, Columns(level=2))
+    with pytest.raises(InputError, match="no such file"):
+        mask_file(tmp_path / "none.csv", tmp_path / "b.csv", Columns(level=2))
+    with pytest.raises(InputError, match="column '电' must be in"):
+        mask_file(source, tmp_path / "b.csv", Columns(level=2, roles={"电": "mobile"}))
+
+
+def test_the_keyed_hash_joins_one_value_however_it_is_written_and_needs_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with pytest.raises(InputError, match=KEY_VARIABLE):
+        Operators.from_environment({"mobile": "hmac"})
+    monkeypatch.setenv(KEY_VARIABLE, "short")
+    with pytest.raises(InputError, match="32 characters"):
+        Operators.from_environment({"mobile": "hmac"})
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    own = Operators.from_environment({"mobile": "hmac"})
+    first, second, third = (mask(f"打{n}", 1, operators=own) for n in ("13812345678", "138 1234 5678", "13812345679"))
+    assert first == second != third
+    assert mask(first, 1, operators=own) == first
+    assert KEY not in repr(own) + first
+    monkeypatch.setenv(KEY_VARIABLE, KEY[::-1])
+    assert mask("打13812345678", 1, operators=Operators.from_environment({"mobile": "hmac"})) != first
+
+
+def test_operators_by_type() -> None:
+    own = Operators(chosen={"age": "token", "name": "redact", "address": "token"})
+    assert mask("刘婷今年34岁", 3, operators=own) == "[REDACTED]今年[AGE]"
+    assert mask("寄到杭州市西湖区文三路12号", 2, operators=own) == "寄到[ADDRESS]"
+    for wrong in ({"age": "hide"}, {"phone": "token"}):
+        with pytest.raises(InputError, match="TYPE=OPERATOR"):
+            Operators(chosen=wrong)
+
+
+def test_the_command_masks_a_text_a_table_and_says_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mask", "找刘婷，打13812345678", "--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("找[NAME]，打[MOBILE]\n")
+    assert "form of a Chinese mobile" in shown
+    source, target = write_csv(tmp_path / "a.csv"), tmp_path / "b.csv"
+    assert main(["mask", str(source), "--level", "1", "--out", str(target), "--explain", "--columns", "年龄=keep"]) == 0
+    assert "2 records at L1" in capsys.readouterr().out
+    assert "[MOBILE]" in target.read_text(encoding="utf-8")
+    assert main(["mask", str(source)]) == 2
+    assert "give --out FILE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_measures_itself_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mask", "--evaluate", "40", "--out", str(tmp_path / "figures.json")]) == 0
+    assert "zh held out" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    real = next(s for s in figures["sets"] if s["set"] == "zh real reviews")
+    assert real["characters_masked"] < 0.01
+    assert real["without_own_fields"]["direct"]["recall"] >= 0.9
+    assert set(figures["hard_cases"]) == {"obfuscated", "joined", "scripts", "lookalikes"}
