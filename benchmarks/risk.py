@@ -1,6 +1,6 @@
 """Every membership attack on simulated shadows with known truth: bias, spread, coverage, power for each shadow trained, speed.
 
-python -m benchmarks.risk [--seeds 100] [--side 500] [--shadows 4 8 16] [--speed]
+python -m benchmarks.risk [--seeds 100] [--side 500] [--shadows 4 8 16] [--noise gaussian skewed] [--effects 0 .3 1] [--speed]
 """
 
 import argparse
@@ -31,6 +31,9 @@ def skewed(rng: np.random.Generator, k: int, members: Bools, effect: float) -> t
     hard, scale = rng.gamma(0.5, 2.0, n), 0.3 * rng.lognormal(0.0, 1.0, n)
     losses = hard + scale * rng.gamma(1.0, 1.0, (k, n)) - effect * scale * members
     return np.maximum(losses, 1e-3), hard + 0.05
+
+
+NOISES: dict[str, Draw] = {"gaussian": gaussian, "skewed": skewed}
 
 
 def evidence(draw: Draw, seed: int, *, k: int, records: int, effect: float) -> MembershipEvidence:
@@ -100,13 +103,15 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=100)
     options.add_argument("--side", type=int, default=500)
     options.add_argument("--shadows", type=int, nargs="+", default=[4, 8, 16])
+    options.add_argument("--noise", nargs="+", choices=tuple(NOISES), default=list(NOISES))
+    options.add_argument("--effects", type=float, nargs="+", default=list(EFFECTS))
     options.add_argument("--speed", action="store_true", help="speed alone")
     chosen = options.parse_args()
     if not chosen.speed:
-        for name, draw in (("Gaussian", gaussian), ("skewed", skewed)):
-            for effect in EFFECTS:
+        for name in chosen.noise:
+            for effect in chosen.effects:
                 for k in chosen.shadows:
-                    table(name, draw, k=k, side=chosen.side, effect=effect, seeds=chosen.seeds)
+                    table(name, NOISES[name], k=k, side=chosen.side, effect=effect, seeds=chosen.seeds)
     speed()
 
 
