@@ -35,7 +35,7 @@ class OptimizerSettings:
     learning_rate: float | tuple[float, ...] = 1e-3
     head_learning_rate: float | tuple[float, ...] = 1.5
     head_momentum: float = 0.9
-    chunk: int = 128
+    chunk: int = 192
 
 
 class BankModule(lightning.LightningModule):
