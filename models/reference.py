@@ -72,7 +72,7 @@ class ReferenceModule(lightning.LightningModule):
         rest = [p for n, p in trained.items() if ".head." not in n]
         rates = (per_shadow(s.optimizer.head_learning_rate, k, "head_learning_rate")[self._shadow] / clip,
                  per_shadow(s.optimizer.learning_rate, k, "learning_rate")[self._shadow])  # fmt: skip
-        parts: list[Any] = [torch.optim.SGD(head, lr=rates[0], momentum=s.optimizer.head_momentum)]
+        parts: list[Any] = [torch.optim.SGD(head, lr=rates[0], momentum=s.optimizer.head_momentum)] if head else []
         parts += [torch.optim.Adam(rest, lr=rates[1])] if rest else []
         multiplier = per_shadow(s.dp.noise_multiplier, k, "noise_multiplier")[self._shadow]
         self.dp_optimizer = ReferenceOptimizer(SideBySide(parts), s.dp, multiplier, self._noise)
@@ -132,11 +132,7 @@ class ReferenceModule(lightning.LightningModule):
         rows, weights = chunk.index[0][units, places], chunk.weights[0][units, places]
         n_units, loss = int(chunk.present.sum()), torch.zeros((), device=self.device)
         if len(rows):
-            ids, mask = padded(self._data.packed, rows, self._pad)
-            logits = self.model(
-                ids.to(self.device), mask.to(self.device), self._data.packed.features[rows].to(self.device)
-            )
-            told = losses(logits, self._labels[rows].to(self.device))
+            told = self.record_losses(rows)
             told.sum().backward()  # type: ignore[no-untyped-call]
             loss = (told.detach() * weights.to(self.device)).sum()
         bad = torch.zeros(n_units, dtype=torch.bool, device=self.device)
@@ -150,6 +146,12 @@ class ReferenceModule(lightning.LightningModule):
         for p in optimizer.params:
             p.grad_sample[bad] = 0.0
         return loss, int(bad.sum())
+
+    def record_losses(self, rows: Tensor) -> Tensor:
+        """Loss of each of some records, shape (n,), nats."""
+        ids, mask = padded(self._data.packed, rows, self._pad)
+        logits = self.model(ids.to(self.device), mask.to(self.device), self._data.packed.features[rows].to(self.device))
+        return losses(logits, self._labels[rows].to(self.device))
 
     def on_train_end(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters() if p.requires_grad):

@@ -67,7 +67,7 @@ class Sums(lightning.Callback):
     def __init__(self) -> None:
         self.steps: list[torch.Tensor] = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         optimizer = pl_module.dp_optimizer
         flat = torch.cat([p.grad.detach().flatten() for p in optimizer.params])
         self.steps.append(flat * optimizer.expected_batch_size)

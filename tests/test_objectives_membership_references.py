@@ -8,7 +8,7 @@ from scipy.stats import binom, norm
 
 from moo.errors import InputError
 from moo.evidence import Bools, Floats
-from moo.objectives.membership.audit import exposure, one_run_epsilon, one_run_p_value
+from moo.objectives.membership.audit import one_run_epsilon, one_run_p_value
 from moo.objectives.membership.references import (
     base,
     lira_offline,
@@ -17,6 +17,7 @@ from moo.objectives.membership.references import (
     rmia_offline,
 )
 from moo.objectives.membership.uncertainty import shadow_aucs
+from moo.objectives.memorisation import exposure
 
 
 def drawn(k: int, n: int, seed: int, effect: float = 0.0) -> tuple[Floats, Bools]:

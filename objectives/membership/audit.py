@@ -69,27 +69,3 @@ def check_counts(canaries: int, guesses: int, correct: int) -> None:
             f"0 <= correct <= guesses <= canaries and canaries >= 1 must hold, but got correct={correct}, guesses={guesses}, "
             f"canaries={canaries}."
         )
-
-
-def exposure(canary_losses: np.ndarray, other_losses: np.ndarray) -> np.ndarray:
-    """Exposure of planted canaries: log2 of the number of candidates minus log2 of the canary's rank among them, in bits.
-
-    Args:
-        canary_losses: Shape (c,). Loss of each canary that was trained on.
-        other_losses: Shape (r,). Losses of candidates of the same form that were not.
-
-    Returns:
-        Shape (c,), from 0 to log2(r + 1). A canary tied with candidates ranks behind them.
-
-    Raises:
-        InputError: If an array is empty or holds NaN.
-
-    Source:
-        Carlini, Liu, Erlingsson, Kos and Song 2019, "The Secret Sharer", section 4.
-    """
-    for name, values in (("canary_losses", canary_losses), ("other_losses", other_losses)):
-        if values.ndim != 1 or not values.size or np.isnan(values).any():
-            raise InputError(f"{name} a non-empty vector without NaN must hold, but got shape {values.shape}.")
-    rank = 1 + np.searchsorted(np.sort(other_losses), canary_losses, "right")
-    bits: np.ndarray = np.log2(other_losses.size + 1) - np.log2(rank)
-    return bits
