@@ -132,6 +132,19 @@ def test_gates_are_shortfalls_and_stay_out_of_the_penalty() -> None:
     assert bad.penalty == good.penalty
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"masking.direct_misses_ucb_per_1000": 3.0},
+        {"masking.entropy_kept": 0.6},
+        {"privacy.epsilon_user": 5.0},
+        {"utility.group_gap": 0.1},
+    ],
+)
+def test_penalty_varies_with_masking_with_epsilon_and_with_the_models_behaviour(change: dict[str, float]) -> None:
+    assert evaluate(facts_of(0) | change).penalty.value > evaluate(facts_of(0)).penalty.value + 0.02
+
+
 def test_sensitive_data_gate_varies_with_masking() -> None:
     for level, shortfall in [(0, 0.3), (3, 0.3), (4, 0.0), (5, 0.0)]:
         facts = {"data.sensitive_without_consent": 0.3, "masking.level": float(level)}

