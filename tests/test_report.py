@@ -1,5 +1,6 @@
 """The report and the dashboard: self-contained, in two languages, with what a reader must find in them."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from test_cli import study  # noqa: F401 - a fixture
 
 from moo.dashboard import publish
 from moo.errors import InputError
+from moo.records import Measurement
 from moo.report import save_report
 from moo.report.texts import EN, ZH
 from moo.studies.result import StudyResult, load_result
@@ -54,6 +56,30 @@ def read(path: Path) -> tuple[str, list[str]]:
     reader = Reader()
     reader.feed(path.read_text(encoding="utf-8"))
     return " ".join(" ".join(reader.text).split()), reader.fetched
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_number_that_was_confirmed_stands_under_the_recommendation(
+    result: StudyResult, tmp_path: Path, lang: str
+) -> None:
+    t = EN if lang == "en" else ZH
+    assert t["unconfirmed"] in read(save_report(result, tmp_path, lang=lang))[0]
+    chosen = result.recommend().trial
+    assert chosen is not None
+    risk = Measurement(value=0.0421, stderr=0.0113)
+    record = dataclasses.replace(
+        chosen,
+        objectives={**chosen.objectives, "membership_risk": risk},
+        extras={**chosen.extras, "permutation_p": Measurement(value=0.026), "worst_decile": Measurement(value=0.123)},
+    )
+    text, _ = read(save_report(dataclasses.replace(result, confirmed=record), tmp_path, lang=lang))
+    for told in ("0.042 ± 0.011", t["permutation"].format(p="0.026"), t["worst_tenth"].format(risk="0.123")):
+        assert told in text
+    assert t["unconfirmed"] not in text
+    broken = dataclasses.replace(record, constraints={**record.constraints, "max_risk": 0.2})
+    text, _ = read(save_report(dataclasses.replace(result, confirmed=broken), tmp_path, lang=lang))
+    assert "max_risk" in text
+    assert t["not_confirmed"].split("{")[0].strip() in text
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
