@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from moo.errors import InputError, PolicyError, StorageError, TrialError
+from moo.masking.release import save_preprocessing
 from moo.models.export import export_peft, has_peft_form
 from moo.models.saved import save_bank
 from moo.models.training import TrainingData, train
@@ -37,7 +38,8 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     Args:
         folder: Of the study, whose policy is proxy_then_retrain(m).
         trials: Numbers of complete trials, at most m.
-        to: Written to: trial-N/model.safetensors, trial-N/card.json, and trial-N/peft where PEFT has a form for it.
+        to: Written to: trial-N/model.safetensors, trial-N/card.json, trial-N/preprocessing.json with a
+            script that masks texts by it, and trial-N/peft where PEFT has a form for it.
         stage: Told what is being done.
 
     Returns:
@@ -144,6 +146,12 @@ def _retrain(
     out.mkdir(exist_ok=True)
     account.release({"trial": trial.number, "model": "model.safetensors"})  # before anyone can see the model
     save_bank(trained.bank, out / "model.safetensors")
+    save_preprocessing(
+        out,
+        masking_level=level,
+        max_length=prepared.spec.training.max_length,
+        own_fields=tuple(sorted({kind for own in records.fields for kind in own})),
+    )
     frozen = prepared.frozen(trial.params)
     if has_peft_form(trained.bank, frozen):
         export_peft(trained.bank, frozen, out / "peft", classes=records.classes)

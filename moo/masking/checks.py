@@ -3,7 +3,7 @@
 import re
 
 import phonenumbers
-from stdnum import imei, luhn
+from stdnum import imei, isbn, luhn
 from stdnum.exceptions import ValidationError
 from stdnum.iso7064 import mod_11_2
 
@@ -58,6 +58,12 @@ def american_phone(text: str) -> bool:
     digits = bare(text)
     digits = digits[1:] if len(digits) == 11 and digits[0] == "1" else digits
     return len(digits) == 10 and digits[0] in "23456789" and digits[3] in "23456789"
+
+
+def number(text: str) -> bool:
+    """A long number that is not one digit over and over, as who laughs or weeps writes it, and not a book's ISBN."""
+    digits = bare(text)
+    return len(set(digits)) > 1 and not isbn.is_valid(digits)
 
 
 def has_digit(text: str) -> bool:

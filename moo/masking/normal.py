@@ -41,8 +41,8 @@ _NUMERALS = str.maketrans("零〇○Ｏ一二三四五六七八九幺壹贰叁�
 _ZH_RUN = re.compile(
     "[零〇○一二三四五六七八九幺壹贰叁肆伍陆柒捌玖0-9](?:[ \\-.]?[零〇○一二三四五六七八九幺壹贰叁肆伍陆柒捌玖0-9]){6,}"
 )
-_LIKE = str.maketrans("OoQlI|", "000111")
-_LIKE_RUN = re.compile(r"[0-9OoQlI|](?<![0-9A-Za-z|].)(?:[ \-]?[0-9OoQlI|]){8,24}(?![0-9A-Za-z|])")
+_LIKE = str.maketrans("OolI|", "00111")
+_LIKE_RUN = re.compile(r"[0-9OolI|](?<![0-9A-Za-z|].)(?:[ \-]?[0-9OolI|]){8,24}(?![0-9A-Za-z|])")
 _LIKE_DIGITS = 4  # of nine characters or more that look like digits, at least so many must be digits
 _CHINESE = re.compile("[零〇○一二三四五六七八九幺壹贰叁肆伍陆柒捌玖]")
 

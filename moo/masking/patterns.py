@@ -82,7 +82,7 @@ def pattern(
 
 _p = pattern
 _PHONE_CUE = r"(?:座机|固话|电话|热线|传真|拨打|拨|(?<![A-Za-z])tel|telephone)"
-_ORDER = r"(?:订单编?号?码?|单据号|流水号|交易单?号|单号|编号|(?<![A-Za-z])(?:order|ref|invoice|purchase)(?: ?(?:number|no\.?|id|#))?)"
+_ORDER = r"(?:[订定]单编?号?码?|发票号码?|单据号|流水号|交易单?号|单号|编号|(?<![A-Za-z])(?:order|ref|invoice|purchase)(?: ?(?:number|no\.?|id|#))?)"
 _CARRIER = r"(?:顺丰|圆通|中通|申通|韵达|百世|极兔|京东快递|邮政|天天快递|(?:快递|运|物流|包裹|退货)(?:运?单号?|编号)?|(?<![A-Za-z])(?:ems|ups|fedex|dhl|usps|tracking|parcel|shipment)(?: ?(?:number|no\.?|id|#))?)"
 _CARRIERS = "顺丰 圆通 中通 申通 韵达 百世 极兔 京东 邮政 天天 快递 运单 物流 包裹 退货 ems ups fedex dhl usps tracking parcel shipment"
 
@@ -163,7 +163,7 @@ PATTERNS: tuple[Pattern, ...] = (
         rf"{_ORDER}{_GAP}([0-9A-Za-z][0-9A-Za-z\-]{{5,31}}){_R}",
         "behind a cue word",
         _digits(5),
-        cues="单 编号 流水 交易 order ref invoice purchase",
+        cues="单 发票 编号 流水 交易 order ref invoice purchase",
         digits=4,
     ),
     _p(
@@ -276,8 +276,22 @@ PATTERNS: tuple[Pattern, ...] = (
         cues="扣扣 企鹅 q",
         digits=5,
     ),
+    _p("qq", rf"群(?:号码?)?{_GAP}([1-9][0-9]{{5,11}})(?![0-9])", "behind a cue word", cues="群", digits=6),
+    _p(
+        "order_number",
+        r"[0-9](?<![0-9A-Za-z][0-9])[0-9]{5,19}(?=是?(?:我的?|这个)?(?:[订定]单|单号))",
+        "before a cue word",
+        cues="单",
+        digits=6,
+    ),
     # what is left of long numbers: an order, an account, a shipment; nothing that a reader of reviews needs
-    _p("order_number", r"[0-9](?<![0-9A-Za-z][0-9])(?:\-?[0-9]){10,31}(?![0-9A-Za-z])", "a long number", digits=11),
+    _p(
+        "order_number",
+        r"[0-9](?<![0-9A-Za-z][0-9])(?:\-?[0-9]){10,31}(?![0-9A-Za-z])",
+        "a long number",
+        checks.number,
+        digits=11,
+    ),
     _p(
         "order_number",
         rf"[A-Z](?<![0-9A-Za-z].)(?<!(?=IMEI|MEID|SN|QQ|VX|WX|ID|TEL).)[A-Z]{{0,3}}-?[0-9]{{4,24}}(?:-[0-9]{{2,20}}){{0,3}}{_R}",

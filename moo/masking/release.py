@@ -1,0 +1,101 @@
+"""What a released model carries so that texts are masked at inference as they were in training: `preprocessing.json` and a script.
+
+The file names the level, the operators and a digest of all recognisers and lexicons. Other recognisers mask otherwise, and a model sees
+tokens where it learned words: loading refuses them.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from moo import __version__
+from moo.errors import InputError
+from moo.masking.ladder import mask
+from moo.masking.operators import Operators
+
+FILE = "preprocessing.json"
+SCRIPT = "mask_texts.py"
+_DECIDE = ("checks", "ladder", "names", "normal", "operators", "patterns", "places", "quasi", "words")  # modules
+_LEXICONS = ("names_zh", "names_en", "places_zh", "streets_en", "sensitive_zh", "sensitive_en")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How texts were prepared before the model saw them.
+
+    Attributes:
+        masking_level: 0..5.
+        max_length: Tokens kept of a text, by the base model's tokenizer.
+        own_fields: Types of the record's own values that were searched for in its text; give them at inference too.
+        operators: Type -> operator where it is not the usual one; never a key.
+        recognisers: Digest of all that decides what is masked.
+        version: Of moo.
+    """
+
+    masking_level: int
+    max_length: int
+    own_fields: tuple[str, ...] = ()
+    operators: Mapping[str, str] = field(default_factory=dict)
+    recognisers: str = ""
+    version: str = __version__
+
+    def mask(self, text: str, fields: Mapping[str, str] | None = None) -> str:
+        """The text as the model would have been shown it.
+
+        Args:
+            text: One record's.
+            fields: Its own values by type; those of types that training did not search for are left out.
+        """
+        own = {k: v for k, v in (fields or {}).items() if k in self.own_fields}
+        return mask(text, self.masking_level, fields=own, operators=Operators.from_environment(self.operators))
+
+
+def fingerprint() -> str:
+    """SHA-256 over the modules and lexicons that decide what is masked and by what it is replaced."""
+    digest = hashlib.sha256()
+    root = resources.files("moo.masking")
+    for part in (*(root / f"{m}.py" for m in _DECIDE), *(root / "lexicon" / f"{name}.toml" for name in _LEXICONS)):
+        content = part.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{part.name}\x00{len(content)}\x00".encode() + content)
+    return digest.hexdigest()
+
+
+def save_preprocessing(folder: Path, *, masking_level: int, max_length: int, own_fields: tuple[str, ...] = ()) -> Path:
+    """Write the file, and beside it the script that masks lines with it."""
+    made = Preprocessing(
+        masking_level=masking_level, max_length=max_length, own_fields=own_fields, recognisers=fingerprint()
+    )
+    _write(folder / SCRIPT, (resources.files("moo.masking") / "example.py").read_text(encoding="utf-8"))
+    return _write(folder / FILE, json.dumps(asdict(made), indent=1) + "\n")
+
+
+def _write(path: Path, content: str) -> Path:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(content, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def load_preprocessing(folder: Path) -> Preprocessing:
+    """Read the file.
+
+    Raises:
+        InputError: If there is none, or this installation would mask otherwise.
+    """
+    path = folder / FILE
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        read = Preprocessing(**{**values, "own_fields": tuple(values["own_fields"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} must say how texts were prepared, but: {error}.") from error
+    if read.recognisers != fingerprint():
+        raise InputError(
+            f"texts must be masked by the recognisers that the model was trained behind ({read.recognisers[:12]}), but this moo {__version__} "
+            f"has others ({fingerprint()[:12]}); install moo-privacy=={read.version}."
+        )
+    return read
