@@ -9,11 +9,10 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from moo import __version__
 from moo.errors import InputError
 from moo.masking.ladder import mask
 from moo.masking.operators import Operators
@@ -42,7 +41,7 @@ class Preprocessing:
     own_fields: tuple[str, ...] = ()
     operators: Mapping[str, str] = field(default_factory=dict)
     recognisers: str = ""
-    version: str = __version__
+    version: str = field(default_factory=lambda: metadata.version("moo-privacy"))
 
     def mask(self, text: str, fields: Mapping[str, str] | None = None) -> str:
         """The text as the model would have been shown it.
@@ -95,7 +94,7 @@ def load_preprocessing(folder: Path) -> Preprocessing:
         raise InputError(f"{path} must say how texts were prepared, but: {error}.") from error
     if read.recognisers != fingerprint():
         raise InputError(
-            f"texts must be masked by the recognisers that the model was trained behind ({read.recognisers[:12]}), but this moo {__version__} "
+            f"texts must be masked by the recognisers that the model was trained behind ({read.recognisers[:12]}), but this moo {metadata.version('moo-privacy')} "
             f"has others ({fingerprint()[:12]}); install moo-privacy=={read.version}."
         )
     return read
