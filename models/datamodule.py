@@ -121,9 +121,13 @@ class PoissonBatches(IterableDataset[Batch]):
     def _states(self) -> list[Any]:
         return [generator.bit_generator.state for generator in self._generators]
 
+    def _chosen(self, shadow: int) -> Ints:
+        """The units of a shadow's half that their coins let in."""
+        half = self._halves[shadow]
+        return half[self._generators[shadow].random(len(half)) < self._sample_rate]
+
     def _draw(self, shadow: int) -> _Drawn:
-        rng, half = self._generators[shadow], self._halves[shadow]
-        chosen = half[rng.random(len(half)) < self._sample_rate]
+        rng, chosen = self._generators[shadow], self._chosen(shadow)
         starts, counts = self._starts[chosen], self._starts[chosen + 1] - self._starts[chosen]
         firsts = np.cumsum(counts) - counts
         records = self._order[np.repeat(starts - firsts, counts) + np.arange(counts.sum())]
