@@ -118,7 +118,8 @@ def check_table(
         raise InputError(f"column {user!r} must be in {source}, but it has {header}.")
     if withdrawals and not user:
         raise InputError("withdrawals need the column of the user; name it with --user.")
-    wanted = [c for c in dict.fromkeys((*LAW_COLUMNS, *([user] if user else []))) if c in header]
+    asked: list[str] = [*LAW_COLUMNS, user]
+    wanted = [name for name in dict.fromkeys(asked) if name and name in header]
     later = replace(terms, as_of=terms.as_of + timedelta(days=days_ahead))
     for frame in read_columns(source, wanted or header[:1]):
         columns = _look(frame, seen, terms, user, withdrawals, sensitive_rows)
