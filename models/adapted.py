@@ -8,9 +8,11 @@ import numpy as np
 import peft
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from moo.errors import InputError
 from moo.models.bank import Frozen
-from moo.models.blocks import family_of
+from moo.models.blocks import blocks_of, family_of
 from moo.models.pretrained import hushed
 from moo.models.run import TrainingData, TrainingSettings
 
@@ -68,6 +70,8 @@ def _adapted(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int
         encoder.requires_grad_(True)
         encoder.get_input_embeddings().requires_grad_(False)
         return encoder
+    if settings.adaptation == "bottleneck":
+        return _with_bottlenecks(encoder, settings.depth.adapted_layers or 1, rank)
     family, top = family_of(frozen.base.model), int(encoder.config.num_hidden_layers)
     config = peft.LoraConfig(
         r=rank,
@@ -79,6 +83,36 @@ def _adapted(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int
         fan_in_fan_out=encoder.config.model_type == "gpt2",
     )
     return peft.get_peft_model(encoder, config)
+
+
+class Bottleneck(nn.Module):
+    """x + up(gelu(down(x))) behind a frozen block (Pfeiffer et al. 2021), which PEFT has not. Starts as the identity."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.up(functional.gelu(self.down(x)))
+        return out
+
+
+def _with_bottlenecks(encoder: Any, layers: int, width: int) -> Any:
+    """The model with a bottleneck behind each of its top blocks, all else frozen."""
+    if family_of(encoder) is None:
+        raise InputError(
+            f"adaptation='bottleneck' needs a model of a known family, but got {type(encoder).__name__}; use 'lora' or 'prefix'."
+        )
+    encoder.requires_grad_(False)
+    for block in list(blocks_of(encoder))[-layers:]:
+        block.bottleneck = Bottleneck(int(encoder.config.hidden_size), width)
+        block.register_forward_hook(_behind)
+    return encoder
+
+
+def _behind(block: Any, _: Any, out: Any) -> Any:
+    """A block's output, or the first of several, through its bottleneck."""
+    return (block.bottleneck(out[0]), *out[1:]) if isinstance(out, tuple) else block.bottleneck(out)
 
 
 def initialise(model: Any, settings: TrainingSettings, frozen: Frozen, rng: np.random.Generator) -> None:
@@ -93,6 +127,10 @@ def initialise(model: Any, settings: TrainingSettings, frozen: Frozen, rng: np.r
             p.data.zero_()
         elif "prompt_encoder" in name:
             p.data.copy_(torch.randn(p.shape, generator=seed) * 0.02)
+        elif ".bottleneck.down.weight" in name:
+            p.data.copy_((torch.rand(p.shape, generator=seed) * 2 - 1) * p.shape[1] ** -0.5)
+        elif ".bottleneck." in name:
+            p.data.zero_()
 
 
 def _in_order(names: list[str], settings: TrainingSettings, frozen: Frozen) -> Iterator[str]:

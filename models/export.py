@@ -52,17 +52,17 @@ def export_peft(bank: Bank, frozen: Frozen, folder: Path, *, classes: Sequence[s
         )
     stock = bank.config.depth.head == "stock"
     with hushed():
-        model = _stock_model(frozen, classes) if stock else _plain_model(frozen)
+        model = stock_model(frozen, classes) if stock else _plain_model(frozen)
         wrapped = peft.get_peft_model(model, _config(bank, frozen, family, shadow, stock=stock))
     own = {n: t.float().cpu().contiguous() for n, t in bank.own(shadow).items()}
     _put_lora(wrapped, own, frozen, family)
     if stock:
-        _put_head(wrapped, own, frozen)
+        put_head(wrapped, own, frozen)
     folder.mkdir(parents=True, exist_ok=True)
     with hushed():
         wrapped.save_pretrained(str(folder))
     if not stock:
-        _save_head(own, frozen, folder, classes)
+        save_head(own, frozen, folder, classes)
     return folder
 
 
@@ -73,7 +73,8 @@ def has_peft_form(bank: Bank, frozen: Frozen) -> bool:
     return adapted and not depth.layers_dropped and not depth.n_queries
 
 
-def _stock_model(frozen: Frozen, classes: Sequence[str]) -> Any:
+def stock_model(frozen: Frozen, classes: Sequence[str]) -> Any:
+    """Hugging Face's own sequence classification around the base model, in fp32."""
     labels = dict(enumerate(classes))
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         frozen.base.model.name_or_path, num_labels=len(classes), id2label=labels, label2id={c: i for i, c in labels.items()},
@@ -91,20 +92,25 @@ def _plain_model(frozen: Frozen) -> Any:
 
 def _config(bank: Bank, frozen: Frozen, family: Family, shadow: int, *, stock: bool) -> peft.LoraConfig:
     kind, rank = frozen.base.model.config.model_type, bank.config.ranks[shadow]
-    kept = _KEPT.get(kind, ["score"] if family.causal else ["classifier"])
+    head = stock_config(frozen, family) if stock else {"task_type": "FEATURE_EXTRACTION", "modules_to_save": None}
     first = n_blocks(frozen.base.model) - bank.config.depth.adapted_layers
     return peft.LoraConfig(
-        task_type="SEQ_CLS" if stock else "FEATURE_EXTRACTION",
         r=rank,
         lora_alpha=bank.config.lora_alpha,  # type: ignore[arg-type] # PEFT says int, and divides it by the rank
         lora_dropout=0.0,
         target_modules=family.peft_targets(bank.config.depth.targets),
         layers_to_transform=list(range(first, n_blocks(frozen.base.model))),
         layers_pattern=family.blocks.rpartition(".")[2],
-        modules_to_save=kept if stock else None,
         fan_in_fan_out=kind == "gpt2",
         inference_mode=True,
+        **head,
     )
+
+
+def stock_config(frozen: Frozen, family: Family) -> dict[str, Any]:
+    """What a PEFT configuration says of Hugging Face's own classifier: its task, and the layers that are saved whole."""
+    kept = _KEPT.get(frozen.base.model.config.model_type, ["score"] if family.causal else ["classifier"])
+    return {"task_type": "SEQ_CLS", "modules_to_save": kept}
 
 
 def _put_lora(wrapped: Any, own: dict[str, Tensor], frozen: Frozen, family: Family) -> None:
@@ -134,7 +140,7 @@ def _key_in_bank(own: dict[str, Tensor], family: Family, block: int, layer: str,
     return f"lane.top.{opened}" if f"lane.top.{opened}" in own else f"lane.{opened}"
 
 
-def _put_head(wrapped: Any, own: dict[str, Tensor], frozen: Frozen) -> None:
+def put_head(wrapped: Any, own: dict[str, Tensor], frozen: Frozen) -> None:
     """Head and public scaling into the stock classifier of each family."""
     kind, c = frozen.base.model.config.model_type, frozen.constants
     scale, shift = torch.from_numpy(c.pooled_scale), torch.from_numpy(c.pooled_shift)
@@ -166,7 +172,8 @@ def _default(layer: Any) -> Any:
     return layer.modules_to_save["default"] if hasattr(layer, "modules_to_save") else layer
 
 
-def _save_head(own: dict[str, Tensor], frozen: Frozen, folder: Path, classes: Sequence[str]) -> None:
+def save_head(own: dict[str, Tensor], frozen: Frozen, folder: Path, classes: Sequence[str]) -> None:
+    """A head that sees the frozen mean as well, with its public scaling; `load_exported` reads it."""
     c = frozen.constants
     tensors = {
         n: torch.from_numpy(getattr(c, n)).contiguous()
@@ -188,8 +195,7 @@ class Exported(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits, shape (n, C), of token ids and mask of shape (n, L)."""
         h, mask = self.head, attention_mask[..., None].float()
-        with self.model.disable_adapter():
-            top = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        top = self._frozen(input_ids, attention_mask)
         mean = (top * mask).sum(1) / mask.sum(1)
         adapted = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         place = attention_mask.sum(1) - 1 if self._last else torch.zeros(len(adapted), dtype=torch.long)
@@ -197,6 +203,15 @@ class Exported(nn.Module):
         features = [(mean - h["mean_shift"]) * h["mean_scale"], (pooled - h["pooled_shift"]) * h["pooled_scale"]]
         out: Tensor = torch.cat(features, -1) @ h["weight"].mT + h["bias"]
         return out
+
+    def _frozen(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Last states without the adapter. A prefix stands outside the base model, and PEFT cannot disable it on encoders."""
+        if self.model.active_peft_config.is_prompt_learning:
+            outside: Tensor = self.model.get_base_model()(input_ids=ids, attention_mask=mask).last_hidden_state
+            return outside
+        with self.model.disable_adapter():
+            inside: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return inside
 
 
 def load_exported(folder: Path, *, base: str | None = None) -> Exported:

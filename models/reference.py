@@ -173,6 +173,15 @@ class ReferenceShadows:
     def __init__(self, model: Any, states: list[dict[str, Tensor]], *, pad: int) -> None:
         self.model, self.states, self._pad = model, states, pad
 
+    @property
+    def classifier(self) -> Any:
+        """The model without what Opacus puts around it."""
+        return self.model._module
+
+    def put(self, shadow: int) -> None:
+        """Make the model one shadow's."""
+        _load(self.model, self.states[shadow])
+
     @torch.no_grad()
     def log_probs(self, packed: Packed, *, chunk: int = 64) -> Tensor:
         """Log-probabilities of every shadow on every text, shape (K, n, C), nats."""

@@ -58,7 +58,8 @@ class TrainingSettings:
         engine: "bank" trains the shadows side by side on a cached trunk; "opacus" one after another from the tokens up.
         checkpoint: Where and how often the training is written down; None does not, as is best for one of seconds.
         logs: What is logged; None logs nothing but to loggers in `trainer`.
-        adaptation: "lora", or on the reference path "prefix" (as many virtual tokens as the rank) or "full" (all but word embeddings).
+        adaptation: "lora", or on the reference path "prefix" (as many virtual tokens as the rank), "bottleneck" (adapters of the rank's
+            width behind each adapted block) or "full" (all but word embeddings).
     """
 
     depth: Depth
@@ -71,7 +72,7 @@ class TrainingSettings:
     accelerator: str = "auto"
     trainer: Mapping[str, Any] = field(default_factory=dict)
     engine: Literal["bank", "opacus"] = "bank"
-    adaptation: Literal["lora", "prefix", "full"] = "lora"
+    adaptation: Literal["lora", "prefix", "bottleneck", "full"] = "lora"
     checkpoint: CheckpointSettings | None = None
     logs: LogSettings | None = None
 

@@ -73,7 +73,7 @@ class TrainingSpec:
         max_length: Tokens kept of a text.
         engine: "bank", side by side on a cached trunk; "opacus", PEFT and Opacus one after another; "auto", the bank where it knows the
             model and the adaptation, else the other.
-        adaptation: "lora", or on the Opacus engine "prefix" or "full".
+        adaptation: "lora", or on the Opacus engine "prefix", "bottleneck" or "full".
     """
 
     n_shadows: int = 4
@@ -104,7 +104,7 @@ class TrainingSpec:
         validate.one_of(("query_value", "query_key_value", "all_linear"), lora_targets=self.lora_targets)
         validate.one_of(("with_mean", "stock"), head=self.head)
         validate.one_of(("auto", "bank", "opacus"), engine=self.engine)
-        validate.one_of(("lora", "prefix", "full"), adaptation=self.adaptation)
+        validate.one_of(("lora", "prefix", "bottleneck", "full"), adaptation=self.adaptation)
         if self.engine == "bank" and self.adaptation != "lora":
             raise validate.refuse("engine 'auto' or 'opacus' with an adaptation other than lora", "engine", self.engine)
         validate.in_range(0, 0.999, head_momentum=self.head_momentum)

@@ -12,8 +12,10 @@ import numpy as np
 from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.masking.release import save_preprocessing
 from moo.models.export import export_peft, has_peft_form
+from moo.models.export_reference import export_reference, peft_of, save_reference
+from moo.models.reference import ReferenceShadows
 from moo.models.saved import save_bank
-from moo.models.training import TrainingData, train
+from moo.models.training import Trained, TrainingData, train
 from moo.privacy.accounting import check_delta, epsilon_of_all, epsilon_pld
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
@@ -58,10 +60,6 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     prepared = Prepared(
         spec, StudyKey.load_or_create(home / "study.key"), home, stage, release_share=policy.release_share
     )
-    if prepared.engine != "bank":
-        raise InputError(
-            f"a released model comes from the bank, but {result.name} was trained on engine='opacus'; set engine='bank'."
-        )
     check_delta(spec.training.target_delta, prepared.release_units)
     runs = {t.number: released_run(prepared, t.params) for t in chosen}
     fingerprint = prepared.key.derive("fingerprint").hex()[:8]
@@ -145,16 +143,13 @@ def _retrain(
     out = target / f"trial-{trial.number:04d}"
     out.mkdir(exist_ok=True)
     account.release({"trial": trial.number, "model": "model.safetensors"})  # before anyone can see the model
-    save_bank(trained.bank, out / "model.safetensors")
+    _save(trained, prepared, trial, out)
     save_preprocessing(
         out,
         masking_level=level,
         max_length=prepared.spec.training.max_length,
         own_fields=tuple(sorted({kind for own in records.fields for kind in own})),
     )
-    frozen = prepared.frozen(trial.params)
-    if has_peft_form(trained.bank, frozen):
-        export_peft(trained.bank, frozen, out / "peft", classes=records.classes)
     entries = [
         e for e in account.ledger.entries(account.study) if e.kind == "reserve" and e.body["run"]["part"] == "release"
     ]
@@ -166,6 +161,20 @@ def _retrain(
     temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, out / "card.json")
     return out
+
+
+def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -> None:
+    """The parameters, and PEFT's format where it has one."""
+    frozen, classes = prepared.frozen(trial.params), prepared.parts["release"].classes
+    stock = prepared.spec.training.head == "stock"
+    if isinstance(trained.bank, ReferenceShadows):
+        save_reference(trained.bank, out / "model.safetensors")
+        if peft_of(trained.bank) is not None:
+            export_reference(trained.bank, frozen, out / "peft", classes=classes, stock=stock)
+        return
+    save_bank(trained.bank, out / "model.safetensors")
+    if has_peft_form(trained.bank, frozen):
+        export_peft(trained.bank, frozen, out / "peft", classes=classes)
 
 
 def _card(

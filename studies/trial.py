@@ -210,7 +210,7 @@ def training_settings(
         accelerator=spec.machine.accelerator,
         trainer=spec.machine.trainer,
         engine=engine,
-        adaptation=cast(Literal["lora", "prefix", "full"], t.adaptation),
+        adaptation=cast(Literal["lora", "prefix", "bottleneck", "full"], t.adaptation),
     )
 
 
