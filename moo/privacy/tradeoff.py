@@ -26,6 +26,7 @@ class Curve(Protocol):
 
     def least(self, probability: float) -> float:
         """The least probability that an event of this probability has on a neighbouring data set."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
