@@ -123,3 +123,20 @@ def test_probe_says_what_is_left() -> None:
 def test_a_level_off_the_ladder_is_refused() -> None:
     with pytest.raises(InputError, match="masking_level"):
         find_spans("text", 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("收货人：林林。请快点", "林林"), ("收货人：金玉英。", "金玉英"), ("麻烦转交给同事来兵。谢谢", "来兵"),
+        ("联系人是我朋友冷娟。", "冷娟"), ("请送到楼下找杨梅先生，谢谢", "杨梅"),
+    ],
+)  # fmt: skip
+def test_names_that_are_words_are_found_where_only_a_name_can_stand(text: str, name: str) -> None:
+    start = text.index(name)
+    assert (start, start + len(name)) in {(f.start, f.end) for f in find_spans(text, 2)}
+
+
+@pytest.mark.parametrize("text", ["问前台小姐能不能换房", "联系一位先生", "朋友开心。同事帮忙。"])
+def test_words_are_no_names_where_nothing_says_so(text: str) -> None:
+    assert not find_spans(text, 2)

@@ -39,6 +39,8 @@ class _Chinese(NamedTuple):
     inside_words: frozenset[str]
     places: frozenset[str]
     parts: "re.Pattern[str]"
+    told: "re.Pattern[str]"
+    called: "re.Pattern[str]"
 
 
 def _longest_first(words: list[str]) -> str:
@@ -58,7 +60,10 @@ def _chinese() -> _Chinese:
     single = "".join(sorted(f for f in family if len(f) == 1))
     any_family = f"(?:{_longest_first(listed['compound'].split())}|[{single}])"
     given = "".join(sorted(points))
+    relations, handed = _longest_first(listed["relations"].split()), _longest_first(listed["handed"].split())
     return _Chinese(
+        told=re.compile(rf"(?:{handed})[是给]?(?:[我他她你您]的?)?(?:{relations})(?=([{_HAN}]{{2,4}})(?![{_HAN}]))"),
+        called=re.compile(rf"(?:{handed}|找|问)(?=([{_HAN}]{{2,3}})(?:先生|女士|小姐))(?![一这那几两某哪各每位名个]|前台|客服|导购|接待|售后|服务|快递|老板)"),
         candidate=re.compile(rf"{any_family}(?=[{given}]|([{_HAN}])\1)"),
         sure_cue=re.compile(rf"(?:{_longest_first(listed['before'].split())})[ ：:是叫为成写了开的]{{0,3}}+(?=[{_HAN}]{{2}})"),
         near=re.compile(rf"(?:{_longest_first(listed['near'].split())})[了过着给]?$"),
@@ -91,9 +96,15 @@ def _again(text: str, found: list[Hit]) -> Iterator[Hit]:
 def _chinese_names(text: str) -> Iterator[Hit]:
     c = _chinese()
     for match in c.sure_cue.finditer(text):
-        end = _behind_a_sure_word(text, match.end(), c)
+        end = _behind_a_sure_word(text, match.end(), c, alone=match.group().rstrip()[-1] in "：:")
         if end:
             yield match.end(), end, "name", "behind a cue word"
+    for pattern, why in (
+        (c.told, "behind a relation that something is handed to"),
+        (c.called, "before a form of address"),
+    ):
+        for match in pattern.finditer(text):
+            yield match.start(1), match.end(1), "name", why
     for match in c.parts.finditer(text):
         yield match.start(), match.end(), "name", "parts of a name"
     at = 0
@@ -125,8 +136,10 @@ def _edge(text: str, at: int) -> bool:
     return at >= len(text) or not _is_han(text[at])
 
 
-def _behind_a_sure_word(text: str, start: int, c: _Chinese) -> int:
-    """Where the name that starts here ends; 0 for none."""
+def _behind_a_sure_word(text: str, start: int, c: _Chinese, *, alone: bool) -> int:
+    """Where the name that starts here ends; 0 for none. Behind a colon a word that stands alone is a name, whatever else it means."""
+    if alone and (shortest := next((n for n in (2, 3, 4) if _edge(text, start + n)), 0)):
+        return start + shortest
     if text[start : start + 2] in c.not_names or text[start] in "我你您他她它这那":
         return 0
     for size in (2, 3, 4, 5, 6):  # the shortest that is followed by the end of the words
@@ -174,7 +187,10 @@ def _points_before(text: str, start: int, c: _Chinese) -> float:
         return 1.0
     if text[start - 1] in "一二三四五六七八九十几两这那每整半多":  # a measure word, not a family name
         return -2.0
-    return 1.5 if c.near.search(text, max(0, start - _LEFT), start) else -0.5
+    near = c.near.search(text, max(0, start - _LEFT), start)
+    if near is None:
+        return -0.5
+    return 2.0 if near.end() - near.start() > 1 else 1.5
 
 
 def _points_after(text: str, end: int, c: _Chinese) -> float:
