@@ -59,6 +59,15 @@ def read(path: Path) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_study_without_a_feasible_trial_has_a_report_that_says_so(
+    result: StudyResult, tmp_path: Path, lang: str
+) -> None:
+    blocked = [dataclasses.replace(r, constraints=dict.fromkeys(r.constraints, 1.0)) for r in result.trials]
+    text, _ = read(save_report(dataclasses.replace(result, trials=tuple(blocked)), tmp_path, lang=lang))
+    assert (EN if lang == "en" else ZH)["none"] in text
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_number_that_was_confirmed_stands_under_the_recommendation(
     result: StudyResult, tmp_path: Path, lang: str
 ) -> None:

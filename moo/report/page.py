@@ -206,6 +206,8 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
             epsilon=epsilon_text(cost.guaranteed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}", policy=cost.policy
         ),
         "withdrawn": list(dict.fromkeys(f"{t['claim']} {r.claim}" for r in result.complete if r.claim != HOLDS)),
+        "trial": "",
+        "claim": "",
         "group": "",
         "data": t["data_line"].format(
             epsilon=epsilon_text(cost.data_epsilon, t["no_dp"]), anchor=cost.anchor[:24] or "–"
