@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
+from scipy.stats import binom
 
 from moo.errors import InputError, PolicyError, TrialError
 from moo.models import module
@@ -40,10 +41,18 @@ def spec(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> StudySp
     return letters_spec(tmp_path_factory.mktemp("audited"), tiny_folder, n=240)
 
 
+def split_by_a_known_key(folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "study.key").write_text("11" * 32 + "\n")
+    (folder / "study.key").chmod(0o600)
+
+
 @pytest.fixture(scope="module")
 def run(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AuditReport]:
-    """One folder a module, so that the trunk is run once; one key, so that the numbers are the same every time."""
+    """One folder a module, so that the trunk is run once; keys that are known, so that the numbers are the same every time."""
     home = tmp_path_factory.mktemp("folder")
+    for engine in ENGINES:
+        split_by_a_known_key(home / engine)
 
     def audited(engine: str, params: TrialParams = HEAD, *, seed: int = 0, **options: Any) -> AuditReport:
         chosen = dataclasses.replace(spec, training=dataclasses.replace(spec.training, engine=engine))
@@ -165,6 +174,7 @@ def test_without_dp_nothing_is_claimed_and_dirac_canaries_are_found(
 
 
 def text_options(folder: Path) -> dict[str, Any]:
+    split_by_a_known_key(folder)
     return {"folder": folder, "kind": "text", "canaries": 80, "key": StudyKey(b"k" * 32)}
 
 
@@ -185,7 +195,8 @@ def test_text_canaries_under_dp_give_nothing_away(spec: StudySpec, tmp_path: Pat
     params = dataclasses.replace(HEAD, lora_rank=4, learning_rate=1e-2, adapted_layers=2, masking_level=1)
     report = audit_configuration(dataclasses.replace(spec, training=training), params, **text_options(tmp_path))
     assert report.alarms == ()
-    assert report.epsilon_low == 0.0
+    coins = [binom.sf(g.correct - 1, g.guesses, 0.5) for g in report.guessed]
+    assert min(coins) > 1e-6, report.guessed  # guesses no better than coins, but for one study in a million
 
 
 def test_an_audit_is_reserved_before_it_trains_and_settled_after(
