@@ -200,7 +200,8 @@ def _min_entropy(attacked: Floats, imputed: Floats, users: _Users) -> Measuremen
         return Measurement(value=math.nan, note="not assessed: a guess that is never right has no min-entropy")
     influence = (right / post - before / prior) / (len(before) * math.log(2))
     value, stderr = over_shadows(np.log2(post / prior)[:, 0], influence, np.arange(len(before)))
-    return Measurement(value=value, stderr=stderr)
+    note = "" if (right != before).any() else "every guess is the imputation's"
+    return Measurement(value=value, stderr=stderr, note=note)
 
 
 def _training(gain: Floats, users: _Users) -> Measurement:

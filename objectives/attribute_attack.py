@@ -1,7 +1,7 @@
 """The attack of `attribute`: features of a user's outputs, a regression on them, and how far to trust it."""
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from moo.evidence import Bools, Floats, Ints
@@ -53,7 +53,8 @@ def calibrated(base: Floats, told: Floats, attribute: Ints, tune: Bools) -> Floa
     """Between the base and what the regression tells, as far along as helps users that it was not fitted on.
 
     Without it an attack that has learnt nothing is worse than imputing, by as much as it has overfitted: cross-entropy
-    is only as good as its calibration.
+    is only as good as its calibration. Each way along counts by its likelihood on the calibration users, under a flat prior. The
+    likeliest way alone would be noisier, and where it is not to listen at all it tells a leakage of 0 that has no error.
 
     Args:
         base, told: Log-probabilities, shape (U, classes).
@@ -64,6 +65,7 @@ def calibrated(base: Floats, told: Floats, attribute: Ints, tune: Bools) -> Floa
         Log-probabilities, shape (U, classes).
     """
     own = np.flatnonzero(tune), attribute[tune]
-    mixed = [log_softmax(base + trust * (told - base), axis=1) for trust in _TRUST]
-    best: Floats = mixed[int(np.argmax([m[own].mean() for m in mixed]))]
-    return best
+    mixed = np.stack([log_softmax(base + trust * (told - base), axis=1) for trust in _TRUST])
+    weights = log_softmax(np.array([m[own].sum() for m in mixed]))
+    averaged: Floats = logsumexp(weights[:, None, None] + mixed, axis=0)
+    return averaged

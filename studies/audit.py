@@ -27,9 +27,10 @@ from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
-from moo.records import TrialParams, number_out
+from moo.records import TrialParams
 from moo.search import Candidate
 from moo.studies.accounts import Account, ledger_of
+from moo.studies.audited import AuditReport, save_audit
 from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter
 from moo.studies.evaluator import Evaluator
@@ -37,77 +38,39 @@ from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import load_result
 from moo.studies.trial import as_it_ran, planned_run, training_settings
 
-SAMPLER_ERROR = 1e-3  # how often sound sampling may be taken for another kind
+__all__ = ["AuditOptions", "AuditReport", "audit_configuration", "audit_trial", "epsilon_within"]
+
 MOST_EPSILON = 30.0  # where a lower bound ends
 TEXT_LENGTH = 24  # characters of a text canary
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditReport:
-    """What an audit found.
+class AuditOptions:
+    """How a configuration is audited.
 
     Attributes:
-        study: Name.
-        trial: Number of the trial whose configuration it is; None where it is of no study.
-        params: The configuration.
-        engine: "bank" or "opacus".
-        kind: Of the canaries: "dirac" (white box) or "text" (black box).
-        guessed: The guesses at each share of the canaries that was fixed before.
-        confidence: Of both lower bounds.
-        claimed_epsilon: At `delta`, by PLD; `math.inf` without DP.
-        delta: Of all epsilons here.
-        claim: "holds", or "withdrawn because ...", from what the engine did.
-        epsilon_low: Lower bound among trainings of the same sampling and steps with any noise.
-        epsilon_low_dp: Lower bound that supposes nothing but (epsilon, delta)-DP.
-        p_value: Of the claim: the largest probability of such guesses where it is true; 1 where nothing is claimed.
-        sampler_p_value: How probable such batches are under Poisson sampling.
-        steps: Optimizer steps.
-        seconds: Wall clock.
-        ledger: Head of the ledger after the training was charged.
+        canaries: Planted, each with probability one half.
+        kind: "dirac": a gradient of its own in the engine; "text": a text under a random label, scored by its loss.
+        confidence: Of the lower bounds, in (0, 1).
+        stage: Told what is being done.
+        key: Secret of coins, batches and noise; by default a fresh one from the operating system, which is not kept.
     """
 
-    study: str
-    trial: int | None
-    params: TrialParams
-    engine: str
-    kind: Kind
-    guessed: tuple[Guessed, ...]
-    confidence: float
-    claimed_epsilon: float
-    delta: float
-    claim: str
-    epsilon_low: float
-    epsilon_low_dp: float
-    p_value: float
-    sampler_p_value: float
-    steps: int
-    seconds: float
-    ledger: str
+    canaries: int = 1000
+    kind: Kind = "dirac"
+    confidence: float = 0.95
+    stage: Stage = no_stage
+    key: StudyKey | None = None
 
-    @property
-    def alarms(self) -> tuple[str, ...]:
-        """What contradicts the claim; empty where nothing does."""
-        found = []
-        if max(self.epsilon_low, self.epsilon_low_dp) > self.claimed_epsilon:
-            low = max(self.epsilon_low, self.epsilon_low_dp)
-            found.append(f"epsilon is at least {low:.2f}, but {self.claimed_epsilon:.2f} is claimed")
-        if self.sampler_p_value < SAMPLER_ERROR:
-            found.append("batches do not look drawn by Poisson sampling")
-        return tuple(found)
-
-    def to_json(self) -> dict[str, Any]:
-        out = {
-            k: number_out(v) if isinstance(v, float) else v
-            for k, v in dataclasses.asdict(self).items()
-            if k not in ("params", "guessed")
-        }
-        guessed = [dataclasses.asdict(g) for g in self.guessed]
-        return {**out, "params": self.params.to_json(), "guessed": guessed, "alarms": list(self.alarms)}
+    def __post_init__(self) -> None:
+        validate.one_of(KINDS, kind=self.kind)
+        validate.in_range(1e-6, 1 - 1e-6, confidence=self.confidence)
+        validate.in_range(2, 1_000_000, canaries=self.canaries)
 
 
 def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
-    """Audit the configuration of a finished study's trial; see `audit_configuration` for the options.
+    """Audit the configuration of a finished study's trial; `AuditOptions` has the options. The report is kept in the folder.
 
     Raises:
         InputError: If there is no such complete trial.
@@ -122,30 +85,16 @@ def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
     return _audit(spec, known[number].params, Path(folder), policy, name=result.name, trial=number, **options)
 
 
-def audit_configuration(
-    spec: StudySpec,
-    params: TrialParams,
-    *,
-    folder: str | Path,
-    canaries: int = 1000,
-    kind: Kind = "dirac",
-    confidence: float = 0.95,
-    stage: Stage = no_stage,
-    key: StudyKey | None = None,
-) -> AuditReport:
+def audit_configuration(spec: StudySpec, params: TrialParams, *, folder: str | Path, **options: Any) -> AuditReport:
     """Train one model of a configuration, as the shadows of a trial are, with canaries among its units, and guess who was in.
 
-    The training is charged in the ledger of the data as any other.
+    The training is charged in the ledger of the data as any other; the report is kept in the folder, whatever it says.
 
     Args:
         spec: The study.
         params: The configuration.
         folder: For the key of the split and the cache, mode 0700.
-        canaries: Planted, each with probability one half.
-        kind: "dirac": a gradient of its own in the engine; "text": a text under a random label, scored by its loss.
-        confidence: Of the lower bounds, in (0, 1).
-        stage: Told what is being done.
-        key: Secret of coins, batches and noise; by default a fresh one from the operating system, which is not kept.
+        options: As of `AuditOptions`.
 
     Raises:
         InputError: If canaries are too few to refute the claim even by guessing all right, or an argument is unfit.
@@ -153,10 +102,7 @@ def audit_configuration(
     """
     home = Path(folder)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return _audit(
-        spec, params, home, Policy(), name=f"{spec.name} audit", trial=None,
-        canaries=canaries, kind=kind, confidence=confidence, stage=stage, key=key,
-    )  # fmt: skip
+    return _audit(spec, params, home, Policy(), name=f"{spec.name} audit", trial=None, **options)
 
 
 def _audit(
@@ -167,26 +113,20 @@ def _audit(
     *,
     name: str,
     trial: int | None,
-    canaries: int = 1000,
-    kind: Kind = "dirac",
-    confidence: float = 0.95,
-    stage: Stage = no_stage,
-    key: StudyKey | None = None,
+    **options: Any,
 ) -> AuditReport:
-    started = time.perf_counter()
-    validate.one_of(KINDS, kind=kind)
-    validate.in_range(1e-6, 1 - 1e-6, confidence=confidence)
-    validate.in_range(2, 1_000_000, canaries=canaries)
+    started, asked = time.perf_counter(), AuditOptions(**options)
     if policy.name == "select_one":
         raise PolicyError(
             "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
         )
-    evaluator = Evaluator(spec, folder, policy, stage)
-    prepared, fresh = evaluator.prepared, key or StudyKey.fresh()
+    evaluator = Evaluator(spec, folder, policy, asked.stage)
+    prepared, fresh = evaluator.prepared, asked.key or StudyKey.fresh()
+    canaries, kind = asked.canaries, asked.kind
     run = planned_run(
         params, spec, prepared.expected_units + canaries // 2, prepared.records.unit_name, shadows_per_unit=1
     )
-    beta = (1 - confidence) / len(LADDER)
+    beta = (1 - asked.confidence) / len(LADDER)
     _check_enough(run, canaries, beta)
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
     account = _account(evaluator, policy, name, run)
@@ -195,14 +135,14 @@ def _audit(
     told = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
     done = as_it_ran(run, trained)
     found = ladder(canary_scores(told, marks), marks.included)
-    return AuditReport(
+    report = AuditReport(
         study=name,
         trial=trial,
         params=params,
         engine=prepared.engine,
         kind=kind,
         guessed=found,
-        confidence=confidence,
+        confidence=asked.confidence,
         claimed_epsilon=epsilon_pld(run),
         delta=run.delta,
         claim=claim(done, prepared.records.transformations, ledger_covered=account.covered()),
@@ -218,6 +158,8 @@ def _audit(
         seconds=time.perf_counter() - started,
         ledger=account.ledger.head(),
     )
+    save_audit(report, folder)
+    return report
 
 
 def _check_enough(run: TrainingRun, canaries: int, beta: float) -> None:

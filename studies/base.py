@@ -130,8 +130,9 @@ class StudySpec:
         max_penalty: Limit on the compliance penalty.
         attack: The membership attack, named before the study; or "chosen", on one half of the units, and reported on the other.
         attack_level: "record", or "user" to attack users by the mean score of their records.
-        attribute: A personal attribute whose leakage H(P|M) is measured too, e.g. "gender"; risk is then the larger of the two.
-        attribute_auxiliary: Attributes that the attacker is taken to know already.
+        attribute: A personal attribute whose leakage H(P|M) is measured too, a group of the data set or a column of the table, e.g.
+            "gender"; each value is a class, the same for all records of a user. Risk is then the larger of the two.
+        attribute_auxiliary: Attributes that the attacker is taken to know already; groups or columns too.
         purpose: Why the data are used; compared with the purposes consented to.
         as_of: Date at which consents and retention are judged, ISO 8601.
         dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.

@@ -90,6 +90,7 @@ class Prepared:
             user=spec.user,
             as_of=self.as_of,
             withdrawals=spec.withdrawals,
+            groups=[name for name in (spec.attribute, *spec.attribute_auxiliary) if name],
             progress=lambda done, total: stage("fetching the data", done, total),
         )
         self.loaded = loaded

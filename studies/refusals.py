@@ -1,5 +1,8 @@
 """What of a specification is refused before anything is spent, beside its types and bounds."""
 
+import numpy as np
+
+from moo.data import Records
 from moo.errors import InputError, PolicyError
 from moo.models.blocks import cut_of
 from moo.objectives.membership.attacks import ATTACKS, check_attack
@@ -54,4 +57,17 @@ def refuse_unknown_attributes(prepared: Prepared) -> None:
     if spec.attribute and spec.attribute in spec.attribute_auxiliary:
         raise InputError(
             f"attribute_auxiliary must hold others than the attribute itself, but got {spec.attribute!r} in it."
+        )
+    if spec.attribute:
+        _refuse_two_values(spec.attribute, prepared.records)
+
+
+def _refuse_two_values(name: str, records: Records) -> None:
+    values = records.groups[name]
+    told = values >= 0
+    pairs = len(np.unique(np.stack([records.units[told], values[told]]), axis=1).T)
+    users = len(np.unique(records.units[told]))
+    if pairs > users:
+        raise InputError(
+            f"one value of attribute {name!r} a {records.unit_name} must hold, but {users} of them have {pairs} different ones."
         )

@@ -5,6 +5,8 @@ from typing import Any
 
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 
+ATTRIBUTE = ("advantage", "attribute_leakage", "attribute_min_entropy", "attribute_training", "attribute_p")
+
 
 def row_of(trial: TrialRecord, on_front: bool, non_dominated_p: float, feasible_p: float) -> dict[str, Any]:
     """One trial as a flat row."""
@@ -15,6 +17,9 @@ def row_of(trial: TrialRecord, on_front: bool, non_dominated_p: float, feasible_
         row |= {name: measured.value, f"{name}_stderr": measured.stderr}
     exposed = trial.extras.get("worst_decile", nothing)
     row |= {"worst_decile": exposed.value, "worst_decile_stderr": exposed.stderr}
+    for name in ATTRIBUTE:
+        if name in trial.extras:
+            row |= {name: trial.extras[name].value, f"{name}_stderr": trial.extras[name].stderr}
     row["epsilon_spent"] = trial.extras.get("epsilon_spent", nothing).value
     row |= {f"constraint_{name}": value for name, value in trial.constraints.items()}
     return row | {

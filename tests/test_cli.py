@@ -11,6 +11,7 @@ from letters import save_table
 from moo.cli.compliance import FINDINGS
 from moo.cli.main import main
 from moo.models.dp import ShadowNoise
+from moo.studies.audited import load_audits
 
 OK, BAD, MACHINE = 0, 2, 3
 
@@ -84,9 +85,11 @@ def test_an_audit_passes_the_clean_engine_and_exits_with_four_where_it_refutes(
     assert told["alarms"] == []
     assert told["claim"] == "holds"
     assert [g["canaries"] for g in told["guessed"]] == [400] * 3
+    assert load_audits(folder)[-1].to_json() == told
     monkeypatch.setattr(ShadowNoise, "__call__", lambda _, __, shape, device: torch.zeros(shape, device=device))
     assert main(asked) == FINDINGS
     assert "Alarm: epsilon is at least" in capsys.readouterr().out
+    assert [bool(a.alarms) for a in load_audits(folder)][-2:] == [False, True]
 
 
 def test_mask_masks(capsys: pytest.CaptureFixture[str]) -> None:

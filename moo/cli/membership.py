@@ -79,6 +79,32 @@ def print_confirmation(console: Console, result: "StudyResult") -> None:
     )
 
 
+def print_attribute(console: Console, result: "StudyResult") -> None:
+    """What the status quo's and the front's answers tell of the study's attribute; nothing where it asks for none."""
+    from moo.report.attribute import attribute_trials, by_attribute
+
+    records = attribute_trials(result)
+    if not records:
+        return
+    table = Table("trial", "leakage", "p", "bits of min-entropy", "members - others", "advantage", "risk is", box=None)
+    for record in records:
+        e = record.extras
+        table.add_row(
+            "status quo" if record.number == REFERENCE else str(record.number),
+            told(e["attribute_leakage"]),
+            "" if math.isnan(e["attribute_p"].value) else f"{e['attribute_p'].value:.2f}",
+            told(e["attribute_min_entropy"]),
+            told(e["attribute_training"]),
+            told(e["advantage"]),
+            "the attribute's" if by_attribute(record) else "membership's",
+        )
+    known = ", ".join(result.spec.get("attribute_auxiliary", ())) or "the base rate alone"
+    table.title = f"What the answers tell of {result.spec['attribute']}, beyond imputing it from {known}"
+    console.print(table)
+    for note in sorted({r.extras["attribute_leakage"].note for r in records} - {""}):
+        console.print(f"Note: {note}.", highlight=False, soft_wrap=True)
+
+
 def attacks(options: argparse.Namespace) -> int:
     """moo attacks"""
     from moo.objectives.membership.attacks import ATTACKS

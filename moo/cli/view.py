@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from moo.cli.membership import print_confirmation, told
+from moo.cli.membership import print_attribute, print_confirmation, told
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
 from moo.privacy.events import TrainingRun
@@ -124,6 +124,7 @@ def print_result(console: Console, result: StudyResult) -> None:
     for label, trial in shown:
         table.add_row(*_cells(label, trial, trial.number in result.on_front))
     console.print(table)
+    print_attribute(console, result)
     _print_reference(console, result)
     correlation = likeness(result)
     if correlation > TOO_ALIKE:

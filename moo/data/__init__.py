@@ -1,6 +1,6 @@
 """Data with a known origin: fetched by hash, deduplicated, split by unit of privacy, measured against the law."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -82,6 +82,7 @@ def load_records(
     user: str = "",
     as_of: date | None = None,
     withdrawals: str = "",
+    groups: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Records:
     """Load a named data set, or a user's own table.
@@ -93,6 +94,7 @@ def load_records(
         text, label, user: Columns of a table.
         as_of: The day at which a table is judged: none of its dates may lie after it.
         withdrawals: List of a table's users who have withdrawn.
+        groups: Columns of a table with personal attributes; a named data set has its own.
         progress: Of a download, called with (bytes done, bytes in all or 0).
 
     Raises:
@@ -109,5 +111,6 @@ def load_records(
             n_records=n_records,
             as_of=as_of,
             withdrawals=withdrawals,
+            groups=groups,
         )
     raise InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.")

@@ -103,10 +103,12 @@ class Records:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over texts, labels, units and columns, hex. Not for publication: it answers "is this the data?"."""
+        """SHA-256 over texts, labels, units, columns and groups, hex. Not for publication: it answers "is this the data?"."""
         digest = hashlib.sha256()
         for text, label, unit in zip(self.texts, self.labels, self.units, strict=True):
             digest.update(f"{len(text)}|{text}|{label}|{self.unit_ids[unit]}\n".encode("utf-8", "surrogatepass"))
         for name in sorted(self.columns):
             digest.update(f"{name}|{'|'.join(map(str, self.columns[name].tolist()))}\n".encode())
+        for name in sorted(self.groups):
+            digest.update(f"group {name}|{'|'.join(map(str, self.groups[name].tolist()))}\n".encode())
         return digest.hexdigest()

@@ -1,6 +1,6 @@
 """A user's own table: CSV, Parquet or JSON Lines, with the names of a few columns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def load_table(
     n_records: int = 0,
     as_of: date | None = None,
     withdrawals: str = "",
+    groups: Sequence[str] = (),
 ) -> Records:
     """Read a table, and clean and normalise its texts, each by itself. Only repeats of a text within one user are removed: across
     users that would read other people's rows. What each step did stands in the records' transformations.
@@ -38,15 +39,19 @@ def load_table(
         n_records: Stop at the user that reaches this many records; 0 takes all.
         as_of: The day at which the data are judged; no date of theirs may lie after it. None does not look.
         withdrawals: List of users who have withdrawn, see `load_withdrawals`; needs `user`.
+        groups: Columns of personal attributes; each value is a group, an empty cell is not known.
 
     Raises:
-        InputError: If the file or a column is missing, the data are empty or of one class, or (with file and line) a cell of a column
-            that the law asks about cannot be read, or is in the future.
+        InputError: If the file or a column is missing, a group is the text or the user, the data are empty or of one class, or
+            (with file and line) a cell of a column that the law asks about cannot be read, or is in the future.
     """
     frame = _read(path)
-    for name in (text, label, *([user] if user else [])):
+    for name in (text, label, *([user] if user else []), *groups):
         if name not in frame.columns:
             raise InputError(f"column {name!r} must be in {path}, but it has {list(map(str, frame.columns))}.")
+    if {text, user} & set(groups):
+        raise InputError(f"attributes other than the text and the user must hold, but got {list(groups)}.")
+    attributes = frame[list(dict.fromkeys(groups))]
     columns, problems = typed_frame(frame)
     refuse_first(path, problems + (untrue(columns, as_of) if as_of else []))
     frame = frame.assign(**{c: v for c, v in columns.items() if c not in (text, label, user)})
@@ -82,6 +87,7 @@ def load_table(
         columns=_withdrawn(
             {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}, owners.loc[frame.index], user, withdrawals
         ),
+        groups={c: _codes(attributes[c].loc[frame.index]) for c in dict.fromkeys(groups)},
         transformations=tuple(steps),
         licence="yours",
     )
@@ -89,6 +95,12 @@ def load_table(
         return records
     sizes = np.cumsum(np.bincount(records.units))
     return records.take(records.units <= int(np.searchsorted(sizes, n_records)))
+
+
+def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
+    """Values in the order of their text, -1 where there is none."""
+    found: NDArray[np.int64] = pd.factorize(values.astype(str).where(values.notna()), sort=True)[0].astype(np.int64)
+    return found
 
 
 def _prepared(frame: pd.DataFrame, text: str, label: str) -> tuple[pd.DataFrame, list[Transformation]]:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from moo.privacy.claims import HOLDS
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report import figures
 from moo.report.annex import likeness
+from moo.report.attribute import attribute_section
+from moo.report.audits import audit_lines
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
+from moo.studies.audited import AuditReport, load_audits
 from moo.studies.result import StudyResult
 
 _SEVERAL = 3  # records of one person, as an example of what record-level DP means for people
@@ -43,7 +46,7 @@ def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") ->
         InputError: If the language is another.
         StorageError: If the folder cannot be written.
     """
-    page = render(result, lang)
+    page = render(result, lang, audits=load_audits(folder))
     target = Path(folder) / ("report.html" if lang == "en" else f"report.{lang}.html")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -55,8 +58,8 @@ def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") ->
     return target
 
 
-def render(result: StudyResult, lang: str = "en") -> str:
-    """The page's HTML."""
+def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditReport] = ()) -> str:
+    """The page's HTML; `audits` of its trials are set beside the claim."""
     t = texts(lang)
     folder = resources.files("moo.report") / "templates"
     environment = jinja2.Environment(
@@ -83,6 +86,8 @@ def render(result: StudyResult, lang: str = "en") -> str:
         rows=[_row(row, t) for row in result.table.to_dict("records")],
         rules=_rules(recommendation.trial, result.reference, lang, t),
         cost=_cost(result, t),
+        audits=audit_lines(result, audits, t),
+        attribute=attribute_section(result, t),
         facts=_facts(result, t),
         checks=_checks(result, t),
         made=_made(result, t),

@@ -15,6 +15,28 @@ EN = {
     "and this setting on a fresh split.",
     "permutation": "Permutation test of the attack, rows of the membership matrix: p = {p}.",
     "worst_tenth": "The attack's advantage on the most exposed tenth of the users: {risk}.",
+    "attribute": "What the model's answers tell of {attribute}",
+    "attribute_note": "H(P|M): an attack fitted on some users and measured on others, beyond imputing {attribute} from {known}. "
+    "Leakage is the share of its entropy H(P) that the answers take away; it is not clipped, so 0 ± error is nothing. Members - "
+    "others is the part that training on a person adds; the rest is what the population teaches, which DP does not bound. It is "
+    "the best attack that was run, never all that there is. p: answers dealt out to other users, .05 at the least. Risk is the "
+    "larger of leakage and membership advantage, never their sum.",
+    "base_rate": "the base rate alone",
+    "leakage": "leakage",
+    "null_p": "p",
+    "min_entropy": "min-entropy leakage, bits",
+    "training_part": "members - others",
+    "advantage": "membership advantage",
+    "risk_told": "risk",
+    "risk_term": "which is",
+    "by_attribute": "the attribute's",
+    "by_membership": "membership's",
+    "audit": "Audit of trial {trial}, {canaries} planted canaries ({kind}): epsilon is at least {low} at {confidence} where "
+    "{claimed} is claimed; {verdict}.",
+    "audit_fits": "nothing contradicts the claim, which an audit can refute and never prove",
+    "audit_alarm": "the claim is contradicted",
+    "audit_none": "No audit yet: `moo audit --out DIR --trial {trial}` trains once more with planted canaries and sets a lower "
+    "bound beside the claim.",
     "none": "No recommendation",
     "trial": "Trial",
     "status_quo": "Status quo",
@@ -98,6 +120,27 @@ ZH = {
     "unconfirmed": "尚未确认：众多含噪数字中的最优者总是偏好。`moo confirm` 会重新训练前沿各点，并在重新划分的用户上训练本设置。",
     "permutation": "对成员矩阵各行的置换检验：p = {p}。",
     "worst_tenth": "攻击在暴露程度最高的十分之一用户上的优势：{risk}。",
+    "attribute": "模型输出泄露了多少“{attribute}”",
+    "attribute_note": "H(P|M)：攻击在一部分用户上拟合，在另一部分用户上测量，与仅凭{known}推断 {attribute} 相比较。"
+    "泄露是其熵 H(P) 被模型输出消除的比例；未作截断，因此 0 ± 误差即无泄露。"
+    "成员减非成员是训练本身带来的部分，其余是总体规律所揭示的，差分隐私不约束后者。"
+    "这是所运行的最强攻击，而非全部泄露。p：把输出随机分给其他用户，最小为 0.05。"
+    "风险取泄露与成员推断优势中较大者，不相加。",
+    "base_rate": "基准比例",
+    "leakage": "泄露",
+    "null_p": "p",
+    "min_entropy": "最小熵泄露（比特）",
+    "training_part": "成员减非成员",
+    "advantage": "成员推断优势",
+    "risk_told": "风险",
+    "risk_term": "来自",
+    "by_attribute": "属性",
+    "by_membership": "成员推断",
+    "audit": "对试验 {trial} 的审计，植入 {canaries} 个金丝雀（{kind}）："
+    "在 {confidence} 置信度下 ε 至少为 {low}，声明值为 {claimed}；{verdict}。",
+    "audit_fits": "没有与声明相矛盾之处；审计只能推翻声明，不能证明声明",
+    "audit_alarm": "声明被推翻",
+    "audit_none": "尚未审计：`moo audit --out DIR --trial {trial}` 会植入金丝雀再训练一次，并在声明旁给出下界。",
     "none": "没有可推荐的设置",
     "trial": "试验",
     "status_quo": "现状",

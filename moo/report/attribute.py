@@ -1,0 +1,54 @@
+"""H(P|M) in the report: what the model's answers tell of the study's attribute, one line a trial."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from moo.records import RISK, Measurement, TrialRecord
+from moo.studies.result import StudyResult
+
+_COLUMNS = ("attribute_leakage", "attribute_p", "attribute_min_entropy", "attribute_training", "advantage")
+
+
+def attribute_trials(result: StudyResult) -> list[TrialRecord]:
+    """The trials whose attribute is told: the status quo, then the front, or every complete trial where there is none."""
+    asked = [r for r in result.complete if "attribute_leakage" in r.extras]
+    front = [r for r in asked if r.number in result.on_front]
+    reference = [r for r in (result.reference,) if r is not None and "attribute_leakage" in r.extras]
+    return reference + (front or asked)
+
+
+def by_attribute(record: TrialRecord) -> bool:
+    """Whether the attribute's leakage is the trial's risk: the larger of the two terms."""
+    return record.extras["attribute_leakage"].value > record.extras["advantage"].value
+
+
+def attribute_section(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any] | None:
+    """Title, note, reasons why something was not assessed, and rows; None where the study asks for no attribute."""
+    records = attribute_trials(result)
+    if not records:
+        return None
+    chosen = result.recommend().trial
+    known = ", ".join(result.spec.get("attribute_auxiliary", ())) or t["base_rate"]
+    missing = {r.extras[c].note for r in records for c in _COLUMNS if math.isnan(r.extras[c].value)} - {""}
+    return {
+        "title": t["attribute"].format(attribute=result.spec["attribute"]),
+        "note": t["attribute_note"].format(attribute=result.spec["attribute"], known=known),
+        "missing": [note.replace("not assessed", t["notassessed"]) for note in sorted(missing)],
+        "rows": [
+            {
+                "name": t["status_quo"] if r.number < 0 else str(r.number),
+                "kind": "front" if chosen is not None and r.number == chosen.number else "",
+                "cells": [_cell(r.extras[c], t) for c in _COLUMNS],
+                "risk": _cell(r.objectives[RISK], t),
+                "term": t["by_attribute" if by_attribute(r) else "by_membership"],
+            }
+            for r in records
+        ],
+    }
+
+
+def _cell(m: Measurement, t: Mapping[str, str]) -> str:
+    if math.isnan(m.value):
+        return t["unknown"]
+    return f"{m.value:+.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.2f}"

@@ -1,0 +1,113 @@
+"""An attribute in a study of one's own table: from a column to table, terminal and report, and what is refused."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report import read
+
+from moo.cli.main import main
+from moo.data import load_records
+from moo.errors import InputError
+from moo.records import Measurement
+from moo.report import save_report
+from moo.report.texts import EN, ZH
+from moo.studies.base import StudySpec, load_spec
+from moo.studies.result import StudyResult, load_result
+from moo.studies.runner import run_study
+from tests.letters import letters_spec
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
+    """Every user is of one of two groups and of one of three cities; some do not say."""
+    made = letters_spec(tmp_path_factory.mktemp("attribute"), tiny_folder)
+    frame = pd.read_csv(made.data)
+    user = frame["user"].to_numpy()
+    frame["group"] = np.where(user % 2, "b", "a")
+    frame["city"] = np.select([user % 5 == 0, user % 3 == 0], ["", "x"], "y")
+    frame.to_csv(made.data, index=False)
+    return dataclasses.replace(made, attribute="group", attribute_auxiliary=("city",))
+
+
+@pytest.fixture(scope="module")
+def result(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    folder = tmp_path_factory.mktemp("ran")
+    run_study(spec, n_trials=2, folder=folder).save(folder)
+    return load_result(folder)
+
+
+def test_columns_of_a_table_become_groups(spec: StudySpec) -> None:
+    records = load_records(spec.data, user="user", groups=("group", "city", "birth_year"))
+    frame = pd.read_csv(spec.data)
+    assert records.groups["group"].tolist() == (frame["group"] == "b").astype(int).tolist()
+    assert records.groups["city"].tolist() == [{"x": 0, "y": 1}.get(c, -1) for c in frame["city"]]
+    assert set(records.groups["birth_year"]) == {0}
+    assert records.digest != load_records(spec.data, user="user").digest
+    for groups, message in (
+        (("text",), "other than the text"),
+        (("user",), "other than the text"),
+        (("age",), "'age'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_records(spec.data, user="user", groups=groups)
+
+
+def test_two_values_of_one_user_are_refused_before_anything_is_spent(spec: StudySpec, tmp_path: Path) -> None:
+    frame = pd.read_csv(spec.data)
+    frame.loc[0, "label"] = 1 - frame.loc[1, "label"]
+    frame.to_csv(tmp_path / "two.csv", index=False)
+    torn = dataclasses.replace(spec, data=str(tmp_path / "two.csv"), attribute="label")
+    with pytest.raises(InputError, match="one value of attribute 'label' a user must hold"):
+        run_study(torn, n_trials=2, folder=tmp_path / "run")
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+def test_the_trials_tell_it_with_its_error_in_every_output(
+    result: StudyResult, spec: StudySpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert result.reference is not None
+    for record in (result.reference, *result.complete):
+        leakage, advantage = record.extras["attribute_leakage"], record.extras["advantage"]
+        assert math.isfinite(leakage.value)
+        assert leakage.stderr > 0
+        assert record.objectives["membership_risk"].value == max(leakage.value, advantage.value)
+    row = result.table.iloc[0]
+    assert row["attribute_leakage"] == result.reference.extras["attribute_leakage"].value
+    assert row["attribute_leakage_stderr"] == result.reference.extras["attribute_leakage"].stderr
+    result.save(tmp_path)
+    kept = json.loads((tmp_path / "front.json").read_text(encoding="utf-8"))
+    assert kept[0]["extras"]["attribute_training"]["stderr"] > 0
+    assert main(["front", "--out", str(tmp_path)]) == 0
+    assert f"What the answers tell of {spec.attribute}, beyond imputing it from city" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_report_tells_it_or_that_it_was_not_assessed(result: StudyResult, tmp_path: Path, lang: str) -> None:
+    t = EN if lang == "en" else ZH
+    assert result.reference is not None
+    leakage = result.reference.extras["attribute_leakage"]
+    text, _ = read(save_report(result, tmp_path, lang=lang))
+    assert t["attribute"].format(attribute="group") in text
+    assert f"{leakage.value:+.3f} ± {leakage.stderr:.3f}" in text
+    missing = Measurement(value=math.nan, note="not assessed: attribute group is constant or unknown over all users")
+    blind = dataclasses.replace(
+        result.reference,
+        extras={
+            **result.reference.extras,
+            **dict.fromkeys(("attribute_leakage", "attribute_p", "attribute_training"), missing),
+        },
+    )
+    text, _ = read(save_report(dataclasses.replace(result, reference=blind), tmp_path, lang=lang))
+    assert f"{t['notassessed']}: attribute group is constant" in text
+    plain = dataclasses.replace(result, trials=(), reference=None)
+    assert t["attribute"].format(attribute="group") not in read(save_report(plain, tmp_path, lang=lang))[0]
+
+
+def test_the_shipped_study_asks_for_gender_with_the_age_band_known() -> None:
+    shipped = load_spec("attribute")
+    assert (shipped.attribute, shipped.attribute_auxiliary, shipped.attack_level) == ("gender", ("age_band",), "user")
