@@ -1,29 +1,35 @@
 """Does depth pay? Accuracy, AUC, attack AUC and cost by depth, with and without DP, by the engine that trials use.
 
-python -m benchmarks.depth [--data recommendation] [--model e5-small] [--records 0] [--ways head pooled ...] [--epsilons inf 8]
-                           [--seeds 2] [--steps 25] [--json]
+python -m benchmarks.depth [--data recommendation reviews] [--ways head pooled ...] [--epsilons inf 8] [--seeds 2] [--records 0]
+                           [--whole] [--minutes 50] [--out build/depth.jsonl] [--json]
 
-Every row trains the four shadows of a trial on complementary halves of the pool's users and tests on other users. A seed draws split,
-halves and noise anew, the same for all rows, so that the gain over the head alone is paired: its standard error is over test users (of
-the paired difference) and over shadows. Seconds are of processor time, so that other work on the machine changes them little; the trunk
-is computed once and kept in --cache. Splits and noise come from fixed seeds here: for measurement, never for release.
+A row is one training at one setting. It is appended to --out as soon as it is measured; what stands there is not trained again, so a
+run that was ended goes on where it was. All of seed 0 is measured before seed 1, and no row is begun after --minutes.
+
+Four shadows of a trial are trained on complementary halves of the pool's users; with --whole, one model or --shadows of them on all
+of the pool, which says more of accuracy and nothing of the attack. Tests are on other users. A seed draws split, halves and noise anew,
+the same for all rows, so that the gain over the head alone is paired: its standard error is over test users (of the paired difference)
+and over shadows. Without DP batches are small and steps many; with it a batch is half of the users. Seconds are of processor time, so
+that other work on the machine changes them little; the trunk is computed once and kept in --cache. Splits and noise come from fixed
+seeds here: for measurement, never for release.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.paired import gain
 from moo.data import Records, load_records
 from moo.evidence import MembershipEvidence, UtilityEvidence
 from moo.models.activations import Packed
@@ -35,35 +41,55 @@ from moo.models.dp import DPSettings
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import Constants, constants
 from moo.models.training import TrainingData, TrainingSettings, train
-from moo.objectives.membership.metrics import placements
 from moo.objectives.membership.risk import auc as attack_auc
 from moo.objectives.utility import accuracy, auc
 from moo.privacy.accounting import calibrate_noise
 
 POOL = 0.7  # share of users that the shadows are drawn from
-SHADOWS, DELTA, ALL = 4, 1e-5, 99
-Floats = NDArray[np.float64]
+DELTA, ALL = 1e-5, 99
+MODELS = {"recommendation": "minilm-l6", "profiling": "minilm-l6", "reviews": "e5-small"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained: steps, the share of users in a batch, and the step size of LoRA and queries by Adam."""
+
+    steps: int
+    sample_rate: float
+    learning_rate: float
+    head_start: float = 0.0
+    clip: float = 0.3
+
+    @property
+    def head_learning_rate(self) -> float:
+        """The head walks as far in all recipes: 1.5 a step at 25 steps."""
+        return 1.5 * 25 / self.steps
+
+
+PLAIN = Recipe(steps=250, sample_rate=0.02, learning_rate=1e-3)
+PRIVATE = Recipe(steps=25, sample_rate=0.5, learning_rate=1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A depth with its recipe; unset numbers are those of the command line."""
+    """A depth with its rank."""
 
     depth: Depth
     rank: int = 8
-    learning_rate: float = 1e-3
-    feature_scale: float = 1.0  # of the adapted features beside the frozen mean
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _queries(n: int, dropped: int) -> Way:
+    return Way(depth=Depth(adapted_layers=1, n_queries=n, layers_dropped=dropped))
 
 
 WAYS = {
     "head": Way(depth=Depth()),
     "pooled": Way(depth=Depth(adapted_layers=1)),
-    "1 query": Way(depth=Depth(adapted_layers=1, n_queries=1)),
-    "1 query, 1 dropped": Way(depth=Depth(adapted_layers=1, n_queries=1, layers_dropped=1)),
-    "1 query, 2 dropped": Way(depth=Depth(adapted_layers=1, n_queries=1, layers_dropped=2)),
-    "4 queries, 2 dropped": Way(depth=Depth(adapted_layers=1, n_queries=4, layers_dropped=2)),
+    "1 query": _queries(1, 0),
+    "1 query, 1 dropped": _queries(1, 1),
+    "1 query, 2 dropped": _queries(1, 2),
+    "1 query, 3 dropped": _queries(1, 3),
+    "4 queries, 2 dropped": _queries(4, 2),
     "2 layers": Way(depth=Depth(adapted_layers=2)),
     "4 layers": Way(depth=Depth(adapted_layers=4)),
     "all layers": Way(depth=Depth(adapted_layers=ALL)),
@@ -95,33 +121,35 @@ class Bench:
             self._packed = {cut: (packed, public, time.process_time() - started)}  # one at a time: they are large
         return (cut, *self._packed[cut])
 
-    def run(self, way: Way, *, epsilon: float, seed: int, steps: int, sample_rate: float, clip: float) -> "Run":
-        """Train four shadows and measure them."""
+    def run(self, way: Way, recipe: Recipe, *, epsilon: float, seed: int, shadows: int, whole: bool) -> "Run":
+        """Train some shadows and measure them."""
         depth = self.depth(way)
         cut, packed, public, trunk_seconds = self.trunk(depth)
         rng = np.random.default_rng([seed, 7])
         pool = rng.random(self.records.n_units) < POOL
-        coins = rng.random((SHADOWS // 2, self.records.n_units)) < 0.5
-        members = np.stack([side for row in coins for side in (row, ~row)])[:, self.records.units]
+        coins = rng.random((-(-shadows // 2), self.records.n_units)) < 0.5
+        halves = np.stack([side for row in coins for side in (row, ~row)])[:shadows]
+        members = (halves | whole)[:, self.records.units]
         inside, outside = (np.flatnonzero(rows) for rows in (pool[self.records.units], ~pool[self.records.units]))
-        expected = max(1.0, 0.5 * POOL * self.records.n_units)
+        expected = max(1.0, (1.0 if whole else 0.5) * POOL * self.records.n_units)
         noise = 0.0 if math.isinf(epsilon) else calibrate_noise(
-            target_epsilon=epsilon, delta=DELTA, sample_rate=sample_rate, steps=steps
+            target_epsilon=epsilon, delta=DELTA, sample_rate=recipe.sample_rate, steps=recipe.steps
         )  # fmt: skip
         settings = TrainingSettings(
             depth=depth,
             lora_rank=way.rank,
-            lora_alpha=way.settings.get("lora_alpha", 16.0),
-            sample_rate=sample_rate,
-            steps=steps,
+            lora_alpha=16.0,
+            sample_rate=recipe.sample_rate,
+            steps=recipe.steps,
             dp=DPSettings(
                 noise_multiplier=noise,
-                max_grad_norm=clip if noise else math.inf,
-                expected_batch_size=sample_rate * expected,
+                max_grad_norm=recipe.clip if noise else math.inf,
+                expected_batch_size=recipe.sample_rate * expected,
             ),
-            optimizer=OptimizerSettings(learning_rate=way.learning_rate, **way.optimizer),
+            optimizer=OptimizerSettings(
+                learning_rate=recipe.learning_rate, head_learning_rate=recipe.head_learning_rate
+            ),
             accelerator="cpu",
-            **{k: v for k, v in way.settings.items() if k != "lora_alpha"},
         )
         data = TrainingData(
             packed=packed.take(inside),
@@ -130,8 +158,7 @@ class Bench:
             members=members[:, inside],
             n_classes=len(self.records.classes),
         )
-        quieter = dataclasses.replace(public, pooled_scale=public.pooled_scale * way.feature_scale)
-        frozen = Frozen(base=self.base, cut=cut, constants=quieter)
+        frozen = Frozen(base=self.base, cut=cut, constants=public)
         started = time.process_time()
         trained = train(data, settings, frozen, lambda purpose, k: np.random.default_rng([seed, len(purpose), k]))
         cpu = time.process_time() - started
@@ -141,9 +168,9 @@ class Bench:
             utility=UtilityEvidence(
                 log_probs=told[:, outside], labels=self.records.labels[outside], units=self.records.units[outside]
             ),
-            membership=MembershipEvidence(losses=losses, members=data.members, units=data.units),
+            membership=None if whole else MembershipEvidence(losses=losses, members=data.members, units=data.units),
             seconds=cpu,
-            microseconds=1e6 * cpu / (data.members.sum() * sample_rate * steps),
+            microseconds=1e6 * cpu / (data.members.sum() * recipe.sample_rate * recipe.steps),
             trunk_seconds=trunk_seconds,
         )
 
@@ -153,102 +180,115 @@ class Run:
     """What one training of four shadows gave; seconds are of processor time."""
 
     utility: UtilityEvidence
-    membership: MembershipEvidence
+    membership: MembershipEvidence | None
     seconds: float
     microseconds: float
     trunk_seconds: float
 
 
-def summary(runs: Sequence[Run], heads: Sequence[Run]) -> dict[str, float]:
-    """Means over seeds with standard errors, and the paired gain over the head alone."""
-    two = runs[0].utility.log_probs.shape[2] == 2
-    measured = {
-        "accuracy": [accuracy(r.utility) for r in runs],
-        "auc": [auc(r.utility) for r in runs] if two else [],
-        "attack_auc": [attack_auc(r.membership) for r in runs],
-    }
-    out: dict[str, float] = {}
-    for name, found in measured.items():
-        if found:
-            out[name] = float(np.mean([m.value for m in found]))
-            out[f"{name}_se"] = math.sqrt(sum(m.stderr**2 for m in found)) / len(found)
+def measured(run: Run, head: Run) -> dict[str, float]:
+    """What one training is worth, each with its standard error, and its paired gain over the head alone."""
+    two = run.utility.log_probs.shape[2] == 2
+    found = {"accuracy": accuracy(run.utility)} | ({"auc": auc(run.utility)} if two else {})
+    found |= {} if run.membership is None else {"attack_auc": attack_auc(run.membership)}
+    out = {name: m.value for name, m in found.items()} | {f"{name}_se": m.stderr for name, m in found.items()}
     if two:
-        pairs = [gain(r.utility, h.utility) for r, h in zip(runs, heads, strict=True)]
-        out["auc_gain"] = float(np.mean([g for g, _ in pairs]))
-        out["auc_gain_se"] = math.sqrt(sum(se**2 for _, se in pairs)) / len(pairs)
-    out["seconds"] = float(np.mean([r.seconds for r in runs]))
-    out["us_per_example_step"] = float(np.mean([r.microseconds for r in runs]))
-    return out
+        out["gain"], out["gain_se"] = gain(run.utility, head.utility)
+    return out | {"us": run.microseconds, "seconds": run.seconds, "trunk_seconds": run.trunk_seconds}
 
 
-def gain(mine: UtilityEvidence, other: UtilityEvidence) -> tuple[float, float]:
-    """AUC minus AUC of the other on the same test records, and its standard error over users and shadows.
-
-    Source:
-        DeLong et al. 1988: the variance of a difference of AUCs through placements; summed by user, since a user's records depend.
-    """
-    apart = _aucs(mine) - _aucs(other)
-    influence = np.mean(_influence(mine) - _influence(other), axis=0)
-    by_user = np.bincount(np.unique(mine.units, return_inverse=True)[1], weights=influence)
-    return float(apart.mean()), math.hypot(math.sqrt((by_user**2).sum()), apart.std(ddof=1) / math.sqrt(len(apart)))
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of rows that differ in their seed alone; standard errors of these means."""
+    numbers = {n for n, v in rows[0].items() if isinstance(v, float)}
+    out = {n: float(np.mean([r[n] for r in rows])) for n in numbers if not n.endswith("_se")}
+    return out | {n: math.sqrt(sum(r[n] ** 2 for r in rows)) / len(rows) for n in numbers if n.endswith("_se")}
 
 
-def _placed(evidence: UtilityEvidence) -> Floats:
-    """Placement of each test record under each shadow, shape (K, m)."""
-    margins = evidence.log_probs[..., 1] - evidence.log_probs[..., 0]
-    return np.array([placements(row, evidence.labels == 1) for row in margins], dtype=np.float64)
+def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows as they are measured, those that stand in the file left out."""
+    started, done = time.monotonic(), [_key(r) for r in _read(options.out)]
+    for data in options.data:
+        model = options.model or MODELS[data]
+        bench = Bench(load_base(model), load_records(data, n_records=options.records), options.cache)
+        heads: dict[tuple[float, int], Run] = {}
+        for seed, epsilon, name in itertools.product(range(options.seeds), options.epsilons, options.ways):
+            plain = math.isinf(epsilon)
+            recipe = dataclasses.replace(PLAIN if plain else PRIVATE, **_given(options))
+            how = {"epsilon": epsilon, "seed": seed, "shadows": options.shadows, "whole": options.whole}
+            asked = {"data": data, "model": model, "records": len(bench.records), "way": name, **how}
+            row = asked | {"epsilon": str(epsilon), "recipe": dataclasses.asdict(recipe)}
+            if _key(row) in done or time.monotonic() - started > 60 * options.minutes:
+                continue
+            if (epsilon, seed) not in heads:
+                heads[epsilon, seed] = bench.run(WAYS["head"], recipe, **how)
+            run = heads[epsilon, seed] if name == "head" else bench.run(WAYS[name], recipe, **how)
+            row |= measured(run, heads[epsilon, seed])
+            row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            yield row
 
 
-def _aucs(evidence: UtilityEvidence) -> Floats:
-    out: Floats = _placed(evidence)[:, evidence.labels == 1].mean(1)
-    return out
+def _key(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in row.items() if not isinstance(v, float)}
 
 
-def _influence(evidence: UtilityEvidence) -> Floats:
-    """What each record adds to the error of a shadow's AUC, shape (K, m)."""
-    positive = evidence.labels == 1
-    out: Floats = (_placed(evidence) - _aucs(evidence)[:, None]) / np.where(positive, positive.sum(), (~positive).sum())
-    return out
+def _given(options: argparse.Namespace) -> dict[str, float]:
+    """Numbers of the recipe that the command line sets."""
+    return {n: v for n in ("steps", "sample_rate", "learning_rate", "clip") if (v := getattr(options, n)) is not None}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--data", default="recommendation")
-    parser.add_argument("--model", default="e5-small")
+    parser.add_argument("--data", nargs="+", choices=tuple(MODELS), default=["recommendation", "reviews"])
+    parser.add_argument("--model", default="", help="in place of each data set's own")
     parser.add_argument("--records", type=int, default=0)
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--epsilons", type=float, nargs="+", default=[math.inf, 8.0])
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--sample-rate", type=float, default=0.5)
-    parser.add_argument("--clip", type=float, default=0.3)
+    parser.add_argument("--shadows", type=int, default=4)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--sample-rate", type=float)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--clip", type=float)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--out", type=Path, default=Path("build/depth.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "moo-benchmark-trunk")
     options = parser.parse_args()
-    recipe = {"steps": options.steps, "sample_rate": options.sample_rate, "clip": options.clip}
-    bench = Bench(load_base(options.model), load_records(options.data, n_records=options.records), options.cache)
-    cases = [(e, s) for e in options.epsilons for s in range(options.seeds)]
-    heads = {case: bench.run(WAYS["head"], epsilon=case[0], seed=case[1], **recipe) for case in cases}
-    for name in options.ways:
-        for epsilon in options.epsilons:
-            mine = [c for c in cases if c[0] == epsilon]
-            runs = [
-                heads[c] if name == "head" else bench.run(WAYS[name], epsilon=c[0], seed=c[1], **recipe) for c in mine
-            ]
-            row = {"way": name, "epsilon": str(epsilon), **summary(runs, [heads[c] for c in mine])}
-            row |= {
-                "trunk_seconds": runs[0].trunk_seconds,
-                "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-            }
-            _show(row, as_json=options.json)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for row in rows_of(options):
+        with options.out.open("a") as file:
+            print(json.dumps(row), file=file)
+        if options.json:
+            print(json.dumps(row), flush=True)
+        else:
+            print(f"seed {row['seed']}: {_line(row, row)}", flush=True)
+    if not options.json:
+        _table(_read(options.out))
 
 
-def _show(row: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(row), flush=True)
-        return
-    told = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))
-    print(f"{row['way']:22} eps {row['epsilon']:4} {told}", flush=True)
+def _table(rows: list[dict[str, Any]]) -> None:
+    """All that the file holds, means over seeds."""
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(json.dumps({**_key(row), "seed": None}), []).append(row)
+    print()
+    for same in alike.values():
+        print(f"{len(same)} seeds, {_line(same[0], over_seeds(same))}")
+
+
+def _line(row: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
+    told = [
+        f"{n} {numbers[n]:.4f} ({numbers[f'{n}_se']:.4f})"
+        for n in ("accuracy", "auc", "gain", "attack_auc")
+        if n in numbers
+    ]
+    who = f"{row['shadows']} on {'all' if row['whole'] else 'halves'}"
+    return f"{row['data']}, {who}, eps {row['epsilon']}: {row['way']:22} {'  '.join(told)}  {numbers['us']:.0f} us"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ ABANDONED = 3600.0  # seconds without a write after which a file without its fin
 
 
 class TrunkCache:
-    """Activations under a keyed digest of (weights, cut, max length, text).
+    """Activations under a keyed digest of (weights, first live block, max length, text).
 
     Args:
         folder: Made if missing, mode 0700.
@@ -147,7 +147,7 @@ class TrunkCache:
         return fresh | self._read(keys) if self._store(fresh, in_use=in_use) else fresh
 
     def _digest(self, text: str) -> bytes:
-        scope = f"{self._base.digest}|{self._cut.start}|{self._cut.stop}|{self._max_length}|{self._base.low_precision}|".encode()
+        scope = f"{self._base.digest}|{self._cut.start}|{self._max_length}|{self._base.low_precision}|whole|".encode()
         return hmac.new(self._key, scope + text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
     def _look(self) -> None:

@@ -1,7 +1,8 @@
-"""The frozen trunk: a base model run once per text up to its live blocks, whose inputs and frozen output are kept."""
+"""The frozen trunk: a base model run once per text. Kept are the inputs of its first live block, and what the whole model makes of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ class Encoded:
 
     Attributes:
         tokens: One array (length, d) a text: the inputs of the first live block.
-        mean: Shape (n, d). Mean of the cut's frozen output over tokens.
-        pooled: Shape (n, d). Its first token, or the last one of a decoder.
+        mean: Shape (n, d). Mean over tokens of the whole model's frozen output, blocks above the cut included: a head that sees it never
+            has less than the head alone.
+        pooled: Shape (n, d). That output's first token, or the last one of a decoder.
         truncated: Shape (n,). True for texts longer than max_length.
     """
 
@@ -54,7 +56,7 @@ def encode(
         base: The loaded base model.
         texts: n texts.
         max_length: Tokens kept of each text, closing token included.
-        cut: The live blocks; by default the last one. Blocks above it are not run.
+        cut: The live blocks; by default the last one.
         progress: Called after every batch with the number of texts in it.
     """
     cut = last_cut(base) if cut is None else cut
@@ -64,7 +66,7 @@ def encode(
     tokens: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
     mean, pooled = np.empty((len(ids), base.hidden), np.float32), np.empty((len(ids), base.hidden), np.float32)
     for batch in _batches(lengths):
-        top, below = _run(base, [ids[i] for i in batch.rows], lengths[batch.rows], batch, cut)
+        top, below = _run(base, base.model, [ids[i] for i in batch.rows], lengths[batch.rows], batch, cut.start)
         for j, i in enumerate(batch.rows):
             tokens[i] = below[j, : lengths[i]]
             mean[i] = top[j, : lengths[i]].mean(0)
@@ -72,6 +74,19 @@ def encode(
         if progress is not None:
             progress(len(batch.rows))
     return Encoded(tokens=tokens, mean=mean, pooled=pooled, truncated=truncated)
+
+
+def states_behind(base: BaseModel, texts: Sequence[str], *, max_length: int, stop: int) -> list[Floats]:
+    """The model's output, final norm included, with the blocks from `stop` on left out: one array (length, d) a text."""
+    ids, _ = token_ids(base, texts, max_length=max_length)
+    lengths = np.array([len(i) for i in ids], dtype=np.intp)
+    out: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
+    for batch in _batches(lengths):
+        rows = [ids[i] for i in batch.rows]
+        top, _ = _run(base, up_to(base.model, stop), rows, lengths[batch.rows], batch, 0)
+        for j, i in enumerate(batch.rows):
+            out[i] = top[j, : lengths[i]]
+    return out
 
 
 def token_ids(
@@ -103,9 +118,9 @@ def _batches(lengths: NDArray[np.intp]) -> Iterator[_Batch]:
 
 
 def _run(
-    base: BaseModel, ids: Sequence[Sequence[int]], lengths: NDArray[np.intp], batch: _Batch, cut: Cut
+    base: BaseModel, model: Any, ids: Sequence[Sequence[int]], lengths: NDArray[np.intp], batch: _Batch, start: int
 ) -> tuple[Floats, Floats]:
-    """Frozen output of the cut and inputs of its first block, each (rows, length, d), of one batch filled up to its size."""
+    """Output of the model and inputs of its block `start`, each (rows, length, d), of one batch filled up to its size."""
     inputs = torch.full((batch.size, batch.length), base.tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros((batch.size, batch.length), dtype=torch.long)
     mask[:, 0] = 1
@@ -113,10 +128,10 @@ def _run(
         inputs[j, :n] = torch.tensor(row)
         mask[j, :n] = 1
     caught: list[torch.Tensor] = []
-    model, device = up_to(base.model, cut.stop), base.device
-    hook = blocks_of(model)[cut.start].register_forward_pre_hook(
+    device = base.device
+    hook = blocks_of(model)[start].register_forward_pre_hook(
         lambda _, args, kwargs: caught.append(first_input(args, kwargs)), with_kwargs=True
-    ) if cut.stop else None  # fmt: skip
+    ) if n_blocks(model) else None  # fmt: skip
     try:
         with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=base.low_precision):
             top = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).last_hidden_state

@@ -25,7 +25,7 @@ class SpaceSpec:
         lora_rank_log2: Integers; the rank is two to this power.
         learning_rate: Of the LoRA matrices, searched on a log scale, > 0.
         adapted_layers: Integers; 0 is the head alone, 1 one layer for the pooled token, more the top layers for all tokens.
-        layers_dropped: Integers; layers above the adapted ones that are left out.
+        layers_dropped: Integers; layers above the adapted ones that are left out, without effect on the head alone.
         n_queries: Integers; learned query tokens that read the one adapted layer, without effect at other depths.
     """
 

@@ -44,7 +44,7 @@ def params_of(values: Mapping[str, float | int]) -> TrialParams:
         lora_rank=2 ** int(values["lora_rank_log2"]),
         learning_rate=float(values["learning_rate"]),
         adapted_layers=int(values["adapted_layers"]),
-        layers_dropped=int(values.get("layers_dropped", 0)),
+        layers_dropped=int(values.get("layers_dropped", 0)) if values["adapted_layers"] else 0,
         n_queries=int(values.get("n_queries", 0)) if values["adapted_layers"] == 1 else 0,
     )
 
