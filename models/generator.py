@@ -9,10 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import peft
 import torch
+import transformers
 from opacus import GradSampleModule
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,7 +60,7 @@ class TrainedGenerator:
     noisy_steps: int
     non_finite: int
     expected_batch_size: float
-    sampler: str
+    sampler: Literal["poisson", "shuffled"]
 
 
 def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
@@ -68,6 +69,7 @@ def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
     Raises:
         InputError: If there is no such causal model.
     """
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source: str | Path = fetch_model(name) if name in REGISTRY else name
     try:
         with hushed():
@@ -192,28 +194,56 @@ def _token_losses(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def continuation_losses(generator: Generator, prompt: Ids, endings: Sequence[Ids], *, chunk: int = 64) -> Tensor:
+def continuation_losses(generator: Generator, prompt: Ids, endings: Sequence[Ids], *, chunk: int = 128) -> Tensor:
     """Nats that the model needs for each ending after the prompt, summed over the ending's tokens: shape (n,), on the CPU.
+
+    The prompt is read once, and endings that differ in their last token alone are one row: all 1,000 codes of three digits take 100.
 
     Args:
         generator: The model.
         prompt: One token at least.
         endings: n endings.
-        chunk: Endings at a time.
+        chunk: Rows at a time.
     """
     if not prompt or not all(endings):
         raise InputError("prompt and endings of one token at least must hold, but some are empty.")
-    whole = Packed(
-        features=torch.zeros(0, 0),
-        tokens=torch.zeros(0, 0),
-        offsets=torch.zeros(1),
-        ids=tuple((*prompt, *e) for e in endings),
-    )
+    read = generator.model(input_ids=torch.tensor([prompt], device=generator.device), use_cache=True)
+    first = read.logits[0, -1].log_softmax(-1).cpu()
+    heads = sorted({e[:-1] for e in endings} - {()})
+    after: dict[Ids, tuple[float, Tensor]] = {
+        (): (0.0, first)
+    }  # of each head: its log-probability, and those of what follows
+    for at in range(0, len(heads), chunk):
+        rows = heads[at : at + chunk]
+        told = _after_prompt(generator, read.past_key_values, len(prompt), rows)
+        for head, row in zip(rows, told, strict=True):
+            within = row[torch.arange(len(head) - 1), torch.tensor(head[1:], dtype=torch.long)].sum()
+            after[head] = float(first[head[0]] + within), row[len(head) - 1]
+    return torch.tensor([-(after[e[:-1]][0] + float(after[e[:-1]][1][e[-1]])) for e in endings])
+
+
+def _after_prompt(generator: Generator, past: Any, n_prompt: int, rows: Sequence[Ids]) -> Tensor:
+    """Log-probabilities of what follows each token of some rows after a prompt that was read, shape (n, L, vocabulary)."""
+    whole = Packed(features=torch.zeros(0, 0), tokens=torch.zeros(0, 0), offsets=torch.zeros(1), ids=tuple(rows))
+    ids, mask = padded(whole, torch.arange(len(rows)), int(generator.tokenizer.pad_token_id))
+    repeated = copy.deepcopy(past)
+    repeated.batch_repeat_interleave(len(rows))
+    seen = torch.cat([torch.ones(len(rows), n_prompt, dtype=mask.dtype), mask], dim=1)
+    logits: Tensor = generator.model(
+        input_ids=ids.to(generator.device), attention_mask=seen.to(generator.device), past_key_values=repeated
+    ).logits
+    return logits.log_softmax(-1).cpu()
+
+
+@torch.no_grad()
+def text_losses(generator: Generator, texts: Sequence[Ids], *, chunk: int = 16) -> Tensor:
+    """Mean nats a token of each text after its first token, shape (n,), on the CPU: as it is trained on."""
+    whole = Packed(features=torch.zeros(0, 0), tokens=torch.zeros(0, 0), offsets=torch.zeros(1), ids=tuple(texts))
     out = []
-    for rows in torch.split(torch.arange(len(endings)), chunk):
+    for rows in torch.split(torch.arange(len(texts)), chunk):
         ids, mask = (t.to(generator.device) for t in padded(whole, rows, int(generator.tokenizer.pad_token_id)))
         each = _token_losses(generator.model(input_ids=ids, attention_mask=mask).logits, ids) * mask[:, 1:]
-        out.append(each[:, len(prompt) - 1 :].sum(1).cpu())
+        out.append((each.sum(1) / mask[:, 1:].sum(1)).cpu())
     return torch.cat(out)
 
 

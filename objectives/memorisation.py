@@ -43,7 +43,11 @@ def mean_exposure(canary_losses: Floats, other_losses: Floats) -> Measurement:
 
     Where nothing was learnt it is `UNTRAINED_BITS` (1.44), not 0.
     """
-    bits = exposure(canary_losses, other_losses)
+    return mean_bits(exposure(canary_losses, other_losses))
+
+
+def mean_bits(bits: Floats) -> Measurement:
+    """Mean of exposures of shape (c,), bits, with its standard error over the canaries; infinite for one."""
     stderr = float(bits.std(ddof=1) / math.sqrt(bits.size)) if bits.size > 1 else math.inf
     return Measurement(value=float(bits.mean()), stderr=stderr)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moo import validate
 from moo.data.split import keyed_uniform
-from moo.errors import InputError, PolicyError, TrialError
+from moo.errors import InputError, PolicyError
 from moo.masking import mask
 from moo.models.canaries import KINDS, Canaries, Kind, Watch, canary_scores, plant
 from moo.models.module import log_probs
@@ -28,14 +28,14 @@ from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import TrialParams
-from moo.search import Candidate
-from moo.studies.accounts import Account, ledger_of
+from moo.studies.accounts import Account
 from moo.studies.audited import AuditReport, save_audit
 from moo.studies.base import StudySpec
-from moo.studies.cost import budget_filter
 from moo.studies.evaluator import Evaluator
 from moo.studies.prepare import Prepared, Stage, no_stage
+from moo.studies.refusals import refuse_another_task
 from moo.studies.result import load_result
+from moo.studies.single import account_of, charged
 from moo.studies.trial import as_it_ran, planned_run, training_settings
 
 __all__ = ["AuditOptions", "AuditReport", "audit_configuration", "audit_trial", "epsilon_within"]
@@ -116,6 +116,7 @@ def _audit(
     **options: Any,
 ) -> AuditReport:
     started, asked = time.perf_counter(), AuditOptions(**options)
+    refuse_another_task(spec)
     if policy.name == "select_one":
         raise PolicyError(
             "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
@@ -129,7 +130,7 @@ def _audit(
     beta = (1 - asked.confidence) / len(LADDER)
     _check_enough(run, canaries, beta)
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
-    account = _account(evaluator, policy, name, run)
+    account = account_of(evaluator, policy, name, run)
     watch = Watch(planted.units)
     trained = _train(prepared, params, planted, run, account, fresh, watch, number=-2 if trial is None else trial)
     told = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
@@ -213,15 +214,6 @@ def _texts(m: int, level: int, rng: np.random.Generator) -> list[str]:
     return [mask(" ".join("".join(group) for group in text), level) for text in drawn]
 
 
-def _account(evaluator: Evaluator, policy: Policy, name: str, run: TrainingRun) -> Account:
-    prepared = evaluator.prepared
-    limit = budget_filter(policy, prepared, evaluator.answers)
-    fingerprint = prepared.key.derive("fingerprint").hex()[:8]
-    account = Account(ledger_of(prepared.spec.data), f"{name} {fingerprint}", lambda _: run, evaluator.answers, limit)
-    account.open(policy)
-    return account
-
-
 def _train(
     prepared: Prepared,
     params: TrialParams,
@@ -233,25 +225,16 @@ def _train(
     *,
     number: int,
 ) -> Trained:
-    """Reserved before, settled after."""
-    candidate = Candidate(number=number, generation=-1, params={}, replicate=0)
-    if account.reserve([candidate], answers=False):
-        raise PolicyError(
-            f"the budget must admit the audit's training, but epsilon {epsilon_pld(run):.2f} more would pass it; raise the budget of "
-            "the next study."
-        )
     settings = training_settings(params, prepared.spec, run, engine=prepared.engine)
     settings = dataclasses.replace(settings, trainer={**settings.trainer, "callbacks": [watch]})
     prepared.stage("training with canaries", 0, 0)
-    try:
-        trained = train(
-            data, settings, prepared.frozen(params), lambda purpose, shadow: key.generator("audit", purpose, shadow)
-        )
-    except TrialError as error:
-        account.settle(number, error.cause)
-        raise
-    account.settle(number, "")
-    return trained
+    frozen = prepared.frozen(params)
+    return charged(
+        account,
+        run,
+        number,
+        lambda: train(data, settings, frozen, lambda purpose, shadow: key.generator("audit", purpose, shadow)),
+    )
 
 
 def epsilon_within(found: tuple[Guessed, ...], run: TrainingRun, *, beta: float) -> float:

@@ -118,6 +118,7 @@ class StudySpec:
     Attributes:
         name: Name of the study.
         title: One line for people.
+        task: "classification", which `run_study` searches, or "generation", which `memorise` trains and asks for planted secrets.
         data: A data set's name, or a path to CSV, Parquet or JSON Lines.
         text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record.
         n_records: Records taken, whole units at a time; 0 takes all.
@@ -148,6 +149,7 @@ class StudySpec:
 
     name: str = "reviews"
     title: str = ""
+    task: str = "classification"
     data: str = "reviews"
     text: str = "text"
     label: str = "label"
@@ -176,6 +178,7 @@ class StudySpec:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
+        validate.one_of(("classification", "generation"), task=self.task)
         validate.in_range(0, 100_000_000, n_records=self.n_records)
         validate.in_range(0.05, 0.9, pool=self.pool)
         validate.in_range(0.05, 0.9, test=self.test)
@@ -221,7 +224,8 @@ class StudySpec:
 
     def quick(self) -> "StudySpec":
         """A smaller study that shows the whole path in a few minutes; its numbers are noisy."""
-        return dataclasses.replace(self, n_records=min(self.n_records or 900, 900))
+        most = 2400 if self.attribute else 900  # twenty users of every class take more
+        return dataclasses.replace(self, n_records=min(self.n_records or most, most))
 
 
 def presets() -> dict[str, str]:

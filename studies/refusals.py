@@ -12,6 +12,14 @@ from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared
 
 
+def refuse_another_task(spec: StudySpec) -> None:
+    """A study that writes, where one that tells classes apart is wanted."""
+    if spec.task != "classification":
+        raise InputError(
+            f"task = 'classification' must hold, but {spec.name} has {spec.task!r}: `moo memorise` runs it."
+        )
+
+
 def refuse_unknown_attack(spec: StudySpec) -> None:
     """A name that is no attack, or one that needs more shadows."""
     if spec.attack != CHOSEN:

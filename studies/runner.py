@@ -33,6 +33,7 @@ from moo.studies.places import forget_all, forget_trial, reached
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.refusals import (
+    refuse_another_task,
     refuse_by_policy,
     refuse_unknown_attack,
     refuse_unknown_attributes,
@@ -81,6 +82,7 @@ def run_study(
         MachineError: If disk, network or storage fail.
     """
     spec = load_spec(spec)
+    refuse_another_task(spec)
     refuse_unknown_attack(spec)
     load_rules(spec.packs)
     validate.in_range(1, 1_000_000, n_trials=n_trials)

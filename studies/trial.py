@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from moo.studies.gathered import attribute_of, losses_of, membership_of
 from moo.studies.membership import judge_membership
 from moo.studies.places import checkpoint_of, logs_of
 from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
+
+if TYPE_CHECKING:
+    from moo.models.generator import TrainedGenerator
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
 VALIDITY = "validity"
@@ -214,7 +217,7 @@ def training_settings(
     )
 
 
-def as_it_ran(run: TrainingRun, trained: Trained) -> TrainingRun:
+def as_it_ran(run: TrainingRun, trained: "Trained | TrainedGenerator") -> TrainingRun:
     """The planned event with what the engine did: its steps, its sampler, its divisor, and steps that went without noise."""
     public = math.isclose(trained.expected_batch_size, run.sample_rate * run.n_units)
     return dataclasses.replace(

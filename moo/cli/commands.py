@@ -71,7 +71,7 @@ def _notices(data: str, model: str) -> list[str]:
     from moo.data import DATASETS
     from moo.models.base_models import REGISTRY
 
-    lines = [f"Data {data}: {DATASETS[data].archive.licence}"] if data in DATASETS else []
+    lines = [f"Data {data}: {DATASETS[data].licence}"] if data in DATASETS else []
     return lines + ([f"Model {model}: {REGISTRY[model].licence}"] if model in REGISTRY else [])
 
 
@@ -123,7 +123,7 @@ def data_list(_: argparse.Namespace) -> int:
 
     table = Table("name", "what it is", "unit of privacy", "download", "licence", box=None)
     for d in DATASETS.values():
-        table.add_row(d.name, d.title, d.unit, f"{d.archive.megabytes} MB", d.archive.licence)
+        table.add_row(d.name, d.title, d.unit, f"{d.archive.megabytes} MB" if d.archive else "none", d.licence)
     out.print(table)
     out.print("Your own: a path to CSV, Parquet or JSON Lines, with the columns named in a study's TOML.")
     return 0
@@ -135,7 +135,7 @@ def data_fetch(options: argparse.Namespace) -> int:
     from moo.data import DATASETS, fetch_dataset
 
     if options.name in DATASETS:
-        out.print(f"Licence of {options.name}: {DATASETS[options.name].archive.licence}", highlight=False)
+        out.print(f"Licence of {options.name}: {DATASETS[options.name].licence}", highlight=False)
     with view.fetching(out) as stage:
         paths = fetch_dataset(options.name, progress=lambda done, total: stage(f"fetching {options.name}", done, total))
     for path in paths:

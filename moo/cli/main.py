@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from moo import __version__
-from moo.cli import audit, commands, compliance, masking, membership
+from moo.cli import audit, commands, compliance, masking, membership, memorise
 from moo.cli.machine import add_machine
 from moo.errors import MooError
 
@@ -115,6 +115,8 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of the lower bounds (default 0.95)")
     check.add_argument("--format", choices=("table", "json"), default="table")
 
+    _memorise(groups)
+
     report = _add(groups, "report", commands.report, "write the report of a study that ran")
     report.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
     report.add_argument("--lang", choices=("en", "zh"), default="en")
@@ -152,6 +154,36 @@ def parser() -> argparse.ArgumentParser:
     board.add_argument("--storage", metavar="URL", help="Optuna storage (default DIR/study.db)")
     board.add_argument("--port", type=int, default=8080)
     return top
+
+
+def _memorise(groups: "argparse._SubParsersAction[_Parser]") -> None:
+    one = _add(
+        groups,
+        "memorise",
+        memorise.memorise,
+        "fine-tune a writer with planted secrets, with and without DP, and see what it keeps of them",
+    )
+    one.add_argument(
+        "study", metavar="STUDY", nargs="?", default="service-reply", help="of task generation (default service-reply)"
+    )
+    one.add_argument("--out", metavar="DIR", help="folder of the reports (default moo-runs/NAME-memorisation)")
+    one.add_argument(
+        "--epsilon",
+        type=float,
+        nargs="+",
+        default=[float("inf"), 8.0],
+        metavar="E",
+        help="one training each (default inf 8)",
+    )
+    one.add_argument("--canaries", type=int, default=50, metavar="M", help="secrets planted, as many not (default 50)")
+    one.add_argument("--repeats", type=int, default=1, metavar="R", help="texts that a secret stands in (default 1)")
+    one.add_argument("--digits", type=int, default=3, metavar="D", help="of a secret (default 3)")
+    one.add_argument("--level", type=int, default=0, metavar="L", help="masking level of the texts (default 0)")
+    one.add_argument("--records", type=int, metavar="N", help="texts (default: the study's)")
+    one.add_argument("--steps", type=int, metavar="S", help="optimizer steps (default: the study's)")
+    one.add_argument("--rate", type=float, metavar="R", help="learning rate (default: the middle of the study's)")
+    one.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of the upper bound (default 0.95)")
+    one.add_argument("--format", choices=("table", "json"), default="table")
 
 
 def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:

