@@ -20,6 +20,7 @@ from moo.objectives.utility import accuracy
 from moo.privacy.keys import StudyKey
 from moo.records import Measurement, TrialParams
 from moo.studies.base import load_spec
+from moo.studies.gathered import columns_of
 from moo.studies.prepare import Prepared
 from moo.studies.trial import run_trial
 
@@ -30,8 +31,7 @@ DIFFERENT = "users have the attributes of others: nothing can be found"
 def evidence(base: AttributeEvidence, prepared: Prepared, name: str, known: tuple[str, ...]) -> AttributeEvidence:
     """The same outputs beside another attribute."""
     groups = prepared.parts["pool"].groups
-    extra = np.concatenate([np.eye(int(groups[k].max()) + 2)[groups[k]] for k in known], axis=1) if known else None
-    return dataclasses.replace(base, name=name, attribute=groups[name], auxiliary=extra)
+    return dataclasses.replace(base, name=name, attribute=groups[name], auxiliary=columns_of(groups, known))
 
 
 def thinned(records: Records, most: int) -> Records:

@@ -163,6 +163,7 @@ class TrialEvidence:
         resumed_at: Steps that came from the checkpoint of a killed attempt.
         attribute: On the pool, where the study asks for an attribute.
         notices: What a person should know of how it ran.
+        outputs: Shape (K, n, C), nats. Log-probabilities on the pool: what an attack on an attribute reads; None where not kept.
     """
 
     params: TrialParams
@@ -175,3 +176,4 @@ class TrialEvidence:
     resumed_at: int = 0
     notices: tuple[str, ...] = ()
     attribute: AttributeEvidence | None = None
+    outputs: Floats | None = None

@@ -1,11 +1,11 @@
 """From a trial's predictions to the evidence of its privacy risks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moo.evidence import AttributeEvidence, MembershipEvidence, Population
+from moo.evidence import AttributeEvidence, Ints, MembershipEvidence, Population
 from moo.studies.prepare import Prepared
 
 
@@ -41,7 +41,6 @@ def attribute_of(
     spec, pool = prepared.spec, prepared.parts["pool"]
     if not spec.attribute:
         return None
-    known = [np.eye(int(pool.groups[name].max()) + 2)[pool.groups[name]] for name in spec.attribute_auxiliary]
     return AttributeEvidence(
         name=spec.attribute,
         log_probs=log_probs,
@@ -49,5 +48,11 @@ def attribute_of(
         members=members,
         units=pool.units,
         attribute=pool.groups[spec.attribute],
-        auxiliary=np.concatenate(known, axis=1) if known else None,
+        auxiliary=columns_of(pool.groups, spec.attribute_auxiliary),
     )
+
+
+def columns_of(groups: Mapping[str, Ints], names: Sequence[str]) -> NDArray[np.float64] | None:
+    """Attributes as columns of zeros and ones, the unknown value one of them; None for no attribute."""
+    known = [np.eye(int(groups[name].max()) + 2)[groups[name]] for name in names]
+    return np.concatenate(known, axis=1) if known else None

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from moo.errors import InputError
-from moo.evidence import MembershipEvidence, Population, TrialEvidence
+from moo.evidence import AttributeEvidence, MembershipEvidence, Population, TrialEvidence
 from moo.records import REFERENCE
 from moo.studies.prepare import Prepared
+
+_GROUP = "group_"
 
 
 def evidence_path(folder: Path, number: int, *, again: str = "") -> Path:
@@ -42,6 +44,10 @@ def save_evidence(evidence: TrialEvidence, prepared: Prepared, *, number: int, a
         "test_units": evidence.utility.units,
         "spans": np.array([(i, s.start, s.end, s.level) for i, row in enumerate(spans) for s in row], dtype=np.int64),
     }
+    if evidence.outputs is not None:
+        pool = prepared.parts["pool"]
+        arrays |= {"outputs": evidence.outputs, "labels": pool.labels}
+        arrays |= {_GROUP + name: codes for name, codes in pool.groups.items()}
     meta: dict[str, Any] = {
         "params": evidence.params.to_json(),
         "epsilon_spent": str(evidence.privacy.epsilon_spent),
@@ -66,6 +72,42 @@ def load_membership(folder: str | Path, number: int, *, again: str = "") -> Memb
     Raises:
         InputError: If the study has no such trial, or its evidence was purged.
     """
+    at = _kept(folder, number, again)
+    return MembershipEvidence(
+        losses=at["losses"],
+        members=at["members"],
+        units=at["units"],
+        base_losses=at.get("base_losses"),
+        population=Population(losses=at["unseen_losses"], base_losses=at.get("unseen_base_losses")),
+    )
+
+
+def load_attributes(folder: str | Path, number: int) -> dict[str, AttributeEvidence]:
+    """The evidence of every attribute that a trial's data hold, by name, nothing known beside it.
+
+    Raises:
+        InputError: If the study has no such trial, its evidence was purged, or its data hold no attribute.
+    """
+    at = _kept(folder, number, "")
+    names = sorted(name.removeprefix(_GROUP) for name in at if name.startswith(_GROUP))
+    if not names or "outputs" not in at:
+        raise InputError(
+            f"attributes must be among the data's groups, but {folder} has none; name columns of a table as `attribute`."
+        )
+    return {
+        name: AttributeEvidence(
+            name=name,
+            log_probs=at["outputs"],
+            labels=at["labels"],
+            members=at["members"],
+            units=at["units"],
+            attribute=at[_GROUP + name],
+        )
+        for name in names
+    }
+
+
+def _kept(folder: str | Path, number: int, again: str) -> dict[str, Any]:
     path = evidence_path(Path(folder), number, again=again)
     try:
         kept = np.load(path)
@@ -74,14 +116,7 @@ def load_membership(folder: str | Path, number: int, *, again: str = "") -> Memb
             f"the trial's evidence must be in the folder, but there is no {path}; it was purged, or there is no such trial."
         ) from None
     with kept:
-        at = {name: kept[name] for name in kept.files}
-    return MembershipEvidence(
-        losses=at["losses"],
-        members=at["members"],
-        units=at["units"],
-        base_losses=at.get("base_losses"),
-        population=Population(losses=at["unseen_losses"], base_losses=at.get("unseen_base_losses")),
-    )
+        return {name: kept[name] for name in kept.files}
 
 
 def _write_private(path: Path, content: Mapping[str, Any]) -> None:

@@ -160,6 +160,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         privacy=privacy,
         facts=facts,
         attribute=attribute_of(prepared, predicted["pool"], members["pool"]),
+        outputs=predicted["pool"] if pool.groups else None,
         seconds=seconds,
         resumed_at=trained.resumed_at,
         notices=_notices(parts, trained, spec),

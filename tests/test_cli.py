@@ -86,6 +86,7 @@ def test_an_audit_passes_the_clean_engine_and_exits_with_four_where_it_refutes(
     assert told["claim"] == "holds"
     assert [g["canaries"] for g in told["guessed"]] == [400] * 3
     assert load_audits(folder)[-1].to_json() == told
+    assert load_audits(folder)[-1].file in (folder / "report.html").read_text(encoding="utf-8")
     monkeypatch.setattr(ShadowNoise, "__call__", lambda _, __, shape, device: torch.zeros(shape, device=device))
     assert main(asked) == FINDINGS
     assert "Alarm: epsilon is at least" in capsys.readouterr().out

@@ -13,10 +13,13 @@ from test_report import read
 from moo.cli.main import main
 from moo.data import load_records
 from moo.errors import InputError
+from moo.objectives.attribute import attribute_risk
 from moo.records import Measurement
 from moo.report import save_report
 from moo.report.texts import EN, ZH
 from moo.studies.base import StudySpec, load_spec
+from moo.studies.gathered import columns_of
+from moo.studies.keep import load_attributes
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import run_study
 from tests.letters import letters_spec
@@ -35,10 +38,15 @@ def spec(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> StudySp
 
 
 @pytest.fixture(scope="module")
-def result(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+def ran(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ran")
     run_study(spec, n_trials=2, folder=folder).save(folder)
-    return load_result(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(ran: Path) -> StudyResult:
+    return load_result(ran)
 
 
 def test_columns_of_a_table_become_groups(spec: StudySpec) -> None:
@@ -84,6 +92,24 @@ def test_the_trials_tell_it_with_its_error_in_every_output(
     assert kept[0]["extras"]["attribute_training"]["stderr"] > 0
     assert main(["front", "--out", str(tmp_path)]) == 0
     assert f"What the answers tell of {spec.attribute}, beyond imputing it from city" in capsys.readouterr().out
+
+
+def test_every_attribute_of_a_trial_side_by_side(
+    result: StudyResult, ran: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert result.reference is not None
+    kept = load_attributes(ran, -1)
+    assert list(kept) == ["city", "group"]
+    known = dataclasses.replace(
+        kept["group"], auxiliary=columns_of({n: e.attribute for n, e in kept.items()}, ("city",))
+    )
+    assert attribute_risk(known).leakage == result.reference.extras["attribute_leakage"]
+    assert main(["attributes", "--out", str(ran), "--permutations", "9"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    leakage = result.reference.extras["attribute_leakage"]
+    assert f"{leakage.value:.3f} ± {leakage.stderr:.3f}" in told
+    assert main(["attributes", "--out", str(ran), "--trial", "7"]) == 2
+    assert "no such trial" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

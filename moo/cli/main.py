@@ -76,6 +76,13 @@ def parser() -> argparse.ArgumentParser:
     every.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
     every.add_argument("--trial", type=int, metavar="N", help="which trial (default: the status quo)")
 
+    each = _add(
+        groups, "attributes", membership.attributes, "what a trial's answers tell of each attribute of its users"
+    )
+    each.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    each.add_argument("--trial", type=int, metavar="N", help="which trial (default: the status quo)")
+    each.add_argument("--permutations", type=int, default=99, metavar="N", help="of each null (default 99)")
+
     again = _add(
         groups, "retrain", commands.retrain, "train chosen settings on the release users of proxy_then_retrain(m)"
     )

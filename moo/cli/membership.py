@@ -135,6 +135,42 @@ def attacks(options: argparse.Namespace) -> int:
     return 0
 
 
+def attributes(options: argparse.Namespace) -> int:
+    """moo attributes"""
+    from moo.objectives.attribute import attribute_risk
+    from moo.studies.gathered import columns_of
+    from moo.studies.keep import load_attributes
+    from moo.studies.result import load_result
+
+    result = load_result(options.out)
+    number = REFERENCE if options.trial is None else options.trial
+    every = load_attributes(Path(options.out), number)
+    codes = {name: evidence.attribute for name, evidence in every.items()}
+    table = Table(
+        "attribute", "known", "H(P), nats", "imputed", "attacked", "leakage", "members - others", "p", box=None
+    )
+    for name, evidence in every.items():
+        others = tuple(n for n in every if n != name)
+        for known in ((), others) if others else ((),):
+            risk = attribute_risk(
+                dataclasses.replace(evidence, auxiliary=columns_of(codes, known)), n_permutations=options.permutations
+            )
+            numbers = [f"{v:.3f}" if not math.isnan(v) else "" for v in (risk.entropy, risk.imputed, risk.attacked)]
+            p = "" if math.isnan(risk.p_value) else f"{risk.p_value:.2f}"
+            table.add_row(name, ", ".join(known) or "-", *numbers, told(risk.leakage), told(risk.training), p)
+            if risk.leakage.note:
+                out.print(f"Note: {risk.leakage.note}.", highlight=False, soft_wrap=True)
+    table.title = f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attribute"
+    out.print(table)
+    out.print(
+        "The attribute named before the study counts in its risk; the largest of a table like this is too large. ± is one standard "
+        "error. The attacker is taken to know what stands under known.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
 def told(m: Measurement | None) -> str:
     """A number with its error, or that it was not assessed."""
     return "not assessed" if m is None or math.isnan(m.value) else _pm(dataclasses.replace(m, note=""))
