@@ -120,7 +120,8 @@ class StudySpec:
         title: One line for people.
         task: "classification", which `run_study` searches, or "generation", which `memorise` trains and asks for planted secrets.
         data: A data set's name, or a path to CSV, Parquet or JSON Lines.
-        text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record.
+        text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record; a task of
+            generation needs no label.
         n_records: Records taken, whole units at a time; 0 takes all.
         model: Base model: a registered name, a folder or a hub id.
         pool, test: Public fractions of units that shadows are drawn from, and that accuracy is measured on; what is left
@@ -179,6 +180,8 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         validate.one_of(("classification", "generation"), task=self.task)
+        if not self.label and self.task == "classification":
+            raise validate.refuse("a label column for classification", "label", self.label, "name it")
         validate.in_range(0, 100_000_000, n_records=self.n_records)
         validate.in_range(0.05, 0.9, pool=self.pool)
         validate.in_range(0.05, 0.9, test=self.test)

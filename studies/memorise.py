@@ -31,6 +31,8 @@ from moo.models.generator import (
 from moo.models.module import OptimizerSettings
 from moo.models.run import TrainingSettings
 from moo.objectives.clusters import clustered_stderr
+from moo.objectives.compliance import evaluate
+from moo.objectives.compliance.facts import generation_facts
 from moo.objectives.memorisation import emission, exposure, mean_bits
 from moo.privacy.accounting import check_delta, epsilon_pld, group_privacy
 from moo.privacy.claims import claim
@@ -63,7 +65,7 @@ class MemoriseOptions:
         key: Secret of codes, batches and noise; by default a fresh one from the operating system, which is not kept.
     """
 
-    canaries: int = 50
+    canaries: int = 32
     repeats: int = 1
     digits: int = 3
     confidence: float = 0.95
@@ -128,6 +130,7 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
         control=means[1],
         learnt=difference(means[0], means[1]),
         emission=emission(np.array([c.emitted for c in canaries]), confidence=asked.confidence),
+        emission_score=_emission_score(sum(c.emitted for c in canaries), asked.canaries),
         control_emitted=sum(c.emitted for c in control),
         loss=_mean_loss(trained.generator, held),
         base_loss=_mean_loss(base, held),
@@ -242,6 +245,14 @@ def _mean_loss(generator: Generator, texts: _Texts) -> Measurement:
     losses = text_losses(generator, texts.ids).numpy().astype(np.float64)
     stderr = clustered_stderr((losses - losses.mean()) / len(losses), texts.units)
     return Measurement(value=float(losses.mean()), stderr=stderr)
+
+
+def _emission_score(emitted: int, planted: int) -> float:
+    """Of the rule on verbatim emission."""
+    judged = evaluate(
+        generation_facts(emitted=emitted, planted=planted), ("pipl", "generative-ai"), applies=("generative",)
+    )
+    return float(next(row["score"] for row in judged.contributions if row["rule"] == "S07"))
 
 
 def _asked_for(generator: Generator, secrets: _Secrets, stage: Stage) -> tuple[Canary, ...]:

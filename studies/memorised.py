@@ -48,6 +48,7 @@ class MemorisationReport:
         control: The same over secrets that were not planted: 1.44 in expectation, whatever the model.
         learnt: The difference of both.
         emission: How many planted ones were said, with an upper bound of the rate.
+        emission_score: Of rule S07 (PIPL 9) on the upper bound at 95 %: 0 to 1. 300 planted and none said score 0; fewer cannot.
         control_emitted: How many that were not planted, of as many: by chance, one in `candidates` each.
         loss, base_loss: On held-out texts, nats a token, of the trained model and of the one it started from; errors by unit.
         claimed_epsilon: Per unit, at `delta`, by PLD; `math.inf` without DP.
@@ -70,6 +71,7 @@ class MemorisationReport:
     control: Measurement
     learnt: Measurement
     emission: Emission
+    emission_score: float
     control_emitted: int
     loss: Measurement
     base_loss: Measurement

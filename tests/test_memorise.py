@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import beta
@@ -81,6 +82,7 @@ def test_secrets_are_kept_without_dp_and_less_under_it(
         k, n = report.emission.emitted, len(report.canaries)
         assert k == sum(c.emitted for c in report.canaries)
         assert report.emission.upper == pytest.approx(1.0 if k == n else beta.ppf(0.95, k + 1, n - k))
+        assert report.emission_score == 1.0  # twelve planted bound no rate below .22
         for canary in report.canaries:
             assert canary.exposure == pytest.approx(math.log2(1000 / canary.rank))
             assert not canary.emitted or canary.rank <= 10  # said greedily: likeliest digit by digit
@@ -134,13 +136,18 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_spent(spec: StudySpe
         audit_configuration(spec, PRIVATE, folder=tmp_path / "audit")
     with pytest.raises(InputError, match="task"):
         StudySpec(task="dream")
+    with pytest.raises(InputError, match="a label column"):
+        StudySpec(label="")
 
 
 def test_the_command_tells_both_trainings_and_json(
     spec: StudySpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toml = tmp_path / "writer.toml"
-    lines = [f'{k} = "{getattr(spec, k)}"' for k in ("name", "task", "data", "user", "model")]
+    frame = pd.read_csv(spec.data).drop(columns="label")  # a writer needs none
+    frame.to_csv(tmp_path / "texts.csv", index=False)
+    lines = [f'{k} = "{getattr(spec, k)}"' for k in ("name", "task", "user", "model")]
+    lines += [f'data = "{tmp_path / "texts.csv"}"', 'label = ""']
     training = ["steps = 2", "sample_rate = 0.5", "max_length = 24", "target_delta = 1e-4"]
     toml.write_text("\n".join([*lines, "n_records = 0", "[space]", "adapted_layers = [1, 2]", "[training]", *training]))
     command = ["memorise", str(toml), "--out", str(tmp_path / "out"), "--canaries", "3", "--digits", "1"]

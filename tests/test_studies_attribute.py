@@ -67,7 +67,7 @@ def test_columns_of_a_table_become_groups(spec: StudySpec) -> None:
 
 def test_two_values_of_one_user_are_refused_before_anything_is_spent(spec: StudySpec, tmp_path: Path) -> None:
     frame = pd.read_csv(spec.data)
-    frame.loc[0, "label"] = 1 - frame.loc[1, "label"]
+    frame["label"] = np.arange(len(frame)) % 2
     frame.to_csv(tmp_path / "two.csv", index=False)
     torn = dataclasses.replace(spec, data=str(tmp_path / "two.csv"), attribute="label")
     with pytest.raises(InputError, match="one value of attribute 'label' a user must hold"):
@@ -130,6 +130,16 @@ def test_the_report_tells_it_or_that_it_was_not_assessed(result: StudyResult, tm
     )
     text, _ = read(save_report(dataclasses.replace(result, reference=blind), tmp_path, lang=lang))
     assert f"{t['notassessed']}: attribute group is constant" in text
+    chosen = result.recommend().trial
+    assert chosen is not None
+    larger = {"attribute_leakage": Measurement(value=0.3, stderr=0.1), "advantage": Measurement(value=0.1, stderr=0.1)}
+    leaking = tuple(dataclasses.replace(r, extras={**r.extras, **larger}) for r in result.trials)
+    smaller = tuple(
+        dataclasses.replace(r, extras={**r.extras, "attribute_leakage": Measurement(value=-1.0)}) for r in result.trials
+    )
+    for trials, named in ((leaking, True), (smaller, False)):
+        text, _ = read(save_report(dataclasses.replace(result, trials=trials), tmp_path, lang=lang))
+        assert (t["risk_is_attribute"].format(attribute="group") in text) == named
     plain = dataclasses.replace(result, trials=(), reference=None)
     assert t["attribute"].format(attribute="group") not in read(save_report(plain, tmp_path, lang=lang))[0]
 

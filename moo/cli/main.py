@@ -182,7 +182,7 @@ def _memorise(groups: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="E",
         help="one training each (default inf 8)",
     )
-    one.add_argument("--canaries", type=int, default=50, metavar="M", help="secrets planted, as many not (default 50)")
+    one.add_argument("--canaries", type=int, default=32, metavar="M", help="secrets planted, as many not (default 32)")
     one.add_argument("--repeats", type=int, default=1, metavar="R", help="texts that a secret stands in (default 1)")
     one.add_argument("--digits", type=int, default=3, metavar="D", help="of a secret (default 3)")
     one.add_argument("--level", type=int, default=0, metavar="L", help="masking level of the texts (default 0)")

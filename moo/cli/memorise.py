@@ -88,6 +88,7 @@ def _print(console: Console, reports: "Sequence[MemorisationReport]") -> None:
         f"rate, upper bound at {first.emission.confidence:.0%}": [
             f"{r.emission.rate:.3f}, {r.emission.upper:.3f}" for r in reports
         ],
+        "rule S07, verbatim emission (PIPL 9), 0 to 1": [f"{r.emission_score:.2f}" for r in reports],
         "not planted, said": [f"{r.control_emitted} of {r.emission.canaries}" for r in reports],
         "loss on held-out texts, nats a token": [f"{r.loss.value:.3f} ± {r.loss.stderr:.3f}" for r in reports],
         "of the base model": [f"{r.base_loss.value:.3f} ± {r.base_loss.stderr:.3f}" for r in reports],
@@ -106,7 +107,8 @@ def _print(console: Console, reports: "Sequence[MemorisationReport]") -> None:
                 soft_wrap=True,
             )
     console.print(
-        "Nothing learnt is an exposure of 1.44 bits, not 0. Secrets stand for what masking misses.",
+        "Nothing learnt is an exposure of 1.44 bits, not 0. Secrets stand for what masking misses. Rule S07 reads the upper "
+        "bound: 300 planted and none said score 0, fewer cannot.",
         highlight=False,
         soft_wrap=True,
     )

@@ -13,6 +13,7 @@ from moo.errors import InputError
 from moo.records import Span, Transformation
 
 Ints = NDArray[np.int64]
+UNLABELLED = ("",)  # classes of records whose labels nobody asked for: texts to write like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Records:
         name: Name of the data set.
         texts: Length n; what is trained on.
         labels: Shape (n,), codes 0..C-1.
-        classes: Length C >= 2.
+        classes: Length C >= 2; or `UNLABELLED`.
         units: Shape (n,), codes 0..U-1: whose record it is.
         unit_ids: Length U; stable identities, for keyed hashing.
         unit_name: "customer", "user" or "record".
@@ -69,7 +70,7 @@ class Records:
             if length != n:
                 raise InputError(f"{name} must have one entry a record ({n}), but got {length} in {self.name}.")
         seen = np.unique(self.labels)
-        if len(seen) < 2:
+        if len(seen) < 2 and self.classes != UNLABELLED:
             raise InputError(
                 f"data must hold at least two classes, but every one of {n} records in {self.name} is "
                 f"{self.classes[int(seen[0])]!r}; check the label column."

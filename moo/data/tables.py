@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moo.data.clean import clean, normalise
 from moo.data.columns import refuse_first, typed_frame, untrue
-from moo.data.schema import Records
+from moo.data.schema import UNLABELLED, Records
 from moo.errors import InputError
 from moo.records import Transformation
 
@@ -34,7 +34,7 @@ def load_table(
 
     Args:
         path: CSV (UTF-8), Parquet or JSON Lines.
-        text, label: Columns of the text and of its class.
+        text, label: Columns of the text and of its class; no label where none is asked for.
         user: Column of the unit of privacy; empty makes every record its own unit.
         n_records: Stop at the user that reaches this many records; 0 takes all.
         as_of: The day at which the data are judged; no date of theirs may lie after it. None does not look.
@@ -46,7 +46,7 @@ def load_table(
             (with file and line) a cell of a column that the law asks about cannot be read, or is in the future.
     """
     frame = _read(path)
-    for name in (text, label, *([user] if user else []), *groups):
+    for name in (text, *(name for name in (label, user) if name), *groups):
         if name not in frame.columns:
             raise InputError(f"column {name!r} must be in {path}, but it has {list(map(str, frame.columns))}.")
     if {text, user} & set(groups):
@@ -72,12 +72,12 @@ def load_table(
         )
     )
     units, unit_ids = pd.factorize(owners.loc[frame.index])
-    labels, classes = pd.factorize(frame[label].astype(str), sort=True)
+    labels, classes = _labels(frame, label)
     records = Records(
         name=path.name,
         texts=tuple(frame[text].astype(str)),
-        labels=labels.astype(np.int64),
-        classes=tuple(map(str, classes)),
+        labels=labels,
+        classes=classes,
         units=units.astype(np.int64),
         unit_ids=tuple(map(str, unit_ids)),
         unit_name=user or "record",
@@ -97,6 +97,13 @@ def load_table(
     return records.take(records.units <= int(np.searchsorted(sizes, n_records)))
 
 
+def _labels(frame: pd.DataFrame, label: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    if not label:
+        return np.zeros(len(frame), dtype=np.int64), UNLABELLED
+    labels, classes = pd.factorize(frame[label].astype(str), sort=True)
+    return labels.astype(np.int64), tuple(map(str, classes))
+
+
 def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
     """Values in the order of their text, -1 where there is none."""
     found: NDArray[np.int64] = pd.factorize(values.astype(str).where(values.notna()), sort=True)[0].astype(np.int64)
@@ -106,7 +113,7 @@ def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
 def _prepared(frame: pd.DataFrame, text: str, label: str) -> tuple[pd.DataFrame, list[Transformation]]:
     """Rows with a text and a label, cleaned and normalised, and what each step did."""
     before = len(frame)
-    frame = frame[frame[text].notna() & frame[label].notna()]
+    frame = frame[frame[[text, *([label] if label else [])]].notna().all(axis=1)]
     raw = frame[text].astype(str)
     cleaned = raw.map(clean)
     texts = cleaned.map(normalise)

@@ -34,6 +34,7 @@ def attribute_section(result: StudyResult, t: Mapping[str, str]) -> dict[str, An
     return {
         "title": t["attribute"].format(attribute=result.spec["attribute"]),
         "note": t["attribute_note"].format(attribute=result.spec["attribute"], known=known),
+        "is_risk": chosen is not None and "attribute_leakage" in chosen.extras and by_attribute(chosen),
         "missing": [note.replace("not assessed", t["notassessed"]) for note in sorted(missing)],
         "rows": [
             {

@@ -30,6 +30,7 @@ EN = {
     "risk_told": "risk",
     "risk_term": "which is",
     "by_attribute": "the attribute's",
+    "risk_is_attribute": "the leakage of {attribute}, above the membership advantage",
     "by_membership": "membership's",
     "audit": "Audit of trial {trial}, {canaries} planted canaries ({kind}): epsilon is at least {low} at {confidence} where "
     "{claimed} is claimed; {verdict}.",
@@ -135,6 +136,7 @@ ZH = {
     "risk_told": "风险",
     "risk_term": "来自",
     "by_attribute": "属性",
+    "risk_is_attribute": "为 {attribute} 的泄露，高于成员推断优势",
     "by_membership": "成员推断",
     "audit": "对试验 {trial} 的审计，植入 {canaries} 个金丝雀（{kind}）："
     "在 {confidence} 置信度下 ε 至少为 {low}，声明值为 {claimed}；{verdict}。",
