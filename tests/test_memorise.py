@@ -151,9 +151,10 @@ def test_the_command_tells_both_trainings_and_json(
     training = ["steps = 2", "sample_rate = 0.5", "max_length = 24", "target_delta = 1e-4"]
     toml.write_text("\n".join([*lines, "n_records = 0", "[space]", "adapted_layers = [1, 2]", "[training]", *training]))
     command = ["memorise", str(toml), "--out", str(tmp_path / "out"), "--canaries", "3", "--digits", "1"]
-    assert main([*command, "--repeats", "2"]) == 0
+    assert main([*command, "--repeats", "2", "--each"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "no DP" in told
+    assert told.count("The service code of customer") == 2 * 3
     assert "said word for word" in told
     assert "group privacy" in told
     assert main([*command, "--epsilon", "4", "--format", "json"]) == 0

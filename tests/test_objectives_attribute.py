@@ -101,6 +101,26 @@ def test_the_permutation_null_puts_a_leak_outside_and_no_leak_inside() -> None:
     assert math.isnan(attribute_risk(made(4, users=300)).p_value)
 
 
+@pytest.mark.slow
+def test_the_null_holds_where_outputs_tell_what_is_known_already() -> None:
+    """Outputs follow a known column that the attribute hangs on, and say nothing beyond it."""
+    found = []
+    for seed in range(24):
+        rng = np.random.default_rng([11, seed])
+        known = (rng.random(200) < 0.5).astype(int)
+        odds = rng.normal(size=(4, 200)) + 1.5 * known
+        tied = dataclasses.replace(
+            made(seed, users=200),
+            log_probs=np.stack([-np.logaddexp(0, odds), -np.logaddexp(0, -odds)], axis=2),
+            attribute=(rng.random(200) < np.where(known, 0.75, 0.25)).astype(int),
+            auxiliary=np.eye(2)[known],
+        )
+        found.append(attribute_risk(tied, n_permutations=9, seed=seed))
+    assert abs(np.mean([f.p_value for f in found]) - 0.55) < 5 * 0.287 / math.sqrt(24)  # uniform on .1, .2, ..., 1
+    leakage = np.array([f.leakage.value for f in found])
+    assert leakage.mean() < 4 * leakage.std(ddof=1) / math.sqrt(24)
+
+
 def test_a_users_records_are_one_user() -> None:
     doubled = made(5, users=400, per_user=3, shift=1.0)
     found = attribute_risk(doubled)

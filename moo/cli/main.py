@@ -190,6 +190,7 @@ def _memorise(groups: "argparse._SubParsersAction[_Parser]") -> None:
     one.add_argument("--steps", type=int, metavar="S", help="optimizer steps (default: the study's)")
     one.add_argument("--rate", type=float, metavar="R", help="learning rate (default: the middle of the study's)")
     one.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of the upper bound (default 0.95)")
+    one.add_argument("--each", action="store_true", help="exposure and rank of each planted secret too")
     one.add_argument("--format", choices=("table", "json"), default="table")
 
 

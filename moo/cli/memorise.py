@@ -50,6 +50,8 @@ def memorise(options: argparse.Namespace) -> int:
     if options.format == "json":
         sys.stdout.write(json.dumps([r.to_json() for r in reports], ensure_ascii=False, indent=1) + "\n")
     else:
+        if options.each:
+            _print_each(out, reports)
         _print(out, reports)
     return 0
 
@@ -64,6 +66,16 @@ def _params(spec: "StudySpec", epsilon: float, options: argparse.Namespace) -> "
         learning_rate=options.rate or (spec.space.learning_rate[0] * spec.space.learning_rate[1]) ** 0.5,
         adapted_layers=spec.space.adapted_layers[1],
     )
+
+
+def _print_each(console: Console, reports: "Sequence[MemorisationReport]") -> None:
+    """Every planted secret, the most exposed first."""
+    for r in reports:
+        table = Table("prompt", "secret", "rank", "exposure, bits", "said", box=None)
+        table.title = "no DP" if math.isinf(r.claimed_epsilon) else f"epsilon {r.claimed_epsilon:.2f}"
+        for c in sorted(r.canaries, key=lambda c: -c.exposure):
+            table.add_row(c.prompt, c.secret, str(c.rank), f"{c.exposure:.2f}", "yes" if c.emitted else "")
+        console.print(table)
 
 
 def _print(console: Console, reports: "Sequence[MemorisationReport]") -> None:
