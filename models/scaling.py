@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moo.models.base_models import BaseModel
-from moo.models.blocks import Cut, n_blocks
+from moo.models.blocks import Cut, is_causal, n_blocks
 from moo.models.trunk import encode, states_behind
 
 Floats = NDArray[np.float32]
@@ -24,9 +24,10 @@ class Constants:
 
     Attributes:
         mean_shift, mean_scale: For the mean over tokens of the whole model's frozen output.
-        pooled_shift, pooled_scale: For the pooled token of the cut's output. Where blocks above the cut are left out, from all tokens of it:
-            below the top a pooled token hardly differs from text to text (in MiniLM a scale of 13 against .27 for the mean), and what an
-            adapter or a learned query adds would be shown to the head enlarged fifty times, noise included.
+        pooled_shift, pooled_scale: For the pooled token of the cut's output. Where blocks above the cut are left out, the scale is that of
+            all tokens: below the top a pooled token hardly differs from text to text (in MiniLM its own scale is 13, that of the mean .27),
+            and what an adapter or a learned query adds would be shown to the head enlarged fifty times, noise included. The shift is the
+            pooled token's, so that what is not yet learned is near zero: a head under DP then spends neither clip nor noise on it.
     """
 
     mean_shift: Floats
@@ -58,10 +59,11 @@ def constants(base: BaseModel, *, max_length: int, cut: Cut | None = None) -> Co
     texts = public_texts()
     out = encode(base, texts, max_length=max_length, cut=cut)
     mean_shift, mean_scale = _shift_and_scale(out.mean)
-    at_cut = out.pooled
+    pooled_shift, pooled_scale = _shift_and_scale(out.pooled)
     if cut is not None and cut.stop < n_blocks(base.model):
-        at_cut = np.concatenate(states_behind(base, texts, max_length=max_length, stop=cut.stop))
-    pooled_shift, pooled_scale = _shift_and_scale(at_cut)
+        states = states_behind(base, texts, max_length=max_length, stop=cut.stop)
+        pooled_shift = np.stack([s[-1 if is_causal(base.model) else 0] for s in states]).mean(0)
+        _, pooled_scale = _shift_and_scale(np.concatenate(states))
     return Constants(mean_shift=mean_shift, mean_scale=mean_scale, pooled_shift=pooled_shift, pooled_scale=pooled_scale)
 
 

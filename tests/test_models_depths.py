@@ -53,15 +53,17 @@ def test_without_the_blocks_above_the_states_are_those_of_a_model_that_never_had
             np.testing.assert_allclose(two[i], own, atol=1e-5)
 
 
-def test_below_the_top_features_have_unit_norm_over_the_tokens_of_public_texts(
-    family: Callable[[str], BaseModel],
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_below_the_top_features_are_scaled_by_all_tokens_and_shifted_by_the_pooled_one(
+    family: Callable[[str], BaseModel], kind: str
 ) -> None:
-    base = family("bert")
+    base = family(kind)
     found = constants(base, max_length=24, cut=Cut(1, 2))
-    tokens = np.concatenate(states_behind(base, public_texts(), max_length=24, stop=2))
-    scaled = found.pooled_features(tokens)
-    np.testing.assert_allclose(np.square(scaled).sum(1).mean(), 1.0, rtol=1e-3)
-    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-4)
+    states = states_behind(base, public_texts(), max_length=24, stop=2)
+    pooled = np.stack([s[-1 if kind == "gpt2" else 0] for s in states])
+    np.testing.assert_allclose(found.pooled_features(pooled).mean(0), 0, atol=1e-4)
+    tokens = found.pooled_features(np.concatenate(states))
+    np.testing.assert_allclose(tokens.var(0).sum(), 1.0, rtol=1e-3)
     top = constants(base, max_length=24, cut=Cut(3, 4))
     pooled = top.pooled_features(encode(base, public_texts(), max_length=24).pooled)
     np.testing.assert_allclose(np.square(pooled).sum(1).mean(), 1.0, rtol=1e-3)
