@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+from datetime import date
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,9 @@ from moo.errors import InputError
 from moo.objectives.attribute import attribute_risk
 from moo.records import Measurement
 from moo.report import save_report
+from moo.report.annex import annex_of
+from moo.report.annex_page import number, render_annex
+from moo.report.annex_words import words
 from moo.report.texts import EN, ZH
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.gathered import columns_of
@@ -142,6 +147,35 @@ def test_the_report_tells_it_or_that_it_was_not_assessed(result: StudyResult, tm
         assert (t["risk_is_attribute"].format(attribute="group") in text) == named
     plain = dataclasses.replace(result, trials=(), reference=None)
     assert t["attribute"].format(attribute="group") not in read(save_report(plain, tmp_path, lang=lang))[0]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_annex_tells_membership_and_the_attribute_apart(result: StudyResult, lang: str) -> None:
+    leakage, advantage = Measurement(value=0.312, stderr=0.05), Measurement(value=0.045, stderr=0.02)
+    larger = {"attribute_leakage": leakage, "advantage": advantage, "attribute_p": Measurement(value=0.05)}
+    told = [
+        dataclasses.replace(
+            r,
+            objectives={**r.objectives, "membership_risk": leakage},
+            extras={**r.extras, **larger},
+            constraints=dict.fromkeys(r.constraints, 0.0),
+        )
+        for r in result.complete
+    ]
+    page = unescape(
+        render_annex(annex_of(dataclasses.replace(result, trials=tuple(told)), today=date(2026, 11, 25)), lang)
+    )
+    t = words(lang)
+    limit = number(result.limits["max_risk"])
+    assert t["risk_line"].format(value="0.045", low="0.006", high="0.084", limit=limit) in page
+    line = t["attribute_line"].format(
+        attribute="group", known="city", value="0.312", low="0.214", high="0.410", p="0.05"
+    )
+    assert line in page
+    blind = Measurement(value=math.nan, note="not assessed: attribute group is constant")
+    dark = [dataclasses.replace(r, extras={**r.extras, "attribute_leakage": blind}) for r in told]
+    page = render_annex(annex_of(dataclasses.replace(result, trials=tuple(dark)), today=date(2026, 11, 25)), lang)
+    assert "attribute group is constant" in page
 
 
 def test_the_shipped_study_asks_for_gender_with_the_age_band_known() -> None:

@@ -63,6 +63,8 @@ def annex_of(
             "as_of": result.spec.get("as_of", ""),
             "trials": len(result.trials),
             "limits": dict(result.limits),
+            "attribute": result.spec.get("attribute", ""),
+            "attribute_known": list(result.spec.get("attribute_auxiliary", ())),
         },
         "point": _told(point, result) | {"why": _why(point, result)},
         "status_quo": _told(result.reference, result) if result.reference else None,

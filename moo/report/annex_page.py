@@ -15,9 +15,10 @@ import jinja2
 from markupsafe import Markup
 
 from moo.errors import InputError, MachineError, StorageError
-from moo.records import ACCURACY, PENALTY, RISK
+from moo.records import ACCURACY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
 from moo.report.annex_words import article_words, fact_words, known, step_words, words
+from moo.report.attribute import attribute_lines, interval
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
 _PATIENCE = 120.0  # seconds that a browser may take
@@ -259,13 +260,10 @@ _SHORT = {"accuracy": ACCURACY, "risk": RISK, "penalty": PENALTY}
 
 def _risk(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[str]:
     point, checks = annex["point"], annex["checks"]
-    found = point["objectives"][RISK]
-    out = [
-        t["risk_line"].format(
-            **{k: f"{float(found[k]):.3f}" for k in ("value", "low", "high")},
-            limit=number(annex["study"]["limits"]["max_risk"]),
-        )
-    ]
+    advantage = point["extras"].get("advantage")  # beside an attribute, whose leakage may be the risk in its place
+    found = Measurement.from_json(advantage or point["objectives"][RISK])
+    out = [t["risk_line"].format(**interval(found), limit=number(annex["study"]["limits"]["max_risk"]))]
+    out += attribute_lines(annex, t)
     ceiling = point["extras"].get("risk_ceiling", {}).get("value")
     if ceiling is not None and math.isfinite(float(ceiling)) and float(ceiling) < 1:
         out.append(t["ceiling_line"].format(ceiling=f"{float(ceiling):.3f}"))

@@ -49,6 +49,26 @@ def attribute_section(result: StudyResult, t: Mapping[str, str]) -> dict[str, An
     }
 
 
+def interval(m: Measurement) -> dict[str, str]:
+    """Value and 95 % interval as people read them."""
+    return {"value": f"{m.value:.3f}", "low": f"{m.low:.3f}", "high": f"{m.high:.3f}"}
+
+
+def attribute_lines(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
+    """What an annex says of the study's attribute at its point; nothing where it asks for none."""
+    told, extras = annex["study"], annex["point"]["extras"]
+    if not told.get("attribute") or "attribute_leakage" not in extras:
+        return []
+    leakage, p = (Measurement.from_json(extras[name]) for name in ("attribute_leakage", "attribute_p"))
+    if math.isnan(leakage.value):
+        reason = leakage.note.removeprefix("not assessed: ")
+        return [t["attribute_missing"].format(attribute=told["attribute"], reason=reason)]
+    known = ", ".join(told["attribute_known"]) or t["base_rate"]
+    return [
+        t["attribute_line"].format(attribute=told["attribute"], known=known, p=f"{p.value:.2f}", **interval(leakage))
+    ]
+
+
 def _cell(m: Measurement, t: Mapping[str, str]) -> str:
     if math.isnan(m.value):
         return t["unknown"]
