@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from test_report import read
 
 from moo.cli.main import main
+from moo.cli.membership import print_confirmation
 from moo.data import load_records
 from moo.errors import InputError
 from moo.objectives.attribute import attribute_risk
@@ -118,7 +120,9 @@ def test_every_attribute_of_a_trial_side_by_side(
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_report_tells_it_or_that_it_was_not_assessed(result: StudyResult, tmp_path: Path, lang: str) -> None:
+def test_the_report_tells_it_or_that_it_was_not_assessed(
+    result: StudyResult, tmp_path: Path, lang: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     t = EN if lang == "en" else ZH
     assert result.reference is not None
     leakage = result.reference.extras["attribute_leakage"]
@@ -145,6 +149,10 @@ def test_the_report_tells_it_or_that_it_was_not_assessed(result: StudyResult, tm
     for trials, named in ((leaking, True), (smaller, False)):
         text, _ = read(save_report(dataclasses.replace(result, trials=trials), tmp_path, lang=lang))
         assert (t["risk_is_attribute"].format(attribute="group") in text) == named
+    confirmed = dataclasses.replace(result, confirmed=leaking[chosen.number])
+    assert t["risk_is_attribute"].format(attribute="group") in read(save_report(confirmed, tmp_path, lang=lang))[0]
+    print_confirmation(Console(), confirmed)
+    assert "Its risk is the leakage of group" in capsys.readouterr().out
     plain = dataclasses.replace(result, trials=(), reference=None)
     assert t["attribute"].format(attribute="group") not in read(save_report(plain, tmp_path, lang=lang))[0]
 

@@ -53,6 +53,8 @@ def print_refined(console: Console, result: "StudyResult") -> None:
 
 def print_confirmation(console: Console, result: "StudyResult") -> None:
     """The number that the recommendation stands on, or that there is none yet."""
+    from moo.report.attribute import by_attribute
+
     if result.confirmed is None:
         if not result.refined and result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
             console.print(
@@ -68,6 +70,10 @@ def print_confirmation(console: Console, result: "StudyResult") -> None:
         if record.feasible
         else f"[bold red]Not confirmed[/], it breaks {', '.join(record.blocking)}"
     )
+    if by_attribute(record):
+        console.print(
+            f"Its risk is the leakage of {result.spec['attribute']}, above the membership advantage.", highlight=False
+        )
     p = record.extras.get("permutation_p")
     chance = "" if p is None else f" (permutation p {p.value:.3f})"
     console.print(

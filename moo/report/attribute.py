@@ -20,7 +20,8 @@ def attribute_trials(result: StudyResult) -> list[TrialRecord]:
 
 def by_attribute(record: TrialRecord) -> bool:
     """Whether the attribute's leakage is the trial's risk: the larger of the two terms."""
-    return record.extras["attribute_leakage"].value > record.extras["advantage"].value
+    asked = "attribute_leakage" in record.extras
+    return asked and record.extras["attribute_leakage"].value > record.extras["advantage"].value
 
 
 def attribute_section(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any] | None:
@@ -34,7 +35,7 @@ def attribute_section(result: StudyResult, t: Mapping[str, str]) -> dict[str, An
     return {
         "title": t["attribute"].format(attribute=result.spec["attribute"]),
         "note": t["attribute_note"].format(attribute=result.spec["attribute"], known=known),
-        "is_risk": chosen is not None and "attribute_leakage" in chosen.extras and by_attribute(chosen),
+        "is_risk": chosen is not None and by_attribute(chosen),
         "missing": [note.replace("not assessed", t["notassessed"]) for note in sorted(missing)],
         "rows": [
             {

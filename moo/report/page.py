@@ -20,7 +20,7 @@ from moo.privacy.claims import HOLDS
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report import figures
 from moo.report.annex import likeness
-from moo.report.attribute import attribute_section
+from moo.report.attribute import attribute_section, by_attribute
 from moo.report.audits import audit_lines
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
@@ -122,6 +122,8 @@ def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
         lines.append(
             t["confirmed" if record.feasible else "not_confirmed"].format(limits=", ".join(record.blocking), **numbers)
         )
+        if by_attribute(record):
+            lines.append(f"{t[RISK]}: {t['risk_is_attribute'].format(attribute=result.spec['attribute'])}.")
         if "permutation_p" in record.extras:
             lines.append(t["permutation"].format(p=f"{record.extras['permutation_p'].value:.3f}"))
     elif result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
