@@ -17,6 +17,7 @@ from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter, guarantee, run_at
 from moo.studies.prepare import Prepared, Stage, no_stage
+from moo.studies.refusals import refuse_another_task
 
 _SAMPLE = 48  # texts that are timed
 _STEP_SECONDS = 3e-4  # of one example of one shadow at depth 1, measured on 2 cores
@@ -57,6 +58,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     """Time a sample of texts and compose the epsilons; the study's own folder is not touched."""
     policy = policy or Policy()
     validate.in_range(1, 1_000_000, n_trials=n_trials)
+    refuse_another_task(spec)
     with tempfile.TemporaryDirectory() as folder:
         share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
         prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)

@@ -27,6 +27,7 @@ from moo.studies.audit import audit_configuration
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.memorise import memorise
 from moo.studies.memorised import MemorisationReport
+from moo.studies.plan import plan_study
 from moo.studies.runner import run_study
 from tests.conftest import save_tiny, small_config
 from tests.letters import letters_spec
@@ -132,6 +133,8 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_spent(spec: StudySpe
         memorise(other, PRIVATE, folder=tmp_path / "never")
     with pytest.raises(InputError, match="moo memorise"):
         run_study(spec, n_trials=2, folder=tmp_path / "run")
+    with pytest.raises(InputError, match="moo memorise"):
+        plan_study(spec, n_trials=2)
     with pytest.raises(InputError, match="moo memorise"):
         audit_configuration(spec, PRIVATE, folder=tmp_path / "audit")
     with pytest.raises(InputError, match="task"):
