@@ -1,17 +1,17 @@
 """Does depth pay? Accuracy, AUC, attack AUC and cost by depth, with and without DP, by the engine that trials use.
 
 python -m benchmarks.depth [--data recommendation reviews] [--ways head pooled ...] [--epsilons inf 8] [--seeds 2] [--records 0]
-                           [--whole] [--minutes 50] [--out build/depth.jsonl] [--json]
+                           [--whole] [--by-record] [--minutes 50] [--out build/depth.jsonl] [--json]
 
 A row is one training at one setting. It is appended to --out as soon as it is measured; what stands there is not trained again, so a
 run that was ended goes on where it was. All of seed 0 is measured before seed 1, and no row is begun after --minutes.
 
-Four shadows of a trial are trained on complementary halves of the pool's users; with --whole, one model or --shadows of them on all
-of the pool, which says more of accuracy and nothing of the attack. Tests are on other users. A seed draws split, halves and noise anew,
-the same for all rows, so that the gain over the head alone is paired: its standard error is over test users (of the paired difference)
-and over shadows. Without DP batches are small and steps many; with it a batch is half of the users. Seconds are of processor time, so
-that other work on the machine changes them little; the trunk is computed once and kept in --cache. Splits and noise come from fixed
-seeds here: for measurement, never for release.
+Four shadows of a trial are trained on complementary halves of the pool's users; with --whole, --shadows models on all of the pool,
+which says more of accuracy and nothing of the attack. Tests are on other users. A seed draws split, halves and noise anew, the same
+for all rows, so that the gain over the head alone is paired: its standard error is over test users (of the paired difference) and over
+shadows. Without DP a batch is a fiftieth of the users, with it a tenth. Seconds are of processor time, so that other work on the
+machine changes them little; the trunk is computed once and kept in --cache. Splits and noise come from fixed seeds here: for
+measurement, never for release.
 """
 
 import argparse
@@ -57,7 +57,6 @@ class Recipe:
     steps: int
     sample_rate: float
     learning_rate: float
-    head_start: float = 0.0
     clip: float = 0.3
 
     @property
@@ -67,7 +66,7 @@ class Recipe:
 
 
 PLAIN = Recipe(steps=250, sample_rate=0.02, learning_rate=1e-3)
-PRIVATE = Recipe(steps=25, sample_rate=0.5, learning_rate=1e-3)
+PRIVATE = Recipe(steps=250, sample_rate=0.1, learning_rate=3e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +120,9 @@ class Bench:
             self._packed = {cut: (packed, public, time.process_time() - started)}  # one at a time: they are large
         return (cut, *self._packed[cut])
 
-    def run(self, way: Way, recipe: Recipe, *, epsilon: float, seed: int, shadows: int, whole: bool) -> "Run":
+    def run(
+        self, way: Way, recipe: Recipe, *, epsilon: float, seed: int, shadows: int, whole: bool, by_record: bool
+    ) -> "Run":
         """Train some shadows and measure them."""
         depth = self.depth(way)
         cut, packed, public, trunk_seconds = self.trunk(depth)
@@ -131,7 +132,7 @@ class Bench:
         halves = np.stack([side for row in coins for side in (row, ~row)])[:shadows]
         members = (halves | whole)[:, self.records.units]
         inside, outside = (np.flatnonzero(rows) for rows in (pool[self.records.units], ~pool[self.records.units]))
-        expected = max(1.0, (1.0 if whole else 0.5) * POOL * self.records.n_units)
+        expected = max(1.0, (1.0 if whole else 0.5) * POOL * (len(self.records) if by_record else self.records.n_units))
         noise = 0.0 if math.isinf(epsilon) else calibrate_noise(
             target_epsilon=epsilon, delta=DELTA, sample_rate=recipe.sample_rate, steps=recipe.steps
         )  # fmt: skip
@@ -154,7 +155,9 @@ class Bench:
         data = TrainingData(
             packed=packed.take(inside),
             labels=self.records.labels[inside],
-            units=np.unique(self.records.units[inside], return_inverse=True)[1],
+            units=np.arange(len(inside))
+            if by_record
+            else np.unique(self.records.units[inside], return_inverse=True)[1],
             members=members[:, inside],
             n_classes=len(self.records.classes),
         )
@@ -215,6 +218,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             plain = math.isinf(epsilon)
             recipe = dataclasses.replace(PLAIN if plain else PRIVATE, **_given(options))
             how = {"epsilon": epsilon, "seed": seed, "shadows": options.shadows, "whole": options.whole}
+            how["by_record"] = options.by_record
             asked = {"data": data, "model": model, "records": len(bench.records), "way": name, **how}
             row = asked | {"epsilon": str(epsilon), "recipe": dataclasses.asdict(recipe)}
             if _key(row) in done or time.monotonic() - started > 60 * options.minutes:
@@ -251,6 +255,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--shadows", type=int, default=4)
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--by-record", action="store_true", help="with --whole: the unit of privacy is the record")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sample-rate", type=float)
     parser.add_argument("--learning-rate", type=float)
@@ -259,6 +264,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/depth.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "moo-benchmark-trunk")
     options = parser.parse_args()
+    if options.by_record and not options.whole:
+        parser.error("--by-record needs --whole: halves are drawn by user")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for row in rows_of(options):
         with options.out.open("a") as file:
@@ -287,7 +294,7 @@ def _line(row: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
         for n in ("accuracy", "auc", "gain", "attack_auc")
         if n in numbers
     ]
-    who = f"{row['shadows']} on {'all' if row['whole'] else 'halves'}"
+    who = f"{row['shadows']} on {'all' if row['whole'] else 'halves'}" + (", by record" if row.get("by_record") else "")
     return f"{row['data']}, {who}, eps {row['epsilon']}: {row['way']:22} {'  '.join(told)}  {numbers['us']:.0f} us"
 
 

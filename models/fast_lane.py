@@ -1,7 +1,8 @@
 """The fast lane: one block, opened up so that only its pooled token, or a few learned query tokens, are computed.
 
-With x_t the cached inputs of the block and s the state that asks (the pooled token's own input, plus a learned offset where there are
-query tokens), no key or value is ever formed. Per head, with W_k already over sqrt(d / H):
+With x_t the cached inputs of the block and s the state that asks, no key or value is ever formed. The pooled token asks by its own
+input; a learned query by the mean of the x_t and an offset, since below the top a pooled token asks the same of every text. Per head,
+with W_k already over sqrt(d / H):
 
     q = W_q s + LoRA_q(s)
     l = W_k^T q + c A_k^T B_k^T q               what is looked for; the key's bias shifts all scores alike and drops out
@@ -15,7 +16,7 @@ pass to s, q, l, v and the outputs of the other adapted layers.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ from moo.models.activations import Activations
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, Targets, blocks_of
 from moo.models.lora import FrozenLinear, Lora, LoraLinear, LoraShape, Pair, split_axis
-from moo.models.scaling import Constants
+
+if TYPE_CHECKING:
+    from moo.models.scaling import Constants
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class FastLane(nn.Module):
 
     Args:
         base: A model whose blocks open (`Family.opens`).
-        constants: Public shift and scale of the block's pooled output.
+        constants: Public shift and scale of the block's pooled output, and of what a query makes of it.
         cut: Of one block.
         targets: Layers that carry LoRA.
         shape: Ranks, scale and generators.
@@ -83,7 +86,14 @@ class FastLane(nn.Module):
     share = 1  # of a chunk's records, all are computed at a time
 
     def __init__(
-        self, base: BaseModel, constants: Constants, cut: Cut, *, targets: Targets, shape: LoraShape, n_queries: int = 0
+        self,
+        base: BaseModel,
+        constants: "Constants",
+        cut: Cut,
+        *,
+        targets: Targets,
+        shape: LoraShape,
+        n_queries: int = 0,
     ) -> None:
         super().__init__()
         parts = _parts(base.model, cut)
@@ -109,8 +119,13 @@ class FastLane(nn.Module):
         self.register_buffer("key_weight", key.view(by_head).to(work).clone())
         self.register_buffer("value_weight", parts.value.weight.detach().view(by_head).to(work).clone())
         self.register_buffer("value_bias", parts.value.bias.detach().float().view(self.heads, 1, -1).clone())
-        self.register_buffer("shift", torch.from_numpy(constants.pooled_shift))
-        self.register_buffer("feature_scale", torch.from_numpy(constants.pooled_scale))
+        shift, scale = (
+            (constants.query_shift, constants.query_scale)
+            if n_queries
+            else (constants.pooled_shift, constants.pooled_scale)
+        )
+        self.register_buffer("shift", torch.from_numpy(shift))
+        self.register_buffer("feature_scale", torch.from_numpy(scale))
         self.offsets = nn.Parameter(_offsets(constants, shape, n_queries)) if n_queries else None
         self.eval()
         self._taken: dict[str, Tensor] = {}
@@ -132,7 +147,7 @@ class FastLane(nn.Module):
         for layer in self._adapted().values():
             layer.capture = capture
         k, h = len(self.query.lora_a), self.heads
-        first = x.tokens[..., 0, :].float()
+        first = x.tokens[..., 0, :].float() if self.offsets is None else _mean(x)
         state = first.expand(k, *first.shape[1:])[:, :, None]  # (K, P, Q, d)
         if self.offsets is not None:
             state = state + self.offsets[:, None]
@@ -244,6 +259,13 @@ class FastLane(nn.Module):
         }
 
 
+def _mean(x: Activations) -> Tensor:
+    """Mean over a text's tokens: shape (K, P, d)."""
+    share = (x.mask / x.mask.sum(-1, keepdim=True)).to(x.tokens.dtype)
+    out: Tensor = (share[..., None, :] @ x.tokens).float().squeeze(-2)
+    return out
+
+
 def _by_head(x: Tensor, weight: Tensor) -> Tensor:
     """Each head's own product: (K, H, rows, a) with (H, a, b) to (K, H, rows, b), in the weight's precision."""
     k, h, rows, _ = x.shape
@@ -257,8 +279,8 @@ def _copied(norm: Any) -> nn.LayerNorm:
     return out.requires_grad_(False)
 
 
-def _offsets(constants: Constants, shape: LoraShape, n_queries: int) -> Tensor:
-    """(K, Q, d): the first query starts as the pooled token, the others about it, as far as public texts' tokens are apart."""
+def _offsets(constants: "Constants", shape: LoraShape, n_queries: int) -> Tensor:
+    """(K, Q, d): the first query starts as the mean token, the others about it, as far as public texts' tokens are apart."""
     spread = torch.from_numpy(1 / (constants.pooled_scale * math.sqrt(len(constants.pooled_scale))))
     drawn = torch.stack([torch.randn(n_queries, len(spread), generator=g) for g in shape.generators])
     drawn[:, 0] = 0

@@ -1,4 +1,4 @@
-"""The frozen trunk: a base model run once per text. Kept are the inputs of its first live block, and what the whole model makes of it."""
+"""The frozen trunk: a model run once per text. Kept are the inputs of its first live block and the whole model's output, pooled."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class Encoded:
 
     Attributes:
         tokens: One array (length, d) a text: the inputs of the first live block.
-        mean: Shape (n, d). Mean over tokens of the whole model's frozen output, blocks above the cut included: a head that sees it never
-            has less than the head alone.
+        mean: Shape (n, d). Mean over tokens of the whole model's frozen output, blocks above the cut included: a head that sees it
+            never has less than the head alone.
         pooled: Shape (n, d). That output's first token, or the last one of a decoder.
         truncated: Shape (n,). True for texts longer than max_length.
     """

@@ -15,7 +15,7 @@ from moo.errors import InputError
 from moo.models.activations import Packed
 from moo.models.bank import Bank, BankConfig, Depth, Frozen, unit_factors
 from moo.models.base_models import BaseModel
-from moo.models.blocks import cut_of, family_of, n_blocks
+from moo.models.blocks import blocks_of, cut_of, family_of, n_blocks
 from moo.models.clipping import Factors, clip_and_sum
 from moo.models.datamodule import PoissonBatches
 from moo.models.scaling import constants
@@ -90,19 +90,24 @@ def test_at_zero_adapters_the_features_are_the_unmodified_models_own(
         np.testing.assert_allclose(ours[k], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert"])
-def test_the_first_learned_query_starts_as_the_pooled_token_of_its_layer(
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
+def test_the_first_learned_query_starts_as_the_models_own_answer_to_the_mean_token(
     family: Callable[[str], BaseModel], kind: str
 ) -> None:
     depth = Depth(adapted_layers=1, layers_dropped=2, n_queries=2)
-    frozen = frozen_at(family(kind), depth)
-    bank = make_bank(frozen, depth, zero=True)
+    frozen, d = frozen_at(family(kind), depth), family(kind).hidden
+    bank, packed = make_bank(frozen, depth, zero=True), packed_at(frozen)
     with torch.no_grad():
-        out = bank.features(packed_at(frozen).gather(torch.arange(len(TEXTS))[None], tokens=True))
-    d = frozen.base.hidden
-    own = np.stack([own_pooled(frozen, t) for t in TEXTS])
-    expected = (own - frozen.constants.pooled_shift) * frozen.constants.pooled_scale
-    np.testing.assert_allclose(out[0, :, d : 2 * d], expected, atol=1e-5)
+        out = bank.features(packed.gather(torch.arange(len(TEXTS))[None], tokens=True))
+        for i, (start, stop) in enumerate(zip(packed.offsets[:-1], packed.offsets[1:], strict=True)):
+            tokens = packed.tokens[start:stop]
+            beside = torch.cat([tokens, tokens.mean(0, keepdim=True)])[None]  # one more token, which no other reads
+            hidden = torch.zeros(1, 1, len(tokens) + 1, len(tokens) + 1)
+            hidden[..., -1] = -torch.inf
+            answer = blocks_of(frozen.base.model)[frozen.cut.start](beside, attention_mask=hidden)
+            own = (answer[0] if isinstance(answer, tuple) else answer).reshape(-1, d)[-1]
+            expected = (own.numpy() - frozen.constants.query_shift) * frozen.constants.query_scale
+            np.testing.assert_allclose(out[0, i, d : 2 * d], expected, atol=1e-5)
     assert float((out[0, :, 2 * d :] - out[0, :, d : 2 * d]).abs().max()) > 1e-3  # the second one starts elsewhere
 
 
