@@ -4,7 +4,8 @@ python -m benchmarks.depth [--data recommendation reviews] [--ways head pooled .
                            [--whole] [--by-record] [--minutes 50] [--out build/depth.jsonl] [--json]
 
 A row is one training at one setting. It is appended to --out as soon as it is measured; what stands there is not trained again, so a
-run that was ended goes on where it was. All of seed 0 is measured before seed 1, and no row is begun after --minutes.
+run that was ended goes on where it was. All of seed 0 is measured before seed 1, cheap depths first, and no row is begun after
+--minutes; run it again for the rest.
 
 Four shadows of a trial are trained on complementary halves of the pool's users; with --whole, --shadows models on all of the pool,
 which says more of accuracy and nothing of the attack. Tests are on other users. A seed draws split, halves and noise anew, the same
@@ -214,7 +215,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         model = options.model or MODELS[data]
         bench = Bench(load_base(model), load_records(data, n_records=options.records), options.cache)
         heads: dict[tuple[float, int], Run] = {}
-        for seed, epsilon, name in itertools.product(range(options.seeds), options.epsilons, options.ways):
+        for seed, name, epsilon in itertools.product(range(options.seeds), options.ways, options.epsilons):
             plain = math.isinf(epsilon)
             recipe = dataclasses.replace(PLAIN if plain else PRIVATE, **_given(options))
             how = {"epsilon": epsilon, "seed": seed, "shadows": options.shadows, "whole": options.whole}
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--sample-rate", type=float)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--clip", type=float)
-    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--minutes", type=float, default=50)
     parser.add_argument("--out", type=Path, default=Path("build/depth.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "moo-benchmark-trunk")
     options = parser.parse_args()
