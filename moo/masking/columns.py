@@ -10,7 +10,7 @@ from moo import validate
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
 from moo.errors import InputError
 from moo.masking.ladder import apply, find_spans
-from moo.masking.names import load
+from moo.masking.lexicon import load
 from moo.masking.normal import BLANK, normalise
 from moo.masking.operators import Operators
 

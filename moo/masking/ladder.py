@@ -4,38 +4,19 @@ Each level keeps every span of the level below and adds its own types; where two
 other keeps what is left of it. A record is read alone, so masking never carries one record's words into another's.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from moo import validate
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
-from moo.masking import names, places, words
+from moo.masking import gate
+from moo.masking.hits import Hit
 from moo.masking.normal import BLANK, normalise
 from moo.masking.operators import Operators
-from moo.masking.patterns import PATTERNS, Pattern
-from moo.masking.quasi import QUASI
-
-Recogniser = Callable[[str], Iterable[names.Hit]]
 
 _PASSES = 8  # looks again at most this often
-_NUMBER = re.compile(r"[0-9](?:[ \-.()（）·,:]{0,2}[0-9])*")
-_CAPITAL = re.compile("[A-Z]")
-_BY_LEVEL = {
-    level: [(p, p.keys) for p in (*PATTERNS, *QUASI) if ENTITY_LEVELS[p.type] == level]
-    for level in range(MAX_LEVEL + 1)
-}
-Gate = Callable[[], frozenset[str]]  # characters and pairs of them of which the text must hold one
-_CHINESE: dict[int, tuple[tuple[Recogniser, Gate | None], ...]] = {
-    2: ((places.addresses, lambda: places.ADDRESS_KEYS), (names.chinese_names, None)),
-    3: ((places.cities, places.city_keys),),
-    4: ((words.sensitive, words.sensitive_keys),),
-}
-_LATIN: dict[int, tuple[Recogniser, ...]] = {
-    2: (places.english_addresses, names.english_names),
-    4: (words.english_sensitive,),
-}
-_ANY: dict[int, tuple[Recogniser, ...]] = {5: (words.rare, words.digits)}
+_BESIDE = 8  # characters on both sides of what was covered, where a mention begins or ends that it laid bare
 _DEFAULT = Operators()
 
 
@@ -76,15 +57,18 @@ def find_spans(
     validate.in_range(0, MAX_LEVEL, masking_level=level)
     look = _Look(text, fields or {}, level)
     for step in range(1, level + 1):
-        fresh = look.take(look.hits(look.base, [step]))
+        fresh = look.take(look.hits(step))
+        if look.covered is None:
+            continue
         # what is covered may lay bare the boundary of something else; a second masking would see it, so the first one must
-        again: Sequence[int] = range(1, step + 1) if fresh else [step]
-        for _ in range(_PASSES if look.seen != look.base else 0):
-            if not look.take(look.hits(look.seen, again)):
+        hits = look.again(range(1, step), fresh) if fresh else []
+        hits += look.hits(step, look.covered)
+        for _ in range(_PASSES):
+            if (fresh := look.take(hits)) is None:
                 break
-            again = range(1, step + 1)
+            hits = look.again(range(1, step + 1), fresh)
     return sorted(
-        Found(s, e, kind, ENTITY_LEVELS[kind], operators.replace(kind, look.base[s:e], level), why)
+        Found(s, e, kind, ENTITY_LEVELS[kind], operators.replace(kind, look.mention(s, e), level), why)
         for s, e, kind, why in look.found
     )
 
@@ -109,6 +93,20 @@ def apply(text: str, spans: Sequence[Found]) -> str:
     return "".join([*parts, text[at:]])
 
 
+class _Near(NamedTuple):
+    """Where a second look is worth while.
+
+    Attributes:
+        start, end: From the first character that was covered to the last.
+        longest: Characters of the longest number left, or -1 if no letter or digit stands beside anything covered: then no number, no
+            handle and no Latin word can have got a new boundary.
+    """
+
+    start: int
+    end: int
+    longest: int
+
+
 class _Look:
     """One record's text under work: as it came (normalised), and with what was taken blanked.
 
@@ -116,56 +114,59 @@ class _Look:
     """
 
     def __init__(self, text: str, fields: Mapping[str, str], level: int) -> None:
-        self.base = self.seen = normalise(text)
-        self.found: list[names.Hit] = []
+        self._base = self._seen = normalise(text)
+        self.found: list[Hit] = []
+        self.covered: _Near | None = None
         self._taken = bytearray(len(text))
-        if BLANK in self.base:
-            self._taken[:] = bytes(c == BLANK for c in self.base)
+        if BLANK in self._base:
+            self._taken[:] = bytes(c == BLANK for c in self._base)
+            self.covered = _Near(0, len(text), gate.longest_number(self._base))
         self._fields = {k: normalise(v) for k, v in fields.items() if len(v) > 1 and ENTITY_LEVELS.get(k, 9) <= level}
-        lower = self.base.lower()
-        keys = {*lower, *map(str.__add__, lower, lower[1:])}
-        chinese, capital = not self.base.isascii(), _CAPITAL.search(self.base) is not None
-        self._longest = _longest_number(self.base)
-        self._patterns: dict[int, list[Pattern]] = {}
-        self._recognisers: dict[int, list[Recogniser]] = {}
-        for step in range(1, level + 1):
-            self._patterns[step] = [
-                p
-                for p, own in _BY_LEVEL[step]
-                if self._longest >= p.digits
-                and (not own or (not own.isdisjoint(keys) and any(cue in lower for cue in p.cues)))
-            ]
-            self._recognisers[step] = [
-                *(r for r, gate in _CHINESE.get(step, ()) if chinese and (gate is None or not keys.isdisjoint(gate()))),
-                *(_LATIN.get(step, ()) if capital or step != 2 else ()),
-                *_ANY.get(step, ()),
-            ]
+        self._rules = gate.choose(self._base, level)
 
-    def hits(self, text: str, steps: Iterable[int]) -> Iterator[names.Hit]:
-        """What the steps add: the record's own values, structured types, words."""
-        longest = self._longest if text is self.base else _longest_number(text)
-        for step in steps:
-            if self._fields:
-                yield from self._own(text, step)
-            for p in self._patterns[step]:
-                if p.digits <= longest:
-                    yield from _matches(p, text)
-            for recogniser in self._recognisers[step]:
-                yield from recogniser(text)
+    def mention(self, start: int, end: int) -> str:
+        """Normalised."""
+        return self._base[start:end]
 
-    def take(self, hits: Iterable[names.Hit]) -> bool:
-        """Keep of the hits what is still uncovered, first come first served; whether there was any."""
+    def hits(self, step: int, near: _Near | None = None) -> list[Hit]:
+        """What a step adds to the text as it came, or near what was covered: the record's own values, then each rule's mentions."""
+        text = self._seen if near else self._base
+        out = list(self._own(text, step)) if self._fields else []
+        for rule in self._rules[step - 1]:
+            if near and rule.digits > near.longest and not rule.words:
+                continue
+            if rule.scan is None:
+                out += rule.hits(text, near.start, near.end) if near else rule.hits(text)
+                continue
+            for match in rule.scan(text):
+                if rule.check is None or rule.check(match.group(rule.group)):
+                    out.append((*match.span(rule.group), rule.type, rule.why))
+        return out
+
+    def again(self, steps: Iterable[int], near: _Near) -> list[Hit]:
+        """What the steps add near what was covered."""
+        return [hit for step in steps for hit in self.hits(step, near)]
+
+    def take(self, hits: Iterable[Hit]) -> _Near | None:
+        """Keep of the hits what is still uncovered, first come first served; and where that was."""
         fresh: list[tuple[int, int]] = []
         for start, end, kind, why in hits:
-            for low, high in _uncovered(self.base, self._taken, start, end):
+            for low, high in _uncovered(self._base, self._taken, start, end):
                 self._taken[low:high] = b"\x01" * (high - low)
                 self.found.append((low, high, kind, why))
                 fresh.append((low, high))
-        if fresh:
-            self.seen = _blanked(self.seen, sorted(fresh))
-        return bool(fresh)
+        if not fresh:
+            return None
+        fresh.sort()
+        self._seen = seen = _blanked(self._seen, fresh)
+        beside = "".join([seen[max(0, low - _BESIDE) : low] + seen[high : high + _BESIDE] for low, high in fresh])
+        written, old = gate.is_written(beside), self.covered
+        longest = gate.longest_number(seen) if written or (old and old.longest >= 0) else -1
+        near = _Near(fresh[0][0], fresh[-1][1], longest if written else -1)
+        self.covered = near if old is None else _Near(min(old.start, near.start), max(old.end, near.end), longest)
+        return near
 
-    def _own(self, text: str, step: int) -> Iterator[names.Hit]:
+    def _own(self, text: str, step: int) -> Iterable[Hit]:
         for kind, wanted in self._fields.items():
             if ENTITY_LEVELS[kind] != step:
                 continue
@@ -173,18 +174,6 @@ class _Look:
             while at >= 0:
                 yield at, at + len(wanted), kind, "the record's own value"
                 at = text.find(wanted, at + len(wanted))
-
-
-def _longest_number(text: str) -> int:
-    """Characters of the longest run of digits, with what may part them."""
-    return max(map(len, _NUMBER.findall(text)), default=0)
-
-
-def _matches(p: Pattern, text: str) -> Iterator[names.Hit]:
-    group = 1 if p.regex.groups else 0
-    for match in p.regex.finditer(text):
-        if p.check is None or p.check(match.group(group)):
-            yield match.start(group), match.end(group), p.type, p.why
 
 
 def _uncovered(text: str, taken: bytearray, start: int, end: int) -> list[tuple[int, int]]:

@@ -39,11 +39,6 @@ class Pattern:
     cues: tuple[str, ...] = ()
     digits: int = 0
 
-    @property
-    def keys(self) -> frozenset[str]:
-        """The first two characters of each cue: what the cheapest test looks for."""
-        return frozenset(cue[:2] for cue in self.cues)
-
 
 def _ip(text: str) -> bool:
     try:
@@ -82,9 +77,10 @@ def pattern(
 
 _p = pattern
 _PHONE_CUE = r"(?:座机|固话|电话|热线|传真|拨打|拨|(?<![A-Za-z])tel|telephone)"
-_ORDER = r"(?:[订定]单编?号?码?|发票号码?|单据号|流水号|交易单?号|单号|编号|(?<![A-Za-z])(?:order|ref|invoice|purchase)(?: ?(?:number|no\.?|id|#))?)"
-_CARRIER = r"(?:顺丰|圆通|中通|申通|韵达|百世|极兔|京东快递|邮政|天天快递|(?:快递|运|物流|包裹|退货)(?:运?单号?|编号)?|(?<![A-Za-z])(?:ems|ups|fedex|dhl|usps|tracking|parcel|shipment)(?: ?(?:number|no\.?|id|#))?)"
-_CARRIERS = "顺丰 圆通 中通 申通 韵达 百世 极兔 京东 邮政 天天 快递 运单 物流 包裹 退货 ems ups fedex dhl usps tracking parcel shipment"
+_ORDER = r"(?:[订定]单编?号?码?|发票号码?|单据号|流水号|交易单?号|单号|编号)"
+_ORDER_EN = r"(?<![A-Za-z])(?:order|ref|invoice|purchase)(?: ?(?:number|no\.?|id|#))?"
+_CARRIER = r"(?:顺丰|圆通|中通|申通|韵达|百世|极兔|京东快递|邮政|天天快递|(?:快递|运|物流|包裹|退货)(?:运?单号?|编号)?)"
+_CARRIER_EN = r"(?<![A-Za-z])(?:ems|ups|fedex|dhl|usps|tracking|parcel|shipment)(?: ?(?:number|no\.?|id|#))?"
 
 # In order of trust: what stands earlier wins where two overlap.
 PATTERNS: tuple[Pattern, ...] = (
@@ -163,7 +159,16 @@ PATTERNS: tuple[Pattern, ...] = (
         rf"{_ORDER}{_GAP}([0-9A-Za-z][0-9A-Za-z\-]{{5,31}}){_R}",
         "behind a cue word",
         _digits(5),
-        cues="单 发票 编号 流水 交易 order ref invoice purchase",
+        cues="单 发票 编号 流水 交易",
+        exact=True,
+        digits=4,
+    ),
+    _p(
+        "order_number",
+        rf"{_ORDER_EN}{_GAP}([0-9A-Za-z][0-9A-Za-z\-]{{5,31}}){_R}",
+        "behind a cue word",
+        _digits(5),
+        cues="order ref invoice purchase",
         digits=4,
     ),
     _p(
@@ -171,7 +176,16 @@ PATTERNS: tuple[Pattern, ...] = (
         rf"{_CARRIER}{_GAP}([0-9A-Za-z]{{8,24}}){_R}",
         "behind a carrier's name",
         _digits(8),
-        cues=_CARRIERS,
+        cues="顺丰 圆通 中通 申通 韵达 百世 极兔 京东 邮政 天天 快递 运 物流 包裹 退货",
+        exact=True,
+        digits=7,
+    ),
+    _p(
+        "tracking_number",
+        rf"{_CARRIER_EN}{_GAP}([0-9A-Za-z]{{8,24}}){_R}",
+        "behind a carrier's name",
+        _digits(8),
+        cues="ems ups fedex dhl usps tracking parcel shipment",
         digits=7,
     ),
     _p(

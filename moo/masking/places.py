@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from moo.masking.names import Hit, load
+from moo.masking.hits import Hit, listed
+from moo.masking.lexicon import load
 
 _HAN = "\u4e00-\u9fff"
 _REACH = 40  # characters that an address may stand before its house number
@@ -42,6 +43,14 @@ def _english() -> "re.Pattern[str]":
     )
 
 
+@lru_cache(maxsize=1)
+def street_keys() -> frozenset[str]:
+    """First two letters of the kinds of streets and of units, of which an English address holds one; or a post box."""
+    listed = load("streets_en")
+    return frozenset(word[:2].lower() for word in [*listed["kinds"].split(), *listed["units"].split(), "box"])
+
+
+@listed
 def addresses(text: str) -> Iterator[Hit]:
     """Street addresses: from a house number, outwards to both sides as far as an address can reach."""
     at = 0
@@ -53,10 +62,11 @@ def addresses(text: str) -> Iterator[Hit]:
         at = end
         if _PLACE.search(text, start, anchor.start() + 1) or _INSIDE.match(text, anchor.start()):
             yield start, end, "address", "house number behind a street or place"
-    for match in _REGIONS.finditer(text):
+    for match in _REGIONS.finditer(text) if "省" in text or "市" in text else ():
         yield _left(text, match.start(), match.end(1)), match.end(), "address", "region, district and street"
 
 
+@listed
 def english_addresses(text: str) -> Iterator[Hit]:
     """A number, capitalised words and a kind of street; post boxes."""
     for match in _english().finditer(text):
@@ -97,6 +107,7 @@ def city_keys() -> frozenset[str]:
 ADDRESS_KEYS = frozenset("号弄栋幢单室座层楼组#-区县")
 
 
+@listed
 def cities(text: str) -> Iterator[Hit]:
     """Provinces and cities by name, and what ends like one behind words of place."""
     known, behind, not_cities = _cities()

@@ -19,7 +19,20 @@ from moo.masking.operators import Operators
 
 FILE = "preprocessing.json"
 SCRIPT = "mask_texts.py"
-_DECIDE = ("checks", "ladder", "names", "normal", "operators", "patterns", "places", "quasi", "words")  # modules
+_DECIDE = (
+    "checks",
+    "gate",
+    "hits",
+    "ladder",
+    "names",
+    "names_en",
+    "normal",
+    "operators",
+    "patterns",
+    "places",
+    "quasi",
+    "words",
+)  # modules
 _LEXICONS = ("names_zh", "names_en", "places_zh", "streets_en", "sensitive_zh", "sensitive_en")
 
 

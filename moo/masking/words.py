@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from moo.entities import SENSITIVE
-from moo.masking.names import Hit, load
+from moo.masking.hits import Hit, listed
+from moo.masking.lexicon import load
 
 _DEGREES = frozenset(
     ("慢性", "急性", "早期", "晚期", "轻度", "中度", "重度", "二型", "妊娠", "原发")
@@ -30,10 +31,11 @@ def sensitive_keys() -> frozenset[str]:
     return frozenset(_chinese())
 
 
+@listed
 def sensitive(text: str) -> Iterator[Hit]:
     """Chinese terms of the versioned list. A set of the text's pairs of characters finds them in one pass, however many there are."""
     terms = _chinese()
-    for start in sorted(terms.keys() & set(map(str.__add__, text, text[1:]))):
+    for start in sorted(sensitive_keys().intersection(map(str.__add__, text, text[1:]))):
         at = text.find(start)
         while at >= 0:
             for term, kind in terms[start]:
@@ -54,9 +56,16 @@ def _english() -> dict[str, list[tuple[str, str]]]:
     return {start: sorted(terms, key=lambda t: -len(t[0])) for start, terms in out.items()}
 
 
+@lru_cache(maxsize=1)
+def english_keys() -> frozenset[str]:
+    """First two letters of the English terms."""
+    return frozenset(start[:2] for start in _english())
+
+
 _LATIN = re.compile("[A-Za-z0-9]+")
 
 
+@listed
 def english_sensitive(text: str) -> Iterator[Hit]:
     """English terms of the versioned list, whole words."""
     terms = _english()
@@ -78,6 +87,7 @@ def _rare() -> "re.Pattern[str]":
     return re.compile(rf"[^\W\d_{listed}a-zA-Z]+|[A-Za-z]{{3,}}")
 
 
+@listed
 def rare(text: str) -> Iterator[Hit]:
     """What is outside the public vocabulary: national standard characters, and no Latin words but those of one or two letters."""
     for match in _rare().finditer(text):
@@ -87,6 +97,7 @@ def rare(text: str) -> Iterator[Hit]:
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 
+@listed
 def digits(text: str) -> Iterator[Hit]:
     for match in _DIGITS.finditer(text):
         yield match.start(), match.end(), "digits", "digits"
