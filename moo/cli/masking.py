@@ -167,8 +167,9 @@ def _sets(n: int) -> Iterable[tuple[str, Any, Any, Any, tuple[int, ...]]]:
         yield f"{language} shop's forms", shop.texts, shop.gold, shop.fields, (1, 2, 4)
         free = free_notes(n, seed=_SEED, language=language)
         yield f"{language} free wording", free.texts, free.gold, free.fields, (1, 2, 4)
-        held = free_notes(n, seed=_SEED, language=language, held_out=True)
-        yield f"{language} held out", held.texts, held.gold, held.fields, (1, 2)
+        for which, name in enumerate(("held out", "held out, second")[: 2 if language == "zh" else 1], 1):
+            held = free_notes(n, seed=_SEED, language=language, held_out=which)
+            yield f"{language} {name}", held.texts, held.gold, held.fields, (1, 2)
     real = load_labelled()
     yield "zh real reviews", real.texts, real.gold, None, (1,)
 

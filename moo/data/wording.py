@@ -15,6 +15,7 @@ import numpy as np
 from moo.data import numbers as n
 from moo.data.notes import Customer, Notes, collect, person_name, pick
 from moo.entities import ENTITY_LEVELS
+from moo.errors import InputError
 from moo.records import Span
 
 THIRD_PERSONS = 0.75  # share of name mentions that are not the customer's own
@@ -30,30 +31,36 @@ def _contexts(language: str) -> dict[str, Any]:
     return tomllib.loads((resources.files("moo.data.contexts") / f"{language}.toml").read_text(encoding="utf-8"))
 
 
-def free_notes(count: int, *, seed: int, language: str = "zh", held_out: bool = False) -> Notes:
+_LISTS = ("sentences", "held_out", "second")
+
+
+def free_notes(count: int, *, seed: int, language: str = "zh", held_out: int = 0) -> Notes:
     """Notes of customers who own 1 to 5 each, in free wording; see `synthetic_notes` for the arguments.
 
-    `held_out` takes sentences and names of a second list, which is there to report a figure and not to learn from.
+    `held_out` 1 and 2 take sentences and names of lists that are there to report a figure and not to learn from: each was looked at
+    once, and what was changed after the first is measured on the second. English has the first alone.
     """
+    if _LISTS[held_out] not in _contexts(language):
+        raise InputError(f"held-out sentences must be a list of {language}, but got held_out={held_out}.")
 
     def draw(rng: Rng, customer: Customer, language: str) -> tuple[str, tuple[Span, ...]]:
-        return _draw(rng, customer, language, held_out=held_out)
+        return _draw(rng, customer, language, _LISTS[held_out])
 
     return collect(count, np.random.default_rng([20_263, seed, held_out]), language, draw)
 
 
-def _draw(rng: Rng, customer: Customer, language: str, *, held_out: bool) -> tuple[str, tuple[Span, ...]]:
+def _draw(rng: Rng, customer: Customer, language: str, chosen: str) -> tuple[str, tuple[Span, ...]]:
     """One to three sentences with an identifier each, and where it stands."""
     listed = _contexts(language)
-    sentences = listed["held_out" if held_out else "sentences"]
+    sentences, names = listed[chosen], listed.get(f"{chosen}_names")
     kinds = list(sentences)
     common = ["name", "name", "mobile", "address", "email", "order_number"]
     text, spans = "", []
     for _ in range(int(rng.integers(1, 4))):
         kind = pick(rng, common) if rng.random() < 0.5 else pick(rng, kinds)
         parts = pick(rng, sentences[kind]).split(_MARK)
-        if held_out and kind == "name" and rng.random() < 0.3:
-            mention = pick(rng, listed["held_out_names"]["names"])
+        if names and kind == "name" and rng.random() < 0.3:
+            mention = pick(rng, names["names"])
         else:
             mention = value(kind, rng, customer, language)
         text += parts[0]
