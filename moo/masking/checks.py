@@ -53,6 +53,12 @@ def landline(text: str) -> bool:
     return any(chinese_phone(digits[:n]) for n in (12, 11, 10) if n <= len(digits))
 
 
+def local_phone(text: str) -> bool:
+    """Eight digits that are no date and not one digit over and over."""
+    date = text[:2] == "20" and 1 <= int(text[4:6]) <= 12 and 1 <= int(text[6:]) <= 31
+    return len(set(text)) > 1 and not date
+
+
 def american_phone(text: str) -> bool:
     """Ten digits as NANP writes them: libphonenumber's possible form, since whole area codes come and go."""
     digits = bare(text)

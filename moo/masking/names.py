@@ -10,25 +10,28 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from moo.masking.hits import Hit, listed
-from moo.masking.lexicon import load, longest_first
+from moo.masking.lexicon import common_characters, load, longest_first
 
 _HAN = "\u4e00-\u9fff"
 _LEFT = 6  # characters before a candidate that are looked at
 _RIGHT = 4
 _LONGEST = 4
 REACH = _LEFT + _LONGEST + _RIGHT  # whatever decides on a candidate stands within
-ENOUGH = 3.0  # points that make a Chinese candidate a name
+ENOUGH = 3.0  # points that make a candidate a name
+SURE, RARE = 2.0, 3.0  # of a family name that is seldom anything else, and of one whose character is in no common word
 
 
 class _Chinese(NamedTuple):
     candidate: "re.Pattern[str]"
     sure_cue: "re.Pattern[str]"
     near: "re.Pattern[str]"
+    person: "re.Pattern[str]"
     after: "re.Pattern[str]"
     title: "re.Pattern[str]"
     points: dict[str, float]
     family: dict[str, float]
     not_names: frozenset[str]
+    no_name: frozenset[str]
     inside_words: frozenset[str]
     places: frozenset[str]
     parts: "re.Pattern[str]"
@@ -44,25 +47,30 @@ def _chinese() -> _Chinese:
         dict.fromkeys(listed["seldom"], -1.0)
         | dict.fromkeys(listed["common"], 0.5)
         | dict.fromkeys(listed["sure"], 2.0)
-        | dict.fromkeys(listed["compound"].split(), 3.0)
+        | {f: RARE for f in listed["sure"] if f not in common_characters()}
+        | dict.fromkeys(listed["compound"].split(), RARE)
     )
     compound = listed["compound"].split()
     single = "".join(sorted(f for f in family if len(f) == 1))
     first = "".join(sorted({*single, *(f[0] for f in compound)}))  # a class first: the engine skips to it
     any_family = rf"[{first}](?:(?<=(?={longest_first(compound)}).)[{_HAN}]|(?<=[{single}]))"
     given = "".join(sorted(points))
+    sure = "".join(sorted(f for f, p in family.items() if p >= SURE and len(f) == 1))
     relations, handed = longest_first(listed["relations"].split()), longest_first(listed["handed"].split())
+    roles = longest_first([*listed["roles"].split(), "接待", "售后", "服务"])
     return _Chinese(
         told=re.compile(rf"(?:{handed})[是给]?(?:[我他她你您]的?)?(?:{relations})(?=([{_HAN}]{{2,4}})(?![{_HAN}]))"),
-        called=re.compile(rf"(?:{handed}|找|问)(?=([{_HAN}]{{2,3}})(?:先生|女士|小姐))(?![一这那几两某哪各每位名个]|前台|客服|导购|接待|售后|服务|快递|老板)"),
-        candidate=re.compile(rf"{any_family}(?=[{given}]|([{_HAN}])\1)"),
+        called=re.compile(rf"(?:{handed}|找|问)(?=([{_HAN}]{{2,3}})(?:先生|女士|小姐))(?![一这那几两某哪各每位名个{listed['no_name']}]|{roles})"),
+        candidate=re.compile(rf"{any_family}(?=[{given}]|([{_HAN}])\1|(?<=[{sure}])[{_HAN}])"),
         sure_cue=re.compile(rf"(?:{longest_first(listed['before'].split())})[ ：:是叫为成写了开的]{{0,3}}+(?=[{_HAN}]{{2}})"),
-        near=re.compile(rf"(?:{longest_first(listed['near'].split())})[了过着给]?$"),
+        near=re.compile(rf"(?:{longest_first([*listed['near'].split(), *listed['roles'].split()])})[了过着给]?$"),
+        person=re.compile(rf"(?:{longest_first(w for w in [*listed['roles'].split(), *listed['relations'].split()])})$"),
         after=re.compile(rf"(?:{longest_first(listed['after'].split())})"),
         title=re.compile(rf"(?:{longest_first(listed['title'])})"),
         points=points,
         family=family,
         not_names=frozenset(listed["not_names"].split()),
+        no_name=frozenset(listed["no_name"]),
         inside_words=frozenset(listed["inside_words"].split()),
         places=frozenset(c[:2] for p, cities in load("places_zh")["provinces"].items() for c in (p, *cities)),
         parts=re.compile(rf"(?:{(parts := longest_first(listed['parts'].split()))})(?:(?:{parts}){{1,2}}(?:{'|'.join(listed['part_ends'])})?|(?:{'|'.join(listed['part_ends'])})(?![{_HAN}]{{2}}))"),
@@ -155,9 +163,11 @@ def _edge(text: str, at: int) -> bool:
 
 def _behind_a_sure_word(text: str, start: int, c: _Chinese, *, alone: bool) -> int:
     """Where the name that starts here ends; 0 for none. Behind a colon a word that stands alone is a name, whatever else it means."""
+    if text[start] in c.no_name:
+        return 0
     if alone and (shortest := next((n for n in (2, 3, 4) if _edge(text, start + n)), 0)):
         return start + shortest
-    if text[start : start + 2] in c.not_names or text[start] in "我你您他她它这那":
+    if text[start : start + 2] in c.not_names:
         return 0
     for size in (2, 3, 4, 5, 6):  # the shortest that is followed by the end of the words
         if not _is_han(text[start + size - 1 : start + size] or " "):
@@ -183,13 +193,21 @@ def _best(text: str, start: int, middle: int, c: _Chinese, *, word: bool) -> tup
     left = _points_before(text, start, c)
     if word and left < 1.5:
         return -9.0, middle
-    base = c.family[text[start:middle]] + left
+    surname = c.family[text[start:middle]]
+    twice = text[middle : middle + 1] * 2 == text[middle : middle + 2]
+    if (
+        surname < RARE
+        and text[middle] not in c.points
+        and not twice
+        and not c.person.search(text, max(0, start - _LEFT), start)
+    ):
+        return -9.0, middle  # any character is a given name's, but only behind somebody
+    base = surname + left
     best = (-9.0, middle)
     inside = 0.0
     for end in (middle + 1, middle + 2):
         if end > len(text) or not _is_han(text[end - 1]):
             break
-        twice = text[middle : middle + 1] * 2 == text[middle : middle + 2]
         inside += max(c.points.get(text[end - 1], -1.5), 0.5 if twice else -1.5)
         right = _points_after(text, end, c)
         if word and (end == middle + 1 or right < 1.0 or c.points.get(text[end - 1], 0.0) < 1.5):

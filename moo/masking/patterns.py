@@ -104,6 +104,12 @@ PATTERNS: tuple[Pattern, ...] = (
         cues=".com .cn .net .org .io .top .xyz .cc .shop .info .vip .link",
     ),
     _p(
+        "url",
+        r"\.(?<![A-Za-z0-9@\-].)(?:com|cn|net|org)/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\-]{3,300}",
+        "a path behind a domain that was cut off",
+        cues=".com/ .cn/ .net/ .org/",
+    ),
+    _p(
         "ip",
         r"[0-9](?<![0-9.][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![0-9])(?!\.[0-9])(?::[0-9]{1,5}(?![0-9]))?",
         "IPv4 address",
@@ -224,6 +230,13 @@ PATTERNS: tuple[Pattern, ...] = (
         digits=7,
     ),
     _p(
+        "landline",
+        r"[2-8](?<![0-9A-Za-z.,\-][2-8])[0-9]{7}(?![0-9A-Za-z.,\-元块件个台部条次人年万亿粒瓶])",
+        "form of a local number",
+        checks.local_phone,
+        digits=8,
+    ),
+    _p(
         "mobile",
         r"(?<![A-Za-z])(?:phone|mobile|tel|cell|call|text|ring|whatsapp|number)(?: ?(?:me|us|no\.?|is|at|on|number|:|#)){0,3} ?(\+?[0-9(][0-9 \-().]{5,18}[0-9])(?![0-9A-Za-z])",
         "behind a cue word",
@@ -291,6 +304,14 @@ PATTERNS: tuple[Pattern, ...] = (
         digits=5,
     ),
     _p("qq", rf"群(?:号码?)?{_GAP}([1-9][0-9]{{5,11}})(?![0-9])", "behind a cue word", cues="群", digits=6),
+    _p(
+        "order_number",
+        r"#[ ]{0,3}([0-9]{2,6}(?:[ \-][0-9]{2,6}){1,6})(?![0-9A-Za-z])",
+        "behind a number sign",
+        _digits(7),
+        cues="#",
+        digits=7,
+    ),
     _p(
         "order_number",
         r"[0-9](?<![0-9A-Za-z][0-9])[0-9]{5,19}(?=是?(?:我的?|这个)?(?:[订定]单|单号))",

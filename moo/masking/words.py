@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from moo.entities import SENSITIVE
 from moo.masking.hits import Hit, listed
-from moo.masking.lexicon import load
+from moo.masking.lexicon import common_characters, load
 
 _DEGREES = frozenset(
     ("慢性", "急性", "早期", "晚期", "轻度", "中度", "重度", "二型", "妊娠", "原发")
@@ -33,14 +33,30 @@ def sensitive_keys() -> frozenset[str]:
 
 @listed
 def sensitive(text: str) -> Iterator[Hit]:
-    """Chinese terms of the versioned list. A set of the text's pairs of characters finds them in one pass, however many there are."""
+    """Chinese terms of the versioned list; what stands side by side in one category (高血压, 患者) is one mention.
+
+    A set of the text's pairs of characters finds them in one pass, however many there are.
+    """
+    start, end, kind = 0, 0, ""
+    for low, high, own in sorted(_terms(text)):
+        if own == kind and low <= end:
+            end = max(end, high)
+            continue
+        if kind:
+            yield start, end, kind, "listed term"
+        start, end, kind = low, high, own
+    if kind:
+        yield start, end, kind, "listed term"
+
+
+def _terms(text: str) -> Iterator[tuple[int, int, str]]:
     terms = _chinese()
-    for start in sorted(sensitive_keys().intersection(map(str.__add__, text, text[1:]))):
+    for start in sensitive_keys().intersection(map(str.__add__, text, text[1:])):
         at = text.find(start)
         while at >= 0:
             for term, kind in terms[start]:
                 if text.startswith(term, at):
-                    yield at - 2 * (text[max(0, at - 2) : at] in _DEGREES), at + len(term), kind, "listed term"
+                    yield at - 2 * (text[max(0, at - 2) : at] in _DEGREES), at + len(term), kind
                     break
             at = text.find(start, at + 1)
 
@@ -80,10 +96,7 @@ def english_sensitive(text: str) -> Iterator[Hit]:
 @lru_cache(maxsize=1)
 def _rare() -> "re.Pattern[str]":
     """Chinese characters outside the 3,755 of GB 2312 level 1, and Latin words of three letters or more."""
-    common = bytes(
-        b for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) for b in (row, cell) if (row, cell) < (0xD7, 0xFA)
-    )
-    listed = "".join(sorted(common.decode("gb2312")))
+    listed = "".join(sorted(common_characters()))
     return re.compile(rf"[^\W\d_{listed}a-zA-Z]+|[A-Za-z]{{3,}}")
 
 
