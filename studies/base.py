@@ -144,6 +144,7 @@ class StudySpec:
         sensitive_rows: "drop" sensitive records without separate consent, or "keep" them, which makes masking below
             level 4 a violation.
         packs: Rule packs that the penalty is read from.
+        ner: Whether masking asks the optional recogniser of Chinese names too (moo-privacy[ner]).
         probe_records: Synthetic-identity records that masking is measured on.
         machine: How it runs; no part of what the study is.
     """
@@ -175,6 +176,7 @@ class StudySpec:
     consent_filter: bool = True
     sensitive_rows: str = "drop"
     packs: tuple[str, ...] = ("pipl", "ecommerce", "gdpr", "house")
+    ner: bool = False
     probe_records: int = 30_000
     machine: Machine = field(default_factory=Machine)
 

@@ -19,7 +19,7 @@ from moo.data.notes import synthetic_notes
 from moo.data.prepare import PreparationReport, Terms, consent_filter, data_facts
 from moo.data.split import split_units
 from moo.errors import InputError
-from moo.masking import Found, apply, find_spans, probe
+from moo.masking import Found, apply, find_spans, ner, probe
 from moo.models.activations import Packed
 from moo.models.bank import Depth, Frozen, Head
 from moo.models.base_models import BaseModel, load_base
@@ -81,6 +81,8 @@ class Prepared:
         release_share: float = 0.0,
         split: str = "",
     ) -> None:
+        if spec.ner:
+            ner.version()  # refuses before anything is fetched where it is not installed
         self.spec, self.key, self.folder, self.stage = spec, key, folder, stage
         loaded = load_records(
             spec.data,
@@ -231,7 +233,10 @@ class Prepared:
 
     def _mask(self, part: str, level: int, cut: Cut, feature: Feature) -> MaskedPart:
         records = self.parts[part]
-        spans = [tuple(find_spans(t, level, fields=f)) for t, f in zip(records.texts, records.fields, strict=True)]
+        spans = [
+            tuple(find_spans(t, level, fields=f, ner=self.spec.ner))
+            for t, f in zip(records.texts, records.fields, strict=True)
+        ]
         texts = [apply(t, s) for t, s in zip(records.texts, spans, strict=True)]
         done = 0
 
@@ -252,7 +257,7 @@ class Prepared:
         if str(level) not in known:
             self.stage(f"measuring masking level {level}", 0, 0)
             notes = synthetic_notes(self.spec.probe_records, seed=PROBE_SEED, language=self.records.language)
-            facts = masking_facts(probe(notes.texts, notes.gold, notes.users, level))
+            facts = masking_facts(probe(notes.texts, notes.gold, notes.users, level, ner=self.spec.ner))
             known[str(level)] = {k: None if v is None else number_out(v) for k, v in facts.items()}
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             temporary.write_text(json.dumps(known, indent=1))

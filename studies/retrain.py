@@ -149,6 +149,7 @@ def _retrain(
         masking_level=level,
         max_length=prepared.spec.training.max_length,
         own_fields=tuple(sorted({kind for own in records.fields for kind in own})),
+        ner=prepared.spec.ner,
     )
     entries = [
         e for e in account.ledger.entries(account.study) if e.kind == "reserve" and e.body["run"]["part"] == "release"

@@ -38,6 +38,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="token, bin, hmac (key in MOO_MASK_KEY) or redact for a type; may be repeated",
     )
+    parser.add_argument(
+        "--ner",
+        action="store_true",
+        help="ask the optional recogniser of Chinese names too (moo-privacy[ner]); much slower",
+    )
     parser.add_argument("--explain", action="store_true", help="show what was masked and why")
     parser.add_argument(
         "--evaluate",
@@ -80,7 +85,7 @@ def _mask_texts(options: argparse.Namespace, out: Console) -> int:
     operators = Operators.from_environment(_pairs(options.operator, "an operator"))
     for line in [options.text] if options.text is not None else sys.stdin:
         text = line.rstrip("\n")
-        spans = find_spans(text, options.level, operators=operators)
+        spans = find_spans(text, options.level, operators=operators, ner=options.ner)
         sys.stdout.write(apply(text, spans) + "\n")
         if options.explain:
             sys.stdout.flush()
@@ -107,6 +112,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
         level=options.level,
         roles=_pairs((c for c in options.columns.split(",") if c), "a column"),
         operators=Operators.from_environment(_pairs(options.operator, "an operator")),
+        ner=options.ner,
     )
     with view.fetching(out) as stage:
         masked = mask_file(
@@ -142,7 +148,7 @@ def _evaluate(options: argparse.Namespace, out: Console) -> int:
         for name, texts, gold, fields, levels in _sets(options.evaluate):
             for level in levels:
                 stage(f"{name}, L{level}", 0, 0)
-                results.append(_twice(name, texts, gold, fields, level))
+                results.append(_twice(name, texts, gold, fields, level, ner=options.ner))
     cases = _cases()
     _print_groups(out, results)
     _print_types(out, [alone for alone, _ in results])
@@ -174,12 +180,14 @@ def _sets(n: int) -> Iterable[tuple[str, Any, Any, Any, tuple[int, ...]]]:
     yield "zh real reviews", real.texts, real.gold, None, (1,)
 
 
-def _twice(name: str, texts: Any, gold: Any, fields: Any, level: int) -> "tuple[Evaluation, Evaluation | None]":
+def _twice(
+    name: str, texts: Any, gold: Any, fields: Any, level: int, *, ner: bool
+) -> "tuple[Evaluation, Evaluation | None]":
     """Without the records' own fields, and with them where there are any."""
     from moo.masking.evaluate import evaluate
 
-    alone = evaluate(texts, gold, level, name=name)
-    return alone, None if fields is None else evaluate(texts, gold, level, name=name, fields=fields)
+    alone = evaluate(texts, gold, level, name=name, ner=ner)
+    return alone, None if fields is None else evaluate(texts, gold, level, name=name, fields=fields, ner=ner)
 
 
 def _cases() -> dict[str, tuple[int, float]]:

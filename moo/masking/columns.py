@@ -9,6 +9,7 @@ from typing import Any
 from moo import validate
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
 from moo.errors import InputError
+from moo.masking import ner
 from moo.masking.ladder import apply, find_spans
 from moo.masking.lexicon import load
 from moo.masking.normal import BLANK, normalise
@@ -28,14 +29,18 @@ class Columns:
         roles: Column -> "text", "keep", or an entity type whose values stand alone in it. A column that is not named is taken
             by its name where that says what it holds (`lexicon/columns.toml`), else as text.
         operators: What stands in a mention's place.
+        ner: Whether the optional recogniser of Chinese names is asked too.
     """
 
     level: int
     roles: Mapping[str, str] = field(default_factory=dict)
     operators: Operators = field(default_factory=Operators)
+    ner: bool = False
 
     def __post_init__(self) -> None:
         validate.in_range(0, MAX_LEVEL, masking_level=self.level)
+        if self.ner:
+            ner.version()
         for column, role in self.roles.items():
             if role not in (TEXT, KEEP) and role not in ENTITY_LEVELS:
                 raise InputError(
@@ -98,7 +103,7 @@ def _masked_text(value: Any, column: str, columns: Columns, fields: Mapping[str,
     if not isinstance(value, str) and not number:
         return value
     text = str(value)
-    spans = find_spans(text, columns.level, fields=fields, operators=columns.operators)
+    spans = find_spans(text, columns.level, fields=fields, operators=columns.operators, ner=columns.ner)
     if seen is not None:
         seen.update((column, s.type, s.why) for s in spans)
     return apply(text, spans) if spans else value

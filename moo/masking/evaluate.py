@@ -122,6 +122,7 @@ def evaluate(
     *,
     name: str = "",
     fields: Sequence[Mapping[str, str]] | None = None,
+    ner: bool = False,
 ) -> Evaluation:
     """Mask each text and compare with its gold, which the masker is not given.
 
@@ -131,12 +132,13 @@ def evaluate(
         level: 1..4; at 5 there is no gold for rare words.
         name: Of the set.
         fields: Length n; the records' own values to search for, or None to search without them.
+        ner: Whether the optional recogniser is asked too.
     """
     bits = _bits(texts)
     counts = _Counts()
     masked = total = 0
     for i, text in enumerate(texts):
-        spans = find_spans(text, level, fields=None if fields is None else fields[i])
+        spans = find_spans(text, level, fields=None if fields is None else fields[i], ner=ner)
         wanted = [s for s in gold[i] if ENTITY_LEVELS[s.type] <= level]
         _count_recall(counts, text, spans, wanted)
         _count_precision(counts, text, spans, wanted, bits)

@@ -165,7 +165,7 @@ def _mask_parquet(source: Path, partial: Path, columns: Columns, progress: Progr
         with pq.ParquetFile(source) as file:
             columns.check(file.schema_arrow.names, source)
             roles = {f.name: _parquet_role(f, columns, source) for f in file.schema_arrow}
-            plan = Columns(level=columns.level, roles=roles, operators=columns.operators)
+            plan = Columns(level=columns.level, roles=roles, operators=columns.operators, ner=columns.ner)
             schema = pa.schema([_out_field(f, roles[f.name], columns.level) for f in file.schema_arrow])
             with pq.ParquetWriter(partial, schema) as writer:
                 for batch in file.iter_batches(batch_size=_BATCH):

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
-from moo.masking import names, names_en, places, words
+from moo.masking import names, names_en, ner, places, words
 from moo.masking.hits import Hit, again
 from moo.masking.patterns import PATTERNS, Pattern
 from moo.masking.quasi import QUASI
@@ -123,7 +123,10 @@ def _index() -> _Index:
     return _Index(dict(owners), frozenset(owners), always, tuple(levels))
 
 
-def choose(text: str, level: int) -> list[list[Rule]]:
+_NER = Rule(ner.chinese_names, script="han", everywhere=True)
+
+
+def choose(text: str, level: int, *, with_ner: bool = False) -> list[list[Rule]]:
     """The rules of levels 1 to `level` that can find something in a normalised text, or in the same with blanks in it."""
     index, lower = _index(), text.lower()
     chosen = index.always
@@ -131,7 +134,7 @@ def choose(text: str, level: int) -> list[list[Rule]]:
         chosen |= index.owners[key]
     fit = {"": True, "han": not text.isascii(), "capital": _CAPITAL.search(text) is not None}
     longest = longest_number(text)
-    return [
+    rules = [
         [
             r
             for bit, r in numbered
@@ -142,6 +145,9 @@ def choose(text: str, level: int) -> list[list[Rule]]:
         ]
         for numbered in index.levels[:level]
     ]
+    if with_ner and level > 1 and fit[_NER.script]:
+        rules[1].append(_NER)
+    return rules
 
 
 def longest_number(text: str) -> int:

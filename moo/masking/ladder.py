@@ -41,7 +41,12 @@ class Found:
 
 
 def find_spans(
-    text: str, level: int, *, fields: Mapping[str, str] | None = None, operators: Operators = _DEFAULT
+    text: str,
+    level: int,
+    *,
+    fields: Mapping[str, str] | None = None,
+    operators: Operators = _DEFAULT,
+    ner: bool = False,
 ) -> list[Found]:
     """Mentions that a level covers, in order, none overlapping another.
 
@@ -50,12 +55,13 @@ def find_spans(
         level: 0 (nothing) to 5.
         fields: The record's own structured values by entity type; each is looked for in the text.
         operators: What stands in a mention's place.
+        ner: Whether the optional recogniser of Chinese names is asked too, from level 2 on; much slower.
 
     Raises:
-        InputError: If the level is not one of the ladder's.
+        InputError: If the level is not one of the ladder's, or the optional recogniser is not installed.
     """
     validate.in_range(0, MAX_LEVEL, masking_level=level)
-    look = _Look(text, fields or {}, level)
+    look = _Look(text, fields or {}, level, ner=ner)
     for step in range(1, level + 1):
         fresh = look.take(look.hits(step))
         if look.covered is None:
@@ -73,15 +79,24 @@ def find_spans(
     )
 
 
-def mask(text: str, level: int, *, fields: Mapping[str, str] | None = None, operators: Operators = _DEFAULT) -> str:
+def mask(
+    text: str,
+    level: int,
+    *,
+    fields: Mapping[str, str] | None = None,
+    operators: Operators = _DEFAULT,
+    ner: bool = False,
+) -> str:
     """The text with everything that the level covers replaced; see `find_spans`."""
-    return apply(text, find_spans(text, level, fields=fields, operators=operators))
+    return apply(text, find_spans(text, level, fields=fields, operators=operators, ner=ner))
 
 
-def mask_many(texts: Sequence[str], level: int, *, fields: Sequence[Mapping[str, str]] | None = None) -> list[str]:
+def mask_many(
+    texts: Sequence[str], level: int, *, fields: Sequence[Mapping[str, str]] | None = None, ner: bool = False
+) -> list[str]:
     """`mask` for each text, with each one's own fields."""
     own: Iterable[Mapping[str, str] | None] = fields if fields is not None else (None for _ in texts)
-    return [mask(text, level, fields=f) for text, f in zip(texts, own, strict=True)]
+    return [mask(text, level, fields=f, ner=ner) for text, f in zip(texts, own, strict=True)]
 
 
 def apply(text: str, spans: Sequence[Found]) -> str:
@@ -113,7 +128,7 @@ class _Look:
     What cannot match the text as it came cannot match it with blanks either, so each level's recognisers are chosen once.
     """
 
-    def __init__(self, text: str, fields: Mapping[str, str], level: int) -> None:
+    def __init__(self, text: str, fields: Mapping[str, str], level: int, *, ner: bool) -> None:
         self._base = self._seen = normalise(text)
         self.found: list[Hit] = []
         self.covered: _Near | None = None
@@ -122,7 +137,7 @@ class _Look:
             self._taken[:] = bytes(c == BLANK for c in self._base)
             self.covered = _Near(0, len(text), gate.longest_number(self._base))
         self._fields = {k: normalise(v) for k, v in fields.items() if len(v) > 1 and ENTITY_LEVELS.get(k, 9) <= level}
-        self._rules = gate.choose(self._base, level)
+        self._rules = gate.choose(self._base, level, with_ner=ner)
 
     def mention(self, start: int, end: int) -> str:
         """Normalised."""

@@ -5,7 +5,7 @@ and by the words on both sides; behind words that leave no doubt any characters 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from moo.masking.hits import Hit, listed
 from moo.masking.lexicon import common_characters, load, longest_first
 
 _HAN = "\u4e00-\u9fff"
+_FORMS = frozenset(("小姐", "先生", "女士", "太太", "老师"))  # of address: a given name begins with none
 _LEFT = 6  # characters before a candidate that are looked at
 _RIGHT = 4
 _LONGEST = 4
@@ -97,6 +98,11 @@ def part_keys() -> frozenset[str]:
     return frozenset(part[:2] for part in load("names_zh")["parts"].split())
 
 
+def families() -> Mapping[str, float]:
+    """Family name -> points: how surely it is one."""
+    return _chinese().family
+
+
 @listed
 def behind_cues(text: str) -> Iterator[Hit]:
     """Whatever stands behind words that leave no doubt."""
@@ -135,7 +141,7 @@ def weighed(text: str) -> Iterator[Hit]:
     at = 0
     for match in c.candidate.finditer(text):
         start = match.start()
-        if start < at or text[start : start + 2] in c.places:
+        if start < at or text[start : start + 2] in c.places or text[match.end() : match.end() + 2] in _FORMS:
             continue
         points, end = _best(text, start, match.end(), c, word=_is_word(text, start, c))
         if points >= ENOUGH:

@@ -18,6 +18,7 @@ def probe(
     level: int,
     *,
     fields: Sequence[Mapping[str, str]] | None = None,
+    ner: bool = False,
 ) -> MaskingProbe:
     """Mask each text and look at what became of each gold mention.
 
@@ -27,10 +28,11 @@ def probe(
         users: Shape (n,).
         level: 0..5.
         fields: Length n; the records' own values, or None to search without them.
+        ner: Whether the optional recogniser is asked too.
     """
     records, kinds, original, visible, missed = [], [], [], [], []
     for i, text in enumerate(texts):
-        found = find_spans(text, level, fields=None if fields is None else fields[i])
+        found = find_spans(text, level, fields=None if fields is None else fields[i], ner=ner)
         covered = np.zeros(len(text) + 1, dtype=bool)
         for f in found:
             covered[f.start : f.end] = True

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moo.errors import InputError
+from moo.masking import ner as optional
 from moo.masking.ladder import mask
 from moo.masking.operators import Operators
 
@@ -26,6 +27,7 @@ _DECIDE = (
     "ladder",
     "names",
     "names_en",
+    "ner",
     "normal",
     "operators",
     "patterns",
@@ -45,6 +47,7 @@ class Preprocessing:
         max_length: Tokens kept of a text, by the base model's tokenizer.
         own_fields: Types of the record's own values that were searched for in its text; give them at inference too.
         operators: Type -> operator where it is not the usual one; never a key.
+        ner: Name and version of the optional recogniser of names, where it was asked.
         recognisers: Digest of all that decides what is masked.
         version: Of moo.
     """
@@ -53,6 +56,7 @@ class Preprocessing:
     max_length: int
     own_fields: tuple[str, ...] = ()
     operators: Mapping[str, str] = field(default_factory=dict)
+    ner: str = ""
     recognisers: str = ""
     version: str = field(default_factory=lambda: metadata.version("moo-privacy"))
 
@@ -64,7 +68,13 @@ class Preprocessing:
             fields: Its own values by type; those of types that training did not search for are left out.
         """
         own = {k: v for k, v in (fields or {}).items() if k in self.own_fields}
-        return mask(text, self.masking_level, fields=own, operators=Operators.from_environment(self.operators))
+        return mask(
+            text,
+            self.masking_level,
+            fields=own,
+            operators=Operators.from_environment(self.operators),
+            ner=bool(self.ner),
+        )
 
 
 def fingerprint() -> str:
@@ -77,10 +87,16 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def save_preprocessing(folder: Path, *, masking_level: int, max_length: int, own_fields: tuple[str, ...] = ()) -> Path:
+def save_preprocessing(
+    folder: Path, *, masking_level: int, max_length: int, own_fields: tuple[str, ...] = (), ner: bool = False
+) -> Path:
     """Write the file, and beside it the script that masks lines with it."""
     made = Preprocessing(
-        masking_level=masking_level, max_length=max_length, own_fields=own_fields, recognisers=fingerprint()
+        masking_level=masking_level,
+        max_length=max_length,
+        own_fields=own_fields,
+        recognisers=fingerprint(),
+        ner=optional.version() if ner else "",
     )
     _write(folder / SCRIPT, (resources.files("moo.masking") / "example.py").read_text(encoding="utf-8"))
     return _write(folder / FILE, json.dumps(asdict(made), indent=1) + "\n")
@@ -109,5 +125,10 @@ def load_preprocessing(folder: Path) -> Preprocessing:
         raise InputError(
             f"texts must be masked by the recognisers that the model was trained behind ({read.recognisers[:12]}), but this moo {metadata.version('moo-privacy')} "
             f"has others ({fingerprint()[:12]}); install moo-privacy=={read.version}."
+        )
+    if read.ner and read.ner != optional.version():
+        raise InputError(
+            f"texts must be masked by the recogniser of names that the model was trained behind ({read.ner}), but {optional.version()} is "
+            f"installed; install {read.ner.replace(' ', '==')}."
         )
     return read
