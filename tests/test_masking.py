@@ -91,6 +91,14 @@ def test_a_record_is_masked_alike_whatever_stands_beside_it(first: str, second: 
         ("跟刘婷一起买的", 2, "跟[NAME]一起买的"),
         ("刘婷没用，给刘婷退了", 2, "[NAME]没用，给[NAME]退了"),
         ("Thanks to Priya Raman for it", 2, "Thanks to [NAME] for it"),
+        ("高血压患者慎用", 4, "[HEALTH]慎用"),
+        ("见.com/thread-1368750-1-2.html", 1, "见[URL]"),
+        ("投诉 # 271 153 317。", 1, "投诉 # [ORDER_NUMBER]。"),
+        ("旁边的旅店83559989这家", 1, "旁边的旅店[LANDLINE]这家"),
+        ("呜呜55555555", 1, "呜呜55555555"),
+        ("销量83559989件", 1, "销量83559989件"),
+        ("师傅阚砚装的", 2, "师傅[NAME]装的"),
+        ("店员鲜于棠很好", 2, "店员[NAME]很好"),
     ],
 )
 def test_known_cases(text: str, level: int, expected: str) -> None:
@@ -137,6 +145,12 @@ def test_names_that_are_words_are_found_where_only_a_name_can_stand(text: str, n
     assert (start, start + len(name)) in {(f.start, f.end) for f in find_spans(text, 2)}
 
 
-@pytest.mark.parametrize("text", ["问前台小姐能不能换房", "联系一位先生", "朋友开心。同事帮忙。"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "问前台小姐能不能换房", "联系一位先生", "朋友开心。同事帮忙。", "收货人已经签收", "收货人：还没收到", "问门卫小姐",
+        "越来越好", "前台戴眼镜的那位",
+    ],
+)  # fmt: skip
 def test_words_are_no_names_where_nothing_says_so(text: str) -> None:
     assert not find_spans(text, 2)

@@ -188,3 +188,30 @@ def test_the_command_measures_itself_and_writes_the_figures(tmp_path: Path, caps
     assert real["characters_masked"] < 0.01
     assert real["without_own_fields"]["direct"]["recall"] >= 0.9
     assert set(figures["hard_cases"]) == {"obfuscated", "joined", "scripts", "lookalikes"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_two_processes_write_what_one_does_in_the_same_order(tmp_path: Path, suffix: str) -> None:
+    records = [{"id": i, "留言": f"第{i}条，打1381234{i:04d}", "手机": f"1390000{i:04d}"} for i in range(2500)]
+    source = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), source)
+    elif suffix == ".jsonl":
+        source.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+    else:
+        with open(source, "w", encoding="utf-8", newline="") as out:
+            writer = csv.DictWriter(out, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    one, two = (mask_file(source, tmp_path / f"{n}{suffix}", Columns(level=2), workers=n) for n in (1, 2))
+    assert (tmp_path / f"1{suffix}").read_bytes() == (tmp_path / f"2{suffix}").read_bytes()
+    assert one == two
+    assert (one.rows, sum(one.seen.values())) == (2500, 5000)
+
+
+def test_a_broken_line_is_told_and_nothing_is_left_with_two_processes(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"a": "x"}\n' * 1500 + "{\n", encoding="utf-8")
+    with pytest.raises(InputError, match="line 1501 must be one JSON object"):
+        mask_file(source, tmp_path / "b.jsonl", Columns(level=1), workers=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]

@@ -1,5 +1,6 @@
 """A release masks as its training did: the same text out of its file, its script and the masker; other recognisers are refused."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moo.errors import InputError
-from moo.masking import mask
+from moo.masking import find_spans, mask, ner
 from moo.masking.release import FILE, SCRIPT, fingerprint, load_preprocessing, save_preprocessing
 
 TEXTS = ["找刘婷，打13812345678", "2025年3月12日买的，34岁", "阿布都说好", "饕餮 excellent 250"]
@@ -41,3 +42,39 @@ def test_other_recognisers_and_a_missing_file_are_refused(tmp_path: Path) -> Non
         load_preprocessing(tmp_path)
     with pytest.raises(InputError, match="preprocessing"):
         load_preprocessing(tmp_path / "none")
+
+
+UNCUED = "后来才知道是梁启超下错了"  # no cue beside the name, and 超下错 could go on
+
+
+def test_the_optional_recogniser_finds_what_the_others_miss_and_masking_stays_nested_and_idempotent(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("jieba")
+    assert mask(UNCUED, 2) == UNCUED
+    (found,) = find_spans(UNCUED, 2, ner=True)
+    assert (UNCUED[found.start : found.end], found.why) == ("梁启超", "the optional recogniser")
+    for text in [*TEXTS, UNCUED]:
+        covered = [{i for s in find_spans(text, k, ner=True) for i in range(s.start, s.end)} for k in range(6)]
+        assert all(low <= high for low, high in itertools.pairwise(covered))
+        assert {i for s in find_spans(text, 2) for i in range(s.start, s.end)} <= covered[2]
+        assert all(mask(once, k, ner=True) == once for k in range(6) for once in [mask(text, k, ner=True)])
+    save_preprocessing(tmp_path, masking_level=2, max_length=96, ner=True)
+    released = load_preprocessing(tmp_path)
+    assert released.ner == ner.version()
+    assert released.mask(UNCUED) == mask(UNCUED, 2, ner=True) == "后来才知道是[NAME]下错了"
+
+
+def test_a_release_behind_another_optional_recogniser_or_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jieba")
+    save_preprocessing(tmp_path, masking_level=2, max_length=96, ner=True)
+    values = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(values | {"ner": "jieba 0.1"}))
+    with pytest.raises(InputError, match=r"jieba 0\.1.*install jieba==0\.1"):
+        load_preprocessing(tmp_path)
+    (tmp_path / FILE).write_text(json.dumps(values))
+    monkeypatch.setattr(ner, "PACKAGE", "a-package-that-is-installed-nowhere")
+    with pytest.raises(InputError, match=r"pip install 'moo-privacy\[ner\]'"):
+        load_preprocessing(tmp_path)

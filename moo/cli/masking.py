@@ -43,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask the optional recogniser of Chinese names too (moo-privacy[ner]); much slower",
     )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that mask a file (default 1)")
     parser.add_argument("--explain", action="store_true", help="show what was masked and why")
     parser.add_argument(
         "--evaluate",
@@ -120,6 +121,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
             Path(options.out),
             columns,
             progress=lambda done, total: stage(f"masking {options.text}", done, total),
+            workers=options.workers,
         )
     _print_masked(out, masked, explain=options.explain)
     out.print(f"Written: {options.out}, {masked.rows:,} records at L{options.level}.", highlight=False, soft_wrap=True)

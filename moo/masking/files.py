@@ -3,25 +3,32 @@
 import csv
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moo import validate
 from moo.entities import ENTITY_LEVELS
 from moo.errors import InputError, StorageError
-from moo.masking.columns import KEEP, TEXT, Columns, Seen, mask_record
+from moo.masking.columns import KEEP, TEXT, Columns, Seen
 from moo.masking.lines import MAX_LINE, read_lines
+from moo.masking.parallel import mask_records
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 Progress = Callable[[int, int], None]  # done and in all, in bytes (rows for Parquet)
 _TOLD_EVERY = 500  # records
 _BATCH = 4096  # rows of Parquet at a time
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON can name half of a character
+_HALVES = re.compile("[\ud800-\udfff]")
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +50,9 @@ def _silent(_done: int, _total: int) -> None:
     pass
 
 
-def mask_file(source: Path, target: Path, columns: Columns, *, progress: Progress = _silent) -> Masked:
+def mask_file(
+    source: Path, target: Path, columns: Columns, *, progress: Progress = _silent, workers: int = 1
+) -> Masked:
     """Mask a table into another of the same format.
 
     Args:
@@ -51,11 +60,13 @@ def mask_file(source: Path, target: Path, columns: Columns, *, progress: Progres
         target: Written beside itself under another name and moved there when all is done: whatever fails leaves nothing behind.
         columns: What each column is, the level and the operators.
         progress: Told how far it is.
+        workers: Processes that mask; the result is the same.
 
     Raises:
         InputError: If the file or a column is missing, or a place of it cannot be read: the error names line and byte.
         StorageError: If the target cannot be written.
     """
+    validate.in_range(1, MAX_WORKERS, workers=workers)
     if source.suffix not in FORMATS:
         raise InputError(f"a file to mask must end in {', '.join(FORMATS)}, but got {source}.")
     if target.suffix != source.suffix:
@@ -67,7 +78,7 @@ def mask_file(source: Path, target: Path, columns: Columns, *, progress: Progres
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     work = {".csv": _mask_csv, ".jsonl": _mask_jsonl, ".parquet": _mask_parquet}[source.suffix]
     try:
-        masked = work(source, partial, columns, progress)
+        masked = work(source, partial, columns, progress, workers)
         os.replace(partial, target)
     except InputError:
         raise
@@ -79,7 +90,7 @@ def mask_file(source: Path, target: Path, columns: Columns, *, progress: Progres
     return masked
 
 
-def _mask_csv(source: Path, partial: Path, columns: Columns, progress: Progress) -> Masked:
+def _mask_csv(source: Path, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
     total, seen, rows = source.stat().st_size, Counter[tuple[str, str, str]](), 0
     before = csv.field_size_limit(MAX_LINE)
     try:
@@ -93,18 +104,23 @@ def _mask_csv(source: Path, partial: Path, columns: Columns, progress: Progress)
             columns.check(header, source)
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(header)
-            while row := _next_row(reader, source):
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{source}, line {reader.line_num} must hold {len(header)} fields, as the first line does, but holds {len(row)}."
-                    )
-                writer.writerow(mask_record(dict(zip(header, row, strict=True)), columns, seen).values())
+            for record in mask_records(_csv_records(reader, header, source), columns, seen, workers=workers):
+                writer.writerow(record.values())
                 rows += 1
                 _tell(progress, raw, rows, total)
     finally:
         csv.field_size_limit(before)
     progress(total, total)
     return Masked(rows=rows, columns={c: columns.role(c) for c in header}, seen=seen)
+
+
+def _csv_records(reader: Any, header: list[str], source: Path) -> Iterator[dict[str, str]]:
+    while row := _next_row(reader, source):
+        if len(row) != len(header):
+            raise InputError(
+                f"{source}, line {reader.line_num} must hold {len(header)} fields, as the first line does, but holds {len(row)}."
+            )
+        yield dict(zip(header, row, strict=True))
 
 
 def _next_row(reader: Any, source: Path) -> list[str]:
@@ -125,27 +141,30 @@ def _tell(progress: Progress, raw: IO[bytes], rows: int, total: int) -> None:
         progress(raw.tell(), total)
 
 
-def _mask_jsonl(source: Path, partial: Path, columns: Columns, progress: Progress) -> Masked:
+def _mask_jsonl(source: Path, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
     total, seen, rows = source.stat().st_size, Counter[tuple[str, str, str]](), 0
     names: dict[str, str] = {}
     with open(source, "rb") as raw, open(partial, "wb") as out:
-        for number, line in enumerate(read_lines(raw, source), start=1):
-            if not line.strip():
-                continue
-            record = _record(line, number, source)
-            names.update((c, columns.role(c)) for c in record)
-            masked = json.dumps(mask_record(record, columns, seen), ensure_ascii=False)
-            try:
-                out.write(masked.encode() + b"\n")
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"{source}, line {number} must hold whole characters, but holds half of one ({error.object[error.start]!a})."
-                ) from error
+        for record in mask_records(_json_records(raw, source, columns, names), columns, seen, workers=workers):
+            out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             rows += 1
             _tell(progress, raw, rows, total)
     columns.check([*names], source)
     progress(total, total)
     return Masked(rows=rows, columns=names, seen=seen)
+
+
+def _json_records(raw: IO[bytes], source: Path, columns: Columns, names: dict[str, str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(read_lines(raw, source), start=1):
+        if not line.strip():
+            continue
+        record = _record(line, number, source)
+        if _HALF.search(line) and (half := _HALVES.search(json.dumps(record, ensure_ascii=False))):
+            raise InputError(
+                f"{source}, line {number} must hold whole characters, but holds half of one ({half.group()!a})."
+            )
+        names.update((c, columns.role(c)) for c in record)
+        yield record
 
 
 def _record(line: str, number: int, source: Path) -> dict[str, Any]:
@@ -159,7 +178,7 @@ def _record(line: str, number: int, source: Path) -> dict[str, Any]:
     return record
 
 
-def _mask_parquet(source: Path, partial: Path, columns: Columns, progress: Progress) -> Masked:
+def _mask_parquet(source: Path, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
     seen, rows = Counter[tuple[str, str, str]](), 0
     try:
         with pq.ParquetFile(source) as file:
@@ -168,8 +187,13 @@ def _mask_parquet(source: Path, partial: Path, columns: Columns, progress: Progr
             plan = Columns(level=columns.level, roles=roles, operators=columns.operators, ner=columns.ner)
             schema = pa.schema([_out_field(f, roles[f.name], columns.level) for f in file.schema_arrow])
             with pq.ParquetWriter(partial, schema) as writer:
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    writer.write_batch(_masked_batch(batch, schema, plan, seen))
+                touched = [n for n in schema.names if roles[n] != KEEP]
+                batches: deque[pa.RecordBatch] = deque()  # read, and not written yet
+                records = mask_records(_parquet_records(file, touched, batches), plan, seen, workers=workers)
+                while (first := next(records, None)) is not None:
+                    batch = batches.popleft()
+                    masked = [first, *islice(records, batch.num_rows - 1)]
+                    writer.write_batch(_masked_batch(batch, schema, touched, masked))
                     rows += batch.num_rows
                     progress(rows, file.metadata.num_rows)
     except pa.ArrowException as error:
@@ -201,9 +225,18 @@ def _out_field(column: pa.Field, role: str, level: int) -> pa.Field:
     return pa.field(column.name, pa.string()) if masked or role == TEXT else column
 
 
-def _masked_batch(batch: pa.RecordBatch, schema: pa.Schema, columns: Columns, seen: Seen) -> pa.RecordBatch:
-    touched = [n for n in schema.names if columns.roles[n] != KEEP]
-    records = [mask_record(r, columns, seen) for r in batch.select(touched).to_pylist()]
+def _parquet_records(
+    file: pq.ParquetFile, touched: list[str], batches: "deque[pa.RecordBatch]"
+) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(batch_size=_BATCH):
+        if batch.num_rows:
+            batches.append(batch)
+            yield from batch.select(touched).to_pylist() if touched else [{}] * batch.num_rows
+
+
+def _masked_batch(
+    batch: pa.RecordBatch, schema: pa.Schema, touched: list[str], records: list[dict[str, Any]]
+) -> pa.RecordBatch:
     arrays = []
     for column in schema:
         if column.name in touched and pa.types.is_string(column.type):
