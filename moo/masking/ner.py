@@ -45,7 +45,7 @@ def _tagger() -> Any:
         import jieba
         import jieba.posseg
     jieba.setLogLevel(logging.ERROR)
-    tokenizer = jieba.Tokenizer()
+    tokenizer: Any = jieba.Tokenizer()
     folder = Path(platformdirs.user_cache_dir("moo", appauthor=False)) / PACKAGE
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tokenizer.tmp_dir = str(folder)  # not the shared one, where anybody could have put what it loads
