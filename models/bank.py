@@ -217,8 +217,12 @@ def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors
     k, u, m = weights.shape
     out = {}
     for name, (left, right) in records.items():
-        scaled = left * weights.reshape(k, u * m, *[1] * (left.dim() - 2))
-        out[name] = Factors(_by_unit(scaled, u), _by_unit(right, u))
+        by_record = weights.reshape(k, u * m, *[1] * (left.dim() - 2))
+        if left.shape[-1] <= right.shape[-1]:
+            left = (left * by_record).to(left.dtype)
+        else:
+            right = (right * by_record).to(right.dtype)
+        out[name] = Factors(_by_unit(left, u), _by_unit(right, u))
     return out
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from moo.models import attention
 from moo.models.activations import Activations
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, Targets, blocks_of, copy_of, family_of, with_first_input
 from moo.models.fast_lane import FastLane
-from moo.models.lora import LoraLinear, LoraShape, Pair
+from moo.models.lora import FrozenLinear, LoraLinear, LoraShape, Pair
 from moo.models.scaling import Constants
 
 
@@ -41,11 +43,12 @@ class DeepLane(nn.Module):
         self._dtype = torch.bfloat16 if base.low_precision else torch.float32
         opened = family.opens and cut.stop - cut.start > 1
         self.model = copy_of(base.model, Cut(cut.start, cut.stop - opened))
-        if base.device.type == "cpu":  # the fused kernel's backward pass takes ten times as long there (measured)
-            self.model.config._attn_implementation = "eager"
+        if base.device.type == "cpu":
+            self.model.config._attn_implementation = attention.NAME
         self.model.to(self._dtype)
         self._names: list[str] = []
         for i, block in enumerate(blocks_of(self.model)):
+            _freeze_linears(block, self._dtype)
             for path in family.targets(targets):
                 parent, _, name = path.rpartition(".")
                 owner = block.get_submodule(parent)
@@ -54,6 +57,7 @@ class DeepLane(nn.Module):
         last = Cut(cut.stop - 1, cut.stop)
         self.top = FastLane(base, constants, last, targets=targets, shape=shape) if opened else None
         self._hidden: Tensor | None = None
+        self._records = 0
         blocks_of(self.model)[0].register_forward_pre_hook(self._put_in, with_kwargs=True)
         self.register_buffer("shift", torch.from_numpy(constants.pooled_shift))
         self.register_buffer("feature_scale", torch.from_numpy(constants.pooled_scale))
@@ -75,7 +79,7 @@ class DeepLane(nn.Module):
             layer.capture = capture
         tokens = x.tokens.to(self._dtype).expand(k, *x.tokens.shape[1:])
         mask = x.mask.expand(k, *x.mask.shape[1:])
-        self._hidden = tokens.flatten(0, 1)
+        self._hidden, self._records = tokens.flatten(0, 1), tokens.shape[1]
         states = self.model(inputs_embeds=self._hidden, attention_mask=mask.flatten(0, 1).long()).last_hidden_state
         self._hidden = None
         states = states.view(tokens.shape)
@@ -108,7 +112,13 @@ class DeepLane(nn.Module):
         out: dict[str, Pair] = {}
         rest = list(grads)
         for name, layer in self._adapted().items():
-            grad = rest.pop(0)
-            records = grad.shape[0] // len(layer.lora_a)
-            out |= {f"model.{name}.{part}": pair for part, pair in layer.factors(grad, records).items()}
+            out |= {f"model.{name}.{part}": pair for part, pair in layer.factors(rest.pop(0), self._records).items()}
         return out if self.top is None else out | {f"top.{n}": pair for n, pair in self.top.factors(rest).items()}
+
+
+def _freeze_linears(block: nn.Module, dtype: torch.dtype) -> None:
+    """Every linear layer of a block, GPT-2's transposed ones included, as a `FrozenLinear`."""
+    for parent in list(block.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, (nn.Linear, Conv1D)):
+                setattr(parent, name, FrozenLinear(layer, dtype))

@@ -49,38 +49,75 @@ class LoraLinear(Lora):
     keeps what the factors are made of; the layer must then be called once a pass.
     """
 
-    def __init__(self, frozen: Any, shape: LoraShape) -> None:
-        n_out, n_in = sizes(frozen)
+    def __init__(self, frozen: "FrozenLinear", shape: LoraShape) -> None:
+        n_out, n_in = frozen.weight.shape
         super().__init__(n_in, n_out, shape)
         self.frozen = frozen
         self.capture = False
-        self._taken: tuple[Tensor, Tensor, Tensor] | None = None
+        self._taken: tuple[_Pass, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        plain: Tensor = self.frozen(x)
-        flat = x.to(plain.dtype).reshape(len(self.lora_a), -1, x.shape[-1])
-        u = flat @ self.lora_a.mT.to(plain.dtype)
-        b = (self.scale * self.lora_b).mT.to(plain.dtype)
-        out = torch.baddbmm(plain.view(len(flat), -1, plain.shape[-1]), u, b).view(plain.shape)
+        work = self.frozen.weight.dtype
+        taken = _Pass(x.to(work).reshape(len(self.lora_a), -1, x.shape[-1]))
+        a, b = self.lora_a.to(work), (self.scale * self.lora_b).to(work)
+        if self.capture:  # their gradients are made of factors
+            a, b = a.detach(), b.detach()
+        out: Tensor = _Adapted.apply(taken.x, self.frozen.weight, self.frozen.bias, a, b, taken)
         if self.capture:
-            self._taken = (flat.detach(), u.detach(), out)
-        return out
+            self._taken = taken, out if out.requires_grad else out.requires_grad_()
+        return out.view(*x.shape[:-1], -1)
 
     @property
     def tap(self) -> Tensor:
-        """The last captured output: the gradient is wanted here."""
+        """The last captured output, (K, rows, n_out): the gradient is wanted here."""
         assert self._taken is not None
-        return self._taken[2]
+        return self._taken[1]
 
     def factors(self, grad: Tensor, n_records: int) -> dict[str, Pair]:
         """Gradient factors by parameter, each (K, n_records, m, .), from the output's gradient; forgets the pass."""
         assert self._taken is not None
-        x, u, _ = self._taken
-        self._taken = None
-        g = self.scale * grad.float().reshape(*x.shape[:2], -1)
-        pairs = {"lora_a": (g @ self.lora_b, x), "lora_b": (g, u)}
-        shape = (len(x), n_records, -1)
+        (taken, _), self._taken = self._taken, None
+        assert taken.u is not None
+        back = grad @ (self.scale * self.lora_b).to(grad.dtype) if taken.back is None else taken.back
+        pairs = {"lora_a": (back, taken.x.detach()), "lora_b": (grad, (self.scale * taken.u).to(taken.u.dtype))}
+        shape = (len(grad), n_records, -1)
         return {n: tuple(split_axis(s, 1, shape[1:]) for s in pair) for n, pair in pairs.items()}  # type: ignore[misc]
+
+
+@dataclass
+class _Pass:
+    """What a layer's pass leaves for its factors: all (K, rows, .).
+
+    Attributes:
+        x: Inputs.
+        u: What A makes of them.
+        back: The outputs' gradient through the scaled B, where the backward pass went on to the inputs.
+    """
+
+    x: Tensor
+    u: Tensor | None = None
+    back: Tensor | None = None
+
+
+class _Adapted(torch.autograd.Function):
+    """x -> W x + b + B A x, K shadows side by side: autograd's own, with fewer passes over memory, and `_Pass` filled on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, taken: _Pass) -> Tensor:
+        ctx.save_for_backward(weight, a, b)
+        ctx.taken = taken
+        taken.u = x @ a.mT
+        return _linear(x, weight, bias).baddbmm_(taken.u, b.mT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, a, b = ctx.saved_tensors
+        taken = ctx.taken
+        taken.back = grad @ b
+        for_x = (grad @ weight).baddbmm_(taken.back, a) if ctx.needs_input_grad[0] else None
+        for_a = taken.back.mT @ taken.x if ctx.needs_input_grad[3] else None
+        for_b = grad.mT @ taken.u if ctx.needs_input_grad[4] else None
+        return for_x, None, None, for_a, for_b, None
 
 
 class FrozenLinear(nn.Module):
@@ -97,19 +134,19 @@ class FrozenLinear(nn.Module):
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().to(dtype).clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        return _linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W x + b; the bias is added to the product where it lies, since handed over it would be written out first and read again."""
+    out = functional.linear(x, weight)
+    return out if bias is None else out.add_(bias)
 
 
 def split_axis(x: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
     """One axis as several."""
     out: Tensor = x.unflatten(axis, shape)  # type: ignore[no-untyped-call]
     return out
-
-
-def sizes(layer: Any) -> tuple[int, int]:
-    """(n_out, n_in) of a linear layer, GPT-2's transposed one included."""
-    out, inside = layer.weight.shape
-    return (inside, out) if _transposed(layer) else (out, inside)
 
 
 def _transposed(layer: Any) -> bool:
