@@ -62,7 +62,7 @@ class LoraLinear(Lora):
         a, b = self.lora_a.to(work), (self.scale * self.lora_b).to(work)
         if self.capture:  # their gradients are made of factors
             a, b = a.detach(), b.detach()
-        out: Tensor = _Adapted.apply(taken.x, self.frozen.weight, self.frozen.bias, a, b, taken)
+        out: Tensor = _Adapted.apply(taken.x, self.frozen.weight, self.frozen.bias, a, b, taken)  # type: ignore[no-untyped-call]
         if self.capture:
             self._taken = taken, out if out.requires_grad else out.requires_grad_()
         return out.view(*x.shape[:-1], -1)
@@ -110,7 +110,7 @@ class _Adapted(torch.autograd.Function):
         return _linear(x, weight, bias).baddbmm_(taken.u, b.mT)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, a, b = ctx.saved_tensors
         taken = ctx.taken
         taken.back = grad @ b

@@ -179,7 +179,7 @@ def test_the_same_name_with_a_changed_configuration_is_refused(
         ({"model": "/nowhere"}, "nowhere"),
         ({"attack": "guess"}, "guess"),
         ({"attack": "lira_online_per_text"}, "n_shadows >= 8"),
-        ({"attribute": "gender"}, "attribute among"),
+        ({"attribute": "gender"}, "column 'gender'"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_before_anything_is_spent(
