@@ -226,7 +226,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 continue
             if (epsilon, seed) not in heads:
                 heads[epsilon, seed] = bench.run(WAYS["head"], recipe, **how)
-            run = heads[epsilon, seed] if name == "head" else bench.run(WAYS[name], recipe, **how)
+            run = heads[epsilon, seed] if name == "head" else bench.run(WAYS[str(name)], recipe, **how)
             row |= measured(run, heads[epsilon, seed])
             row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             yield row

@@ -8,6 +8,7 @@ training saw. The head alone is trained, so that hundreds of studies take minute
 
 import argparse
 import dataclasses
+import math
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     n, m = options.pool, options.unseen
-    recipe = Recipe(layers=1, steps=25, sample_rate=0.5, max_grad_norm=1e6, expected_batch_size=n / 4)
+    recipe = Recipe(layers=1, steps=25, sample_rate=0.5, max_grad_norm=math.inf, expected_batch_size=n / 4)
     at = ready(4 * (n + m), recipe)
     recipe = dataclasses.replace(recipe, layers=0)
     rng = np.random.default_rng(0)
