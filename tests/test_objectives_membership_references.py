@@ -49,15 +49,15 @@ def naive_pooled(values: Floats, members: Bools, side: bool) -> float:
     return math.sqrt(squares / spare)
 
 
-@pytest.mark.parametrize("fixed", [True, False])
-def test_lira_agrees_with_the_paper_written_out(fixed: bool) -> None:
-    losses, members = drawn(8, 30, 0, effect=1.0)
+@pytest.mark.parametrize(("k", "fixed"), [(6, True), (8, True), (8, False), (12, False)])
+def test_lira_agrees_with_the_paper_written_out(k: int, fixed: bool) -> None:
+    losses, members = drawn(k, 30, 0, effect=1.0)
     values = np.vectorize(logit)(losses)
     offline, online = (f(losses, members, fixed_variance=fixed) for f in (lira_offline, lira_online))
     pooled = {side: naive_pooled(values, members, side) for side in (True, False)}
-    for shadow in range(8):
+    for shadow in range(k):
         for x in range(30):
-            refs = {s: [values[i, x] for i in others(8, shadow) if members[i, x] == s] for s in (True, False)}
+            refs = {s: [values[i, x] for i in others(k, shadow) if members[i, x] == s] for s in (True, False)}
             sd = {s: pooled[s] if fixed else float(np.std(refs[s], ddof=1)) for s in (True, False)}
             mean = {s: float(np.mean(refs[s])) for s in (True, False)}
             z = (values[shadow, x] - mean[False]) / sd[False]
@@ -142,16 +142,18 @@ def test_the_one_run_audit_gives_the_published_bounds(
     assert found == pytest.approx(bound, abs=1e-3)
 
 
+def naive_p_value(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
+    """Theorem 5.2: the binomial tail, and delta's part of it by the largest mean over the counts just below."""
+    right = 1 / (1 + math.exp(-epsilon))
+    beta = sum(math.comb(r, i) * right**i * (1 - right) ** (r - i) for i in range(v, r + 1))
+    alpha = max((sum(binom.pmf(v - j, r, right) for j in range(1, i + 1)) / i for i in range(1, v + 1)), default=0.0)
+    return float(min(1.0, beta + 2 * m * delta * alpha))
+
+
 def test_the_one_run_p_value_agrees_with_a_loop() -> None:
     for epsilon, m, r, v in [(0.5, 200, 80, 60), (2.0, 50, 50, 47), (0.0, 30, 10, 0)]:
-        right = 1 / (1 + math.exp(-epsilon))
-        beta = sum(binom.pmf(i, r, right) for i in range(v, r + 1))
-        alpha = max(
-            (sum(binom.pmf(v - j, r, right) for j in range(1, i + 1)) / i for i in range(1, v + 1)), default=0.0
-        )
-        expected = min(1.0, beta + 2 * m * 1e-3 * alpha)
         found = one_run_p_value(canaries=m, guesses=r, correct=v, epsilon=epsilon, delta=1e-3)
-        assert found == pytest.approx(expected, abs=1e-9)
+        assert found == pytest.approx(naive_p_value(m, r, v, epsilon, 1e-3), abs=1e-9)
 
 
 def test_an_audit_of_guessing_refutes_nothing_and_one_of_certainty_is_bounded_by_its_canaries() -> None:
@@ -159,6 +161,33 @@ def test_an_audit_of_guessing_refutes_nothing_and_one_of_certainty_is_bounded_by
     assert one_run_epsilon(canaries=1000, guesses=1000, correct=1000, delta=0.0) == pytest.approx(5.8, abs=0.03)
     with pytest.raises(InputError, match="correct <= guesses"):
         one_run_epsilon(canaries=10, guesses=5, correct=6, delta=0.0)
+
+
+def naive_bound(m: int, r: int, v: int, delta: float) -> float:
+    """Where the loop's p-value is .05, by halving."""
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if naive_p_value(m, r, v, middle, delta) < 0.05 else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize(("m", "r", "v", "delta"), [(200, 80, 60, 1e-3), (50, 50, 47, 0.0), (300, 100, 80, 1e-5)])
+def test_the_one_run_bound_agrees_with_a_loop(m: int, r: int, v: int, delta: float) -> None:
+    found = one_run_epsilon(canaries=m, guesses=r, correct=v, delta=delta)
+    assert found == pytest.approx(naive_bound(m, r, v, delta), abs=2e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exposure_agrees_with_the_paper_written_out(seed: int) -> None:
+    """Definition 4 and section 4.2: log2 of the candidates less log2 of the canary's rank, itself a candidate; with ties."""
+    rng = np.random.default_rng(seed)
+    canaries, rest = np.round(rng.gamma(2.0, 3.0, 30), 1), np.round(rng.gamma(2.0, 3.0, 700), 1)
+    found = exposure(canaries, rest)
+    for mine, bits in zip(canaries, found, strict=True):
+        candidates = [mine, *rest]
+        rank = sum(other <= mine for other in candidates)
+        assert bits == pytest.approx(math.log2(len(candidates)) - math.log2(rank), abs=1e-9)
 
 
 def test_exposure_is_the_lost_rank_in_bits() -> None:
