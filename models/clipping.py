@@ -21,8 +21,8 @@ class Factors:
     """Per-unit gradients of one parameter of shape (K, *lead, a, b), as outer products.
 
     Attributes:
-        left: Shape (K, *lead, U, m, a), fp32; zero in padded places.
-        right: Shape (K, *lead, U, m, b), fp32 or bf16.
+        left: Shape (K, *lead, U, m, a), fp32 or bf16.
+        right: Shape (K, *lead, U, m, b), likewise. In padded places one of both is zero.
     """
 
     left: Tensor

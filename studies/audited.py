@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from moo.errors import StorageError
 from moo.objectives.membership.one_run import Guessed
 from moo.records import TrialParams, number_in, number_out
+from moo.whole_files import write_whole
 
 SAMPLER_ERROR = 1e-3  # how often sound sampling may be taken for another kind
 _FOLDER = "audits"
@@ -107,11 +107,9 @@ def save_audit(report: AuditReport, folder: str | Path) -> Path:
         StorageError: If the folder cannot be written.
     """
     path = Path(folder) / report.file
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(report.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1))
     except OSError as error:
         raise StorageError(f"the audit must be kept, but {path} cannot be written: {error.strerror}.") from error
     return path

@@ -7,7 +7,6 @@ it falls on is then trained a third time, on a fresh split of the users into poo
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
 from moo.studies.trial import judge, planned_run, run_trial
+from moo.whole_files import write_whole
 
 # Streams of randomness are named by (trial, replicate); the search counts replicates from 0 upward, so these are never its own.
 SAME_SPLIT, FRESH_SPLIT = -1, -2
@@ -154,7 +154,5 @@ def _once(path: Path, identity: Mapping[str, Any], make: Callable[[], TrialRecor
             return TrialRecord.from_json(kept["record"])
     record = make()
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"identity": identity, "record": record.to_json()}), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps({"identity": identity, "record": record.to_json()}))
     return record

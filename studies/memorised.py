@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from moo.errors import StorageError
 from moo.objectives.memorisation import Emission
 from moo.records import Measurement, TrialParams, number_out
+from moo.whole_files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +116,9 @@ def save_memorisation(report: MemorisationReport, folder: str | Path) -> Path:
         StorageError: If the folder cannot be written.
     """
     path = Path(folder) / "memorisation" / f"entry-{report.ledger.partition(':')[0]}.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(report.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1))
     except OSError as error:
         raise StorageError(f"the report must be kept, but {path} cannot be written: {error.strerror}.") from error
     return path

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -32,6 +31,7 @@ from moo.privacy.accounting import check_delta
 from moo.privacy.keys import StudyKey
 from moo.records import TrialParams, number_in, number_out
 from moo.studies.base import StudySpec
+from moo.whole_files import write_whole
 
 Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
 PARTS = ("pool", "test", "unseen")
@@ -259,9 +259,7 @@ class Prepared:
             notes = synthetic_notes(self.spec.probe_records, seed=PROBE_SEED, language=self.records.language)
             facts = masking_facts(probe(notes.texts, notes.gold, notes.users, level, ner=self.spec.ner))
             known[str(level)] = {k: None if v is None else number_out(v) for k, v in facts.items()}
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(known, indent=1))
-            os.replace(temporary, path)
+            write_whole(path, json.dumps(known, indent=1))
         return {k: None if v is None else number_in(v) for k, v in known[str(level)].items()}
 
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +24,7 @@ from moo.pareto import (
 )
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialRecord, number_in, number_out
 from moo.studies.rows import row_of
+from moo.whole_files import write_whole
 
 OBJECTIVES = (ACCURACY, RISK, PENALTY)
 WORST = (0.5, 0.5, 1.0)  # error rate, advantage, penalty: the reference point of the hypervolume
@@ -219,9 +219,9 @@ class StudyResult:
         }
         try:
             target.mkdir(parents=True, exist_ok=True)
-            _replace(target / "front.json", json.dumps(rows, ensure_ascii=False, indent=1))
-            _replace(target / "front.csv", self.table.to_csv(index=False, quoting=csv.QUOTE_MINIMAL))
-            _replace(target / "result.json", json.dumps(rest, ensure_ascii=False, indent=1))
+            write_whole(target / "front.json", json.dumps(rows, ensure_ascii=False, indent=1))
+            write_whole(target / "front.csv", self.table.to_csv(index=False, quoting=csv.QUOTE_MINIMAL))
+            write_whole(target / "result.json", json.dumps(rest, ensure_ascii=False, indent=1))
         except OSError as error:
             raise StorageError(f"the results must be writable, but {target} is not: {error.strerror}.") from error
         return target
@@ -276,9 +276,3 @@ def stderrs(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
 def feasible_hypervolume(trials: Sequence[TrialRecord]) -> float:
     """Share of the box up to `WORST` that the feasible trials dominate."""
     return hypervolume(minimised([t for t in trials if t.feasible]), WORST) / math.prod(WORST)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

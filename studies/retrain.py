@@ -1,7 +1,6 @@
 """proxy_then_retrain(m): the chosen settings, trained once more on the users that the search never read."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from moo.studies.cost import released_run
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.trial import as_it_ran, training_settings
+from moo.whole_files import write_whole
 
 
 def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage: Stage = no_stage) -> list[Path]:
@@ -158,9 +158,7 @@ def _retrain(
     charged = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
     together = epsilon_of_all([*charged, *(r for n, r in runs.items() if n not in begun)], delta=run.delta)
     card = _card(trial, ran, together, prepared, account, policy)
-    temporary = out / f".card.{os.getpid()}"
-    temporary.write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, out / "card.json")
+    write_whole(out / "card.json", json.dumps(card, ensure_ascii=False, indent=1) + "\n")
     return out
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import fcntl
 import json
-import os
 import platform
 import resource
 import time
@@ -42,6 +41,7 @@ from moo.studies.refusals import (
 from moo.studies.result import SearchCost, StudyResult
 from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
 from moo.studies.trial import CONSTRAINTS, planned_run
+from moo.whole_files import write_whole
 
 
 def run_study(
@@ -237,9 +237,7 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
         account.settle(REFERENCE, error.cause)
         raise InputError(f"the status quo must be trainable, but: {error}") from error
     _settle(account, home, record)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"identity": identity, "record": record.to_json()}), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps({"identity": identity, "record": record.to_json()}))
     return record
 
 

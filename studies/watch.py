@@ -1,7 +1,6 @@
 """What a scheduler asks of data and released models, day by day: withdrawals, retention, drift of identifiers, budget left."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -18,6 +17,7 @@ from moo.privacy.filters import RenyiFilter, epsilon_at
 from moo.privacy.ledger import Entry, charged, read_entries
 from moo.studies.accounts import composed, ledger_path
 from moo.studies.residuals import Residuals, drifted, look
+from moo.whole_files import write_whole
 
 Status = Literal["ok", "attention", "not assessed"]
 LOW = 0.1  # policy: share of a budget below which what is left is told as scarce
@@ -213,10 +213,8 @@ def _drift(seen: Residuals, state: str) -> Finding:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise StorageError(f"the state must be writable, but {path} is not: {error.strerror}.") from error
 

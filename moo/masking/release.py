@@ -6,7 +6,6 @@ tokens where it learned words: loading refuses them.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, resources
@@ -17,6 +16,7 @@ from moo.errors import InputError
 from moo.masking import ner as optional
 from moo.masking.ladder import mask
 from moo.masking.operators import Operators
+from moo.whole_files import write_whole
 
 FILE = "preprocessing.json"
 SCRIPT = "mask_texts.py"
@@ -98,15 +98,8 @@ def save_preprocessing(
         recognisers=fingerprint(),
         ner=optional.version() if ner else "",
     )
-    _write(folder / SCRIPT, (resources.files("moo.masking") / "example.py").read_text(encoding="utf-8"))
-    return _write(folder / FILE, json.dumps(asdict(made), indent=1) + "\n")
-
-
-def _write(path: Path, content: str) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    write_whole(folder / SCRIPT, (resources.files("moo.masking") / "example.py").read_text(encoding="utf-8"))
+    return write_whole(folder / FILE, json.dumps(asdict(made), indent=1) + "\n")
 
 
 def load_preprocessing(folder: Path) -> Preprocessing:

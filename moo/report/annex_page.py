@@ -19,6 +19,7 @@ from moo.records import ACCURACY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
 from moo.report.annex_words import article_words, fact_words, known, step_words, words
 from moo.report.attribute import attribute_lines, interval
+from moo.whole_files import write_whole
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
 _PATIENCE = 120.0  # seconds that a browser may take
@@ -48,22 +49,16 @@ def save_annex(
     try:
         (target / "history").mkdir(parents=True, exist_ok=True)
         for path in (target / "history" / f"{annex['made']}-{annex['digest'][:16]}.json", written[0]):
-            _replace(path, text)
+            write_whole(path, text)
         for lang, page in pages.items():
             written.append(target / f"annex.{lang}.html")
-            _replace(written[-1], page)
+            write_whole(written[-1], page)
     except OSError as error:
         raise StorageError(f"the annex must be writable, but {target} is not: {error.strerror}.") from error
     browser = find_browser() if pdf else None
     if browser:
         written += [print_pdf(target / f"annex.{lang}.html", browser) for lang in langs]
     return written
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def read_annex(path: str | Path) -> dict[str, Any]:

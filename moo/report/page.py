@@ -1,7 +1,6 @@
 """The report's page: what is shown, in which order; the template lays it out."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -26,6 +25,7 @@ from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.audited import AuditReport, load_audits
 from moo.studies.result import StudyResult
+from moo.whole_files import write_whole
 
 _SEVERAL = 3  # records of one person, as an example of what record-level DP means for people
 _CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
@@ -48,11 +48,9 @@ def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") ->
     """
     page = render(result, lang, audits=load_audits(folder))
     target = Path(folder) / ("report.html" if lang == "en" else f"report.{lang}.html")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, target)
+        write_whole(target, page)
     except OSError as error:
         raise StorageError(f"the report must be writable, but {target} is not: {error.strerror}.") from error
     return target
