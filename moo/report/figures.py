@@ -119,7 +119,7 @@ def hypervolume(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
             showlegend=False,
         )
     )
-    return _styled(figure, t["trial"], t["hypervolume"]).update_layout(height=320)
+    return _styled(figure, t["trial"], t["hypervolume"]).update_layout(height=320, yaxis_rangemode="tozero")
 
 
 def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
