@@ -4,6 +4,7 @@ Each planted secret is a random code behind a prompt of its own. After training,
 prompt: the planted one's rank gives its exposure. Secrets that were not planted go through the same: what is told has a control.
 """
 
+import dataclasses
 import itertools
 import math
 import time
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from moo import validate
 from moo.errors import InputError
 from moo.masking import mask
-from moo.models.dp import DPSettings
 from moo.models.generator import (
     Generator,
     Ids,
@@ -28,8 +28,6 @@ from moo.models.generator import (
     text_losses,
     train_generator,
 )
-from moo.models.module import OptimizerSettings
-from moo.models.run import TrainingSettings
 from moo.objectives.clusters import clustered_stderr
 from moo.objectives.compliance import evaluate
 from moo.objectives.compliance.facts import generation_facts
@@ -43,9 +41,9 @@ from moo.records import Measurement, TrialParams
 from moo.studies.base import StudySpec
 from moo.studies.evaluator import Evaluator
 from moo.studies.memorised import Canary, MemorisationReport, difference, save_memorisation
-from moo.studies.prepare import Prepared, Stage, depth_of, no_stage
+from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.single import account_of, charged
-from moo.studies.trial import as_it_ran, planned_run
+from moo.studies.trial import as_it_ran, planned_run, training_settings
 
 _LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 _HELD_OUT = 100  # texts that the loss is told on
@@ -162,7 +160,7 @@ class _Secrets:
         handles = {"".join(rng.choice(_LETTERS, 8)) for _ in range(2 * asked.canaries)}
         while len(handles) < 2 * asked.canaries:  # one in 2 x 10^11 pairs is alike
             handles.add("".join(rng.choice(_LETTERS, 8)))
-        prompts = tuple(f"The service code of customer {handle} is " for handle in sorted(handles))
+        prompts = tuple(f"The service code of customer {handle} is " for handle in rng.permutation(sorted(handles)))
         codes = tuple("".join(digits) for digits in itertools.product("0123456789", repeat=asked.digits))
         return cls(
             prompts=prompts,
@@ -219,23 +217,9 @@ def _train(
     """The pool's units as they are, and each copy of a secret as a unit behind them."""
     planted = [secrets.text(i) for i in range(asked.canaries) for _ in range(asked.repeats)]
     units = np.concatenate([texts.units, texts.units.max() + 1 + np.arange(len(planted))])
-    t = prepared.spec.training
-    settings = TrainingSettings(
-        depth=depth_of(params, prepared.spec),
-        lora_rank=params.lora_rank,
-        lora_alpha=t.lora_alpha,
-        sample_rate=t.sample_rate,
-        steps=t.steps,
-        dp=DPSettings(
-            noise_multiplier=run.noise_multiplier,
-            max_grad_norm=t.max_grad_norm if params.private else math.inf,
-            expected_batch_size=t.sample_rate * run.n_units,
-        ),
-        optimizer=OptimizerSettings(learning_rate=params.learning_rate, chunk=min(16, prepared.spec.machine.chunk)),
-        accelerator=prepared.spec.machine.accelerator,
-        trainer=prepared.spec.machine.trainer,
-        engine="opacus",
-    )
+    settings = training_settings(params, prepared.spec, run, engine="opacus")
+    optimizer = dataclasses.replace(settings.optimizer, chunk=min(16, settings.optimizer.chunk))
+    settings = dataclasses.replace(settings, optimizer=optimizer)
     return train_generator(
         base, (*texts.ids, *planted), units, settings, lambda purpose, shadow: key.generator("writer", purpose, shadow)
     )
