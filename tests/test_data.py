@@ -1,9 +1,15 @@
 """Data: hash-pinned fetching, splits that no neighbour crosses, the legal filter, tables of one's own."""
 
+import functools
+import gc
 import hashlib
+import http.server
 import io
 import itertools
+import os
 import tarfile
+import threading
+import warnings
 from collections import defaultdict
 from datetime import date
 from pathlib import Path
@@ -66,6 +72,30 @@ def test_a_member_is_fetched_by_hash_and_nothing_of_the_package_runs(offline: Pa
     assert seen[-1] == (offline / "parcel-1.0.tar.gz").stat().st_size
     (offline / "parcel-1.0.tar.gz").unlink()  # the second time needs no network
     assert fetch_member(archive, MEMBER) == path
+
+
+def test_a_download_closes_its_connections(offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = archive_of(index_with(offline, b"hello"))
+    (tmp_path / "index" / "parcel").mkdir(parents=True)
+    os.rename(offline / "parcel-1.0.tar.gz", tmp_path / "index" / "parcel" / "parcel-1.0.tar.gz")
+    (tmp_path / "index" / "parcel" / "index.html").write_text('<a href="parcel-1.0.tar.gz">parcel-1.0.tar.gz</a>')
+
+    class KeepsOpen(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_args: object) -> None: ...
+
+    handler = functools.partial(KeepsOpen, directory=str(tmp_path / "index"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_address[1]}/")
+        monkeypatch.setenv("PIP_TRUSTED_HOST", "127.0.0.1")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert fetch_member(archive, MEMBER).read_bytes() == b"hello"
+            gc.collect()
+        server.shutdown()
+    assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
 
 
 def test_a_wrong_hash_is_refused_and_leaves_nothing(offline: Path, tmp_path: Path) -> None:

