@@ -1,9 +1,10 @@
 """Does the attack's interval cover one half where there is nothing to find: trained shadows, records that none of them saw.
 
-python -m benchmarks.null [--studies 200] [--pool 1000] [--unseen 600]
+python -m benchmarks.null [--studies 200] [--pool 1000] [--unseen 600] [--shadows 4]
 
-Each study trains four shadows without DP on halves of its own of the pool, and scores other reviews, whose membership is a coin that no
+Each study trains its shadows without DP on halves of its own of the pool, and scores other reviews, whose membership is a coin that no
 training saw. The head alone is trained, so that hundreds of studies take minutes; texts and their losses are real. Studies share texts.
+Their own pool is attacked as well; its truth is the mean over the studies.
 """
 
 import argparse
@@ -23,31 +24,38 @@ ATTACKS = ("pair_reference", "loss", "base", "lira_offline")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("studies", 200), ("pool", 1000), ("unseen", 600)):
+    for name, default in (("studies", 200), ("pool", 1000), ("unseen", 600), ("shadows", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    n, m = options.pool, options.unseen
+    n, m, k = options.pool, options.unseen, options.shadows
     recipe = Recipe(layers=1, steps=25, sample_rate=0.5, max_grad_norm=math.inf, expected_batch_size=n / 4)
     at = ready(4 * (n + m), recipe)
     recipe = dataclasses.replace(recipe, layers=0)
     rng = np.random.default_rng(0)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ATTACKS}
+    found = {(part, name): np.empty((options.studies, 2)) for part in ("unseen", "pool") for name in ATTACKS}
+    right = []
     for study in range(options.studies):
         rows = rng.permutation(len(at.labels))[: n + m]
         own = dataclasses.replace(at, labels=at.labels[rows], packed=at.packed.take(rows))
-        bank = by_engine(own, recipe, pairs(n, seed=2 * study), study).bank
-        told = log_probs(bank, own.packed).numpy()[:, n:]
-        losses = -np.take_along_axis(told, own.labels[None, n:, None], axis=2)[..., 0].astype(float)
-        evidence = MembershipEvidence(losses=losses, members=pairs(m, seed=2 * study + 1), units=np.arange(m))
-        for name, values in found.items():
-            area = auc(evidence, attack=name)
-            values.append((area.value, area.stderr))
-    for name, values in found.items():
-        area, error = np.array(values).T
-        covered = np.abs(area - 0.5) <= 1.96 * error
+        halves, coins = pairs(n, seed=2 * study, shadows=k), pairs(m, seed=2 * study + 1, shadows=k)
+        told = log_probs(by_engine(own, recipe, halves, study).bank, own.packed).numpy()
+        right.append((told[:, n:].argmax(axis=2) == own.labels[n:]).mean())
+        losses = -np.take_along_axis(told, own.labels[None, :, None], axis=2)[..., 0].astype(float)
+        for part, here, members in (("unseen", losses[:, n:], coins), ("pool", losses[:, :n], halves)):
+            evidence = MembershipEvidence(losses=here, members=members, units=np.arange(members.shape[1]))
+            for name in ATTACKS:
+                area = auc(evidence, attack=name)
+                found[part, name][study] = area.value, area.stderr
+    print(
+        f"K = {k}; shadows are right on {np.mean(right):.3f} of the unseen records (untrained ones would be all ties)"
+    )
+    for (part, name), values in found.items():
+        area, error = values.T
+        truth = 0.5 if part == "unseen" else area.mean()
+        covered = (np.abs(area - truth) <= 1.96 * error).mean()
         print(
-            f"{name:16} mean AUC {area.mean():.4f} (stderr {area.std(ddof=1) / len(area) ** 0.5:.4f})  "
-            f"95 % intervals cover .5 in {covered.mean():.3f} of {len(area)}"
+            f"{part:7} {name:15} mean AUC {area.mean():.4f}, standard deviation {area.std(ddof=1):.4f}, mean squared stderr^.5 "
+            f"{np.sqrt((error**2).mean()):.4f}; 95 % intervals cover {truth:.3f} in {covered:.3f} of {len(area)}"
         )
 
 

@@ -34,6 +34,24 @@ def clustered_stderr(influence: Floats, units: Ints) -> float:
     return math.sqrt(count / (count - 1) * float(sums @ sums))
 
 
+def clustered_covariance(influence: Floats, units: Ints) -> Floats:
+    """Covariance of K statistics from each record's influence on each, added up within units.
+
+    Args:
+        influence: Shape (K, n); each row as in `clustered_stderr`, whose square is on the diagonal.
+        units: Shape (n,).
+
+    Returns:
+        Shape (K, K); infinite for one unit.
+    """
+    codes, count = unit_codes(units)
+    if count < 2:
+        return np.full((len(influence), len(influence)), math.inf)
+    sums = np.stack([np.bincount(codes, weights=row, minlength=count) for row in influence])
+    covariance: Floats = sums @ sums.T * (count / (count - 1))
+    return covariance
+
+
 def clustered_mean(values: Floats, units: Ints) -> tuple[float, float]:
     """Mean of values of shape (n,), and its standard error clustered by unit."""
     if len(values) == 0:

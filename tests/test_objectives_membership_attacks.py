@@ -232,14 +232,15 @@ def test_p_values_are_uniform_where_nothing_leaks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("users", "per_user"), [(300, 1), (150, 3), (400, 2)])
 @pytest.mark.parametrize("k", [4, 8])
 @pytest.mark.parametrize("leak", [0.0, 1.0])
-def test_intervals_cover_the_truth_in_19_of_20_studies(k: int, leak: float) -> None:
+def test_intervals_cover_the_truth_in_19_of_20_studies(leak: float, k: int, users: int, per_user: int) -> None:
     """1,000 whole K x n matrices with skewed noise of each text's own; at the null the truth is one half."""
-    names = ("pair_reference", "loss", "base_difference")
+    names = ("pair_reference", "loss")
     found = {name: np.empty((1000, 2)) for name in names}
     for seed in range(1000):
-        e = whole_evidence(seed, k=k, leak=leak, m=20)
+        e = whole_evidence(seed, k=k, users=users, per_user=per_user, leak=leak, m=20)
         for name in names:
             area = risk.auc(e, attack=name)
             found[name][seed] = area.value, area.stderr
@@ -247,4 +248,4 @@ def test_intervals_cover_the_truth_in_19_of_20_studies(k: int, leak: float) -> N
         truth = rows[:, 0].mean() if leak else 0.5
         covered = (np.abs(rows[:, 0] - truth) <= 1.96 * rows[:, 1]).mean()
         assert abs(rows[:, 0].mean() - truth) <= 3.5 * rows[:, 0].std() / math.sqrt(1000), name
-        assert 0.93 <= covered <= (0.97 if name == "pair_reference" else 0.99), (name, covered)
+        assert 0.93 <= covered <= 0.97, (name, covered)

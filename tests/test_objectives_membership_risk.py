@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from test_objectives_membership_scores import make_evidence
+from test_objectives_membership_scores import draw_pairs, make_evidence
 
 from moo.errors import InputError
 from moo.evidence import MembershipEvidence
+from moo.objectives import clusters
 from moo.objectives.membership import metrics, permutation, risk, scores, uncertainty
 
 values = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np.array)
@@ -91,18 +92,57 @@ def test_placement_error_agrees_with_the_bootstrap_by_unit() -> None:
 
     draws = uncertainty.bootstrap(mean_auc, e.units, np.random.default_rng(0), 300)
     rows = np.stack([metrics.placements(r, m) for r, m in zip(s, e.members, strict=True)])
-    by_unit = uncertainty.clustered_stderr(((rows - rows.mean(axis=1, keepdims=True)) / 450).mean(axis=0), e.units)
+    by_unit = clusters.clustered_stderr(((rows - rows.mean(axis=1, keepdims=True)) / 450).mean(axis=0), e.units)
     assert by_unit == pytest.approx(draws.std(), rel=0.15)
 
 
-def test_stderr_sees_shadows_that_differ_from_each_other() -> None:
-    e = make_evidence(9, n=400)
-    uneven = e.losses - np.array([[0.0], [2.0], [0.0], [2.0]]) * e.members
-    calm = risk.auc(e)
-    wild = risk.auc(MembershipEvidence(losses=uneven, members=e.members, units=e.units))
-    spread = np.std(uncertainty.shadow_aucs(scores.pair_reference(uneven, e.members), e.members), ddof=1) / 2
-    assert wild.stderr == pytest.approx(spread, rel=0.15)
-    assert wild.stderr > 3 * calm.stderr
+def unsteady(seed: int, k: int, spread: float = 1.0) -> MembershipEvidence:
+    """Each training shifts what it says of all records towards one label or the other: noise that records have in common."""
+    rng = np.random.default_rng(seed)
+    members = draw_pairs(rng, k, np.arange(600))
+    label = rng.choice([-1.0, 1.0], 600)
+    losses = rng.gamma(2.0, 1.0, 600) + rng.normal(size=(k, 600)) - 0.5 * members
+    return MembershipEvidence(
+        losses=losses + spread * rng.normal(size=(k, 1)) * label, members=members, units=np.arange(600)
+    )
+
+
+@pytest.mark.parametrize("k", [4, 8])
+@pytest.mark.parametrize("attack", ["pair_reference", "loss"])
+def test_stderr_holds_what_trainings_differ_by_as_targets_and_as_references(attack: str, k: int) -> None:
+    """Against the spread over 300 studies; bounds beyond 4 of its standard errors."""
+    found = [risk.auc(unsteady(s, k), attack=attack) for s in range(300)]
+    spread = np.std([m.value for m in found], ddof=1)
+    assert 0.75 * spread < math.sqrt(np.mean([m.stderr**2 for m in found])) < 1.5 * spread
+
+
+@given(st.integers(0, 10_000), st.sampled_from([4, 6, 8]), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_training_variance_is_the_weighted_sum_written_out(seed: int, k: int, refers: bool) -> None:
+    rng = np.random.default_rng(seed)
+    aucs, factor = rng.normal(size=k), rng.normal(size=(k, k))
+    cov = factor @ factor.T / k
+    above = below = 0.0
+    contrasts = [(np.eye(k)[2 * j] - np.eye(k)[2 * j + 1], 1.0) for j in range(k // 2)]
+    for j in range(1, k // 2):  # pair j against the mean of the pairs before it
+        c = np.zeros(k)
+        c[: 2 * j], c[2 * j : 2 * j + 2] = 1.0 / j, -1.0
+        contrasts.append((c, 1 - 2 / (k - 2) ** 2 if refers else 1.0))
+    for c, share in contrasts:
+        unit = c / np.linalg.norm(c)
+        explained = unit @ cov @ unit
+        above += share**2 * ((unit @ aucs) ** 2 - 1.25 * explained) / explained**2
+        below += share**4 / explained**2
+    assert uncertainty.training_variance(aucs, cov, refers=refers) == pytest.approx(
+        max(0.0, above / below), rel=1e-6, abs=1e-12
+    )
+
+
+def test_one_unit_alone_has_an_infinite_stderr() -> None:
+    e = make_evidence(15, n=60)
+    found = uncertainty.auc_with_stderr(e.losses, e.members, np.zeros(60, dtype=int))
+    assert math.isfinite(found[0])
+    assert found[1] == math.inf
 
 
 def coverage(n_seeds: int, *, k: int, n: int, per_unit: int) -> float:

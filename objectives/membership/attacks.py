@@ -22,11 +22,13 @@ class NamedAttack:
         min_shadows: K that it needs.
         own_losses: Whether a record's rank among others follows from its own losses alone. Noised answers rely on that: attacks
             that look at a base head, at a population, or at variances pooled over other records are refused there.
+        refers: Whether it compares a shadow with shadows of other pairs; standard errors count their training, then.
     """
 
     score: Attack
     min_shadows: int = MIN_SHADOWS
     own_losses: bool = False
+    refers: bool = True
 
     def __call__(self, evidence: MembershipEvidence) -> Floats:
         return self.score(evidence)
@@ -47,8 +49,8 @@ def _population(evidence: MembershipEvidence) -> Population:
 ATTACKS: Mapping[str, NamedAttack] = MappingProxyType(
     {
         "pair_reference": NamedAttack(lambda e: scores.pair_reference(e.losses, e.members), own_losses=True),
-        "loss": NamedAttack(lambda e: scores.loss(e.losses), own_losses=True),
-        "base_difference": NamedAttack(lambda e: scores.base_difference(e.losses, _base_losses(e))),
+        "loss": NamedAttack(lambda e: scores.loss(e.losses), own_losses=True, refers=False),
+        "base_difference": NamedAttack(lambda e: scores.base_difference(e.losses, _base_losses(e)), refers=False),
         "base": NamedAttack(lambda e: references.base(e.losses, e.members), own_losses=True),
         "lira_offline": NamedAttack(lambda e: references.lira_offline(e.losses, e.members), own_losses=True),
         "lira_offline_per_text": NamedAttack(
@@ -59,7 +61,7 @@ ATTACKS: Mapping[str, NamedAttack] = MappingProxyType(
             lambda e: references.lira_online(e.losses, e.members, fixed_variance=False), 8, own_losses=True
         ),
         "rmia_offline": NamedAttack(lambda e: references.rmia_offline(e.losses, e.members, _population(e).losses)),
-        "quantile": NamedAttack(lambda e: quantile_regression(e.losses, _base_losses(e), _population(e))),
+        "quantile": NamedAttack(lambda e: quantile_regression(e.losses, _base_losses(e), _population(e)), refers=False),
     }
 )
 
@@ -90,3 +92,9 @@ def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_ref
         check_attack(attack, n_shadows=len(evidence.members))
         attack = ATTACKS[attack]
     return attack(evidence)
+
+
+def refers(attack: str | Attack) -> bool:
+    """Whether an attack compares a shadow with shadows of other pairs; a function of one's own is taken to."""
+    named = ATTACKS.get(attack) if isinstance(attack, str) else attack
+    return named.refers if isinstance(named, NamedAttack) else True

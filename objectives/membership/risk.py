@@ -10,7 +10,7 @@ from moo import validate
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
 from moo.objectives.base import Direction
 from moo.objectives.clusters import unit_codes
-from moo.objectives.membership.attacks import ATTACKS, attack_scores
+from moo.objectives.membership.attacks import ATTACKS, attack_scores, refers
 from moo.objectives.membership.checks import check_unit_rows
 from moo.objectives.membership.metrics import allowed_false_positives
 from moo.objectives.membership.uncertainty import (
@@ -67,7 +67,7 @@ def auc(
     Raises:
         InputError: If the evidence is unfit (NaN losses, unpaired rows, an empty side); the argument is named.
     """
-    value, stderr = auc_with_stderr(*_scored(evidence, attack, level))
+    value, stderr = auc_with_stderr(*_scored(evidence, attack, level), refers=refers(attack))
     return Measurement(value=value, stderr=stderr)
 
 
@@ -86,7 +86,7 @@ def balanced_accuracy(
 
     At the null it is one half: the median knows no label, while the best threshold in hindsight would be biased upward.
     """
-    value, stderr = balanced_with_stderr(*_scored(evidence, attack, level))
+    value, stderr = balanced_with_stderr(*_scored(evidence, attack, level), refers=refers(attack))
     return Measurement(value=value, stderr=stderr)
 
 

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import helmert
 
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence
-from moo.objectives.clusters import clustered_stderr, unit_codes
+from moo.objectives.clusters import clustered_covariance, clustered_stderr, unit_codes
 from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
 
 Attack = Callable[[MembershipEvidence], Floats]
+TAKEN_OFF = 1.25  # of what units explain, from the variance between shadows; ADR 22
 
 
 def shadow_aucs(scores: Floats, members: Bools) -> Floats:
@@ -18,31 +20,27 @@ def shadow_aucs(scores: Floats, members: Bools) -> Floats:
     return np.array([roc_auc(row[inside], row[~inside]) for row, inside in zip(scores, members, strict=True)])
 
 
-def auc_with_stderr(scores: Floats, members: Bools, units: Ints) -> tuple[float, float]:
-    """Mean AUC over the shadows, and its standard error by unit plus what training adds by shadow.
-
-    The error by unit sums placement values within units over all K rows that a unit carries. Training varies too,
-    which no resampling of texts can see: by how much the shadows' AUCs spread beyond what their units explain is added,
-    divided by K. (The larger of the unit error and sd / sqrt(K) is the simpler rule; but a pair's two AUCs are
-    anticorrelated by construction, sd / sqrt(K) is then too large, and at K = 4 and no leak that rule covers 98 %.)
+def auc_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers: bool = False) -> tuple[float, float]:
+    """Mean AUC over the shadows, and its standard error by unit plus what training adds; see `over_shadows`.
 
     Args:
         scores: Shape (K, n).
         members: Shape (K, n), with both sides in every row.
         units: Shape (n,).
+        refers: As in `over_shadows`.
 
     Returns:
         (AUC, standard error), both as fractions.
 
     Source:
-        Obuchowski 1997, "Nonparametric Analysis of Clustered ROC Curve Data"; the rest is a variance component.
+        Obuchowski 1997, "Nonparametric Analysis of Clustered ROC Curve Data".
     """
     rows = np.stack([placements(row, inside) for row, inside in zip(scores, members, strict=True)])
     aucs = np.array([row[inside].mean() for row, inside in zip(rows, members, strict=True)])
-    return over_shadows(aucs, (rows - aucs[:, None]) / own_side(members), units)
+    return over_shadows(aucs, (rows - aucs[:, None]) / own_side(members), units, refers=refers)
 
 
-def balanced_with_stderr(scores: Floats, members: Bools, units: Ints) -> tuple[float, float]:
+def balanced_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers: bool = False) -> tuple[float, float]:
     """Balanced accuracy at each shadow's median score, mean over the shadows, and its standard error as of `auc_with_stderr`.
 
     That the median is itself estimated moves both rates together where nothing leaks, and little elsewhere.
@@ -52,7 +50,7 @@ def balanced_with_stderr(scores: Floats, members: Bools, units: Ints) -> tuple[f
     side = own_side(members)
     inside, outside = (np.where(m, right / side, 0.0).sum(axis=1) for m in (members, ~members))
     off = right - np.where(members, inside[:, None], outside[:, None])
-    return over_shadows((inside + outside) / 2, off / (2 * side), units)
+    return over_shadows((inside + outside) / 2, off / (2 * side), units, refers=refers)
 
 
 def own_side(members: Bools) -> Floats:
@@ -62,34 +60,60 @@ def own_side(members: Bools) -> Floats:
     return side
 
 
-def over_shadows(per_shadow: Floats, influence: Floats, units: Ints) -> tuple[float, float]:
+def over_shadows(per_shadow: Floats, influence: Floats, units: Ints, *, refers: bool = False) -> tuple[float, float]:
     """Mean over the shadows, and its standard error: by unit, plus what training adds.
+
+    The error by unit sums a unit's influence over all K rows that it carries, so that what the shadows have in common through their
+    units is counted once. Training varies too, which no resampling of units can see: see `training_variance`.
 
     Args:
         per_shadow: Shape (K,).
-        influence: Shape (K, n). Of each record on each shadow's number.
+        influence: Shape (K, n). Of each record on each shadow's number; a row sums to about 0.
         units: Shape (n,).
+        refers: Whether a shadow is also what the K - 2 of other pairs are compared with. Its training then counts (K - 1) / (K - 2)
+            times: noise in a mean over K - 2 references weighs 1 / (K - 2)^2 as much as in the target, K - 2 times over.
+
+    Returns:
+        (mean, standard error); the latter is infinite for one unit.
     """
+    k = len(per_shadow)
+    counts = (k - 1) / (k - 2) if refers else 1.0
+    extra = counts**2 * training_variance(per_shadow, clustered_covariance(influence, units), refers=refers) / k
     by_unit = clustered_stderr(influence.mean(axis=0), units)
-    extra = training_variance(per_shadow, influence, units) / len(per_shadow)
     return float(per_shadow.mean()), math.sqrt(by_unit**2 + extra)
 
 
-def training_variance(aucs: Floats, influence: Floats, units: Ints) -> float:
-    """Variance between the K shadows' AUCs beyond what their units explain; never below 0.
+def training_variance(per_shadow: Floats, covariance: Floats, *, refers: bool = False) -> float:
+    """Variance of a shadow's number due to its own training: what units do not explain; never below 0.
+
+    Each difference within a pair and each contrast between pairs tells of it: its square, less what units explain. They are weighted
+    by how well they tell it, the inverse square of what units explain: the shadows of a pair have opposite members, so with a plain
+    loss the difference within a pair is mostly how hard texts are, and the one between pairs is not. With references a pair's
+    training moves the other pairs' numbers too, and the contrast between them sees that much less.
+
+    Where training adds nothing, the cut at 0 leaves .3 of what units explain on average at K = 4. A quarter more than units explain is
+    taken off for it, which costs as much where training adds a great deal.
 
     Args:
-        aucs: Shape (K,).
-        influence: Shape (K, n). Of each record on each AUC.
-        units: Shape (n,).
+        per_shadow: Shape (K,), K even and >= 4, pairs in rows 2j and 2j + 1.
+        covariance: Shape (K, K). Of them, due to units.
+        refers: As in `over_shadows`.
+
+    Source:
+        DerSimonian and Laird 1986, "Meta-Analysis in Clinical Trials": a shadow is a study; here their estimates are correlated.
     """
-    k = len(aucs)
-    own = sum(clustered_stderr(row, units) ** 2 for row in influence)
-    together = clustered_stderr(influence.sum(axis=0), units) ** 2
-    if not math.isfinite(together):
+    if not np.isfinite(covariance).all():
         return 0.0  # one unit only: the error by unit is infinite already
-    explained = own / k - (together - own) / (k * (k - 1))
-    return max(0.0, float(np.var(aucs, ddof=1)) - explained)
+    k = len(per_shadow)
+    within = np.kron(np.eye(k // 2), [1.0, -1.0]) / math.sqrt(2)
+    between = np.kron(helmert(k // 2), [1.0, 1.0]) / math.sqrt(2)
+    contrasts = np.concatenate([within, between])
+    seen = np.repeat([1.0, (1 - 2 / (k - 2) ** 2) ** 2 if refers else 1.0], [len(within), len(between)])
+    explained = np.einsum("ci,ij,cj->c", contrasts, covariance, contrasts)
+    explained = np.maximum(explained, max(1e-9 * explained.max(), 1e-300))
+    weights = seen * (explained.min() / explained) ** 2
+    beyond = (contrasts @ per_shadow) ** 2 - TAKEN_OFF * explained
+    return max(0.0, float(weights @ beyond / (weights @ seen)))
 
 
 def unit_weights(units: Ints, rng: np.random.Generator) -> Ints:
