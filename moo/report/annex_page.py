@@ -17,8 +17,9 @@ from markupsafe import Markup
 from moo.errors import InputError, MachineError, StorageError
 from moo.records import ACCURACY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
-from moo.report.annex_words import article_words, fact_words, known, step_words, words
+from moo.report.annex_words import article_words, fact_words, words
 from moo.report.attribute import attribute_lines, interval
+from moo.report.chinese import said
 from moo.whole_files import write_whole
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
@@ -121,12 +122,13 @@ def render_annex(annex: Mapping[str, Any], lang: str = "en") -> str:
         lang=lang,
         a=annex,
         style=Markup((folder / "annex.css").read_text(encoding="utf-8")),
+        title=said(annex["study"]["title"] or annex["study"]["name"], lang),
         rules=rules,
         verdicts=verdicts,
         domains=_domains(annex, lang, t),
         why=_why(annex, t),
         privacy=_privacy(annex, t),
-        declaration=known(annex["data"].get("declaration", ""), lang),
+        declaration=said(annex["data"].get("declaration", ""), lang),
         risk=_risk(annex, lang, t),
         steps=_steps(annex, lang, t),
         dropped=_dropped(annex, lang, t),
@@ -150,10 +152,10 @@ def _fact(key: str, value: object, lang: str, t: Mapping[str, str]) -> str:
     """A fact with its number, in words."""
     name, kind = fact_words(key, lang)
     if value is None:
-        return f"{name}{': ' if lang == 'en' else '：'}{t['unknown']}"
+        return f"{name}{t['colon']}{t['unknown']}"
     x = float(value)  # type: ignore[arg-type]
     shown = {"share": f"{100 * x:.3g} %", "days": f"{x:.0f} {t['days']}", "level": f"L{x:.0f}"}.get(kind, number(x))
-    return f"{name}{': ' if lang == 'en' else '：'}{shown}"
+    return f"{name}{t['colon']}{shown}"
 
 
 def _rule(row: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, Any]:
@@ -200,10 +202,8 @@ def _domains(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[
 
 def _settings(params: Mapping[str, Any], t: Mapping[str, str]) -> str:
     epsilon = float(params["target_epsilon"])
-    shown = t["no_dp"] if math.isinf(epsilon) else number(epsilon)
-    return (
-        f"{t['epsilon']} {shown} · {t['masking']} L{params['masking_level']} · {t['depth']} {params['adapted_layers']}"
-    )
+    shown = t["no_dp"] if math.isinf(epsilon) else f"{t['epsilon']} {number(epsilon)}"
+    return f"{shown} · {t['masking']} L{params['masking_level']} · {t['depth']} {params['adapted_layers']}"
 
 
 def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -265,7 +265,7 @@ def _risk(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[str
     if checks["null_auc"] is not None:
         out.append(t["null_line"].format(auc=f"{checks['null_auc']:.3f}", n=checks["null_trials"]))
     if annex["threat_model"]:
-        out.append(t["threat"].format(threat=known(annex["threat_model"], lang)))
+        out.append(t["threat"].format(threat=said(annex["threat_model"], lang)))
     return out
 
 
@@ -273,7 +273,11 @@ def _privacy(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
     point, search = annex["point"], annex["search"]
     unit = annex["data"].get("unit", "record")
     claim = point["claim"]
-    told = t["holds"] if claim == "holds" else t["withdrawn"].format(reason=claim.removeprefix("withdrawn because "))
+    told = (
+        t["holds"]
+        if claim == "holds"
+        else t["withdrawn"].format(reason=said(claim.removeprefix("withdrawn because "), t["lang"]))
+    )
     spent = point["extras"].get("epsilon_spent", {"value": "inf"})["value"]
     policy = str(search["policy"])
     by_policy = t[f"policy_{policy.split('(')[0]}"].format(
@@ -288,7 +292,7 @@ def _privacy(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
         ),
         by_policy,
         *([t["unbounded"]] if annex["status_quo"] else []),
-        f"{t['anchor']}: {search['anchor'] or '–'}",
+        f"{t['anchor']}{t['colon']}{search['anchor'] or '–'}",
     ]
 
 
@@ -296,8 +300,9 @@ def _steps(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[di
     return [
         {
             **step,
-            "name": step_words(step["name"], lang),
+            "name": said(step["name"].replace("_", " "), lang),
             "scope": t.get(step["scope"], step["scope"]),
+            "why": said(step["why"] or step["detail"], lang),
         }
         for step in annex["data"].get("transformations", [])
     ]
@@ -326,7 +331,7 @@ def _difference(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> di
         rows.append((t["changed_search"], *map(number, found["composed_epsilon"])))
     for change in found["rules"]:
         shown = [
-            f"{t[verdict]} ({t['and'].join(_fact(k, v, lang, t) for k, v in facts.items())})"
+            t["aside"].format(text=t[verdict], aside=t["and"].join(_fact(k, v, lang, t) for k, v in facts.items()))
             for verdict, facts in zip(change["verdict"], change["facts"], strict=True)
         ]
         rows.append((change["rule"], *shown))

@@ -33,18 +33,6 @@ def fact_words(key: str, lang: str) -> tuple[str, str]:
     return (english if lang == "en" else chinese), kind
 
 
-def step_words(name: str, lang: str) -> str:
-    """The name of a step of the preparation."""
-    shown: str = name.replace("_", " ") if lang == "en" else _file()["steps_zh"].get(name, name)
-    return shown
-
-
-def known(text: str, lang: str) -> str:
-    """A sentence that a study writes in English, in the language where it is known; else as it is."""
-    shown: str = text if lang == "en" else _file()["known_zh"].get(text, text)
-    return shown
-
-
 def article_words(articles: str, lang: str) -> str:
     """Articles as a reader of the language cites them: "PIPL 51(3)" is 个人信息保护法第51条第3项."""
     if lang == "en":

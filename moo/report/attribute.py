@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moo.records import RISK, Measurement, TrialRecord
+from moo.report.chinese import said
 from moo.studies.result import StudyResult
 
 _COLUMNS = ("attribute_leakage", "attribute_p", "attribute_min_entropy", "attribute_training", "advantage")
@@ -30,13 +31,15 @@ def attribute_section(result: StudyResult, t: Mapping[str, str]) -> dict[str, An
     if not records:
         return None
     chosen = result.recommend().trial
-    known = ", ".join(result.spec.get("attribute_auxiliary", ())) or t["base_rate"]
+    attribute = said(result.spec["attribute"], t["lang"])
+    known = t["and"].join(said(c, t["lang"]) for c in result.spec.get("attribute_auxiliary", ())) or t["base_rate"]
     missing = {r.extras[c].note for r in records for c in _COLUMNS if math.isnan(r.extras[c].value)} - {""}
     return {
-        "title": t["attribute"].format(attribute=result.spec["attribute"]),
-        "note": t["attribute_note"].format(attribute=result.spec["attribute"], known=known),
+        "name": attribute,
+        "title": t["attribute"].format(attribute=attribute),
+        "note": t["attribute_note"].format(attribute=attribute, known=known),
         "is_risk": chosen is not None and by_attribute(chosen),
-        "missing": [note.replace("not assessed", t["notassessed"]) for note in sorted(missing)],
+        "missing": [f"{said(note, t['lang'])}{t['stop']}" for note in sorted(missing)],
         "rows": [
             {
                 "name": t["status_quo"] if r.number < 0 else str(r.number),
@@ -60,14 +63,13 @@ def attribute_lines(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]
     told, extras = annex["study"], annex["point"]["extras"]
     if not told.get("attribute") or "attribute_leakage" not in extras:
         return []
+    attribute = said(told["attribute"], t["lang"])
     leakage, p = (Measurement.from_json(extras[name]) for name in ("attribute_leakage", "attribute_p"))
     if math.isnan(leakage.value):
-        reason = leakage.note.removeprefix("not assessed: ")
-        return [t["attribute_missing"].format(attribute=told["attribute"], reason=reason)]
-    known = ", ".join(told["attribute_known"]) or t["base_rate"]
-    return [
-        t["attribute_line"].format(attribute=told["attribute"], known=known, p=f"{p.value:.2f}", **interval(leakage))
-    ]
+        reason = said(leakage.note.removeprefix("not assessed: "), t["lang"])
+        return [t["attribute_missing"].format(attribute=attribute, reason=reason)]
+    known = t["and"].join(said(c, t["lang"]) for c in told["attribute_known"]) or t["base_rate"]
+    return [t["attribute_line"].format(attribute=attribute, known=known, p=f"{p.value:.2f}", **interval(leakage))]
 
 
 def _cell(m: Measurement, t: Mapping[str, str]) -> str:

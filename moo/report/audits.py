@@ -4,9 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from moo.report.chinese import said
 from moo.report.figures import epsilon_text
 from moo.studies.audited import AuditReport
 from moo.studies.result import StudyResult
+
+_SIGHT = {"dirac": "white box", "text": "black box"}  # what an auditor with such canaries sees of the training
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def _line(a: AuditReport, t: Mapping[str, str]) -> AuditLine:
     text = t["audit"].format(
         trial="–" if a.trial is None else a.trial,
         canaries=f"{a.guessed[0].canaries:,}",
-        kind=a.kind,
+        kind=said(_SIGHT[a.kind], t["lang"]),
         low=f"{max(a.epsilon_low, a.epsilon_low_dp):.2f}",
         confidence=f"{a.confidence:.0%}",
         claimed=epsilon_text(a.claimed_epsilon, t["no_dp"]),

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from moo.records import ACCURACY, PENALTY, RISK, Z95, TrialRecord
+from moo.report.chinese import said
 from moo.studies.result import StudyResult
 
 INK, PAPER, GRID = "#1c2b36", "#ffffff", "#e3e8ec"
@@ -23,11 +24,12 @@ def describe(trial: TrialRecord, t: Mapping[str, str]) -> str:
     """Hover text of a trial."""
     p = trial.params
     name = t["status_quo_long"] if trial.number < 0 else f"{t['trial']} {trial.number}"
-    settings = f"{t['epsilon']} {epsilon_text(p.target_epsilon, t['no_dp'])}, L{p.masking_level}, {t['depth']} {p.adapted_layers}"
+    epsilon = epsilon_text(p.target_epsilon, t["no_dp"])
+    settings = t["and"].join([f"{t['epsilon']} {epsilon}", f"L{p.masking_level}", f"{t['depth']} {p.adapted_layers}"])
     values = [
         f"{t[o]} {trial.objectives[o].value:.3f} ± {trial.objectives[o].stderr:.3f}" for o in (ACCURACY, RISK, PENALTY)
     ]
-    verdict = t["feasible"] if trial.feasible else f"{t['infeasible']}: {', '.join(trial.blocking)}"
+    verdict = t["feasible"] if trial.feasible else f"{t['infeasible']}{t['colon']}{t['and'].join(trial.blocking)}"
     return "<br>".join([f"<b>{name}</b>", settings, *values, verdict])
 
 
@@ -169,7 +171,7 @@ def domains(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
         names = list(totals)
         figure.add_trace(
             go.Bar(
-                y=[n.replace("_", " ") for n in names],
+                y=[said(n.replace("_", " "), t["lang"]) for n in names],
                 x=[totals[n] for n in names],
                 orientation="h",
                 name=label,

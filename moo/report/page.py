@@ -19,8 +19,10 @@ from moo.privacy.claims import HOLDS
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report import figures
 from moo.report.annex import likeness
+from moo.report.annex_words import article_words
 from moo.report.attribute import attribute_section, by_attribute
 from moo.report.audits import audit_lines
+from moo.report.chinese import said
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.audited import AuditReport, load_audits
@@ -63,7 +65,7 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"pm": plus_minus, "signed": lambda v: f"{v:+.3f}"}
+    environment.filters |= {"pm": plus_minus, "signed": lambda v: f"{v:+.3f}", "sentence": lambda v: _sentence(v, t)}
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     recommendation = result.recommend()
     complete = [*([result.reference] if result.reference else []), *result.complete]
@@ -72,7 +74,7 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
         result=result,
-        title=result.spec.get("title") or result.name,
+        title=said(result.spec.get("title") or result.name, lang),
         recommendation=recommendation,
         deltas=_deltas(recommendation.trial, result.reference),
         confirmation=_confirmation(result, t),
@@ -90,6 +92,12 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         checks=_checks(result, t),
         made=_made(result, t),
     )
+
+
+def _sentence(text: str, t: Mapping[str, str]) -> str:
+    """What a study says, as a sentence in the page's language."""
+    shown = said(text, t["lang"])
+    return f"{shown[:1].upper()}{shown[1:]}{t['stop']}"
 
 
 def plus_minus(m: Measurement) -> str:
@@ -118,21 +126,20 @@ def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
             for k, n in (("accuracy", ACCURACY), ("risk", RISK), ("penalty", PENALTY))
         }
         lines.append(
-            t["confirmed" if record.feasible else "not_confirmed"].format(limits=", ".join(record.blocking), **numbers)
+            t["confirmed" if record.feasible else "not_confirmed"].format(
+                limits=t["and"].join(record.blocking), **numbers
+            )
         )
         if by_attribute(record):
-            lines.append(f"{t[RISK]}: {t['risk_is_attribute'].format(attribute=result.spec['attribute'])}.")
+            attribute = said(result.spec["attribute"], t["lang"])
+            lines.append(f"{t[RISK]}{t['colon']}{t['risk_is_attribute'].format(attribute=attribute)}{t['stop']}")
         if "permutation_p" in record.extras:
             lines.append(t["permutation"].format(p=f"{record.extras['permutation_p'].value:.3f}"))
     elif result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
         lines.append(t["unconfirmed"])
     exposed = None if chosen is None else chosen.extras.get("worst_decile")
     if exposed is not None:
-        told = (
-            plus_minus(exposed)
-            if not math.isnan(exposed.value)
-            else exposed.note.replace("not assessed", t["notassessed"])
-        )
+        told = said(exposed.note, t["lang"]) if math.isnan(exposed.value) else plus_minus(exposed)
         lines.append(t["worst_tenth"].format(risk=told))
     return lines
 
@@ -141,14 +148,14 @@ def depth_text(adapted: int, dropped: int, queries: int, t: Mapping[str, str]) -
     """How deep the model was adapted, in as few words as it takes."""
     more = [t["layers_dropped"].format(dropped)] if dropped else []
     more += [t["queries"].format(queries)] if queries else []
-    return f"{adapted} ({', '.join(more)})" if more else str(adapted)
+    return t["aside"].format(text=adapted, aside=t["and"].join(more)) if more else str(adapted)
 
 
 def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
     """One line of the table of trials."""
     number, deep = int(row["number"]), bool(row["adapted_layers"])
     failed = bool(row["cause"])
-    verdict = t["feasible"] if row["feasible"] else str(row["blocked_by"]).replace(" ", ", ")
+    verdict = t["feasible"] if row["feasible"] else t["and"].join(str(row["blocked_by"]).split())
     if row["on_front"]:
         verdict = t["on_front"]
     return {
@@ -164,7 +171,7 @@ def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
         ],
         "p_front": "" if failed or number < 0 else f"{row['p_non_dominated']:.2f}",
         "p_feasible": "" if failed or number < 0 else f"{row['p_feasible']:.2f}",
-        "verdict": f"{t['failed']}: {row['cause']}" if failed else verdict,
+        "verdict": f"{t['failed']}{t['colon']}{said(row['cause'], t['lang'])}" if failed else verdict,
         "kind": "front" if row["on_front"] else "" if row["feasible"] else "broken",
     }
 
@@ -184,7 +191,7 @@ def _rules(
                 "rule": name,
                 "kind": row["kind"],
                 "title": row[f"title_{lang}"],
-                "article": row["article"],
+                "article": article_words(row["article"], lang),
                 "measured": [_measured(r, t) for r in (other, row)],
                 "scores": ["" if r is None else f"{float(r['score']):.2f}" for r in (other, row)],
                 "contributions": ["" if r is None else f"{float(r['contribution']):.3f}" for r in (other, row)],
@@ -197,20 +204,20 @@ def _rules(
 def _measured(row: Mapping[str, Any] | None, t: Mapping[str, str]) -> str:
     if row is None:
         return ""
-    return t["unknown"] if row["value"] is None else f"{float(row['value']):.4g}"
+    return t["unknown"] if row["value"] is None else f"{float(row['value']):.4g}".replace("inf", "∞")
 
 
 def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
     cost, chosen = result.cost, result.recommend().trial
     out: dict[str, Any] = {
         "line": t["cost_line"].format(epsilon=epsilon_text(cost.composed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}"),
-        "label": cost.label,
+        "label": _sentence(cost.label, t),
         "guarantee": ""
         if math.isinf(cost.guaranteed_epsilon)
         else t["guarantee"].format(
             epsilon=epsilon_text(cost.guaranteed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}", policy=cost.policy
         ),
-        "withdrawn": list(dict.fromkeys(f"{t['claim']} {r.claim}" for r in result.complete if r.claim != HOLDS)),
+        "withdrawn": list(dict.fromkeys(_claim(r, t) for r in result.complete if r.claim != HOLDS)),
         "trial": "",
         "claim": "",
         "group": "",
@@ -221,8 +228,8 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
     if chosen is not None:
         unit = result.about.get("data", {}).get("unit", "record")
         spent = epsilon_text(chosen.extras["epsilon_spent"].value, t["no_dp"])
-        out["trial"] = t["trial_epsilon"].format(epsilon=spent, delta=f"{cost.delta:g}", unit=unit)
-        out["claim"] = chosen.claim
+        out["trial"] = t["trial_epsilon"].format(epsilon=spent, delta=f"{cost.delta:g}", unit=said(unit, t["lang"]))
+        out["claim"] = _claim(chosen, t)
         epsilon, delta = chosen.extras["epsilon_spent"].value, cost.delta
         if unit == "record" and math.isfinite(epsilon):
             several = group_privacy(epsilon, delta, _SEVERAL)
@@ -230,23 +237,36 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
     return out
 
 
+def _claim(record: TrialRecord, t: Mapping[str, str]) -> str:
+    return t["claim"].format(claim=said(record.claim, t["lang"]))
+
+
 def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """What is known of the data, as label and lines."""
     data = result.about.get("data", {})
     if not data:
         return []
+
+    def shown(text: str) -> str:
+        return said(text, t["lang"])
+
+    def counted(counts: Mapping[str, int]) -> str:
+        return t["and"].join(f"{shown(name)} {n:,}" for name, n in counts.items())
+
     steps = [
-        f"{s['name']} ({s['scope']})" + (f": {s['detail']}" if s["detail"] else "") for s in data["transformations"]
+        t["aside"].format(text=shown(s["name"].replace("_", " ")), aside=shown(s["scope"]))
+        + (t["colon"] + shown(s["detail"]) if s["detail"] else "")
+        for s in data["transformations"]
     ]
     return [
         (t["data_name"], [data["name"]]),
-        (t["declaration"], [data["declaration"]]),
-        (t["licence"], [data["licence"]]),
-        (t["unit"], [data["unit"]]),
-        (t["records"], [", ".join(f"{part} {n:,}" for part, n in data["records"].items())]),
-        (t["dropped"], [", ".join(f"{reason} {n:,}" for reason, n in data["dropped"].items()) or "0"]),
+        (t["declaration"], [shown(data["declaration"])]),
+        (t["licence"], [shown(data["licence"])]),
+        (t["unit"], [shown(data["unit"])]),
+        (t["records"], [counted(data["records"])]),
+        (t["dropped"], [counted(data["dropped"]) or "0"]),
         (t["transformations"], steps),
-        (t["threat"], [result.about["threat_model"]]),
+        (t["threat"], [shown(result.about["threat_model"])]),
         (t["engine"], [t[f"engine_{result.about.get('engine', 'bank')}"]]),
     ]
 
@@ -264,9 +284,16 @@ def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
     if correlation > TOO_ALIKE:
         out.append(t["too_alike"].format(r=f"{correlation:.2f}"))
     missing = {r.objectives[PENALTY].note for r in records} - {""}
-    out += [f"{t['notassessed']}: {note.removeprefix('not assessed: ')}." for note in sorted(missing)]
-    out += [f"{t['trial']} {r.number}: {alarm}." for r in records for alarm in r.alarms]
-    return out + [f"{notice} ({trials})." for notice, trials in result.notices.items()]
+    out += [_sentence(note, t) for note in sorted(missing)]
+    out += [f"{_name(r, t)}{t['colon']}{said(alarm, t['lang'])}{t['stop']}" for r in records for alarm in r.alarms]
+    return out + [
+        t["aside"].format(text=said(notice, t["lang"]), aside=said(trials, t["lang"])) + t["stop"]
+        for notice, trials in result.notices.items()
+    ]
+
+
+def _name(record: TrialRecord, t: Mapping[str, str]) -> str:
+    return t["status_quo"] if record.number < 0 else f"{t['trial']} {record.number}"
 
 
 def _made(result: StudyResult, t: Mapping[str, str]) -> str:
