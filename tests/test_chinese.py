@@ -44,7 +44,7 @@ def left(text: str) -> set[str]:
     """English words of a Chinese text that no allow-list knows; what stands in a path is one word."""
     words = re.findall(
         r"[A-Za-zé][A-Za-zé\d_./-]*[A-Za-zé\d]|[A-Za-z]",
-        re.sub(r"(/[\w.-]+){2,}|audits/[\w.-]+|(?<![A-Za-z\d])\d[\d.]*(?:\+\w+)?|\b[0-9a-f]{16,}\b", " ", text),
+        re.sub(r"(/[\w.-]+){2,}|audits/[\w.-]+|\b[0-9a-f]{16,}\b|(?<![A-Za-z\d])\d[\d.]*(?:\+\w+)?", " ", text),
     )
     return {w for w in words if not ALLOWED.fullmatch(w)}
 

@@ -23,6 +23,7 @@ from moo.report import save_report
 from moo.report.annex import annex_of
 from moo.report.annex_page import number, render_annex
 from moo.report.annex_words import words
+from moo.report.chinese import sentence
 from moo.report.texts import EN, ZH
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.gathered import columns_of
@@ -138,7 +139,7 @@ def test_the_report_tells_it_or_that_it_was_not_assessed(
         },
     )
     text, _ = read(save_report(dataclasses.replace(result, reference=blind), tmp_path, lang=lang))
-    assert f"{t['notassessed']}: attribute group is constant" in text
+    assert sentence(missing.note, t) in text
     chosen = result.recommend().trial
     assert chosen is not None
     larger = {"attribute_leakage": Measurement(value=0.3, stderr=0.1), "advantage": Measurement(value=0.1, stderr=0.1)}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moo.records import RISK, Measurement, TrialRecord
-from moo.report.chinese import said
+from moo.report.chinese import said, sentence
 from moo.studies.result import StudyResult
 
 _COLUMNS = ("attribute_leakage", "attribute_p", "attribute_min_entropy", "attribute_training", "advantage")
@@ -39,7 +39,7 @@ def attribute_section(result: StudyResult, t: Mapping[str, str]) -> dict[str, An
         "title": t["attribute"].format(attribute=attribute),
         "note": t["attribute_note"].format(attribute=attribute, known=known),
         "is_risk": chosen is not None and by_attribute(chosen),
-        "missing": [f"{said(note, t['lang'])}{t['stop']}" for note in sorted(missing)],
+        "missing": [sentence(note, t) for note in sorted(missing)],
         "rows": [
             {
                 "name": t["status_quo"] if r.number < 0 else str(r.number),

@@ -6,6 +6,7 @@ template that formed it, and fills the Chinese one with the same values.
 
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
@@ -21,6 +22,12 @@ def said(text: str, lang: str) -> str:
         lang: "en", or a tag of Chinese.
     """
     return text if lang == "en" else _chinese(text)
+
+
+def sentence(text: str, t: Mapping[str, str]) -> str:
+    """The same as a sentence of a page, whose words are `t`."""
+    shown = said(text, t["lang"])
+    return f"{shown[:1].upper()}{shown[1:]}{t['stop']}"
 
 
 def _chinese(text: str) -> str:

@@ -22,7 +22,7 @@ from moo.report.annex import likeness
 from moo.report.annex_words import article_words
 from moo.report.attribute import attribute_section, by_attribute
 from moo.report.audits import audit_lines
-from moo.report.chinese import said
+from moo.report.chinese import said, sentence
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.audited import AuditReport, load_audits
@@ -65,7 +65,7 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"pm": plus_minus, "signed": lambda v: f"{v:+.3f}", "sentence": lambda v: _sentence(v, t)}
+    environment.filters |= {"pm": plus_minus, "signed": lambda v: f"{v:+.3f}", "sentence": lambda v: sentence(v, t)}
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     recommendation = result.recommend()
     complete = [*([result.reference] if result.reference else []), *result.complete]
@@ -92,12 +92,6 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         checks=_checks(result, t),
         made=_made(result, t),
     )
-
-
-def _sentence(text: str, t: Mapping[str, str]) -> str:
-    """What a study says, as a sentence in the page's language."""
-    shown = said(text, t["lang"])
-    return f"{shown[:1].upper()}{shown[1:]}{t['stop']}"
 
 
 def plus_minus(m: Measurement) -> str:
@@ -211,7 +205,7 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
     cost, chosen = result.cost, result.recommend().trial
     out: dict[str, Any] = {
         "line": t["cost_line"].format(epsilon=epsilon_text(cost.composed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}"),
-        "label": _sentence(cost.label, t),
+        "label": sentence(cost.label, t),
         "guarantee": ""
         if math.isinf(cost.guaranteed_epsilon)
         else t["guarantee"].format(
@@ -284,7 +278,7 @@ def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
     if correlation > TOO_ALIKE:
         out.append(t["too_alike"].format(r=f"{correlation:.2f}"))
     missing = {r.objectives[PENALTY].note for r in records} - {""}
-    out += [_sentence(note, t) for note in sorted(missing)]
+    out += [sentence(note, t) for note in sorted(missing)]
     out += [f"{_name(r, t)}{t['colon']}{said(alarm, t['lang'])}{t['stop']}" for r in records for alarm in r.alarms]
     return out + [
         t["aside"].format(text=said(notice, t["lang"]), aside=said(trials, t["lang"])) + t["stop"]
