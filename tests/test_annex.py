@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import re
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_audited import made as audit
 from test_cli import study  # noqa: F401 - a fixture
 from test_data_dossier import write as write_dossier
 from test_report import CHROMIUM, read
@@ -17,6 +19,7 @@ from moo.errors import InputError
 from moo.report.annex import annex_of, difference, likeness, verify, weight_shares
 from moo.report.annex_page import print_pdf, render_annex, save_annex
 from moo.report.annex_words import article_words, fact_words, words
+from moo.studies.audited import save_audit
 from moo.studies.result import StudyResult, load_result
 
 TODAY = date(2026, 11, 25)
@@ -191,6 +194,49 @@ def test_the_command_writes_json_pages_and_history(
     assert main([*command, "--trial", "99"]) == 2
     assert main([*command, "--previous", str(study[0])]) == 2
     assert main(["compliance", "annex", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_audits_of_the_point_and_every_alarm_stand_beside_the_claim(result: StudyResult, lang: str) -> None:
+    t, chosen = words(lang), result.recommend().trial
+    assert chosen is not None
+    own, other = chosen.number, next(r.number for r in result.complete if r.number != chosen.number)
+    older, newer = (audit(trial=own, entry=e, low=low) for e, low in ((3, 0.77), (8, 0.19)))
+    broken, fine = audit(trial=other, entry=4, low=2.5), audit(trial=other, entry=6)
+    annex = annex_of(result, audits=(older, broken, fine, newer), today=TODAY)
+    told = [(a["trial"], a["epsilon_low"], a["claimed_epsilon"], bool(a["alarms"])) for a in annex["audits"]]
+    assert told == [(other, 2.5, 1.0, True), (own, 0.19, 1.0, False)]
+    assert verify(annex)
+    page = render_annex(annex, lang)
+    assert t["audit_low"].format(low="0.19", confidence="95 %") in page
+    assert newer.file in page
+    assert broken.file in page
+    assert older.file not in page
+    assert t["audit_fits"] in page
+    bare = annex_of(result, previous=annex, audits=(fine, broken), today=TODAY)
+    assert re.search(rf"<b>{t['trial']} {own}</b>.*{t['unknown']}.*{t['unknown']}", render_annex(bare, lang))
+    assert bare["difference"]["sections"] == ["audits"]
+    old = {k: v for k, v in annex.items() if k != "audits"}  # as annexes were before they held audits
+    assert annex_of(result, previous=old, today=TODAY)["difference"]["sections"] == []
+    assert f"<b>{t['trial']} {own}</b>" in render_annex(old, lang)
+
+
+def test_the_command_finds_the_audits_that_the_folder_keeps(
+    study: tuple[Path, Path],  # noqa: F811
+    result: StudyResult,
+    tmp_path: Path,
+) -> None:
+    chosen = result.recommend().trial
+    assert chosen is not None
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("front.json", "result.json"):
+        shutil.copy(study[1] / name, folder)
+    save_audit(audit(trial=chosen.number), folder)
+    assert main(["compliance", "annex", str(folder), "--no-pdf"]) == 0
+    told = json.loads((folder / "annex" / "annex.json").read_text(encoding="utf-8"))["audits"]
+    assert [(a["trial"], a["epsilon_low"]) for a in told] == [(chosen.number, 0.19)]
+    assert "0.19" in (folder / "annex" / "annex.zh.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.browser

@@ -25,7 +25,7 @@ from moo.report.annex import annex_of
 from moo.report.annex_page import render_annex
 from moo.report.chinese import said
 from moo.report.texts import ZH
-from moo.studies.audited import save_audit
+from moo.studies.audited import load_audits, save_audit
 from moo.studies.result import StudyResult, load_result
 
 SOURCES = [p for room in ("data", "pareto", "privacy", "search", "objectives", "models", "studies")
@@ -94,6 +94,7 @@ def test_no_english_is_left_in_the_chinese_report_and_annex(result: StudyResult,
         result = troubled(result)
         save_audit(made(), tmp_path)
         save_audit(made(kind="text", low=3.0), tmp_path)
+        save_audit(dataclasses.replace(made(trial=None, low=3.0), sampler_p_value=0.0), tmp_path)
     elif change == "nothing feasible":
         blocked = [dataclasses.replace(r, constraints=dict.fromkeys(r.constraints, 1.0)) for r in result.trials]
         result = dataclasses.replace(result, trials=tuple(blocked))
@@ -104,7 +105,10 @@ def test_no_english_is_left_in_the_chinese_report_and_annex(result: StudyResult,
     assert left(" ".join(shown for figure in drawn for shown in labels(json.loads(str(figure.to_json()))))) == set()
     number = next(t.number for t in result.complete)
     page = tmp_path / "annex.html"
-    page.write_text(render_annex(annex_of(result, trial=number, today=date(2026, 11, 25)), "zh"), encoding="utf-8")
+    page.write_text(
+        render_annex(annex_of(result, trial=number, audits=load_audits(tmp_path), today=date(2026, 11, 25)), "zh"),
+        encoding="utf-8",
+    )
     assert left(read(page)[0]) == set()
 
 

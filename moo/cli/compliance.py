@@ -170,6 +170,7 @@ def annex(options: argparse.Namespace) -> int:
     from moo.data.dossier import declared_facts, load_dossier
     from moo.report.annex import annex_of
     from moo.report.annex_page import find_browser, read_annex, save_annex
+    from moo.studies.audited import load_audits
     from moo.studies.gates import declaration
     from moo.studies.result import load_result
 
@@ -188,6 +189,7 @@ def annex(options: argparse.Namespace) -> int:
         trial=options.trial,
         declared=declared,
         previous=read_annex(earlier) if earlier else None,
+        audits=load_audits(options.folder),
     )
     written = save_annex(made, target, langs=options.lang, pdf=not options.no_pdf)
     for row in made["domains"]:

@@ -16,6 +16,8 @@ from moo.objectives.compliance import evaluate, load_rules
 from moo.objectives.compliance.report import carriers_of
 from moo.objectives.compliance.sensitivity import TOO_ALIKE, alike, domain_scores, kept_on_front
 from moo.records import ACCURACY, PENALTY, RISK, TrialRecord, number_out
+from moo.report.audits import of_point
+from moo.studies.audited import AuditReport
 from moo.studies.result import StudyResult, minimised
 
 FORMAT = "moo PIA evidence annex 1"
@@ -32,6 +34,7 @@ def annex_of(
     trial: int | None = None,
     declared: Mapping[str, Any] | None = None,
     previous: Mapping[str, Any] | None = None,
+    audits: Sequence[AuditReport] = (),
     today: date | None = None,
 ) -> dict[str, Any]:
     """The annex of a study and one of its points, as JSON can hold it.
@@ -41,6 +44,8 @@ def annex_of(
         trial: Number of the point; the recommended one where none is given.
         declared: What a dossier says, as `moo.studies.gates.declaration` makes it; the study's own where none is given.
         previous: The annex before this one, to tell the difference.
+        audits: Of the study's trials, as `load_audits` finds them: those of the point are told, and every one that
+            contradicted a claim.
         today: Day on which it is made; by default the calendar's.
 
     Raises:
@@ -73,6 +78,7 @@ def annex_of(
         "not_applying": list(release.notes),
         "front": _front(result),
         "checks": _checks(result),
+        "audits": of_point(audits, point.number),
         "search": {k: number_out(v) if isinstance(v, float) else v for k, v in vars(result.cost).items()},
         "data": dict(result.about.get("data", {})),
         "collection": list(own.get("collection", ())),
@@ -236,7 +242,9 @@ def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> di
         "params": [before["point"]["params"], after["point"]["params"]],
         "objectives": objectives,
         "composed_epsilon": [before["search"]["composed_epsilon"], after["search"]["composed_epsilon"]],
-        "sections": [k for k in after if k not in (*_COMPARED, *_UNSIGNED) and before.get(k) != after[k]],
+        "sections": [
+            k for k in after if k not in (*_COMPARED, *_UNSIGNED) and before.get(k, type(after[k])()) != after[k]
+        ],
         "rules": changed,
         "added": sorted(new.keys() - old.keys()),
         "removed": sorted(old.keys() - new.keys()),

@@ -19,6 +19,7 @@ from moo.records import ACCURACY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
 from moo.report.annex_words import article_words, fact_words, words
 from moo.report.attribute import attribute_lines, interval
+from moo.report.audits import annex_audits
 from moo.report.chinese import said
 from moo.whole_files import write_whole
 
@@ -128,6 +129,7 @@ def render_annex(annex: Mapping[str, Any], lang: str = "en") -> str:
         domains=_domains(annex, lang, t),
         why=_why(annex, t),
         privacy=_privacy(annex, t),
+        audits=annex_audits(annex, t),
         declaration=said(annex["data"].get("declaration", ""), lang),
         risk=_risk(annex, lang, t),
         steps=_steps(annex, lang, t),
