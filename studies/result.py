@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,14 +101,21 @@ class StudyResult:
 
     @property
     def notices(self) -> dict[str, str]:
-        """What a person should know of how trials ran -> the trials it is true of, in words."""
-        found: dict[str, list[str]] = {}
-        for record in (*([self.reference] if self.reference else []), *self.trials):
+        """What a person should know of how trials ran -> the trials it is true of, in words.
+
+        Notices that differ in their numbers alone are one, with the smallest and the largest of each.
+        """
+        records = [*([self.reference] if self.reference else []), *self.trials]
+        found: dict[tuple[str, ...], dict[int, list[float]]] = {}
+        for record in records:
             for notice in record.notices:
-                found.setdefault(notice, []).append(
-                    "status quo" if record.number == REFERENCE else f"trial {record.number}"
-                )
-        return {n: ", ".join(t) if len(t) < 4 else f"{t[0]} and {len(t) - 1} more" for n, t in found.items()}
+                numbers = [float(n) for n in re.findall(_NUMBER, notice)]
+                found.setdefault(tuple(re.split(_NUMBER, notice)), {})[record.number] = numbers
+        told = {}
+        for texts, by in found.items():
+            spans = [*map(_span, zip(*by.values(), strict=True)), ""]
+            told["".join(text + span for text, span in zip(texts, spans, strict=True))] = _which(list(by), len(records))
+        return told
 
     @property
     def null_aucs(self) -> list[float]:
@@ -225,6 +233,22 @@ class StudyResult:
         except OSError as error:
             raise StorageError(f"the results must be writable, but {target} is not: {error.strerror}.") from error
         return target
+
+
+_NUMBER = r"\d+(?:\.\d+)?"
+
+
+def _span(values: Sequence[float]) -> str:
+    """Numbers as one: 12, or 12–15."""
+    return "–".join(f"{v:.10g}" for v in sorted({min(values), max(values)}))
+
+
+def _which(numbers: Sequence[int], of: int) -> str:
+    """Trials in words, as few as it takes."""
+    names = ["status quo" if n == REFERENCE else f"trial {n}" for n in numbers]
+    if len(names) < 4:
+        return ", ".join(names)
+    return "every trial" if len(names) == of else f"{len(names)} of {of} trials"
 
 
 def _knee_of(front: Sequence[TrialRecord]) -> Recommendation:

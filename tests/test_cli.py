@@ -31,6 +31,12 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tuple[
     return toml, home / "run"
 
 
+@pytest.fixture
+def own_ledgers(study: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """No ledgers but the test's own: other files of the session leave some of shipped data sets."""
+    monkeypatch.setenv("MOO_LEDGERS", str(tmp_path / "ledgers"))
+
+
 def test_run_writes_its_files_and_goes_on_without_repeating(
     study: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +173,7 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["compliance", "explain", "X99"], BAD, "rule must be one of"),
     ],
 )
+@pytest.mark.usefixtures("own_ledgers")
 def test_bad_input_gets_one_line_and_its_exit_status(
     study: tuple[Path, Path],
     tmp_path: Path,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from moo.cli.commands import out
 from moo.cli.compliance import FINDINGS
+from moo.cli.terminal import heading, say
 from moo.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ def _tell(folder: Path) -> None:
 
 def _print(console: Console, found: "AuditReport") -> None:
     """What was guessed, the lower bounds beside the claim, and what contradicts it."""
-    table = Table(
-        title=f"{found.study}: {found.guessed[0].canaries} {found.kind} canaries, engine {found.engine}", box=None
-    )
+    heading(console, f"{found.study}: {found.guessed[0].canaries} {found.kind} canaries, engine {found.engine}")
+    table = Table(box=None, pad_edge=False)
     for name in ("guesses", "right", "share"):
         table.add_column(name, justify="right")
     for g in found.guessed:
@@ -85,10 +85,8 @@ def _print(console: Console, found: "AuditReport") -> None:
         f"{found.steps} steps, {found.seconds:.0f} s, charged in the ledger up to entry {found.ledger.partition(':')[0]}",
     ]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     for alarm in found.alarms:
-        console.print(f"[bold red]Alarm: {alarm}.[/]", highlight=False, soft_wrap=True)
+        say(console, f"[bold red]Alarm: {alarm}.[/]")
     if not found.alarms:
-        console.print(
-            "[bold]Nothing contradicts the claim[/]; an audit can refute a claim, never prove one.", highlight=False
-        )
+        say(console, "[bold]Nothing contradicts the claim[/]; an audit can refute a claim, never prove one.")

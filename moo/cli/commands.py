@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from moo.cli.terminal import say
 from moo.errors import InputError, StorageError
 
 out = Console() if sys.stdout.isatty() else Console(width=120)
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         view.print_plan(out, planned)
         return 0
     for line in _notices(spec.data, spec.model):
-        out.print(line, highlight=False, soft_wrap=True)
+        say(out, line)
     view.print_policy(out, policy)
     with view.Live(out, options.trials) as live:
         result = run_study(
@@ -99,11 +100,11 @@ def retrain(options: argparse.Namespace) -> int:
         written = train_again(options.out, options.trials, to=options.to, stage=stage)
     for folder in written:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        out.print(
-            f"{folder}: epsilon {card['epsilon']:.2f} at delta {card['delta']:g} per {card['unit_of_privacy']}, all retrained together "
+        say(
+            out,
+            f"{folder}: epsilon {card['epsilon']:.2f} at delta {card['delta']:g} per {card['unit_of_privacy']}, "
+            f"all retrained together "
             f"{card['epsilon_of_all_retrained']:.2f}; claim {card['claim']}",
-            highlight=False,
-            soft_wrap=True,
         )
     return 0
 
@@ -139,7 +140,7 @@ def data_fetch(options: argparse.Namespace) -> int:
     with view.fetching(out) as stage:
         paths = fetch_dataset(options.name, progress=lambda done, total: stage(f"fetching {options.name}", done, total))
     for path in paths:
-        out.print(str(path), highlight=False, soft_wrap=True)
+        say(out, str(path))
     return 0
 
 
@@ -177,7 +178,7 @@ def models_fetch(options: argparse.Namespace) -> int:
     with view.fetching(out) as stage:
         path = fetch_model(options.name, lambda done, total: stage(f"fetching {options.name}", done, total))
     checked = json.loads((path / "checked.json").read_text())
-    out.print(f"{path}", highlight=False, soft_wrap=True)
+    say(out, f"{path}")
     out.print("checked: " + ", ".join(f"{what} {value:.3f}" for what, value in checked.items()), highlight=False)
     return 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from moo.cli.commands import out
+from moo.cli.terminal import say
 from moo.errors import InputError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
     if not declared:
         out.print("Gates of the organisation (G08 to G16) were not looked at: no dossier was given.", highlight=False)
     for problem in found.problems[1:]:
-        out.print(f"[bold red]bad input[/] {problem}", highlight=False, soft_wrap=True)
+        say(out, f"[bold red]bad input[/] {problem}")
 
 
 def annex(options: argparse.Namespace) -> int:
@@ -198,10 +199,10 @@ def annex(options: argparse.Namespace) -> int:
             highlight=False,
         )
     missing = [row["rule"] for row in made["rules"] if row["verdict"] == "not assessed"]
-    out.print(f"Not assessed: {', '.join(missing) or 'nothing'}.", highlight=False, soft_wrap=True)
+    say(out, f"Not assessed: {', '.join(missing) or 'nothing'}.")
     if not options.no_pdf and find_browser() is None:
         out.print("No PDF: no Chromium was found; install one or set MOO_BROWSER.", highlight=False)
-    out.print(f"Written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
+    say(out, f"Written: {', '.join(map(str, written))}")
     return 0
 
 
@@ -244,5 +245,5 @@ def watch(options: argparse.Namespace) -> int:
     else:
         colour = {"ok": "green", "attention": "bold red", "not assessed": "yellow"}
         for f in findings:
-            out.print(f"[{colour[f.status]}]{f.status:12}[/] {f.name}: {f.text}.", highlight=False, soft_wrap=True)
+            say(out, f"[{colour[f.status]}]{f.status:12}[/] {f.name}: {f.text}.")
     return FINDINGS if alarm else 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from moo.cli.terminal import say
 from moo.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
             workers=options.workers,
         )
     _print_masked(out, masked, explain=options.explain)
-    out.print(f"Written: {options.out}, {masked.rows:,} records at L{options.level}.", highlight=False, soft_wrap=True)
+    say(out, f"Written: {options.out}, {masked.rows:,} records at L{options.level}.")
     return 0
 
 
@@ -160,7 +161,7 @@ def _evaluate(options: argparse.Namespace, out: Console) -> int:
     out.print(table)
     if options.out:
         Path(options.out).write_text(json.dumps(_figures(results, cases), indent=1) + "\n", encoding="utf-8")
-        out.print(f"Written: {options.out}", highlight=False, soft_wrap=True)
+        say(out, f"Written: {options.out}")
     return 0
 
 

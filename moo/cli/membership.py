@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from moo.cli.terminal import heading, say
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def confirm(options: argparse.Namespace) -> int:
     written = save_report(result, options.out, lang=options.lang)
     print_refined(out, result)
     view.print_result(out, result)
-    out.print(f"\nWritten: {options.out}/front.csv, front.json, {written.name}", highlight=False)
+    say(out, f"\nWritten: {options.out}/front.csv, front.json, {written.name}")
     return 0
 
 
@@ -57,11 +58,10 @@ def print_confirmation(console: Console, result: "StudyResult") -> None:
 
     if result.confirmed is None:
         if not result.refined and result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
-            console.print(
-                "Not confirmed: the best of many noisy numbers is too good. `moo confirm` trains the front anew and the recommendation "
-                "on a fresh split.",
-                highlight=False,
-                soft_wrap=True,
+            say(
+                console,
+                "Not confirmed: the best of many noisy numbers is too good. `moo confirm` trains the front anew and the "
+                "recommendation on a fresh split.",
             )
         return
     record = result.confirmed
@@ -71,17 +71,14 @@ def print_confirmation(console: Console, result: "StudyResult") -> None:
         else f"[bold red]Not confirmed[/], it breaks {', '.join(record.blocking)}"
     )
     if by_attribute(record):
-        console.print(
-            f"Its risk is the leakage of {result.spec['attribute']}, above the membership advantage.", highlight=False
-        )
+        say(console, f"Its risk is the leakage of {result.spec['attribute']}, above the membership advantage.")
     p = record.extras.get("permutation_p")
     chance = "" if p is None else f" (permutation p {p.value:.3f})"
-    console.print(
+    say(
+        console,
         f"{verdict} on a fresh split: accuracy {_pm(record.objectives[ACCURACY])}, "
         f"membership risk {_pm(record.objectives[RISK])}{chance}, penalty {_pm(record.objectives[PENALTY])}; "
         f"most exposed tenth of the users {told(record.extras.get('worst_decile'))}.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -92,7 +89,17 @@ def print_attribute(console: Console, result: "StudyResult") -> None:
     records = attribute_trials(result)
     if not records:
         return
-    table = Table("trial", "leakage", "p", "bits of min-entropy", "members - others", "advantage", "risk is", box=None)
+    table = Table(
+        "trial",
+        "leakage",
+        "p",
+        "bits of min-entropy",
+        "members - others",
+        "advantage",
+        "risk is",
+        box=None,
+        pad_edge=False,
+    )
     for record in records:
         e = record.extras
         table.add_row(
@@ -105,10 +112,10 @@ def print_attribute(console: Console, result: "StudyResult") -> None:
             "the attribute's" if by_attribute(record) else "membership's",
         )
     known = ", ".join(result.spec.get("attribute_auxiliary", ())) or "the base rate alone"
-    table.title = f"What the answers tell of {result.spec['attribute']}, beyond imputing it from {known}"
+    heading(console, f"What the answers tell of {result.spec['attribute']}, beyond imputing it from {known}")
     console.print(table)
     for note in sorted({r.extras["attribute_leakage"].note for r in records} - {""}):
-        console.print(f"Note: {note}.", highlight=False, soft_wrap=True)
+        say(console, f"Note: {note}.")
 
 
 def attacks(options: argparse.Namespace) -> int:
@@ -122,7 +129,7 @@ def attacks(options: argparse.Namespace) -> int:
     result = load_result(options.out)
     number = REFERENCE if options.trial is None else options.trial
     evidence = load_membership(Path(options.out), number)
-    table = Table("attack", "AUC by record", "AUC by user", "TPR at 1 % FPR", box=None)
+    table = Table("attack", "AUC by record", "AUC by user", "TPR at 1 % FPR", box=None, pad_edge=False)
     usable = possible(evidence)
     for name in ATTACKS:
         if name not in usable:
@@ -131,12 +138,11 @@ def attacks(options: argparse.Namespace) -> int:
         mark = f"[bold]{name}[/] (the study's)" if name == result.spec.get("attack") else name
         by_record, by_user = auc(evidence, attack=name), auc(evidence, attack=name, level="user")
         table.add_row(mark, _pm(by_record), _pm(by_user), told(tpr(evidence, attack=name)))
-    table.title = f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attack"
+    heading(out, f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attack")
     out.print(table)
-    out.print(
+    say(
+        out,
         "The attack named before the study counts; the largest of a table like this is too large. ± is one standard error.",
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -165,14 +171,13 @@ def attributes(options: argparse.Namespace) -> int:
             p = "" if math.isnan(risk.p_value) else f"{risk.p_value:.2f}"
             table.add_row(name, ", ".join(known) or "-", *numbers, told(risk.leakage), told(risk.training), p)
             if risk.leakage.note:
-                out.print(f"Note: {risk.leakage.note}.", highlight=False, soft_wrap=True)
-    table.title = f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attribute"
+                say(out, f"Note: {risk.leakage.note}.")
+    heading(out, f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attribute")
     out.print(table)
-    out.print(
-        "The attribute named before the study counts in its risk; the largest of a table like this is too large. ± is one standard "
-        "error. The attacker is taken to know what stands under known.",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        out,
+        "The attribute named before the study counts in its risk; the largest of a table like this is too large. ± is one "
+        "standard error. The attacker is taken to know what stands under known.",
     )
     return 0
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moo.cli.commands import out
+from moo.cli.terminal import heading, say
 
 if TYPE_CHECKING:
     from moo.records import TrialParams
@@ -71,8 +72,8 @@ def _params(spec: "StudySpec", epsilon: float, options: argparse.Namespace) -> "
 def _print_each(console: Console, reports: "Sequence[MemorisationReport]") -> None:
     """Every planted secret, the most exposed first."""
     for r in reports:
-        table = Table("prompt", "secret", "rank", "exposure, bits", "said", box=None)
-        table.title = "no DP" if math.isinf(r.claimed_epsilon) else f"epsilon {r.claimed_epsilon:.2f}"
+        table = Table("prompt", "secret", "rank", "exposure, bits", "said", box=None, pad_edge=False)
+        heading(console, "no DP" if math.isinf(r.claimed_epsilon) else f"epsilon {r.claimed_epsilon:.2f}")
         for c in sorted(r.canaries, key=lambda c: -c.exposure):
             table.add_row(c.prompt, c.secret, str(c.rank), f"{c.exposure:.2f}", "yes" if c.emitted else "")
         console.print(table)
@@ -81,11 +82,12 @@ def _print_each(console: Console, reports: "Sequence[MemorisationReport]") -> No
 def _print(console: Console, reports: "Sequence[MemorisationReport]") -> None:
     """One column a training: the claim, what was learnt of the secrets, and what was learnt of the texts."""
     first = reports[0]
-    table = Table(
-        title=f"{first.study}: {first.model}, {first.texts} texts, {len(first.canaries)} planted secrets in {first.repeats} each, "
+    heading(
+        console,
+        f"{first.study}: {first.model}, {first.texts} texts, {len(first.canaries)} planted secrets in {first.repeats} each, "
         f"{first.candidates} of the form",
-        box=None,
     )
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     for r in reports:
         bare = math.isinf(r.claimed_epsilon)
@@ -112,15 +114,14 @@ def _print(console: Console, reports: "Sequence[MemorisationReport]") -> None:
     console.print(table)
     for r in reports:
         if r.repeats > 1 and math.isfinite(r.claimed_epsilon):
-            console.print(
-                f"A secret stands in {r.repeats} texts: for it the claim of {r.claimed_epsilon:.2f} is epsilon {r.secret_epsilon:.1f}, "
+            say(
+                console,
+                f"A secret stands in {r.repeats} texts: for it the claim of {r.claimed_epsilon:.2f} is epsilon "
+                f"{r.secret_epsilon:.1f}, "
                 f"delta {r.secret_delta:.1g} (group privacy).",
-                highlight=False,
-                soft_wrap=True,
             )
-    console.print(
+    say(
+        console,
         "Nothing learnt is an exposure of 1.44 bits, not 0. Secrets stand for what masking misses. Rule S07 reads the upper "
         "bound: 300 planted and none said score 0, fewer cannot.",
-        highlight=False,
-        soft_wrap=True,
     )

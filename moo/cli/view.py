@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from moo.cli.membership import print_attribute, print_confirmation, told
+from moo.cli.terminal import heading, narrow, say
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
 from moo.privacy.events import TrainingRun
@@ -34,14 +35,14 @@ class Live:
         self._spent: list[float] = []
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12 if narrow(console) else 24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[facts]}"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[facts]}"),
             console=console,
         )
         self._trials = self._bar.add_task("trials", total=n_trials, facts="")
-        self._stage = self._bar.add_task("starting", total=1, facts="")
+        self._stage = self._bar.add_task("now", total=1, facts="starting")
 
     def __enter__(self) -> "Live":
         self._bar.start()
@@ -55,7 +56,7 @@ class Live:
         if progress.stage:
             total = progress.stage_total or 1
             done = progress.stage_done if progress.stage_total else 0
-            self._bar.update(self._stage, description=progress.stage, total=total, completed=done)
+            self._bar.update(self._stage, facts=progress.stage, total=total, completed=done)
         if progress.newest is not None:
             self._trial(progress, progress.newest)
 
@@ -66,28 +67,28 @@ class Live:
         each = (self._spent[-1] - since) / max(1, len(self._spent) - 1 if len(self._spent) > 1 else 1)
         left = each * (progress.n_trials - done)
         feasible = [t.objectives[ACCURACY].value for t in progress.trials if t.feasible]
-        best = f"best feasible {max(feasible):.3f}" if feasible else "none feasible yet"
-        volume = feasible_hypervolume([t for t in progress.trials if t.state == "complete"])
-        self._bar.update(
-            self._trials,
-            total=progress.n_trials,
-            completed=done,
-            facts=f"hypervolume {volume:.3f} | {best} | about {_duration(left)} left |",
-        )
-        self._console.print(_line(newest, progress.composed_epsilon), highlight=False, soft_wrap=True)
+        facts = [f"best feasible {max(feasible):.3f}" if feasible else "none feasible yet"]
+        if not narrow(self._console):
+            volume = feasible_hypervolume([t for t in progress.trials if t.state == "complete"])
+            facts.insert(0, f"hypervolume {volume:.3f}")
+        if done < progress.n_trials:
+            facts.append(f"about {_duration(left)} left")
+        self._bar.update(self._trials, total=progress.n_trials, completed=done, facts=" | ".join(facts))
+        say(self._console, _line(newest, progress.composed_epsilon, short=narrow(self._console)))
 
 
-def _line(trial: TrialRecord, composed: float) -> str:
+def _line(trial: TrialRecord, composed: float, *, short: bool) -> str:
     if trial.state == "failed":
         return f"trial {trial.number:>3}  [red]failed[/]: {trial.cause}"
     o = trial.objectives
     verdict = "[green]feasible[/]" if trial.feasible else f"[yellow]breaks {', '.join(trial.blocking)}[/]"
     p = trial.params
-    return (
-        f"trial {trial.number:>3}  eps {_epsilon(p.target_epsilon):>4} (search {_epsilon(composed):>5})  "
-        f"L{p.masking_level} depth {p.adapted_layers}  accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  "
-        f"penalty {o[PENALTY].value:.3f}  {verdict}"
-    )
+    setting = f"eps {_epsilon(p.target_epsilon):>4}", f"L{p.masking_level} depth {p.adapted_layers}"
+    search = f"(search {_epsilon(composed):>5})"
+    values = f"accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}"
+    if short:
+        return f"trial {trial.number:>3}  {'  '.join(setting)}  {values}\n{'':9}{search}  {verdict}"
+    return f"trial {trial.number:>3}  {setting[0]} {search}  {setting[1]}  {values}  {verdict}"
 
 
 @contextmanager
@@ -116,63 +117,56 @@ def print_result(console: Console, result: StudyResult) -> None:
         (t for t in result.complete if t.number in result.on_front), key=lambda t: -t.objectives[ACCURACY].value
     )
     shown += [("front", t) for t in rest if t.number not in anchors]
-    table = Table(title=f"{result.name}: feasible front and anchors", box=None, pad_edge=False)
-    for name in ("", "trial", "setting", "accuracy", "risk", "worst tenth", "penalty", "feasible"):
-        table.add_column(
-            name, justify="left" if name in ("", "setting", "feasible") else "right", no_wrap=name != "feasible"
-        )
-    for label, trial in shown:
-        table.add_row(*_cells(label, trial, trial.number in result.on_front))
-    console.print(table)
+    heading(console, f"{result.name}: feasible front and anchors")
+    console.print(_front_table(result, shown, short=narrow(console)))
     print_attribute(console, result)
     _print_reference(console, result)
     correlation = likeness(result)
     if correlation > TOO_ALIKE:
-        console.print(
+        say(
+            console,
             f"[yellow]Penalty and membership risk correlate at {correlation:.2f} over the trials: nearly one objective.[/]",
-            highlight=False,
-            soft_wrap=True,
         )
     if result.about.get("engine") == "opacus":
-        console.print(
-            "Engine: the reference path, one shadow after another: as asked for, or because the fast one does not know the model.",
-            highlight=False,
-            soft_wrap=True,
+        say(
+            console,
+            "Engine: the reference path, one shadow after another: as asked for, "
+            "or because the fast one does not know the model.",
         )
     cost = result.cost
-    console.print(
+    say(
+        console,
         f"\nThe search, policy {cost.policy}: composed epsilon {_epsilon(cost.composed_epsilon)} at delta {cost.delta:g} "
         f"({cost.label}).",
-        highlight=False,
-        soft_wrap=True,
     )
     for notice, trials in result.notices.items():
-        console.print(f"Note: {notice} ({trials}).", highlight=False, soft_wrap=True)
+        say(console, f"Note: {notice} ({trials}).")
     for reason in dict.fromkeys(t.claim for t in result.complete if t.claim != HOLDS):
-        console.print(f"[bold red]DP claim {reason}.[/]", highlight=False, soft_wrap=True)
+        say(console, f"[bold red]DP claim {reason}.[/]")
     for trial in result.complete:
         for alarm in trial.alarms:
-            console.print(f"[bold red]Trial {trial.number}, {alarm}.[/]", highlight=False, soft_wrap=True)
+            say(console, f"[bold red]Trial {trial.number}, {alarm}.[/]")
     choice = result.recommend()
     if choice.trial is None:
-        console.print(f"[bold]No recommendation[/]: {choice.reason}.", highlight=False, soft_wrap=True)
+        say(console, f"[bold]No recommendation[/]: {choice.reason}.")
         return
     spent = choice.trial.extras["epsilon_spent"].value
-    console.print(
-        f"[bold]Recommended: trial {choice.trial.number}[/] (epsilon {_epsilon(spent)}, claim {choice.trial.claim}); {choice.reason}.",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        console,
+        f"[bold]Recommended: trial {choice.trial.number}[/] (epsilon {_epsilon(spent)}, claim {choice.trial.claim}); "
+        f"{choice.reason}.",
     )
     print_confirmation(console, result)
 
 
 def _print_reference(console: Console, result: StudyResult) -> None:
     if result.reference is None:
-        console.print("\nNo status quo: the policy allows no training without DP.", highlight=False)
+        say(console, "\nNo status quo: the policy allows no training without DP.")
         return
     extras = result.reference.extras
     nulls = result.null_aucs
-    console.print(
+    say(
+        console,
         f"\nStatus quo {result.reference.objectives[ACCURACY].value:.3f}, scikit-learn baseline on the same frozen features "
         f"{extras['baseline_accuracy'].value:.3f}. "
         + (
@@ -180,37 +174,56 @@ def _print_reference(console: Console, result: StudyResult) -> None:
             if nulls
             else ""
         ),
-        highlight=False,
-        soft_wrap=True,
     )
 
 
-def _cells(label: str, trial: TrialRecord, on_front: bool) -> list[str]:
+def _front_table(result: StudyResult, shown: Sequence[tuple[str, TrialRecord]], *, short: bool) -> Table:
+    """One row a trial; short, its setting stands below its name, and the most exposed tenth is left to report and CSV."""
+    exposed = not short and any(not math.isnan(_exposed(t).value) for _, t in shown)
+    left = ("trial",) if short else ("", "trial", "setting")
+    numbers = ("accuracy", "risk", *(("worst tenth",) if exposed else ()), "penalty")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in (*left, *numbers, "feasible"):
+        right = name in numbers or (name == "trial" and not short)
+        table.add_column(name, justify="right" if right else "left", no_wrap=right or name == left[-1])
+    for label, trial in shown:
+        number = str(trial.number) if trial.number >= 0 else "-"
+        names = [label, number, _setting(trial)]
+        if short:
+            names = [f"{label}{'' if trial.number < 0 else f', trial {number}'}\n {_setting(trial)}"]
+        values = _values(trial, exposed=exposed)
+        values = [v.replace(" ± 0.", " ±.") for v in values] if short else values
+        table.add_row(*names, *values, _verdict(label, trial, trial.number in result.on_front))
+    return table
+
+
+def _setting(trial: TrialRecord) -> str:
     p = trial.params
     setting = f"eps {_epsilon(p.target_epsilon)} L{p.masking_level} depth {p.adapted_layers}"
     if p.layers_dropped:
         setting += f" top -{p.layers_dropped}"
     if p.n_queries:
         setting += f" queries {p.n_queries}"
-    if p.adapted_layers:
-        setting += f" rank {p.lora_rank}"
+    return setting + (f" rank {p.lora_rank}" if p.adapted_layers else "")
+
+
+def _exposed(trial: TrialRecord) -> Measurement:
+    return trial.extras.get("worst_decile", Measurement(value=math.nan))
+
+
+def _values(trial: TrialRecord, *, exposed: bool) -> list[str]:
     if trial.state == "failed":
-        return [label, str(trial.number), setting, "", "", "", "", f"failed: {trial.cause}"]
-    verdict = "[green]yes[/]" + (", on the front" if on_front and label != "front" else "") if trial.feasible else ""
-    return [
-        label,
-        str(trial.number) if trial.number >= 0 else "-",
-        setting,
-        _pm(trial.objectives[ACCURACY]),
-        _pm(trial.objectives[RISK]),
-        told(trial.extras.get("worst_decile")).replace("not assessed", "-"),
-        _pm(trial.objectives[PENALTY]),
-        verdict or f"[yellow]no: {', '.join(trial.blocking)}[/]",
-    ]
+        return [""] * (3 + exposed)
+    told_of = [trial.objectives[ACCURACY], trial.objectives[RISK], *([_exposed(trial)] if exposed else [])]
+    return [told(m).replace("not assessed", "-") for m in (*told_of, trial.objectives[PENALTY])]
 
 
-def _pm(m: Measurement) -> str:
-    return f"{m.value:.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.3f}"
+def _verdict(label: str, trial: TrialRecord, on_front: bool) -> str:
+    if trial.state == "failed":
+        return f"failed: {trial.cause}"
+    if not trial.feasible:
+        return f"[yellow]no: {', '.join(trial.blocking)}[/]"
+    return "[green]yes[/]" + (", on the front" if on_front and label != "front" else "")
 
 
 def _epsilon(value: float) -> str:
@@ -225,17 +238,18 @@ def _duration(seconds: float) -> str:
 def print_policy(console: Console, policy: Policy) -> None:
     """What the policy means for what is shown, before anything is spent."""
     if policy.answer_noise:
-        console.print(
-            f"Policy {policy}: accuracy, risk and validity are told with Gaussian noise of {policy.answer_noise:g} times their "
+        say(
+            console,
+            f"Policy {policy}: accuracy, risk and validity are told with Gaussian noise of "
+            f"{policy.answer_noise:g} times their "
             "sensitivity. The accuracy gap between groups is not assessed, which adds its whole weight to every penalty.",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
 def print_plan(console: Console, plan: Plan) -> None:
     """What a study would take."""
-    table = Table(title=f"Plan of {plan.name}: nothing has been spent", show_header=False, box=None)
+    heading(console, f"Plan of {plan.name}: nothing has been spent")
+    table = Table(show_header=False, box=None, pad_edge=False)
     rows: list[tuple[str, Any]] = [
         ("records", ", ".join(f"{part} {n}" for part, n in plan.records.items())),
         (
@@ -263,10 +277,10 @@ def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
     if len(studies) > 1:
         _ledger_row(table, "[bold]all[/]", entries, one=False)
     console.print(table)
-    console.print("An odometer, not a guarantee, unless a policy fixed a budget before.", highlight=False)
+    say(console, "An odometer, not a guarantee, unless a policy fixed a budget before.")
     bare = [e.study for e in entries if e.kind == "reserve" and e.body.get("note") == NO_GUARANTEE]
     for study in dict.fromkeys(bare):
-        console.print(f"{study}: {NO_GUARANTEE}.", highlight=False)
+        say(console, f"{study}: {NO_GUARANTEE}.")
 
 
 def _ledger_row(table: Table, name: str, entries: Sequence[Entry], *, one: bool) -> None:
