@@ -1,6 +1,7 @@
 """What a study found: the front with its error bars, a recommendation, and what the search cost."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -25,6 +26,7 @@ from moo.pareto import (
 )
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialRecord, number_in, number_out
 from moo.studies.rows import row_of
+from moo.studies.weights import SAID, Weights, weights_of
 from moo.whole_files import write_whole
 
 OBJECTIVES = (ACCURACY, RISK, PENALTY)
@@ -83,6 +85,7 @@ class StudyResult:
         about: What a report says of data and machine.
         refined: The front's points trained anew with more shadows; empty before `confirm`.
         confirmed: The point recommended from those, on a fresh split: the number that chose nothing.
+        weights: Objective -> weight in the recommendation; empty where all weigh the same.
     """
 
     name: str
@@ -94,6 +97,7 @@ class StudyResult:
     about: Mapping[str, Any] = field(default_factory=dict)
     refined: tuple[TrialRecord, ...] = ()
     confirmed: TrialRecord | None = None
+    weights: Weights = field(default_factory=dict)
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
@@ -151,14 +155,14 @@ class StudyResult:
         return out
 
     def recommend(self) -> Recommendation:
-        """The knee of the feasible front, with its reason; or the limit that is in the way of all trials."""
+        """The knee of the feasible front by the weights, with its reason; or the limit that is in the way of all trials."""
         if self.cost.policy == "select_one" and self.complete:
             return self._selected()
         if self.refined:
             return self._refined()
         front = [t for t in self.complete if t.number in self.on_front]
         if front:
-            return _knee_of(front)
+            return self._knee_of(front)
         if not self.complete:
             return Recommendation(trial=None, reason="no trial has been completed")
         counts = {name: sum(t.constraints[name] > 0 for t in self.complete) for name in self.complete[0].constraints}
@@ -170,6 +174,28 @@ class StudyResult:
             f"trial {nearest.number}, which breaks {', '.join(nearest.blocking)}",
         )
 
+    def weighed(self, weights: str | Weights | None) -> "StudyResult":
+        """The same study with its recommendation made by other weights; a confirmation of another point is no longer its own.
+
+        Args:
+            weights: "accuracy=2,risk=1,penalty=1" or {"accuracy": 2}; what is not named weighs 1, and None is all alike.
+
+        Raises:
+            InputError: If the weights are unfit, or the policy makes the choice by itself.
+        """
+        found = weights_of(weights)
+        if found and self.cost.policy == "select_one":
+            raise InputError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
+        changed = dataclasses.replace(self, weights=found)
+        chosen = changed.recommend().trial
+        kept = self.confirmed if self.confirmed and chosen and self.confirmed.number == chosen.number else None
+        return dataclasses.replace(changed, confirmed=kept)
+
+    def _knee_of(self, front: Sequence[TrialRecord]) -> Recommendation:
+        weights = [self.weights[name] for name in OBJECTIVES] if self.weights else []
+        choice = knee(minimised(front), [SAID[name] for name in OBJECTIVES], weights)
+        return Recommendation(trial=front[choice.index], reason=choice.reason)
+
     def _refined(self) -> Recommendation:
         """The knee of what is left of the front where its points were trained anew."""
         feasible = [t for t in self.refined if t.feasible]
@@ -180,7 +206,7 @@ class StudyResult:
                 reason=f"none of the {len(self.refined)} points of the front held its limits when trained anew: {', '.join(names)}",
             )
         kept = [t for t, stays in zip(feasible, non_dominated(minimised(feasible)), strict=True) if stays]
-        return _knee_of(kept)
+        return self._knee_of(kept)
 
     def _selected(self) -> Recommendation:
         """The winner by a score of each trial's own noised answers: the most accurate within the limits, else the nearest to them."""
@@ -207,6 +233,16 @@ class StudyResult:
         )
         return {t.number: (float(p), float(q)) for t, p, q in zip(self.complete, dominated, limited, strict=True)}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Every trial as JSON can hold it, the reference first; "recommended" holds the reason at the point to take, else nothing."""
+        choice = self.recommend()
+        chosen = None if choice.trial is None else choice.trial.number
+        return [
+            t.to_json()
+            | {"on_front": t.number in self.on_front, "recommended": choice.reason if t.number == chosen else ""}
+            for t in (*([self.reference] if self.reference else []), *self.trials)
+        ]
+
     def save(self, folder: str | Path) -> Path:
         """Write front.csv, front.json (every trial) and result.json (what else `load_result` needs).
 
@@ -214,20 +250,19 @@ class StudyResult:
             StorageError: If the folder cannot be written.
         """
         target = Path(folder)
-        trials = [*([self.reference] if self.reference else []), *self.trials]
-        rows = [t.to_json() | {"on_front": t.number in self.on_front} for t in trials]
         rest = {
             "name": self.name,
             "spec": dict(self.spec),
             "limits": dict(self.limits),
             "cost": {k: number_out(v) if isinstance(v, float) else v for k, v in vars(self.cost).items()},
             "about": dict(self.about),
+            "weights": dict(self.weights),
             "refined": [t.to_json() for t in self.refined],
             "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
         }
         try:
             target.mkdir(parents=True, exist_ok=True)
-            write_whole(target / "front.json", json.dumps(rows, ensure_ascii=False, indent=1))
+            write_whole(target / "front.json", json.dumps(self.rows(), ensure_ascii=False, indent=1))
             write_whole(target / "front.csv", self.table.to_csv(index=False, quoting=csv.QUOTE_MINIMAL))
             write_whole(target / "result.json", json.dumps(rest, ensure_ascii=False, indent=1))
         except OSError as error:
@@ -249,11 +284,6 @@ def _which(numbers: Sequence[int], of: int) -> str:
     if len(names) < 4:
         return ", ".join(names)
     return "every trial" if len(names) == of else f"{len(names)} of {of} trials"
-
-
-def _knee_of(front: Sequence[TrialRecord]) -> Recommendation:
-    choice = knee(minimised(front), ("accuracy", "membership risk", "compliance penalty"))
-    return Recommendation(trial=front[choice.index], reason=choice.reason)
 
 
 def load_result(folder: str | Path) -> StudyResult:
@@ -280,6 +310,7 @@ def load_result(folder: str | Path) -> StudyResult:
         limits=rest["limits"],
         cost=SearchCost(**cost),
         about=rest["about"],
+        weights=rest.get("weights", {}),
         refined=tuple(TrialRecord.from_json(row) for row in rest.get("refined", [])),
         confirmed=None if rest.get("confirmed") is None else TrialRecord.from_json(rest["confirmed"]),
     )

@@ -41,6 +41,7 @@ from moo.studies.refusals import (
 from moo.studies.result import SearchCost, StudyResult
 from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
 from moo.studies.trial import CONSTRAINTS, planned_run
+from moo.studies.weights import Weights, weights_of
 from moo.whole_files import write_whole
 
 
@@ -57,6 +58,7 @@ def run_study(
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
     folder: str | Path | None = None,
+    weights: str | Weights | None = None,
 ) -> StudyResult:
     """Search the privacy settings of a study; the same call goes on where it stopped.
 
@@ -72,6 +74,7 @@ def run_study(
         workers: Processes at a time; on GPUs, each has one of its own.
         callbacks: Called as the study goes on.
         folder: Where evidence, key, caches and results are kept, mode 0700; by default moo-runs/<name>.
+        weights: Of the objectives in the recommendation, e.g. {"accuracy": 2}; see `StudyResult.weighed`. The search does not change.
 
     Returns:
         The result; `result.save(dir)` writes it.
@@ -88,6 +91,8 @@ def run_study(
     validate.in_range(1, 1_000_000, n_trials=n_trials)
     chosen = Policy.parse(policy, answer_noise=answer_noise)
     refuse_by_policy(chosen, spec)
+    if weights_of(weights) and chosen.name == "select_one":
+        raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
     name = name or spec.name
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
@@ -145,7 +150,7 @@ def run_study(
         if chosen.name in ("publish_all", "select_one"):
             leaves = result.recommend().trial if chosen.name == "select_one" else None
             account.release({"policy": str(chosen), "trials": len(trials) if leaves is None else [leaves.number]})
-        return result
+        return result.weighed(weights)
 
 
 def _drawn(policy: Policy, prepared: Prepared, n_trials: int) -> int:

@@ -17,7 +17,6 @@ from moo.pareto import (
     probability_non_dominated,
     running_hypervolume,
 )
-from moo.pareto.decision import topsis
 
 Points = NDArray[np.float64]
 clouds = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12).map(lambda p: np.array(p, float) / 4)
@@ -85,9 +84,25 @@ def test_knee_takes_the_balanced_point_and_does_not_depend_on_units() -> None:
         knee(points[:0], ("a", "b"))
 
 
-def test_topsis_follows_its_weights() -> None:
-    points = np.array([[0.0, 1.0], [1.0, 0.0]])
-    assert topsis(points, [0.9, 0.1]).argmax() == 0
-    assert topsis(points, [0.1, 0.9]).argmax() == 1
-    with pytest.raises(InputError, match="weights"):
-        topsis(points, [1.0, -1.0])
+@given(clouds, st.tuples(*[st.integers(0, 5)] * 3).filter(any))
+def test_a_weighed_knee_is_the_nearest_of_the_stretched_points(points: Points, weights: tuple[int, int, int]) -> None:
+    low, high = points.min(0), points.max(0)
+    unit = [[(v - a) / (b - a) if b > a else 0.0 for v, a, b in zip(p, low, high, strict=True)] for p in points]
+    naive = [math.dist([w * u for w, u in zip(weights, p, strict=True)], (0, 0, 0)) for p in unit]
+    index = knee(points, ("a", "b", "c"), weights).index
+    assert naive[index] == pytest.approx(min(naive))
+    assert knee(points, ("a", "b", "c"), [3 * w for w in weights]).index == index
+    assert knee(points, ("a", "b", "c"), (2, 2, 2)).index == knee(points, ("a", "b", "c")).index
+
+
+def test_weights_move_the_knee_and_are_said() -> None:
+    points = np.array([[0.0, 1.0], [0.3, 0.3], [1.0, 0.0]])
+    assert knee(points, ("a", "b"), (9, 1)).index == 0
+    assert knee(points, ("a", "b"), (0, 1)).index == 2
+    assert (
+        "weighed a 0, b 1; it gives up, of the front's range: a 100 %, b 0 %" in knee(points, ("a", "b"), (0, 1)).reason
+    )
+    assert "weighed" not in knee(points, ("a", "b")).reason
+    for unfit in ((1.0,), (1.0, -1.0), (0.0, 0.0), (math.nan, 1.0), (math.inf, 1.0)):
+        with pytest.raises(InputError, match="2 weights >= 0"):
+            knee(points, ("a", "b"), unfit)

@@ -111,7 +111,7 @@ def test_it_travels_through_the_files_and_is_printed(
     assert "onfirmed on a fresh split" in shown or "ot confirmed on a fresh split" in shown
     assert result.confirmed is not None
     assert f"{result.confirmed.objectives['membership_risk'].value:.3f}" in shown
-    assert "worst tenth" in shown
+    assert "most exposed tenth of the users" in shown
 
 
 def test_a_study_that_was_not_confirmed_says_so(

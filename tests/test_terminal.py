@@ -59,6 +59,17 @@ def test_the_result_fits_with_nothing_cut(result: StudyResult, width: int) -> No
         assert f"{trial.objectives['membership_risk'].value:.3f} ±" in out.getvalue()
 
 
+def test_the_most_exposed_tenth_is_shown_where_it_was_assessed_and_there_is_room(result: StudyResult) -> None:
+    known = {**result.complete[0].extras, "worst_decile": Measurement(value=0.611, stderr=0.044)}
+    told = dataclasses.replace(
+        result, trials=(dataclasses.replace(result.complete[0], extras=known), *result.trials[1:])
+    )
+    for changed, width, there in ((told, 120, True), (told, 80, False), (result, 120, False)):
+        shown, out = console(width)
+        view.print_result(shown, changed)
+        assert ("worst tenth" in out.getvalue()) == ("0.611 ± 0.044" in out.getvalue()) == there
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_trials_line_fits_and_the_bars_are_not_cut(result: StudyResult, width: int) -> None:
     shown, out = console(width)

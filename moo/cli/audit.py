@@ -23,6 +23,7 @@ def audit(options: argparse.Namespace) -> int:
     """moo audit"""
     from moo.cli.view import fetching
     from moo.records import TrialParams
+    from moo.report import renew_reports
     from moo.studies.audit import audit_configuration, audit_trial
     from moo.studies.base import load_spec
 
@@ -35,7 +36,7 @@ def audit(options: argparse.Namespace) -> int:
                     "--trial N needs --out DIR, the folder of a study that ran, and no STUDY beside it; it has its own."
                 )
             found = audit_trial(options.out, options.trial, stage=stage, **asked)
-            _tell(Path(options.out))
+            renew_reports(options.out)
         else:
             if options.study is None:
                 raise InputError("a STUDY, or --out with --trial, must be given, but neither was.")
@@ -54,16 +55,6 @@ def audit(options: argparse.Namespace) -> int:
     else:
         _print(out, found)
     return FINDINGS if found.alarms else 0
-
-
-def _tell(folder: Path) -> None:
-    """The study's reports, where there are any, with the audit in them."""
-    from moo.report import save_report
-    from moo.studies.result import load_result
-
-    for lang, name in (("en", "report.html"), ("zh", "report.zh.html")):
-        if (folder / name).is_file():
-            save_report(load_result(folder), folder, lang=lang)
 
 
 def _print(console: Console, found: "AuditReport") -> None:

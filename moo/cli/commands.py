@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from moo.studies.base import load_spec
     from moo.studies.plan import plan_study
     from moo.studies.runner import run_study
+    from moo.studies.weights import weights_of
 
     spec = load_spec(options.study)
     spec = spec.quick() if options.quick else spec
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
         spec, **{k: v for k, v in limits.items() if v is not None}, machine=machine_of(options, spec.machine)
     )
     policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
+    weights_of(options.weights)
     name = options.name or spec.name + ("-quick" if options.quick else "")
     folder = Path(options.out) if options.out else Path("moo-runs") / name
     if options.plan:
@@ -55,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             folder=folder,
             callbacks=[live],
+            weights=options.weights,
         )
     result.save(folder)
     if options.confirm:
@@ -79,13 +82,19 @@ def _notices(data: str, model: str) -> list[str]:
 def front(options: argparse.Namespace) -> int:
     """moo front"""
     from moo.cli import view
+    from moo.report import renew_reports
     from moo.studies.result import load_result
 
     result = load_result(options.out)
+    if options.weights is not None:
+        result = result.weighed(options.weights)
+    if options.keep:
+        result.save(options.out)
+        renew_reports(options.out)
     if options.format == "csv":
         sys.stdout.write(result.table.to_csv(index=False))
     elif options.format == "json":
-        sys.stdout.write((Path(options.out) / "front.json").read_text(encoding="utf-8") + "\n")
+        sys.stdout.write(json.dumps(result.rows(), ensure_ascii=False, indent=1) + "\n")
     else:
         view.print_result(out, result)
     return 0

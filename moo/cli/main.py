@@ -54,12 +54,15 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--quick", action="store_true", help="a small study of a few minutes; its numbers are noisy")
     run.add_argument("--plan", action="store_true", help="print time, disk and epsilon; spend nothing")
     run.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default en)")
+    _weights(run)
     add_machine(run)
 
     run.add_argument("--confirm", action="store_true", help="then train the front anew and confirm the recommendation")
 
     front = _add(groups, "front", commands.front, "show the front of a study that ran")
     front.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    _weights(front)
+    front.add_argument("--keep", action="store_true", help="write the choice into the study's files and reports")
     front.add_argument("--format", choices=("table", "csv", "json"), default="table")
 
     sure = _add(
@@ -161,6 +164,14 @@ def parser() -> argparse.ArgumentParser:
     board.add_argument("--storage", metavar="URL", help="Optuna storage (default DIR/study.db)")
     board.add_argument("--port", type=int, default=8080)
     return top
+
+
+def _weights(one: _Parser) -> None:
+    one.add_argument(
+        "--weights",
+        metavar="W",
+        help="what the objectives weigh in the recommendation, e.g. accuracy=2,risk=1,penalty=1 (default: all alike)",
+    )
 
 
 def _memorise(groups: "argparse._SubParsersAction[_Parser]") -> None:

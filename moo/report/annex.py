@@ -153,6 +153,7 @@ def _why(point: TrialRecord, result: StudyResult) -> dict[str, Any]:
     )
     return {
         "recommended": chosen is not None and chosen.number == point.number,
+        "weights": dict(result.weights),
         "on_front": len(front),
         "better": better,
         "against_status_quo": against,

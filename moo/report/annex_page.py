@@ -241,6 +241,9 @@ def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
     out = [
         t["why_only" if only else "why_recommended" if why["recommended"] else "why_chosen"].format(n=why["on_front"])
     ]
+    if why.get("weights") and not only:
+        weights = t["and"].join(f"{t[name]} {weight:g}" for name, weight in why["weights"].items())
+        out.append(t["why_weighed"].format(weights=weights))
     if point["on_front"] and not only:
         out.append(t["why_better"].format(**{name: why["better"][long] for name, long in _SHORT.items()}))
     elif not point["on_front"]:

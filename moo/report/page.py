@@ -26,7 +26,7 @@ from moo.report.chinese import said, sentence
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.audited import AuditReport, load_audits
-from moo.studies.result import StudyResult
+from moo.studies.result import StudyResult, load_result
 from moo.whole_files import write_whole
 
 _SEVERAL = 3  # records of one person, as an example of what record-level DP means for people
@@ -56,6 +56,13 @@ def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") ->
     except OSError as error:
         raise StorageError(f"the report must be writable, but {target} is not: {error.strerror}.") from error
     return target
+
+
+def renew_reports(folder: str | Path) -> None:
+    """Write the reports that a study's folder holds anew, from what it holds now."""
+    for lang, name in (("en", "report.html"), ("zh", "report.zh.html")):
+        if (Path(folder) / name).is_file():
+            save_report(load_result(folder), folder, lang=lang)
 
 
 def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditReport] = ()) -> str:
