@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import study  # noqa: F401 - a fixture
-from test_report import read
+from test_report import as_read, read
 
 from moo.errors import StorageError
 from moo.objectives.membership.one_run import Guessed
@@ -69,8 +69,18 @@ def test_the_report_sets_the_last_audit_and_every_alarm_beside_the_claim(
     t, result = EN if lang == "en" else ZH, load_result(study[1])
     chosen = result.recommend().trial
     assert chosen is not None
-    assert t["audit_none"].format(trial=chosen.number) in read(save_report(result, tmp_path, lang=lang))[0]
-    older, newer, text = made(entry=3, low=0.77), made(entry=8), made(kind="text", entry=5, low=0.0)
+    assert as_read(t["audit_none"].format(trial=chosen.number)) in read(save_report(result, tmp_path, lang=lang))[0]
+    other = made(trial=99, entry=1)
+    save_audit(other, tmp_path)
+    told = read(save_report(result, tmp_path, lang=lang))[0]
+    assert other.file in told
+    assert (
+        f"moo audit --out DIR --trial {chosen.number}" in told
+    )  # the other's audit says nothing of the recommended one
+    older, newer, text = (
+        dataclasses.replace(a, trial=chosen.number)
+        for a in (made(entry=3, low=0.77), made(entry=8), made(kind="text", entry=5, low=0.0))
+    )
     for report in (older, newer, text):
         save_audit(report, tmp_path)
     told, fetched = read(save_report(result, tmp_path, lang=lang))
@@ -80,6 +90,7 @@ def test_the_report_sets_the_last_audit_and_every_alarm_beside_the_claim(
     assert newer.file in told
     assert text.file in told
     assert older.file not in told
+    assert "moo audit --out DIR" not in told
     assert "0.19" in told
     save_audit(made(entry=2, low=2.5), tmp_path)
     told = read(save_report(result, tmp_path, lang=lang))[0]

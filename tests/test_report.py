@@ -16,7 +16,7 @@ from test_cli import study  # noqa: F401 - a fixture
 from moo.dashboard import publish
 from moo.errors import InputError
 from moo.records import Measurement
-from moo.report import save_report
+from moo.report import figures, save_report
 from moo.report.chinese import said
 from moo.report.texts import EN, ZH
 from moo.studies.result import StudyResult, load_result
@@ -59,6 +59,11 @@ def read(path: Path) -> tuple[str, list[str]]:
     return " ".join(" ".join(reader.text).split()), reader.fetched
 
 
+def as_read(text: str) -> str:
+    """A text of the report as `read` finds it: a command is an element of its own."""
+    return " ".join(text.replace("`", " ").split())
+
+
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_study_without_a_feasible_trial_has_a_report_that_says_so(
     result: StudyResult, tmp_path: Path, lang: str
@@ -73,7 +78,7 @@ def test_the_number_that_was_confirmed_stands_under_the_recommendation(
     result: StudyResult, tmp_path: Path, lang: str
 ) -> None:
     t = EN if lang == "en" else ZH
-    assert t["unconfirmed"] in read(save_report(result, tmp_path, lang=lang))[0]
+    assert as_read(t["unconfirmed"]) in read(save_report(result, tmp_path, lang=lang))[0]
     chosen = result.recommend().trial
     assert chosen is not None
     risk = Measurement(value=0.0421, stderr=0.0113)
@@ -85,7 +90,7 @@ def test_the_number_that_was_confirmed_stands_under_the_recommendation(
     text, _ = read(save_report(dataclasses.replace(result, confirmed=record), tmp_path, lang=lang))
     for told in ("0.042 ± 0.011", t["permutation"].format(p="0.026"), t["worst_tenth"].format(risk="0.123")):
         assert told in text
-    assert t["unconfirmed"] not in text
+    assert as_read(t["unconfirmed"]) not in text
     broken = dataclasses.replace(record, constraints={**record.constraints, "max_risk": 0.2})
     text, _ = read(save_report(dataclasses.replace(result, confirmed=broken), tmp_path, lang=lang))
     assert "max_risk" in text
@@ -162,6 +167,15 @@ def test_the_dashboard_shows_figures_and_notes_and_publishing_twice_changes_noth
     assert {p["id"] for p in shown["plotly_graph_objects"]} == {"front-3d", "front-2d", "parallel"}
     assert "Recommended" in shown["note"]["body"]
     assert all("accuracy" in trial["note"]["body"] for trial in shown["trials"])
+
+
+def test_no_tick_lies_off_its_axis_and_ranks_and_rates_are_told_as_they_are(result: StudyResult) -> None:
+    axes = {d.label: d for d in figures.parallel(result, EN).data[0].dimensions}
+    for name in ("epsilon", "adapted layers", "LoRA rank", "learning rate"):
+        values, ticks = axes[name]["values"], axes[name].tickvals
+        assert all(min(values) <= tick <= max(values) for tick in ticks), name
+        assert len(axes[name].ticktext or ticks) == len(ticks)
+    assert set(axes["LoRA rank"].ticktext) == {str(r.params.lora_rank) for r in result.complete}
 
 
 @pytest.mark.browser

@@ -41,7 +41,8 @@ def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna
         ("front-2d", t["figure_2d"], figures.front_2d),
         ("parallel", t["figure_parallel"], figures.parallel),
     ):
-        figure = draw(result, t).update_layout(title={"text": title}, height=None, margin={"t": 90})
+        top = {"text": title, "y": 0.98, "yanchor": "top"}  # above a legend of two rows, or slanted names of axes
+        figure = draw(result, t).update_layout(title=top, height=None, margin={"t": 130})
         save_plotly_graph_object(study, figure, graph_object_id=name)
     save_note(study, study_note(result))
     records = {r.number: r for r in result.trials}

@@ -156,7 +156,9 @@ def _fact(key: str, value: object, lang: str, t: Mapping[str, str]) -> str:
     if value is None:
         return f"{name}{t['colon']}{t['unknown']}"
     x = float(value)  # type: ignore[arg-type]
-    shown = {"share": f"{100 * x:.3g} %", "days": f"{x:.0f} {t['days']}", "level": f"L{x:.0f}"}.get(kind, number(x))
+    shown = {"share": f"{100 * x:.3g}\u00a0%", "days": f"{x:.0f} {t['days']}", "level": f"L{x:.0f}"}.get(
+        kind, number(x)
+    )
     return f"{name}{t['colon']}{shown}"
 
 

@@ -1,7 +1,6 @@
 """Audits in the report: what a study's last ones found, beside what is claimed."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +31,12 @@ class AuditLine:
 
 
 def audit_lines(result: StudyResult, audits: Sequence[AuditReport], t: Mapping[str, str]) -> list[AuditLine]:
-    """The last audit of each trial and kind, and every one that contradicted its claim; or how to make the first."""
+    """The last audit of each trial and kind, every one that contradicted its claim, and how to make the recommended trial's first."""
     told = [_line(a, t) for a in last_and_alarmed(audits)]
     chosen = result.recommend().trial
-    if told or chosen is None or not math.isfinite(chosen.params.target_epsilon):
+    if chosen is None or not chosen.params.private or any(a.trial == chosen.number for a in audits):
         return told
-    return [AuditLine(t["audit_none"].format(trial=chosen.number))]
+    return [*told, AuditLine(t["audit_none"].format(trial=chosen.number))]
 
 
 def last_and_alarmed(audits: Sequence[AuditReport]) -> list[AuditReport]:

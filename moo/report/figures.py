@@ -89,7 +89,7 @@ def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
                 z=[r.objectives[ACCURACY].value for r in trials],
                 mode="markers",
                 name=label,
-                marker={"color": colour, "symbol": symbols.get(symbol, symbol), "size": 4 if symbol == "x" else 6},
+                marker={"color": colour, "symbol": symbols.get(symbol, symbol), "size": 5 if symbol == "x" else 6},
                 hovertext=[describe(r, t) for r in trials],
                 hoverinfo="text",
             )
@@ -121,7 +121,8 @@ def hypervolume(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
             showlegend=False,
         )
     )
-    return _styled(figure, t["trial"], t["hypervolume"]).update_layout(height=320, yaxis_rangemode="tozero")
+    figure = _styled(figure, t["trial"], t["hypervolume"]).update_layout(height=320, yaxis_rangemode="tozero")
+    return figure.update_xaxes(tick0=0, dtick=max(1, math.ceil(len(result.trials) / 12)))
 
 
 def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
@@ -133,18 +134,27 @@ def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
         return {"label": label, "values": list(values), **more}
 
     logs = [math.log2(r.params.target_epsilon) for r in trials]
-    powers = range(math.floor(min(logs, default=0)), math.ceil(max(logs, default=0)) + 1)
-    ticks = {"tickvals": list(powers), "ticktext": [f"{2.0**v:g}" for v in powers]}
+    powers = [v for v in range(-10, 11) if min(logs, default=0) <= v <= max(logs, default=0)]
+    ticks = {"tickvals": powers, "ticktext": [f"{2.0**v:g}" for v in powers]}
     depths = sorted({r.params.adapted_layers for r in trials})
+    ranks = sorted({r.params.lora_rank for r in trials})
+    rates = [math.log10(r.params.learning_rate) for r in trials]
+    round_rates = [(math.log10(m) + k, f"{m}e{k}") for k in range(-8, 2) for m in (1, 2, 5)]
+    inside = [(at, text) for at, text in round_rates if min(rates, default=0) <= at <= max(rates, default=0)]
     dimensions = [
         dimension(t["epsilon"], logs, **ticks),
         dimension(t["masking"], [r.params.masking_level for r in trials], tickvals=list(range(6))),
         dimension(t["depth"], [r.params.adapted_layers for r in trials], tickvals=depths),
-        dimension(f"log2 {t['rank']}", [math.log2(r.params.lora_rank) for r in trials]),
-        dimension(f"log10 {t['rate']}", [math.log10(r.params.learning_rate) for r in trials]),
-        dimension(t[RISK], [r.objectives[RISK].value for r in trials]),
-        dimension(t[PENALTY], [r.objectives[PENALTY].value for r in trials]),
-        dimension(t[ACCURACY], accuracies),
+        dimension(
+            t["rank"],
+            [math.log2(r.params.lora_rank) for r in trials],
+            tickvals=[math.log2(rank) for rank in ranks],
+            ticktext=[str(rank) for rank in ranks],
+        ),
+        dimension(t["rate"], rates, tickvals=[at for at, _ in inside], ticktext=[text for _, text in inside]),
+        dimension(t[RISK], [r.objectives[RISK].value for r in trials], tickformat=".2f"),
+        dimension(t[PENALTY], [r.objectives[PENALTY].value for r in trials], tickformat=".2f"),
+        dimension(t[ACCURACY], accuracies, tickformat=".2f"),
     ]
     line = {
         "color": accuracies,
@@ -152,8 +162,9 @@ def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
         "showscale": True,
         "colorbar": {"title": {"text": t[ACCURACY]}},
     }
-    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
-    return figure.update_layout(font={"family": FONT, "color": INK}, paper_bgcolor=PAPER, margin={"t": 60, "l": 60})
+    unseen = {"size": 1, "color": "rgba(0,0,0,0)"}  # the ends of an axis, which would be written over its name
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line, labelangle=-20, rangefont=unseen))
+    return figure.update_layout(font={"family": FONT, "color": INK}, paper_bgcolor=PAPER, margin={"t": 90, "l": 60})
 
 
 def domains(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
@@ -180,7 +191,8 @@ def domains(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
             )
         )
     figure.update_layout(barmode="group", bargap=0.3)
-    return _styled(figure, t["contribution"], "").update_layout(height=380)
+    figure = _styled(figure, t["contribution"], "").update_layout(height=380)
+    return figure.update_yaxes(autorange="reversed", ticks="outside", ticklen=8, tickcolor="rgba(0,0,0,0)")
 
 
 def _bars(trials: Sequence[TrialRecord], name: str, colour: str, loud: bool) -> dict[str, Any]:

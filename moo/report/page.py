@@ -1,7 +1,7 @@
 """The report's page: what is shown, in which order; the template lays it out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import plotly.graph_objects as go
 import plotly.io
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from moo.errors import StorageError
@@ -72,7 +72,13 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"pm": plus_minus, "signed": lambda v: f"{v:+.3f}", "sentence": lambda v: sentence(v, t)}
+    filters: dict[str, Callable[..., str]] = {
+        "pm": plus_minus,
+        "signed": lambda v: f"{v:+.3f}",
+        "sentence": lambda v: sentence(v, t),
+        "code": _code,
+    }
+    environment.filters |= filters
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     recommendation = result.recommend()
     complete = [*([result.reference] if result.reference else []), *result.complete]
@@ -101,13 +107,25 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
     )
 
 
+def _code(text: str) -> Markup:
+    """What stands between backticks, as a command is set."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
 def plus_minus(m: Measurement) -> str:
     """A measurement as people read it."""
     return f"{m.value:.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.3f}"
 
 
 def _html(figure: go.Figure, name: str) -> Markup:
-    return Markup(plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, div_id=name, config=_CONFIG))
+    height = f"{figure.layout.height:.0f}px"  # of the element, not of the drawing, so that a small page can change it
+    figure.update_layout(height=None)
+    return Markup(
+        plotly.io.to_html(
+            figure, include_plotlyjs=False, full_html=False, div_id=name, config=_CONFIG, default_height=height
+        )
+    )
 
 
 def _deltas(chosen: TrialRecord | None, reference: TrialRecord | None) -> dict[str, float]:
@@ -252,7 +270,7 @@ def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[st
         return said(text, t["lang"])
 
     def counted(counts: Mapping[str, int]) -> str:
-        return t["and"].join(f"{shown(name)} {n:,}" for name, n in counts.items())
+        return t["and"].join(f"{shown(name.replace('_', ' '))} {n:,}" for name, n in counts.items())
 
     steps = [
         t["aside"].format(text=shown(s["name"].replace("_", " ")), aside=shown(s["scope"]))

@@ -36,8 +36,8 @@ EN = {
     "{claimed} is claimed; {verdict}.",
     "audit_fits": "nothing contradicts the claim, which an audit can refute and never prove",
     "audit_alarm": "the claim is contradicted",
-    "audit_none": "No audit yet: `moo audit --out DIR --trial {trial}` trains once more with planted canaries and sets a lower "
-    "bound beside the claim.",
+    "audit_none": "No audit of trial {trial} yet: `moo audit --out DIR --trial {trial}` trains once more with planted "
+    "canaries and sets a lower bound beside the claim.",
     "none": "No recommendation",
     "trial": "Trial",
     "status_quo": "Status quo",
@@ -147,7 +147,7 @@ ZH = {
     "在 {confidence} 置信度下 ε 至少为 {low}，声明值为 {claimed}；{verdict}。",
     "audit_fits": "没有与声明相矛盾之处；审计只能推翻声明，不能证明声明",
     "audit_alarm": "声明被推翻",
-    "audit_none": "尚未审计：`moo audit --out DIR --trial {trial}` 会植入金丝雀再训练一次，并在声明旁给出下界。",
+    "audit_none": "试验 {trial} 尚未审计：`moo audit --out DIR --trial {trial}` 会植入金丝雀再训练一次，并在声明旁给出下界。",
     "none": "没有可推荐的设置",
     "trial": "试验",
     "status_quo": "现状",
