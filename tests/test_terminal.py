@@ -11,7 +11,9 @@ from test_cli import study  # noqa: F401 - a fixture
 
 from moo.cli import view
 from moo.cli.terminal import say
+from moo.privacy.ledger import read_entries
 from moo.records import Measurement
+from moo.studies.accounts import ledger_path
 from moo.studies.progress import StudyProgress
 from moo.studies.result import StudyResult, load_result
 
@@ -103,3 +105,15 @@ def test_notices_that_differ_in_numbers_are_one(result: StudyResult) -> None:
     assert same.notices == {"full": "every trial"}
     many = dataclasses.replace(same, trials=(*same.trials, dataclasses.replace(result.trials[0], number=9)))
     assert many.notices == {"full": "4 of 5 trials"}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_ledger_is_shown_whole(study: tuple[Path, Path], width: int) -> None:  # noqa: F811
+    entries = read_entries(ledger_path(str(study[0].with_name("letters.csv"))))
+    shown, out = console(width)
+    view.print_ledger(shown, entries)
+    lines = out.getvalue().splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines)
+    assert "…" not in out.getvalue()
+    study_name = next(e.study for e in entries if e.study)
+    assert all(word in out.getvalue() for word in (*study_name.split(), "trainings", "internal", "0.0001"))

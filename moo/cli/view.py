@@ -267,11 +267,17 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(table)
 
 
+_COUNTED = (("trainings", 9), ("open", 4), ("failed", 6), ("without DP", 7), ("answers", 7))
+
+
 def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
     """Studies of a data set, what they are charged for, and what that composes to."""
-    columns = ("trainings", "open", "failed", "without DP", "answers", "composed epsilon", "delta")
-    table = Table("study", "policy", *columns, box=None)
     studies = list(dict.fromkeys(e.study for e in entries if e.study))
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow(console) else 2, 0, 0))
+    table.add_column("study", min_width=max((len(word) for name in studies for word in name.split()), default=5))
+    table.add_column("policy", overflow="fold")
+    for name, least in (*_COUNTED, ("composed epsilon", 8), ("delta", 6)):
+        table.add_column(name, justify="right", width=least)
     for study in studies:
         _ledger_row(table, study, [e for e in entries if e.study == study], one=True)
     if len(studies) > 1:
@@ -279,8 +285,8 @@ def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
     console.print(table)
     say(console, "An odometer, not a guarantee, unless a policy fixed a budget before.")
     bare = [e.study for e in entries if e.kind == "reserve" and e.body.get("note") == NO_GUARANTEE]
-    for study in dict.fromkeys(bare):
-        say(console, f"{study}: {NO_GUARANTEE}.")
+    if bare:
+        say(console, f"{', '.join(dict.fromkeys(bare))}: {NO_GUARANTEE}.")
 
 
 def _ledger_row(table: Table, name: str, entries: Sequence[Entry], *, one: bool) -> None:
