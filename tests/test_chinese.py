@@ -26,14 +26,16 @@ from moo.report.annex_page import render_annex
 from moo.report.chinese import said
 from moo.report.texts import ZH
 from moo.studies.audited import load_audits, save_audit
+from moo.studies.base import load_spec
 from moo.studies.result import StudyResult, load_result
+from moo.studies.runner import run_study
 
 SOURCES = [p for room in ("data", "pareto", "privacy", "search", "objectives", "models", "studies")
            for p in sorted((Path(moo.__file__).parent / room).rglob("*.py"))]  # fmt: skip
 NAMES = (  # of things that have no other name in Chinese
     "moo confirm audit out DIR trial torch optuna opacus lightning transformers scikit-learn cpu cu PEFT Opacus LoRA AUC TPR FPR GiB "
     "SHA MIT Unicode NFC MovieLens-100K GroupLens Harper and Konstan Papernot Steinke Rényi GDPR GB/T internal H P M p k b "
-    "letters letters.csv validity"
+    "letters letters.csv reviews e5-small validity"
 )
 ALLOWED = re.compile(
     r"[GS]\d\d|L\d|[a-z]+(?:_[a-z]+)+|e-?\d*|[A-Z]{3}-\d|" + "|".join(map(re.escape, NAMES.split()))
@@ -109,6 +111,15 @@ def test_no_english_is_left_in_the_chinese_report_and_annex(result: StudyResult,
         render_annex(annex_of(result, trial=number, audits=load_audits(tmp_path), today=date(2026, 11, 25)), "zh"),
         encoding="utf-8",
     )
+    assert left(read(page)[0]) == set()
+
+
+@pytest.mark.slow
+def test_no_english_is_left_of_a_study_of_real_reviews(tmp_path: Path) -> None:
+    result = run_study(load_spec("reviews").quick(), n_trials=3, folder=tmp_path)
+    assert left(read(save_report(result, tmp_path, lang="zh"))[0]) == set()
+    page = tmp_path / "annex.html"
+    page.write_text(render_annex(annex_of(result, trial=0), "zh"), encoding="utf-8")
     assert left(read(page)[0]) == set()
 
 

@@ -119,7 +119,9 @@ def plus_minus(m: Measurement) -> str:
 
 
 def _html(figure: go.Figure, name: str) -> Markup:
-    height = f"{figure.layout.height:.0f}px"  # of the element, not of the drawing, so that a small page can change it
+    height = (
+        f"{figure['layout']['height']:.0f}px"  # of the element, not of the drawing, so that a small page can change it
+    )
     figure.update_layout(height=None)
     return Markup(
         plotly.io.to_html(
