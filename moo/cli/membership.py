@@ -43,12 +43,13 @@ def print_refined(console: Console, result: "StudyResult") -> None:
         *(f"{name}: {when}" for name in ("accuracy", "risk") for when in ("search", "anew")),
         "limits",
         box=None,
+        pad_edge=False,
     )
     for record in result.refined:
         cells = [_pm(t.objectives[name]) for name in (ACCURACY, RISK) for t in (told[record.number], record)]
         verdict = "[green]held[/]" if record.feasible else f"[yellow]broken: {', '.join(record.blocking)}[/]"
         table.add_row(str(record.number), *cells, verdict)
-    table.title = "The front trained anew, more shadows each"
+    heading(console, "The front trained anew, more shadows each")
     console.print(table)
 
 
