@@ -83,7 +83,7 @@ def test_a_download_closes_its_connections(offline: Path, tmp_path: Path, monkey
     class KeepsOpen(http.server.SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, *_args: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     handler = functools.partial(KeepsOpen, directory=str(tmp_path / "index"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
