@@ -14,7 +14,7 @@ from rich.console import Console
 from test_report import read
 
 from moo.cli.main import main
-from moo.cli.membership import print_confirmation
+from moo.cli.risk_lines import print_confirmation
 from moo.data import load_records
 from moo.errors import InputError
 from moo.objectives.attribute import attribute_risk

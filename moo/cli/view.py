@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from moo.cli.membership import print_attribute, print_confirmation, told
+from moo.cli.risk_lines import print_attribute, print_confirmation, told
 from moo.cli.terminal import heading, narrow, say
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
