@@ -16,6 +16,7 @@ from moo.errors import InputError
 from moo.evidence import AttributeEvidence, Bools, Floats, Ints
 from moo.objectives.attribute_attack import calibrated, fit_logits, log_prior, user_features
 from moo.objectives.clusters import unit_codes
+from moo.objectives.membership.checks import check_complements
 from moo.objectives.membership.uncertainty import over_shadows
 from moo.records import Measurement
 
@@ -56,7 +57,8 @@ def attribute_risk(evidence: AttributeEvidence, *, n_permutations: int = 0, seed
         seed: Of folds and permutations.
 
     Raises:
-        InputError: If an array holds NaN or has another shape, or the attribute differs within a user; the argument is named.
+        InputError: If an array holds NaN or has another shape, the shadows are no pairs, a label is no class, or the attribute differs
+            within a user; the argument is named.
     """
     validate.in_range(0, 100_000, n_permutations=n_permutations)
     users = _Users(evidence)
@@ -84,9 +86,14 @@ def attribute_risk(evidence: AttributeEvidence, *, n_permutations: int = 0, seed
 def combined(membership: Measurement, attribute: Measurement) -> Measurement:
     """The second objective with both terms: the larger of the two, so that what is part of both is never counted twice.
 
+    Without the advantage it is not assessed: what is not known cannot be the smaller. Where the attribute cannot be asked, the
+    advantage is the objective, and the note says so.
+
     Both are fractions: advantage of an attack on membership, leakage of an attack on an attribute. The larger of two noisy numbers is
     too large on average where they are alike, by at most .56 times the standard error of their difference; the note names the term.
     """
+    if math.isnan(membership.value):
+        return membership
     if math.isnan(attribute.value):
         return dataclasses.replace(membership, note=_joined(membership.note, f"attribute {attribute.note}"))
     if attribute.value > membership.value:
@@ -121,6 +128,8 @@ class _Users:
         self.entropy = float(-(share * np.log(share)).sum()) if len(counts) else 0.0
         if self.why_not:
             return
+        if (evidence.log_probs[:, known] == evidence.log_probs[:, known][:, :1]).all():
+            self.why_not = "every record has the same outputs"
         self.outputs = np.stack([user_features(p, evidence.labels[known], codes) for p in evidence.log_probs[:, known]])
         extra = evidence.auxiliary if evidence.auxiliary is not None else np.zeros((len(evidence.units), 0))
         n_users = len(first)
@@ -134,6 +143,7 @@ class _Users:
 
 
 def _check(evidence: AttributeEvidence) -> None:
+    check_complements(evidence.members)
     k, n = evidence.members.shape
     if evidence.log_probs.shape[:2] != (k, n) or evidence.log_probs.ndim != 3:
         raise InputError(f"log_probs of shape ({k}, {n}, C) must hold, but got {evidence.log_probs.shape}.")
@@ -142,6 +152,10 @@ def _check(evidence: AttributeEvidence) -> None:
             raise InputError(
                 f"{name} integers of shape ({n},) must hold, but got {values.dtype} of shape {values.shape}."
             )
+    if n and (evidence.labels.min() < 0 or evidence.labels.max() >= evidence.log_probs.shape[2]):
+        raise InputError(
+            f"0 <= labels < {evidence.log_probs.shape[2]} must hold, but got {evidence.labels.min()}..{evidence.labels.max()}."
+        )
     if evidence.auxiliary is not None and (evidence.auxiliary.ndim != 2 or len(evidence.auxiliary) != n):
         raise InputError(f"auxiliary of shape ({n}, d) must hold, but got {evidence.auxiliary.shape}.")
     for name, array in (("log_probs", evidence.log_probs), ("auxiliary", evidence.auxiliary)):
@@ -210,6 +224,10 @@ def _training(gain: Floats, users: _Users) -> Measurement:
     side = np.where(users.members, count, users.members.shape[1] - count)
     if (side == 0).any():
         return Measurement(value=math.nan, note="not assessed: a shadow has users of one side alone")
+    if (gain[0::2] == gain[1::2]).all():
+        return Measurement(
+            value=math.nan, note="not assessed: the two shadows of every pair say the same of every user"
+        )
     inside, outside = (
         np.where(m, gain / side, 0.0).sum(axis=1, keepdims=True) for m in (users.members, ~users.members)
     )

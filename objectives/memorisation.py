@@ -47,8 +47,17 @@ def mean_exposure(canary_losses: Floats, other_losses: Floats) -> Measurement:
 
 
 def mean_bits(bits: Floats) -> Measurement:
-    """Mean of exposures of shape (c,), bits, with its standard error over the canaries; infinite for one."""
+    """Mean of exposures of shape (c,), bits, with its standard error over the canaries; infinite for one.
+
+    Where all have the same exposure, as where all come first, the error is that of one canary in c being one bit otherwise.
+
+    Raises:
+        InputError: If there are none, or one is not finite.
+    """
+    if bits.ndim != 1 or not bits.size or not np.isfinite(bits).all():
+        raise InputError(f"bits a non-empty finite vector must hold, but got shape {bits.shape}.")
     stderr = float(bits.std(ddof=1) / math.sqrt(bits.size)) if bits.size > 1 else math.inf
+    stderr = max(stderr, 1 / bits.size)
     return Measurement(value=float(bits.mean()), stderr=stderr)
 
 

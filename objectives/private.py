@@ -11,12 +11,14 @@ import math
 import numpy as np
 
 from moo import validate
+from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence, UtilityEvidence
 from moo.objectives.clusters import unit_codes
 from moo.objectives.membership.attacks import ATTACKS, attack_scores
-from moo.objectives.membership.checks import check_unit_rows
+from moo.objectives.membership.checks import check_unit_rows, check_units
 from moo.objectives.membership.risk import Level, by_user
 from moo.objectives.membership.uncertainty import Attack
+from moo.objectives.utility import check_utility
 
 FLOOR_SDS = 4.0  # the floor lies this far below the expected number: it binds in one study of 30,000
 
@@ -45,15 +47,27 @@ def bounded_share(values: Floats, units: Ints, floor: int) -> float:
     Args:
         values: Shape (n,), in [0, 1].
         units: Shape (n,).
-        floor: Public.
+        floor: Public, >= 1.
+
+    Raises:
+        InputError: If the values hold NaN, there are none, the units have another shape, or floor < 1.
     """
+    validate.in_range(1, 10**12, floor=floor)
+    if not values.size or np.isnan(values).any():
+        raise InputError(f"values a non-empty vector without NaN must hold, but got shape {values.shape}.")
+    check_units(units, len(values))
     codes, count = unit_codes(units)
     means = np.bincount(codes, weights=np.clip(values, 0.0, 1.0), minlength=count) / np.bincount(codes, minlength=count)
     return 0.5 + float((means - 0.5).sum()) / max(count, floor)
 
 
 def bounded_accuracy(evidence: UtilityEvidence, floor: int) -> float:
-    """Accuracy by unit, mean over the shadows; see `bounded_share`."""
+    """Accuracy by unit, mean over the shadows; see `bounded_share`.
+
+    Raises:
+        InputError: If the evidence is unfit, or floor < 1.
+    """
+    check_utility(evidence)
     right = (evidence.log_probs.argmax(axis=2) == evidence.labels).mean(axis=0)
     return bounded_share(right, evidence.units, floor)
 
@@ -77,8 +91,10 @@ def bounded_advantage(
         In [-1, 1], shrunk towards 0 where a side holds fewer units than the floor.
 
     Raises:
-        InputError: If the named attack looks at other units' losses.
+        InputError: If the named attack looks at other units' losses, the evidence is unfit, there is no such level, or floor < 1.
     """
+    validate.in_range(1, 10**12, floor=floor)
+    validate.one_of(("record", "user"), level=level)
     if isinstance(attack, str):
         alone = [name for name, known in ATTACKS.items() if known.own_losses]
         validate.one_of(alone, attack=attack, way_out="the noise of an answer covers no other attack")

@@ -40,7 +40,8 @@ def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudg
         choice = choose(targets, level=level)
         attack, targets = choice.attack, choice.evidence
         note = f"attack {attack}, chosen on one half of the units and reported on the other"
-    advantage = dataclasses.replace(membership_risk(targets, attack, level=level), note=note)
+    advantage = membership_risk(targets, attack, level=level)
+    advantage = dataclasses.replace(advantage, note="; ".join(n for n in (advantage.note, note) if n))
     extras = {
         "auc": auc(targets, attack=attack, level=level),
         "null_auc": _null(evidence.unseen, attack),

@@ -151,7 +151,8 @@ class StudyResult:
     def hypervolumes(self) -> NDArray[np.float64]:
         """Hypervolume of the feasible trials after each complete trial, as a share of the box up to `WORST`."""
         feasible = np.array([t.feasible for t in self.complete], dtype=bool)
-        out: NDArray[np.float64] = running_hypervolume(minimised(self.complete), feasible, WORST) / math.prod(WORST)
+        values = np.nan_to_num(minimised(self.complete), nan=max(WORST))  # what was not assessed is never feasible
+        out: NDArray[np.float64] = running_hypervolume(values, feasible, WORST) / math.prod(WORST)
         return out
 
     def recommend(self) -> Recommendation:

@@ -246,7 +246,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
     if number == REFERENCE:
         extras["baseline_accuracy"] = baseline_accuracy(prepared, evidence)
     constraints = {
-        "max_risk": told.risk.value - spec.max_risk,
+        "max_risk": 1.0 if math.isnan(told.risk.value) else told.risk.value - spec.max_risk,  # not assessed is not held
         "max_penalty": compliance.penalty.value - spec.max_penalty,
         VALIDITY: (evidence.facts["masking.wordless_share"] or 0.0) - VALID_SHARE,
         **compliance.gates,

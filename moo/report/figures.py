@@ -27,7 +27,8 @@ def describe(trial: TrialRecord, t: Mapping[str, str]) -> str:
     epsilon = epsilon_text(p.target_epsilon, t["no_dp"])
     settings = t["and"].join([f"{t['epsilon']} {epsilon}", f"L{p.masking_level}", f"{t['depth']} {p.adapted_layers}"])
     values = [
-        f"{t[o]} {trial.objectives[o].value:.3f} ± {trial.objectives[o].stderr:.3f}" for o in (ACCURACY, RISK, PENALTY)
+        f"{t[o]} {t['unknown'] if math.isnan(m.value) else f'{m.value:.3f} ± {m.stderr:.3f}'}"
+        for o, m in ((o, trial.objectives[o]) for o in (ACCURACY, RISK, PENALTY))
     ]
     verdict = t["feasible"] if trial.feasible else f"{t['infeasible']}{t['colon']}{t['and'].join(trial.blocking)}"
     return "<br>".join([f"<b>{name}</b>", settings, *values, verdict])

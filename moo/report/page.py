@@ -113,8 +113,10 @@ def _code(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
-def plus_minus(m: Measurement) -> str:
-    """A measurement as people read it."""
+def plus_minus(m: Measurement, unknown: str = "") -> str:
+    """A measurement as people read it; in words of the page where it was not assessed."""
+    if math.isnan(m.value):
+        return unknown or "–"
     return f"{m.value:.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.3f}"
 
 
@@ -143,7 +145,7 @@ def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
     lines = []
     if record is not None:
         numbers = {
-            k: plus_minus(record.objectives[n])
+            k: plus_minus(record.objectives[n], t["unknown"])
             for k, n in (("accuracy", ACCURACY), ("risk", RISK), ("penalty", PENALTY))
         }
         lines.append(
@@ -187,7 +189,7 @@ def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
         "rank": row["lora_rank"] if deep else "–",
         "rate": f"{row['learning_rate']:.1e}" if deep else "–",
         "objectives": [
-            "" if failed else plus_minus(Measurement(value=row[o], stderr=row[f"{o}_stderr"]))
+            "" if failed else plus_minus(Measurement(value=row[o], stderr=row[f"{o}_stderr"]), t["unknown"])
             for o in (ACCURACY, RISK, PENALTY)
         ],
         "p_front": "" if failed or number < 0 else f"{row['p_non_dominated']:.2f}",

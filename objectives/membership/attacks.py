@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
+
 from moo import validate
 from moo.errors import InputError
 from moo.evidence import Floats, MembershipEvidence, Population
 from moo.objectives.membership import references, scores
-from moo.objectives.membership.checks import MIN_SHADOWS, check_evidence
+from moo.objectives.membership.checks import MIN_SHADOWS, check_evidence, check_scored
 from moo.objectives.membership.quantile import quantile_regression
 from moo.objectives.membership.uncertainty import Attack
 
@@ -85,13 +87,16 @@ def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_ref
     """Scores of a named attack, or of a function of the evidence, shape (K, n).
 
     Raises:
-        InputError: If the evidence is unfit, there is no such attack, or it needs what the evidence lacks.
+        InputError: If the evidence is unfit, there is no such attack, it needs what the evidence lacks, or its scores are no matrix
+            of the losses' shape without NaN.
     """
     check_evidence(evidence)
     if isinstance(attack, str):
         check_attack(attack, n_shadows=len(evidence.members))
         attack = ATTACKS[attack]
-    return attack(evidence)
+    scored = np.asarray(attack(evidence))
+    check_scored(scored, evidence.members, evidence.units)
+    return scored
 
 
 def refers(attack: str | Attack) -> bool:

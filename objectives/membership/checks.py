@@ -17,11 +17,17 @@ def check_pairs(members: Bools) -> None:
     Raises:
         InputError: Naming `members`.
     """
+    check_complements(members)
+    check_sides(members)
+
+
+def check_complements(members: Bools) -> None:
+    """As `check_pairs`, but a row may have one side alone."""
     if members.ndim != 2 or members.dtype != np.bool_:
         raise InputError(
             f"members a boolean matrix (K, n) must hold, but got {members.dtype} of shape {members.shape}."
         )
-    k, n = members.shape
+    k = len(members)
     if k < MIN_SHADOWS or k % 2:
         raise InputError(f"K even and >= {MIN_SHADOWS} must hold, but got members with K={k} rows; train whole pairs.")
     if (members[0::2] == members[1::2]).any():
@@ -30,6 +36,15 @@ def check_pairs(members: Bools) -> None:
             f"members[2j] == ~members[2j + 1] must hold, but rows {row} and {row + 1} agree somewhere;"
             " draw the shadows' halves as complementary pairs."
         )
+
+
+def check_sides(members: Bools) -> None:
+    """Refuse rows without a member, or without a non-member.
+
+    Raises:
+        InputError: Naming `members`.
+    """
+    n = members.shape[1]
     sizes = members.sum(axis=1)
     if (sizes == 0).any() or (sizes == n).any():
         raise InputError(
@@ -39,7 +54,7 @@ def check_pairs(members: Bools) -> None:
 
 
 def check_matrix(name: str, values: Floats, shape: tuple[int, ...]) -> None:
-    """Refuse an array of another shape, or with NaN in it.
+    """Refuse an array of another shape, or with NaN or infinity in it: infinity less infinity is no number either.
 
     Raises:
         InputError: Naming the array.
@@ -50,6 +65,50 @@ def check_matrix(name: str, values: Floats, shape: tuple[int, ...]) -> None:
         raise InputError(
             f"{name} without NaN must hold, but got {int(np.isnan(values).sum())} NaN; a shadow's training has diverged."
         )
+    if np.isinf(values).any():
+        raise InputError(
+            f"{name} finite must hold, but got {int(np.isinf(values).sum())} infinities; bound the probabilities above 0."
+        )
+
+
+def check_scored(scores: Floats, members: Bools, units: Ints) -> None:
+    """Refuse scores that are no matrix beside their membership, or hold NaN; rows with one side; units of another shape.
+
+    Raises:
+        InputError: Naming `scores`, `members` or `units`.
+    """
+    if members.ndim != 2 or members.dtype != np.bool_:
+        raise InputError(f"members a boolean matrix (K, n) must hold, but got {members.dtype} of {members.shape}.")
+    if scores.shape != members.shape or np.isnan(scores).any():
+        raise InputError(
+            f"scores of shape {members.shape} without NaN must hold, but got {scores.shape} with {int(np.isnan(scores).sum())} NaN."
+        )
+    check_sides(members)
+    check_units(units, members.shape[1])
+
+
+def check_units(units: Ints, n: int) -> None:
+    """Refuse units that are not n integers.
+
+    Raises:
+        InputError: Naming `units`.
+    """
+    if units.shape != (n,) or not np.issubdtype(units.dtype, np.integer):
+        raise InputError(
+            f"units of shape ({n},), whole numbers, must hold, but got {units.dtype} of shape {units.shape}."
+        )
+
+
+def tells_nothing(scores: Floats) -> str:
+    """Why scores of shape (K, n) tell nothing of what training does; empty if they may.
+
+    A number of such scores, and its standard error, would be 0 by construction, not by measurement.
+    """
+    if (scores == scores[:, :1]).all():
+        return "every record has the same score, so there is nothing to tell members by"
+    if len(scores) % 2 == 0 and (scores[0::2] == scores[1::2]).all():
+        return "the two shadows of every pair give the same scores, so what they were trained on made no difference"
+    return ""
 
 
 def check_evidence(evidence: MembershipEvidence) -> None:
@@ -60,16 +119,16 @@ def check_evidence(evidence: MembershipEvidence) -> None:
     """
     check_pairs(evidence.members)
     check_matrix("losses", evidence.losses, evidence.members.shape)
-    if evidence.units.shape != (evidence.members.shape[1],):
-        raise InputError(f"units of shape ({evidence.members.shape[1]},) must hold, but got {evidence.units.shape}.")
+    check_units(evidence.units, evidence.members.shape[1])
 
 
 def check_unit_rows(members: Bools, units: Ints) -> None:
     """Refuse a membership matrix that splits one unit's records over both sides of a shadow.
 
     Raises:
-        InputError: Naming `units`.
+        InputError: Naming `members`, or `units` of another shape.
     """
+    check_units(units, members.shape[1])
     _, first, codes = np.unique(units, return_index=True, return_inverse=True)
     if (members != members[:, first[codes.reshape(-1)]]).any():
         raise InputError(

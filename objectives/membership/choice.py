@@ -1,5 +1,6 @@
 """An attack chosen on one half of the units and reported on the other: the largest of several on the same data is biased upward."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,10 @@ def choose(
     first = np.random.default_rng(seed).permutation(count)[codes] < count // 2
     half = evidence.take(first)
     found = {name: auc(half, attack=name, level=level).value for name in names}
-    return Choice(max(found, key=lambda name: found[name]), evidence.take(~first))
+    told = {
+        name: value for name, value in found.items() if not math.isnan(value)
+    } or found  # NaN is larger than nothing
+    return Choice(max(told, key=lambda name: told[name]), evidence.take(~first))
 
 
 def possible(evidence: MembershipEvidence) -> tuple[str, ...]:

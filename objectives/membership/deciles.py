@@ -8,8 +8,9 @@ from moo import validate
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence
 from moo.objectives.clusters import clustered_stderr
 from moo.objectives.membership.attacks import attack_scores
+from moo.objectives.membership.checks import tells_nothing
 from moo.objectives.membership.metrics import placements
-from moo.objectives.membership.risk import by_user
+from moo.objectives.membership.risk import by_user, not_assessed
 from moo.objectives.membership.uncertainty import Attack
 from moo.records import Measurement
 
@@ -32,7 +33,7 @@ def exposure_deciles(
 
     Returns:
         One measurement a group; their mean is about the advantage at the level of users. "Not assessed" where a group would hold
-        fewer than 30 users.
+        fewer than 30 users, or as of `auc`.
 
     Raises:
         InputError: If the evidence is unfit, or n_groups < 2.
@@ -40,10 +41,10 @@ def exposure_deciles(
     validate.in_range(2, 1000, n_groups=n_groups)
     scores, members, users = by_user(attack_scores(evidence, attack), evidence.members, evidence.units)
     if len(users) < MIN_USERS * n_groups:
-        note = (
-            f"not assessed: {n_groups} groups of {MIN_USERS} users need {MIN_USERS * n_groups}, there are {len(users)}"
-        )
-        return (Measurement(value=math.nan, note=note),) * n_groups
+        why = f"{n_groups} groups of {MIN_USERS} users need {MIN_USERS * n_groups}, there are {len(users)}"
+        return (not_assessed(why),) * n_groups
+    if why := tells_nothing(scores):
+        return (not_assessed(why),) * n_groups
     placed = np.stack([placements(row, side) for row, side in zip(scores, members, strict=True)])
     pairs = placed.reshape(-1, 2, len(users)).mean(axis=1)
     others = (pairs.sum(axis=0) - pairs) / (len(pairs) - 1)
@@ -58,7 +59,7 @@ def _measured(placed: Floats, scores: Floats, members: Bools, inside: Bools, use
     means = np.array([row[inner].mean() for row, inner in zip(placed, inside, strict=True)])
     size = int(inside[0].sum())
     stderr = clustered_stderr(np.mean(rows, axis=0), users) * math.sqrt(size / (size - 1))
-    return Measurement(value=2 * float(means.mean()) - 1, stderr=2 * stderr)
+    return Measurement(value=2 * float(means.mean()) - 1, stderr=2 * max(stderr, 1 / size))
 
 
 def _influence(placed: Floats, scores: Floats, members: Bools, inside: Bools) -> Floats:

@@ -31,9 +31,13 @@ def placements(scores: Floats, members: Bools) -> Floats:
     Returns:
         Shape (n,), in [0, 1]. Its mean over members, and over non-members, is the AUC.
 
+    Raises:
+        InputError: If a side is empty, or the scores hold NaN.
+
     Source:
         DeLong, DeLong and Clarke-Pearson 1988, "Comparing the Areas under Two or More Correlated ROC Curves".
     """
+    _sides(scores[members], scores[~members])
     inside, outside = np.sort(scores[members]), np.sort(scores[~members])
     values = np.empty(scores.shape)
     values[members] = _share_below(scores[members], outside)
@@ -124,8 +128,13 @@ def balanced_accuracy(member_scores: Floats, nonmember_scores: Floats, threshold
 
     Returns:
         A fraction in [0, 1]; .5 is guessing.
+
+    Raises:
+        InputError: If either array is empty or holds NaN, or the threshold is NaN.
     """
     _sides(member_scores, nonmember_scores)
+    if threshold is not None and math.isnan(threshold):
+        raise validate.refuse("threshold a number", "threshold", threshold)
     cut = float(np.median(np.concatenate([member_scores, nonmember_scores]))) if threshold is None else threshold
     above = (member_scores > cut).mean() + (member_scores == cut).mean() / 2
     below = (nonmember_scores < cut).mean() + (nonmember_scores == cut).mean() / 2

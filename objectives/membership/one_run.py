@@ -44,6 +44,8 @@ class Guessed:
 def guess(scores: Floats, included: Bools, n_guesses: int) -> Guessed:
     """Guess "in" for the highest scores and "out" for the lowest, half each, and abstain in between.
 
+    Canaries with the same score are taken in an order of chance: in their own, all of one kind might come first.
+
     Args:
         scores: Shape (m,). Higher means "more likely in".
         included: Shape (m,). The coins.
@@ -55,7 +57,8 @@ def guess(scores: Floats, included: Bools, n_guesses: int) -> Guessed:
     _check_coins(scores, included)
     validate.in_range(2, len(scores), n_guesses=n_guesses)
     half = n_guesses // 2
-    order = np.argsort(scores, kind="stable")
+    shuffled = np.random.default_rng(0).permutation(len(scores))
+    order = shuffled[np.argsort(scores[shuffled], kind="stable")]
     right = int(included[order[-half:]].sum()) + int((~included[order[:half]]).sum())
     return Guessed(canaries=len(scores), guesses=2 * half, correct=right)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from moo import validate
 from moo.errors import InputError
 from moo.evidence import Floats, Population
 from moo.objectives.membership.checks import check_matrix
@@ -67,9 +68,15 @@ def fit_quantile(basis: Floats, values: Floats, quantile: float, *, steps: int =
     Returns:
         Shape (K, d).
 
+    Raises:
+        InputError: If the quantile is out of bounds, or the values are not finite or of another length.
+
     Source:
         Hunter and Lange 2000, "Quantile Regression via an MM Algorithm".
     """
+    if not 0 < quantile < 1:
+        raise validate.refuse("0 < quantile < 1", "quantile", quantile)
+    check_matrix("values", values, (len(values), len(basis)))
     scale = np.std(values, axis=1, keepdims=True)
     little = 1e-3 * np.where(scale > 0, scale, 1.0)
     coefficients = np.linalg.lstsq(basis, values.T, rcond=None)[0].T

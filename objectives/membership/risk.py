@@ -11,7 +11,7 @@ from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
 from moo.objectives.base import Direction
 from moo.objectives.clusters import unit_codes
 from moo.objectives.membership.attacks import ATTACKS, attack_scores, refers
-from moo.objectives.membership.checks import check_unit_rows
+from moo.objectives.membership.checks import check_unit_rows, tells_nothing
 from moo.objectives.membership.metrics import allowed_false_positives
 from moo.objectives.membership.uncertainty import (
     Attack,
@@ -19,6 +19,7 @@ from moo.objectives.membership.uncertainty import (
     auc_with_stderr,
     balanced_with_stderr,
     bootstrap,
+    never_nothing,
 )
 from moo.records import RISK, Measurement
 
@@ -64,11 +65,22 @@ def auc(
         attack: A name of `ATTACKS`, or a function from evidence to scores of shape (K, n).
         level: "record", or "user" to score users by the mean over their records.
 
+    Returns:
+        A fraction; "not assessed" where all scores are the same, or those of the two shadows of every pair.
+
     Raises:
-        InputError: If the evidence is unfit (NaN losses, unpaired rows, an empty side); the argument is named.
+        InputError: If the evidence is unfit (NaN or infinite losses, unpaired rows, an empty side); the argument is named.
     """
-    value, stderr = auc_with_stderr(*_scored(evidence, attack, level), refers=refers(attack))
+    scored = _scored(evidence, attack, level)
+    if why := tells_nothing(scored[0]):
+        return not_assessed(why)
+    value, stderr = auc_with_stderr(*scored, refers=refers(attack))
     return Measurement(value=value, stderr=stderr)
+
+
+def not_assessed(why: str) -> Measurement:
+    """No number, and why there is none."""
+    return Measurement(value=math.nan, note=f"not assessed: {why}")
 
 
 def membership_risk(
@@ -76,7 +88,7 @@ def membership_risk(
 ) -> Measurement:
     """Advantage 2 AUC - 1 of the attack, in [-1, 1] and unclipped, with its standard error; see `auc`."""
     area = auc(evidence, attack=attack, level=level)
-    return Measurement(value=2.0 * area.value - 1.0, stderr=2.0 * area.stderr)
+    return Measurement(value=2.0 * area.value - 1.0, stderr=2.0 * area.stderr, note=area.note)
 
 
 def balanced_accuracy(
@@ -86,7 +98,10 @@ def balanced_accuracy(
 
     At the null it is one half: the median knows no label, while the best threshold in hindsight would be biased upward.
     """
-    value, stderr = balanced_with_stderr(*_scored(evidence, attack, level), refers=refers(attack))
+    scored = _scored(evidence, attack, level)
+    if why := tells_nothing(scored[0]):
+        return not_assessed(why)
+    value, stderr = balanced_with_stderr(*scored, refers=refers(attack))
     return Measurement(value=value, stderr=stderr)
 
 
@@ -112,20 +127,22 @@ def tpr(
         seed: Of the bootstrap.
 
     Returns:
-        TPR in [0, 1]; "not assessed" where the non-members are fewer than ten times 1 / fpr.
+        TPR in [0, 1]; "not assessed" where the non-members are fewer than ten times 1 / fpr, or as of `auc`.
 
     Raises:
-        InputError: If the evidence is unfit, or fpr lies outside (0, 1).
+        InputError: If the evidence is unfit, fpr lies outside (0, 1), or n_resamples < 2.
     """
     values, members, units = _scored(evidence, attack, level)
     fewest = int((~members).sum(axis=1).min())
     allowed_false_positives(math.inf if fpr <= 0 else 10 / fpr, fpr)
     if fewest < round(10 / fpr):
-        note = f"not assessed: TPR at {fpr:.1%} FPR needs {round(10 / fpr)} non-members, there are {fewest}"
-        return Measurement(value=math.nan, note=note)
+        return not_assessed(f"TPR at {fpr:.1%} FPR needs {round(10 / fpr)} non-members, there are {fewest}")
+    if why := tells_nothing(values):
+        return not_assessed(why)
     rate = WeightedTpr(values, members, fpr)
     draws = bootstrap(rate, units, np.random.default_rng(seed), n_resamples)
-    return Measurement(value=rate(np.ones(len(units), dtype=int)), stderr=float(draws.std(ddof=1)))
+    stderr = never_nothing(float(draws.std(ddof=1)), members, units)
+    return Measurement(value=rate(np.ones(len(units), dtype=int)), stderr=stderr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,5 +164,6 @@ class MembershipRisk:
         return membership_risk(evidence.membership, self.attack, level=self.level)
 
     def __post_init__(self) -> None:
+        validate.one_of(("record", "user"), level=self.level)
         if isinstance(self.attack, str):
             validate.one_of(ATTACKS, attack=self.attack)

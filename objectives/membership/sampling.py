@@ -27,11 +27,14 @@ def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float
         A p-value, in [0, 1].
 
     Raises:
-        InputError: If there are no batches, or units beyond `n_units`.
+        InputError: If there are no batches, n_units < 1, units beyond `n_units`, or one that comes twice in a batch.
     """
+    validate.in_range(1, 10**12, n_units=n_units)
     validate.in_range(0, 1, sample_rate=validate.positive(sample_rate=sample_rate))
     if not batches:
         raise InputError("batches of one step at least must hold, but got none.")
+    if any(len(np.unique(b)) < len(b) for b in batches):
+        raise InputError("batches without repeats must hold, but some unit comes twice in one batch.")
     counts = np.bincount(np.concatenate(batches).astype(np.int64))
     if np.count_nonzero(counts) > n_units:
         raise InputError(f"at most n_units={n_units} different units must hold, but got {np.count_nonzero(counts)}.")

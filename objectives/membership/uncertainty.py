@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import helmert
 
+from moo import validate
+from moo.errors import InputError
 from moo.evidence import Bools, Floats, Ints, MembershipEvidence
 from moo.objectives.clusters import clustered_covariance, clustered_stderr, unit_codes
+from moo.objectives.membership.checks import MIN_SHADOWS, check_matrix, check_scored
 from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
 
 Attack = Callable[[MembershipEvidence], Floats]
@@ -30,27 +33,52 @@ def auc_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers: bool
         refers: As in `over_shadows`.
 
     Returns:
-        (AUC, standard error), both as fractions.
+        (AUC, standard error), both as fractions; the latter as of `never_nothing`.
+
+    Raises:
+        InputError: If the scores hold NaN, a row has one side, or the shapes do not fit.
 
     Source:
         Obuchowski 1997, "Nonparametric Analysis of Clustered ROC Curve Data".
     """
+    check_scored(scores, members, units)
     rows = np.stack([placements(row, inside) for row, inside in zip(scores, members, strict=True)])
     aucs = np.array([row[inside].mean() for row, inside in zip(rows, members, strict=True)])
-    return over_shadows(aucs, (rows - aucs[:, None]) / own_side(members), units, refers=refers)
+    value, stderr = over_shadows(aucs, (rows - aucs[:, None]) / own_side(members), units, refers=refers)
+    return value, never_nothing(stderr, members, units)
 
 
 def balanced_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers: bool = False) -> tuple[float, float]:
     """Balanced accuracy at each shadow's median score, mean over the shadows, and its standard error as of `auc_with_stderr`.
 
-    That the median is itself estimated moves both rates together where nothing leaks, and little elsewhere.
+    That the median is itself estimated moves both rates together where nothing leaks, and little elsewhere. Args and errors as of
+    `auc_with_stderr`.
     """
+    check_scored(scores, members, units)
     above = np.sign(scores - np.median(scores, axis=1, keepdims=True)) / 2 + 0.5
     right = np.where(members, above, 1.0 - above)
     side = own_side(members)
     inside, outside = (np.where(m, right / side, 0.0).sum(axis=1) for m in (members, ~members))
     off = right - np.where(members, inside[:, None], outside[:, None])
-    return over_shadows((inside + outside) / 2, off / (2 * side), units, refers=refers)
+    value, stderr = over_shadows((inside + outside) / 2, off / (2 * side), units, refers=refers)
+    return value, never_nothing(stderr, members, units)
+
+
+def never_nothing(stderr: float, members: Bools, units: Ints) -> float:
+    """A standard error of a share of records, 1 / U at the least, infinite where a side of a shadow has one unit.
+
+    Where every member stands above every non-member, or a rate is 0, no record differs from the others and the estimated error is 0.
+    One unit of U may still be otherwise: about what the rule of three says of a share that was never seen. It binds below some
+    3 K units, and there.
+
+    Args:
+        stderr: As estimated.
+        members: Shape (K, n).
+        units: Shape (n,).
+    """
+    _, count = unit_codes(units)
+    fewest = min(len(np.unique(units[side])) for row in members for side in (row, ~row))
+    return math.inf if fewest < 2 else max(stderr, 1 / count)
 
 
 def own_side(members: Bools) -> Floats:
@@ -75,8 +103,14 @@ def over_shadows(per_shadow: Floats, influence: Floats, units: Ints, *, refers: 
 
     Returns:
         (mean, standard error); the latter is infinite for one unit.
+
+    Raises:
+        InputError: If K is odd or below 4, a number is not finite, or the shapes do not fit.
     """
     k = len(per_shadow)
+    _check_even(k)
+    check_matrix("per_shadow", per_shadow, (k,))
+    check_matrix("influence", influence, (k, len(units)))
     counts = (k - 1) / (k - 2) if refers else 1.0
     extra = counts**2 * training_variance(per_shadow, clustered_covariance(influence, units), refers=refers) / k
     by_unit = clustered_stderr(influence.mean(axis=0), units)
@@ -99,12 +133,18 @@ def training_variance(per_shadow: Floats, covariance: Floats, *, refers: bool = 
         covariance: Shape (K, K). Of them, due to units.
         refers: As in `over_shadows`.
 
+    Raises:
+        InputError: If K is odd or below 4, or the covariance has another shape.
+
     Source:
         DerSimonian and Laird 1986, "Meta-Analysis in Clinical Trials": a shadow is a study; here their estimates are correlated.
     """
-    if not np.isfinite(covariance).all():
-        return 0.0  # one unit only: the error by unit is infinite already
     k = len(per_shadow)
+    _check_even(k)
+    if covariance.shape != (k, k) or np.isnan(covariance).any():
+        raise InputError(f"covariance of shape ({k}, {k}) without NaN must hold, but got shape {covariance.shape}.")
+    if np.isinf(covariance).any():
+        return 0.0  # one unit only: the error by unit is infinite already
     within = np.kron(np.eye(k // 2), [1.0, -1.0]) / math.sqrt(2)
     between = np.kron(helmert(k // 2), [1.0, 1.0]) / math.sqrt(2)
     contrasts = np.concatenate([within, between])
@@ -114,6 +154,11 @@ def training_variance(per_shadow: Floats, covariance: Floats, *, refers: bool = 
     weights = seen * (explained.min() / explained) ** 2
     beyond = (contrasts @ per_shadow) ** 2 - TAKEN_OFF * explained
     return max(0.0, float(weights @ beyond / (weights @ seen)))
+
+
+def _check_even(k: int) -> None:
+    if k < MIN_SHADOWS or k % 2:
+        raise InputError(f"K even and >= {MIN_SHADOWS} must hold, but got K={k} shadows; train whole pairs.")
 
 
 def unit_weights(units: Ints, rng: np.random.Generator) -> Ints:
@@ -136,9 +181,17 @@ def bootstrap(
 
     Returns:
         Shape (n_resamples,) or shorter, without the NaN.
+
+    Raises:
+        InputError: If n_resamples < 2, or fewer than two resamples have both sides.
     """
+    validate.in_range(2, 10**9, n_resamples=n_resamples)
     values = np.array([statistic(unit_weights(units, rng)) for _ in range(n_resamples)])
     kept: Floats = values[~np.isnan(values)]
+    if kept.size < 2:
+        raise InputError(
+            f"units of both sides must hold, but {len(values) - kept.size} of {len(values)} resamples lost one."
+        )
     return kept
 
 
@@ -157,6 +210,7 @@ class WeightedTpr:
     fpr: float
 
     def __post_init__(self) -> None:
+        check_scored(self.scores, self.members, np.arange(self.scores.shape[-1]))
         object.__setattr__(self, "_order", np.argsort(-self.scores, axis=1, kind="stable"))
 
     def __call__(self, weights: Ints) -> float:
