@@ -97,6 +97,12 @@ class BankModule(lightning.LightningModule):
         """What a checkpoint holds of the model: all but the frozen base."""
         return self.bank.trainable()
 
+    def let_go(self) -> None:
+        """Hold bank and activations no longer: Lightning's Trainer and its module hold one another until Python's collector comes by,
+        which counts objects and not their gigabytes."""
+        del self.bank, self._packed, self._labels, self._workspace
+        self._own = []
+
     def on_fit_start(self) -> None:
         self._packed, self._labels = self._packed.to(self.device), self._labels.to(self.device)
 

@@ -4,8 +4,11 @@ It knows nothing of trunks, lanes or factors. It is the oracle of the fast engin
 know, or an adaptation other than LoRA.
 """
 
+import dataclasses
+import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -19,7 +22,7 @@ from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
 from moo.models.adapted import classifier_of, initialise
 from moo.models.bank import Frozen
-from moo.models.checkpoints import Checkpoints, counts
+from moo.models.checkpoints import counts
 from moo.models.datamodule import Batch, PoissonBatches, PoissonDataModule
 from moo.models.dp import DPSettings, ShadowNoise, per_shadow
 from moo.models.losses import losses
@@ -206,28 +209,46 @@ def train_reference(data: TrainingData, settings: TrainingSettings, frozen: Froz
             "engine='opacus' reads tokens: packed.ids must hold one text a label; see moo.models.trunk.token_ids."
         )
     started, pad = time.perf_counter(), int(frozen.base.tokenizer.pad_token_id)
-    fitted = [_one(data, settings, frozen, stream, shadow=shadow, pad=pad) for shadow in range(len(data.members))]
-    done = [counts(module.dp_optimizer, watch) for module, watch in fitted]
+    fitted: list[_Fitted] = []
+    for shadow in range(len(data.members)):
+        fitted = [dataclasses.replace(one, model=None) for one in fitted]
+        gc.collect()  # a model that Opacus has hooked holds itself, its copy of the base model included
+        fitted.append(_one(data, settings, frozen, stream, shadow=shadow, pad=pad))
     noise = per_shadow(settings.dp.noise_multiplier, len(fitted), "noise_multiplier")
-    watches = [watch for _, watch in fitted if watch is not None]
-    states = [{n: p.detach().cpu().clone() for n, p in module.trained().items()} for module, _ in fitted]
     return Trained(
-        bank=ReferenceShadows(fitted[-1][0].model, states, pad=pad),
-        steps=min(steps for steps, _ in done),
-        non_finite=sum(module.non_finite for module, _ in fitted),
+        bank=ReferenceShadows(fitted[-1].model, [one.state for one in fitted], pad=pad),
+        steps=min(one.steps for one in fitted),
+        non_finite=sum(one.non_finite for one in fitted),
         seconds=time.perf_counter() - started,
-        noisy_steps=min((noisy for (_, noisy), multiplier in zip(done, noise, strict=True) if multiplier), default=0),
-        expected_batch_size=float((fitted[-1][0].dp_optimizer or settings.dp).expected_batch_size),
+        noisy_steps=min(
+            (one.noisy_steps for one, multiplier in zip(fitted, noise, strict=True) if multiplier), default=0
+        ),
+        expected_batch_size=fitted[-1].expected_batch_size,
         sampler=PoissonBatches.sampler,
-        chunk=min(module.chunk for module, _ in fitted),
-        resumed_at=min((watch.start for watch in watches), default=0),
-        notices=tuple(dict.fromkeys(notice for watch in watches for notice in watch.notices)),
+        chunk=min(one.chunk for one in fitted),
+        resumed_at=min(one.resumed_at for one in fitted),
+        notices=tuple(dict.fromkeys(notice for one in fitted for notice in one.notices)),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """One shadow after its training, as `Trained` tells of all; the model itself of the last one alone."""
+
+    model: Any
+    state: dict[str, Tensor]
+    steps: int
+    noisy_steps: int
+    non_finite: int
+    expected_batch_size: float
+    chunk: int
+    resumed_at: int
+    notices: tuple[str, ...]
 
 
 def _one(
     data: TrainingData, settings: TrainingSettings, frozen: Frozen, stream: Stream, *, shadow: int, pad: int
-) -> tuple[ReferenceModule, Checkpoints | None]:
+) -> _Fitted:
     """One shadow, fitted and checked."""
     rank = int(per_shadow(settings.lora_rank, len(data.members), "lora_rank")[shadow])
     model = GradSampleModule(classifier_of(data, settings, frozen, rank), loss_reduction="sum")
@@ -248,7 +269,18 @@ def _one(
     if watch is None or not watch.done:
         fit(module, PoissonDataModule(batches), settings, watch=watch, part=shadow)
     _check_moves(model.cpu(), before)
-    return module, watch
+    steps, noisy_steps = counts(module.dp_optimizer, watch)
+    return _Fitted(
+        model=model,
+        state={n: p.detach().cpu().clone() for n, p in module.trained().items()},
+        steps=steps,
+        noisy_steps=noisy_steps,
+        non_finite=module.non_finite,
+        expected_batch_size=float((module.dp_optimizer or settings.dp).expected_batch_size),
+        chunk=module.chunk,
+        resumed_at=0 if watch is None else watch.start,
+        notices=() if watch is None else tuple(watch.notices),
+    )
 
 
 def _check_moves(model: Any, before: dict[str, Tensor]) -> None:

@@ -55,8 +55,11 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
     )
     watch = watched(data, settings, frozen, module, batches=batches, noise=noise)
     started = time.perf_counter()
-    if watch is None or not watch.done:
-        fit(module, PoissonDataModule(batches), settings, watch=watch)
+    try:
+        if watch is None or not watch.done:
+            fit(module, PoissonDataModule(batches), settings, watch=watch)
+    finally:
+        module.let_go()
     bank.cpu()
     _check_frozen(at_first, bank)
     _check_moved(before, bank)

@@ -45,7 +45,10 @@ class Machine:
         validate.one_of(LOGGERS, logger=self.logger)
         if self.logger == "tensorboard" and not has_tensorboard():
             raise validate.refuse(
-                "a package that writes its files", "logger", self.logger, "pip install tensorboard, or use logger='csv'"
+                "a package that writes its files",
+                "logger",
+                self.logger,
+                "pip install 'moo-privacy[tensorboard]', or use logger='csv'",
             )
         validate.in_range(0, 1_000_000, checkpoint_steps=self.checkpoint_steps)
         validate.in_range(1, 1_000_000, chunk=self.chunk)

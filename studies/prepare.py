@@ -198,11 +198,10 @@ class Prepared:
         return parts if self.release is None else {**parts, "release": self.release}
 
     def masked(self, part: str, level: int, params: TrialParams | None = None) -> MaskedPart:
-        """A part at a masking level, with activations for the configuration's depth; the last few are kept."""
+        """A part at a masking level, with activations for the configuration's depth; all parts of one level are kept, and no more."""
         wanted = (part, level, self.cut(params), self._feature(params))
         if wanted not in self._masked:
-            while len(self._masked) >= 2 * len(PARTS):
-                self._masked.pop(next(iter(self._masked)))
+            self._masked = {at: kept for at, kept in self._masked.items() if at[1:] == wanted[1:]}
             self._masked[wanted] = self._mask(*wanted)
         return self._masked[wanted]
 

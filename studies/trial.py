@@ -17,6 +17,7 @@ from moo.evidence import (
     UtilityEvidence,
 )
 from moo.models.dp import DPSettings
+from moo.models.memory import give_back
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.objectives.compliance import evaluate as judge_compliance
@@ -107,6 +108,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         members=members["pool"],
         n_classes=len(pool.classes),
     )
+    give_back()  # what the trunk and the trial before have freed
     prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
     settings = training_settings(params, spec, run, engine=prepared.engine)
     trained = train(

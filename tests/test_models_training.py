@@ -1,7 +1,11 @@
 """Training through Lightning's own fit: what is really added, what moves, what is refused."""
 
+import ctypes
 import dataclasses
+import gc
 import math
+import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from moo.models.bank import Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.cache import TrunkCache
 from moo.models.dp import BankOptimizer, DPSettings, ShadowNoise
+from moo.models.memory import give_back
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import Constants, constants
 from moo.models.training import TrainingData, TrainingSettings, train
@@ -210,3 +215,41 @@ def test_exploding_parameters_fail_the_trial_with_a_cause(data: TrainingData) ->
     with pytest.raises(TrialError, match="finite") as caught:
         train(data, settings_of(0, noise=1000.0, optimizer=explode), None, stream)
     assert caught.value.cause == "non-finite parameters"
+
+
+@pytest.mark.parametrize("steps", [3, 0])
+def test_a_training_leaves_nothing_behind_that_only_the_collector_would_find(
+    data: TrainingData, frozen: Frozen, steps: int
+) -> None:
+    """Lightning's Trainer and its module hold one another: what every trial held, failed or not, would pile up."""
+    own = dataclasses.replace(data, packed=data.packed.take(np.arange(N)))
+    left = [weakref.ref(own.packed.tokens), weakref.ref(own.packed.features)]
+    gc.collect()
+    gc.disable()
+    try:
+        if steps:
+            trained = train(own, settings_of(1, steps=steps), frozen, stream)
+            left += [weakref.ref(trained.bank), weakref.ref(trained.bank.lane)]
+            del trained
+        else:
+            rates = OptimizerSettings(learning_rate=math.inf)
+            with pytest.raises(TrialError):
+                train(own, settings_of(1, optimizer=rates), frozen, stream)
+        del own
+        assert [at() is None for at in left] == [True] * len(left)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no such call")
+def test_freed_memory_below_a_block_in_use_goes_back_to_the_system() -> None:
+    def own() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+    blocks = [bytearray(b"x" * 100_000) for _ in range(2000)]
+    kept, before = blocks[-1], own()
+    del blocks
+    give_back()
+    assert len(kept) == 100_000
+    assert own() < before - 100_000  # KiB, of the 195,000

@@ -92,6 +92,16 @@ def test_every_pinned_version_is_one_line_and_every_dependency_is_pinned() -> No
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
     assert all(line.count("==") == 1 for line in lines)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    names = {w.split(">")[0].split("[")[0].lower() for w in wanted}
-    assert names <= pinned
+    extras = project["optional-dependencies"]
+    assert _names(project["dependencies"]) | _names(extras["dev"]) <= pinned
+
+
+def test_what_is_optional_for_users_is_there_for_the_tests() -> None:
+    """Else what tests skip without it would never run."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for name, wanted in extras.items():
+        assert _names(wanted) <= _names(extras["dev"]), name
+
+
+def _names(wanted: list[str]) -> set[str]:
+    return {w.split(">")[0].split("[")[0].lower() for w in wanted}

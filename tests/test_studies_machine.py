@@ -2,8 +2,13 @@
 
 import dataclasses
 import inspect
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import lightning
 import pandas as pd
 import pytest
 import torch
-from letters import letters_spec
+from letters import TINY, letters_spec
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch import loggers as lightning_loggers
 
@@ -20,6 +25,7 @@ from moo.cli.machine import machine_of
 from moo.cli.main import parser
 from moo.errors import ConfigChangedError, InputError
 from moo.models.arguments import ALLOWED, REFUSED, REFUSED_CALLBACKS, check_trainer
+from moo.models.checkpoints import Reach, reach_of
 from moo.privacy.ledger import verify
 from moo.records import TrialParams
 from moo.search import Candidate, Outcome, executors
@@ -27,7 +33,7 @@ from moo.studies.accounts import ledger_of
 from moo.studies.base import StudySpec, TrainingSpec
 from moo.studies.devices import devices
 from moo.studies.machine import Machine
-from moo.studies.result import StudyResult
+from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import run_study
 
 
@@ -188,9 +194,74 @@ def test_without_checkpoints_a_killed_trial_is_charged_in_full_and_again(spec: S
     assert charges(plain) == [(-1, "commit", 8), (0, "open", 8), (0, "commit", 8)]
 
 
+@pytest.mark.slow
+def test_moo_run_killed_in_the_middle_of_trainings_goes_on_bit_for_bit_and_is_charged_what_ran(
+    spec: StudySpec, tmp_path: Path
+) -> None:
+    """The real thing: SIGKILL once the status quo has a checkpoint, again once trial 1 has one, then the same command to its end."""
+    training = dataclasses.replace(TINY, steps=200)
+    long = on(
+        dataclasses.replace(spec, name="long", data=copied(spec, tmp_path), training=training), checkpoint_steps=10
+    )
+    (tmp_path / "long.toml").write_text(toml_of(long))
+    command = [sys.executable, "-m", "moo.cli.main", "run", "long.toml", "--trials", "3", "--out", "a"]
+    command += ["--checkpoint-steps", "10"]
+    ran = {-1: killed_in(command, tmp_path, "reference"), 1: killed_in(command, tmp_path, "trial-0001")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert charges(long) == [
+        (-1, "abort", ran[-1].at_most), (-1, "commit", 200 - ran[-1].step),
+        (0, "commit", 200), (1, "abort", ran[1].at_most), (2, "open", 200),  # of trial 2 nothing shows that it had not begun
+        (1, "commit", 200 - ran[1].step), (2, "commit", 200),
+    ]  # fmt: skip
+    resumed = load_result(tmp_path / "a")
+    assert resumed.reference is not None
+    assert [t.resumed_at for t in (resumed.reference, *resumed.trials)] == [ran[-1].step, 0, ran[1].step, 0]
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    assert (tmp_path / "a" / "report.html").is_file()
+    whole = run_study(on(long, checkpoint_steps=0), n_trials=3, folder=beside(tmp_path / "b", tmp_path / "a"))
+    mine, theirs = numbers_of(resumed), numbers_of(whole)
+    for row in (*mine, *theirs):
+        del row["resumed_at"]
+    assert mine == theirs
+
+
+def killed_in(command: list[str], folder: Path, training: str) -> Reach:
+    """Start the command, end it by SIGKILL when a training has written a checkpoint, and read how far that training came."""
+    path = folder / "a" / "checkpoints" / training
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        while reach_of(path) is None:
+            assert running.poll() is None, running.stderr and running.stderr.read()
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+    assert running.returncode == -signal.SIGKILL
+    reach = reach_of(path)
+    assert reach is not None, "the training was over before the signal came"
+    assert 0 < reach.step < 200
+    return reach
+
+
+def toml_of(spec: StudySpec) -> str:
+    """The study as `moo run` reads it; JSON's values are TOML's."""
+    plain = {k: v for k, v in spec.to_json().items() if not isinstance(v, dict)}
+    tables = {k: v for k, v in spec.to_json().items() if isinstance(v, dict)}
+    parts = [("", plain), *((f"[{name}]\n", table) for name, table in tables.items())]
+    return "\n".join(head + "".join(f"{k} = {json.dumps(v)}\n" for k, v in rows.items()) for head, rows in parts)
+
+
 def copied(spec: StudySpec, folder: Path) -> str:
     """The table at another place: its people have a ledger of their own."""
     return str(shutil.copy(spec.data, folder / "table.csv"))
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard itself reads of a training: name -> (step, value)."""
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    read = reader.EventAccumulator(str(folder))
+    read.Reload()
+    tags = read.Tags()
+    assert not any(found for kind, found in tags.items() if kind != "scalars")  # no graph, no histogram of gradients
+    return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in tags["scalars"]}
 
 
 def test_every_trial_is_logged_by_its_own_logger(spec: StudySpec, tmp_path: Path) -> None:
@@ -204,12 +275,41 @@ def test_every_trial_is_logged_by_its_own_logger(spec: StudySpec, tmp_path: Path
     assert (lines["noise_std"] > 0).all()
 
 
-def test_where_numbers_may_leave_no_private_one_is_logged(spec: StudySpec, tmp_path: Path) -> None:
-    gauged = dataclasses.replace(on(spec, logger="csv"), name="told", attack="loss")
+def test_tensorboard_holds_the_same_lines_as_csv(spec: StudySpec, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run_study(on(spec, logger="csv"), n_trials=1, folder=tmp_path / "a")
+    run_study(on(spec, logger="auto"), n_trials=1, folder=beside(tmp_path / "b", tmp_path / "a"))
+    names = sorted(f.name for f in (tmp_path / "b" / "logs").iterdir())
+    assert names == ["reference", "trial-0000"]
+    for name in names:
+        lines = pd.read_csv(tmp_path / "a" / "logs" / name / "version_0" / "metrics.csv")
+        told = scalars(tmp_path / "b" / "logs" / name / "version_0")
+        assert set(told) | {"step"} == set(lines.columns)
+        for tag, found in told.items():
+            assert [step for step, _ in found] == lines["step"].tolist() == list(range(1, 9))
+            assert [value for _, value in found] == pytest.approx(lines[tag].tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_where_numbers_may_leave_no_private_one_is_logged(spec: StudySpec, tmp_path: Path, logger: str) -> None:
+    if logger == "tensorboard":
+        pytest.importorskip("tensorboard")
+    gauged = dataclasses.replace(on(spec, logger=logger), name="told", attack="loss")
     run_study(gauged, n_trials=1, policy="publish_all(60)", answer_noise=20.0, folder=tmp_path / "a")
-    files = list((tmp_path / "a" / "logs").rglob("metrics.csv"))
-    assert len(files) == 1
-    assert set(pd.read_csv(files[0]).columns) == {"step", "noise_std", *(f"lr/{i}" for i in range(4))}
+    (folder,) = (tmp_path / "a" / "logs").glob("*/version_0")
+    told = pd.read_csv(folder / "metrics.csv").drop(columns="step") if logger == "csv" else scalars(folder)
+    assert set(told) == {"noise_std", *(f"lr/{i}" for i in range(4))}
+
+
+def test_tensorboard_is_asked_for_by_name_where_it_is_missing(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("moo.studies.machine", "moo.models.logs"):
+        monkeypatch.setattr(f"{module}.has_tensorboard", lambda: False)
+    with pytest.raises(InputError, match=r"moo-privacy\[tensorboard\]"):
+        on(spec, logger="tensorboard")
+    run_study(on(spec, logger="auto"), n_trials=1, folder=tmp_path / "a")
+    assert len(list((tmp_path / "a" / "logs").glob("*/version_0/metrics.csv"))) == 2
 
 
 def test_any_lightning_logger_and_callback_may_be_handed_in(spec: StudySpec, tmp_path: Path) -> None:
