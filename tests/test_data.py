@@ -205,6 +205,14 @@ def test_each_rule_drops_the_record_that_breaks_it_and_no_other(rule: str, colum
     assert data_facts(kept, TERMS)[f"data.{rule}"] == 0.0
 
 
+def test_a_filter_that_leaves_nothing_says_for_what_and_why() -> None:
+    late = law_table(retention_days=[30] * 4, withdrawn=[True, False, False, False])
+    with pytest.raises(
+        InputError, match=rf"{TERMS.purpose} as of {TERMS.as_of} \(withdrawn 1, over retention 3\); .* as_of"
+    ):
+        consent_filter(late, TERMS)
+
+
 def test_a_missing_column_is_unknown_not_zero() -> None:
     records = law_table()
     bare = Records(**{**vars(records), "columns": {}})

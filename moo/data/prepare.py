@@ -174,8 +174,10 @@ def consent_filter(
         dropped[name] = int((mask & keep).sum())
         keep &= ~mask
     if not keep.any():
+        told = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in dropped.items() if n)
         raise InputError(
-            f"some records must pass the consent filter, but all {len(records)} of {records.name} fail it."
+            f"some records must pass the consent filter, but all {len(records)} of {records.name} fail it, for {terms.purpose} as of "
+            f"{terms.as_of} ({told}); see the columns, or name another purpose or as_of."
         )
     step = Transformation(
         name="consent_filter",
