@@ -65,11 +65,11 @@ def balanced_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers:
 
 
 def never_nothing(stderr: float, members: Bools, units: Ints) -> float:
-    """A standard error of a share of records, 1 / U at the least, infinite where a side of a shadow has one unit.
+    """A standard error of a share of records: 1 / U in place of 0, infinite where a side of a shadow has one unit.
 
     Where every member stands above every non-member, or a rate is 0, no record differs from the others and the estimated error is 0.
-    One unit of U may still be otherwise: about what the rule of three says of a share that was never seen. It binds below some
-    3 K units, and there.
+    One unit of U may still be otherwise: about what the rule of three says of a share that was never seen. As a floor under every
+    estimate it would be too wide: pairs cancel, and the error of a mean over K shadows is often below 1 / U.
 
     Args:
         stderr: As estimated.
@@ -78,7 +78,7 @@ def never_nothing(stderr: float, members: Bools, units: Ints) -> float:
     """
     _, count = unit_codes(units)
     fewest = min(len(np.unique(units[side])) for row in members for side in (row, ~row))
-    return math.inf if fewest < 2 else max(stderr, 1 / count)
+    return math.inf if fewest < 2 else stderr if stderr > 1e-9 else 1 / count
 
 
 def own_side(members: Bools) -> Floats:
