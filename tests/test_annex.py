@@ -17,8 +17,9 @@ from test_report import CHROMIUM, read
 from moo.cli.main import main
 from moo.errors import InputError
 from moo.report.annex import annex_of, difference, likeness, verify, weight_shares
-from moo.report.annex_page import print_pdf, render_annex, save_annex
+from moo.report.annex_page import render_annex, save_annex
 from moo.report.annex_words import article_words, fact_words, words
+from moo.report.browser import print_pdf
 from moo.studies.audited import save_audit
 from moo.studies.result import StudyResult, load_result
 

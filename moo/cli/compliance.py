@@ -170,7 +170,8 @@ def annex(options: argparse.Namespace) -> int:
     """moo compliance annex"""
     from moo.data.dossier import declared_facts, load_dossier
     from moo.report.annex import annex_of
-    from moo.report.annex_page import find_browser, read_annex, save_annex
+    from moo.report.annex_page import read_annex, save_annex
+    from moo.report.browser import find_browser
     from moo.studies.audited import load_audits
     from moo.studies.gates import declaration
     from moo.studies.result import load_result

@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,17 +10,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from moo.errors import InputError, MachineError, StorageError
+from moo.errors import InputError, StorageError
 from moo.records import ACCURACY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
 from moo.report.annex_words import article_words, fact_words, words
 from moo.report.attribute import attribute_lines, interval
 from moo.report.audits import annex_audits
+from moo.report.browser import find_browser, print_pdf
 from moo.report.chinese import said
 from moo.whole_files import write_whole
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
-_PATIENCE = 120.0  # seconds that a browser may take
 
 
 def save_annex(
@@ -74,37 +68,6 @@ def read_annex(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"the previous annex must be a readable annex.json, but got {path} ({error}).") from error
     return found
-
-
-def find_browser() -> str | None:
-    """`MOO_BROWSER`, else a Chromium that is installed; None without one."""
-    chosen = os.environ.get("MOO_BROWSER")
-    return chosen or next((found for name in BROWSERS if (found := shutil.which(name))), None)
-
-
-def print_pdf(page: Path, browser: str) -> Path:
-    """Print a page through a headless browser.
-
-    Raises:
-        MachineError: If the browser fails.
-    """
-    target = page.with_suffix(".pdf")
-    with tempfile.TemporaryDirectory() as profile:
-        command = [
-            browser, "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-            "--disable-component-update", "--no-pdf-header-footer", f"--user-data-dir={profile}",
-            *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
-            f"--print-to-pdf={target.resolve()}", page.resolve().as_uri(),
-        ]  # fmt: skip
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise MachineError(
-                f"the browser {browser} must print {page}, but: {error}; leave it out with --no-pdf."
-            ) from error
-    if not target.is_file():
-        raise MachineError(f"the browser {browser} must write {target}, but did not; leave it out with --no-pdf.")
-    return target
 
 
 def render_annex(annex: Mapping[str, Any], lang: str = "en") -> str:
