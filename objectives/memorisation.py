@@ -57,7 +57,7 @@ def mean_bits(bits: Floats) -> Measurement:
     if bits.ndim != 1 or not bits.size or not np.isfinite(bits).all():
         raise InputError(f"bits a non-empty finite vector must hold, but got shape {bits.shape}.")
     stderr = float(bits.std(ddof=1) / math.sqrt(bits.size)) if bits.size > 1 else math.inf
-    stderr = max(stderr, 1 / bits.size)
+    stderr = stderr if stderr > 0 else 1 / bits.size
     return Measurement(value=float(bits.mean()), stderr=stderr)
 
 
