@@ -5,7 +5,7 @@ gradient, in the trunk's precision. Attention, norms, activations, LoRA, clippin
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,8 +20,13 @@ from moo.models.deep_lane import DeepLane
 Shape = tuple[int, int, bool]  # inputs, outputs, whether the inputs' gradient is wanted
 
 
-def floor(at: Ready, recipe: Recipe, members: np.ndarray, *, repeats: int = 3) -> dict[str, float]:
-    """Microseconds an example-step of gather, forward products and input-gradient products, and their sum; the least of the repeats."""
+def floor(
+    at: Ready, recipe: Recipe, members: np.ndarray, *, repeats: int = 3, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Microseconds an example-step of gather, forward products and input-gradient products, and their sum; the least of the repeats.
+
+    The gather lays out a whole chunk in one piece; one in stretches that stay in the cache takes less.
+    """
     config = at.frozen.base.model.config
     d, wide = at.frozen.base.hidden, config.intermediate_size
     work = torch.bfloat16 if at.frozen.base.low_precision else torch.float32
@@ -32,31 +37,39 @@ def floor(at: Ready, recipe: Recipe, members: np.ndarray, *, repeats: int = 3) -
     )  # fmt: skip
     weights = {shape: torch.randn(shape[1], shape[0]).to(work) for shape in ((d, d), (d, wide), (wide, d))}
     chunk = recipe.optimizer.chunk // (DeepLane.share if recipe.layers > 1 else 1)
-    found = []
+    found, workspace = [], Workspace()  # kept, as in training: fresh memory would be paid for page by page
     for batch in batches:
         examples = int(batch.present.sum())
-        found.append({name: 1e6 * s / examples for name, s in _one(at, batch, chunk, recipe.layers, weights).items()})
+        seconds = _one(at, batch.chunks(chunk), recipe.layers, weights, clock, workspace)
+        found.append({name: 1e6 * s / examples for name, s in seconds.items()})
     least = {name: min(row[name] for row in found) for name in found[0]}
     return {**least, "floor_us": sum(least.values())}
 
 
-def _one(at: Ready, batch: Batch, chunk: int, layers: int, weights: dict[tuple[int, int], Tensor]) -> dict[str, float]:
-    seconds, workspace = {"gather_us": 0.0, "forward_us": 0.0, "input_gradient_us": 0.0}, Workspace()
-    for part in batch.chunks(chunk):
+def _one(
+    at: Ready,
+    chunks: Iterator[Batch],
+    layers: int,
+    weights: dict[tuple[int, int], Tensor],
+    clock: Callable[[], float],
+    workspace: Workspace,
+) -> dict[str, float]:
+    seconds = {"gather_us": 0.0, "forward_us": 0.0, "input_gradient_us": 0.0}
+    for part in chunks:
         index = part.index.flatten(1)
-        started = time.perf_counter()
+        started = clock()
         tokens = at.packed.gather(index, tokens=True, workspace=workspace).tokens
-        seconds["gather_us"] += time.perf_counter() - started
+        seconds["gather_us"] += clock() - started
         for rows, (inside, out, back) in _products(layers, index.numel(), index.numel() * tokens.shape[2], weights):
             weight = weights[inside, out]
             x, g = torch.ones(rows, inside, dtype=weight.dtype), torch.ones(rows, out, dtype=weight.dtype)
-            started = time.perf_counter()
+            started = clock()
             torch.nn.functional.linear(x, weight)
-            seconds["forward_us"] += time.perf_counter() - started
+            seconds["forward_us"] += clock() - started
             if back:
-                started = time.perf_counter()
+                started = clock()
                 torch.mm(g, weight)
-                seconds["input_gradient_us"] += time.perf_counter() - started
+                seconds["input_gradient_us"] += clock() - started
     return seconds
 
 

@@ -1,11 +1,32 @@
 """Activations of a prepared set of texts: packed without padding, gathered in the layout that a bank step wants."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Stretch = tuple[slice, Tensor, Tensor]  # of the records, their tokens (K, p, L, d) and mask (K, p, L)
+
+STRETCH = 4096  # tokens that the CPU lays out, looks at and forgets at a time, so that they stay in its cache
+
+
+class Records(Protocol):
+    """Records laid out as (K, P), whose tokens are looked at from first to last, perhaps in parts."""
+
+    @property
+    def features(self) -> Tensor:
+        """Shape (K, P, d), fp32."""
+
+    @property
+    def first(self) -> Tensor:
+        """Shape (K, P, d). Each record's first token."""
+
+    def stretches(self) -> Iterator[Stretch]:
+        """The tokens; what is handed out is good until the next is asked for."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +42,15 @@ class Activations:
     features: Tensor
     tokens: Tensor
     mask: Tensor
+
+    @property
+    def first(self) -> Tensor:
+        """Shape (K, P, d). Each record's first token."""
+        return self.tokens[..., 0, :]
+
+    def stretches(self) -> Iterator[Stretch]:
+        """All records at once."""
+        yield slice(None), self.tokens, self.mask
 
 
 class Workspace:
@@ -91,16 +121,62 @@ class Packed:
             tokens: Whether the inputs of the live blocks are wanted.
             workspace: Where the tokens go; they are good until it is used again.
         """
-        features = self.features.index_select(0, index.flatten()).view(*index.shape, -1)
+        drawn = self.drawn(index, workspace=workspace)
         if not tokens:
-            nothing = features.new_zeros((*index.shape, 0, features.shape[-1]))
-            return Activations(features, nothing, nothing[..., 0].bool())
-        start = self.offsets[index]
-        length = self.offsets[index + 1] - start
-        steps = torch.arange(int(length.max()), device=index.device)
-        mask = steps < length[..., None]
-        position = torch.where(mask, start[..., None] + steps, start[..., None])
-        out = (workspace or Workspace()).rows_like(self.tokens, position.numel())
-        torch.index_select(self.tokens, 0, position.flatten(), out=out)  # ten times faster than [position]
+            nothing = drawn.features.new_zeros((*index.shape, 0, drawn.features.shape[-1]))
+            return Activations(drawn.features, nothing, nothing[..., 0].bool())
+        return Activations(drawn.features, *drawn.laid_out(slice(None), int(drawn.lengths.max())))
+
+    def drawn(self, index: Tensor, *, workspace: Workspace | None = None) -> "Drawn":
+        """Records whose tokens are laid out a stretch at a time, whenever they are looked at; arguments as of `gather`."""
+        features = self.features.index_select(0, index.flatten()).view(*index.shape, -1)
+        starts = self.offsets[index]
+        return Drawn(features, self.tokens, starts, self.offsets[index + 1] - starts, workspace or Workspace())
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Records as (K, P) whose tokens still lie where they were packed.
+
+    Attributes:
+        features: Shape (K, P, d), fp32.
+        packed: Shape (total, d).
+        starts, lengths: Shape (K, P). Record's tokens are packed[starts : starts + lengths].
+        workspace: Where a stretch is laid out.
+    """
+
+    features: Tensor
+    packed: Tensor
+    starts: Tensor
+    lengths: Tensor
+    workspace: Workspace
+
+    @property
+    def first(self) -> Tensor:
+        """Shape (K, P, d). Each record's first token."""
+        return self.packed.index_select(0, self.starts.flatten()).view(*self.starts.shape, -1)
+
+    def stretches(self) -> Iterator[Stretch]:
+        """As many whole records as the CPU's cache holds, padded to the longest of them; elsewhere all at once."""
+        longest = self.lengths.amax(0).tolist()
+        room = STRETCH // len(self.lengths) if self.lengths.device.type == "cpu" else len(longest) * max(longest)
+        begin = 0
+        while begin < len(longest):
+            end, width = begin + 1, longest[begin]
+            while end < len(longest) and (end + 1 - begin) * max(width, longest[end]) <= room:
+                width = max(width, longest[end])
+                end += 1
+            part = slice(begin, end)
+            yield part, *self.laid_out(part, width)
+            begin = end
+
+    def laid_out(self, part: slice, width: int) -> tuple[Tensor, Tensor]:
+        """Tokens (K, p, width, d) and mask (K, p, width) of some of the records."""
+        start, length = self.starts[:, part, None], self.lengths[:, part, None]
+        steps = torch.arange(width, device=start.device)
+        mask = steps < length
+        position = torch.where(mask, start + steps, start)
+        out = self.workspace.rows_like(self.packed, position.numel())
+        torch.index_select(self.packed, 0, position.flatten(), out=out)  # ten times faster than [position]
         laid_out = out.view(*position.shape, -1)
-        return Activations(features, laid_out.float() if laid_out.dtype == torch.float16 else laid_out, mask)
+        return laid_out.float() if laid_out.dtype == torch.float16 else laid_out, mask

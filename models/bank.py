@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from moo.errors import InputError
-from moo.models.activations import Activations
+from moo.models.activations import Activations, Packed, Records, Workspace
 from moo.models.base_models import BaseModel
 from moo.models.blocks import TARGETS, Cut, Targets, cut_of, family_of, is_causal
 from moo.models.clipping import Factors
@@ -143,21 +143,31 @@ class Bank(nn.Module):
         rank = self.config.ranks[shadow]
         return {n: active(n, p.detach(), shadow, rank) for n, p in self.trainable().items()}
 
-    def forward(self, x: Activations) -> Tensor:
+    def lay_out(self, packed: Packed, index: Tensor, workspace: Workspace) -> Records:
+        """The records at `index`, shape (K, P) or (1, P), as this bank reads them; good until the workspace is used again."""
+        if isinstance(self.lane, FastLane):
+            return packed.drawn(index, workspace=workspace)
+        return packed.gather(index, tokens=self.lane is not None, workspace=workspace)
+
+    def forward(self, x: Records) -> Tensor:
         """Logits, shape (K, P, C), of records laid out as (K, P), or as (1, P) where all shadows look at the same."""
         return self.head(self.features(x))
 
-    def features(self, x: Activations, *, capture: bool = False) -> Tensor:
+    def features(self, x: Records, *, capture: bool = False) -> Tensor:
         """What the head sees: shape (K, P, .)."""
         if self.lane is None:
             return x.features
-        adapted = self.lane.run(x, capture=capture)
+        if isinstance(self.lane, DeepLane):
+            assert isinstance(x, Activations)
+            adapted = self.lane.run(x, capture=capture)
+        else:
+            adapted = self.lane.run(x, capture=capture)
         return torch.cat([x.features.expand(len(adapted), -1, -1), adapted], dim=-1)
 
     def head(self, features: Tensor) -> Tensor:
         return features @ self.head_weight.mT + self.head_bias.mT
 
-    def record_factors(self, x: Activations, labels: Tensor) -> tuple[dict[str, Pair], Tensor]:
+    def record_factors(self, x: Records, labels: Tensor) -> tuple[dict[str, Pair], Tensor]:
         """Gradient factors of each record, and its loss, from one backward pass.
 
         Args:

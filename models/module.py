@@ -135,7 +135,7 @@ class BankModule(lightning.LightningModule):
         loss = torch.zeros(self.bank.n_shadows, device=self._labels.device)
         for chunk in batch.chunks(self.bank.at_once(self.chunk)):
             index = chunk.index.flatten(1)
-            x = self._packed.gather(index, tokens=self.bank.lane is not None, workspace=self._workspace)
+            x = self.bank.lay_out(self._packed, index, self._workspace)
             records, losses = self.bank.record_factors(x, self._labels[index])
             out = clip_and_sum(
                 unit_factors(records, chunk.weights), max_grad_norm=self._dp.max_grad_norm, present=chunk.present
@@ -191,8 +191,9 @@ def log_probs(bank: Any, packed: Packed, *, chunk: int = 256) -> Tensor:
     device = next(bank.parameters()).device
     packed = packed.to(device)
     order = torch.from_numpy(packed.lengths.argsort(kind="stable")).to(device)
+    workspace = Workspace()
     out = torch.empty(k, len(order), bank.config.n_classes, device=device)
     for rows in torch.split(order, bank.at_once(chunk)):
-        x = packed.gather(rows[None], tokens=bank.lane is not None)
+        x = bank.lay_out(packed, rows[None], workspace)
         out[:, rows] = bank(x).log_softmax(-1)
     return out.cpu()

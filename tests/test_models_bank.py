@@ -12,6 +12,7 @@ from opacus import GradSampleModule
 from torch import nn
 
 from moo.errors import InputError
+from moo.models import activations
 from moo.models.activations import Packed
 from moo.models.bank import Bank, BankConfig, Depth, Frozen, unit_factors
 from moo.models.base_models import BaseModel
@@ -135,6 +136,29 @@ def loop_gradients(bank: Bank, packed: Packed, labels: torch.Tensor, index: torc
         for name, grad in zip(parameters, grads, strict=True):
             out[name][k, i] = grad[k]
     return out
+
+
+@pytest.mark.parametrize("name", ["one layer", "keys too", "queries"])
+@pytest.mark.parametrize("room", [1, 20, 10**6])
+def test_tokens_laid_out_in_stretches_give_the_factors_of_tokens_laid_out_at_once(
+    family: Callable[[str], BaseModel], monkeypatch: pytest.MonkeyPatch, name: str, room: int
+) -> None:
+    monkeypatch.setattr(activations, "STRETCH", K * room)
+    frozen = frozen_at(family("bert"), DEPTHS[name])
+    bank, packed = make_bank(frozen, DEPTHS[name]), packed_at(frozen)
+    index = torch.stack([torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(k)) for k in range(K)])
+    drawn = packed.drawn(index)
+    assert (len(list(drawn.stretches())) == 1) == (room == 10**6)
+    in_stretches, losses = bank.record_factors(drawn, index % C)
+    at_once, losses_at_once = bank.record_factors(packed.gather(index, tokens=True), index % C)
+    torch.testing.assert_close(losses, losses_at_once)
+    for parameter, pair in at_once.items():
+        torch.testing.assert_close(in_stretches[parameter], pair, atol=1e-6, rtol=1e-5)
+    rows = torch.arange(len(TEXTS))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            bank(packed.drawn(rows)), bank(packed.gather(rows, tokens=True)), atol=1e-6, rtol=1e-5
+        )
 
 
 CASES = [("bert", name) for name in DEPTHS] + [
