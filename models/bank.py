@@ -140,8 +140,12 @@ class Bank(nn.Module):
 
     def own(self, shadow: int) -> dict[str, Tensor]:
         """One shadow's parameters, as views of the bank's, without what stands beyond its rank."""
-        rank = self.config.ranks[shadow]
-        return {n: active(n, p.detach(), shadow, rank) for n, p in self.trainable().items()}
+        return {n: view[0] for n, view in self.shared(slice(shadow, shadow + 1)).items()}
+
+    def shared(self, shadows: slice) -> dict[str, Tensor]:
+        """Parameters of neighbouring shadows of one rank, as views of the bank's, likewise."""
+        rank = self.config.ranks[shadows.start]
+        return {n: active(n, p.detach(), shadows, rank) for n, p in self.trainable().items()}
 
     def lay_out(self, packed: Packed, index: Tensor, workspace: Workspace) -> Records:
         """The records at `index`, shape (K, P) or (1, P), as this bank reads them; good until the workspace is used again."""

@@ -33,7 +33,7 @@ class DeepLane(nn.Module):
 
     shift: Tensor
     feature_scale: Tensor
-    share = 24  # of a chunk's records, one in so many is computed at a time: what a block leaves for all tokens stays in the cache
+    share = 48  # of a chunk's records, one in so many is computed at a time: what a block leaves for all tokens stays in the cache
 
     def __init__(self, base: BaseModel, constants: Constants, cut: Cut, *, targets: Targets, shape: LoraShape) -> None:
         super().__init__()

@@ -74,10 +74,10 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
     """One DP optimizer for the whole bank, whatever the inner optimizer.
 
     Args:
-        optimizer: Over parameters of single shadows, so that each has its own step size.
+        optimizer: Over parameters of neighbouring shadows, their axis first.
         settings: Clipping, noise and normaliser.
         noise: (shadow, shape, device) -> standard normal noise.
-        shadow_of: The shadow of each parameter, in the order of the optimizer's groups.
+        shadows_of: The shadows of each parameter, in the order of the optimizer's groups.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         optimizer: Optimizer,
         settings: DPSettings,
         noise: Callable[[int, torch.Size, torch.device], Tensor],
-        shadow_of: Sequence[int],
+        shadows_of: Sequence[slice],
     ) -> None:
         validate.positive(trainable_parameters=sum(len(g["params"]) for g in optimizer.param_groups))
         super().__init__(
@@ -94,19 +94,23 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
             max_grad_norm=settings.max_grad_norm,
             expected_batch_size=settings.expected_batch_size,
         )
-        self._noise, self._shadow_of = noise, tuple(shadow_of)
-        self._multipliers = per_shadow(settings.noise_multiplier, max(shadow_of) + 1, "noise_multiplier")
+        self._noise, self._shadows_of = noise, tuple(shadows_of)
+        n_shadows = max(shadows.stop for shadows in shadows_of)
+        self._multipliers = per_shadow(settings.noise_multiplier, n_shadows, "noise_multiplier")
         self.steps_taken = self.noisy_steps = 0
         self.attach_step_hook(_count)
 
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + noise_multiplier * max_grad_norm * noise."""
-        noisy = set()
-        for p, shadow in zip(self.params, self._shadow_of, strict=True):
-            std = self._multipliers[shadow] * self.max_grad_norm if self._multipliers[shadow] else 0.0
-            p.grad = p.summed_grad + std * self._noise(shadow, p.shape, p.device) if std else p.summed_grad
-            noisy |= {shadow} if std > 0 else set()
-        self.noisy_steps += noisy == {k for k, m in enumerate(self._multipliers) if m} != set()
+        noisy, meant = set(), {k for k, multiplier in enumerate(self._multipliers) if multiplier}
+        for p, shadows in zip(self.params, self._shadows_of, strict=True):
+            p.grad = p.summed_grad
+            for own, shadow in zip(p.grad, range(shadows.start, shadows.stop), strict=True):
+                if shadow in meant:
+                    std = self._multipliers[shadow] * self.max_grad_norm
+                    own += std * self._noise(shadow, own.shape, own.device)
+                    noisy |= {shadow} if std > 0 else set()
+        self.noisy_steps += noisy == meant != set()
 
 
 def _count(optimizer: BankOptimizer) -> None:

@@ -153,9 +153,9 @@ def _transposed(layer: Any) -> bool:
     return type(layer).__name__ == "Conv1D"
 
 
-def active(name: str, parameter: Tensor, shadow: int, rank: int) -> Tensor:
-    """The part of a bank's parameter that is one shadow's own: a view without what stands beyond its rank."""
-    own = parameter[shadow]
+def active(name: str, parameter: Tensor, shadows: slice, rank: int) -> Tensor:
+    """The part of a bank's parameter that belongs to neighbouring shadows of one rank: a view without what stands beyond it."""
+    own = parameter[shadows]
     if name.endswith("lora_a"):
-        return own[:rank]
+        return own[:, :rank]
     return own[..., :rank] if name.endswith("lora_b") else own

@@ -1,7 +1,8 @@
 """The bank as a LightningModule: one step is forward, per-unit gradients, clip and sum, noise, update."""
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class OptimizerSettings:
     learning_rate: float | tuple[float, ...] = 1e-3
     head_learning_rate: float | tuple[float, ...] = 1.5
     head_momentum: float = 0.9
-    chunk: int = 192
+    chunk: int = 384
 
 
 class BankModule(lightning.LightningModule):
@@ -71,26 +72,31 @@ class BankModule(lightning.LightningModule):
             False,
             torch.zeros(bank.n_shadows),
         )  # mean loss of the last batch, where it is asked for
-        self._own: list[dict[str, nn.Parameter]] = []  # views of the bank's parameters, one dictionary a shadow
+        self._alike: list[slice] = []  # neighbouring shadows that share rank and step sizes, and are updated together
+        self._own: list[dict[str, nn.Parameter]] = []  # their views of the bank's parameters
 
     def configure_optimizers(self) -> BankOptimizer:
         s, k = self._settings, self.bank.n_shadows
         clip = self._dp.max_grad_norm if math.isfinite(self._dp.max_grad_norm) else 1.0
         head_rates = per_shadow(s.head_learning_rate, k, "head_learning_rate")
         rates = per_shadow(s.learning_rate, k, "learning_rate")
-        self._own = [{n: nn.Parameter(view) for n, view in self.bank.own(i).items()} for i in range(k)]
+        self._alike = list(_alike(self.bank.config.ranks, head_rates, rates))
+        self._own = [{n: nn.Parameter(view) for n, view in self.bank.shared(run).items()} for run in self._alike]
         head = [[p for n, p in own.items() if n.startswith("head_")] for own in self._own]
         adapted = [[p for n, p in own.items() if not n.startswith("head_")] for own in self._own]
         parts: list[Optimizer] = [
             torch.optim.SGD(
-                [{"params": p, "lr": rate / clip} for p, rate in zip(head, head_rates, strict=True)],
+                [{"params": p, "lr": head_rates[run.start] / clip} for p, run in zip(head, self._alike, strict=True)],
                 momentum=s.head_momentum,
             )
         ]
         if self.bank.lane is not None:
-            parts.append(torch.optim.Adam([{"params": p, "lr": rate} for p, rate in zip(adapted, rates, strict=True)]))
-        shadow_of = [i for part in (head, adapted) for i, group in enumerate(part) for _ in group]
-        self.dp_optimizer = BankOptimizer(SideBySide(parts), self._dp, self._noise, shadow_of)
+            groups = [{"params": p, "lr": rates[run.start]} for p, run in zip(adapted, self._alike, strict=True)]
+            parts.append(torch.optim.Adam(groups))
+        shadows_of = [
+            run for part in (head, adapted) for run, group in zip(self._alike, part, strict=True) for _ in group
+        ]
+        self.dp_optimizer = BankOptimizer(SideBySide(parts), self._dp, self._noise, shadows_of)
         return self.dp_optimizer
 
     def trained(self) -> Mapping[str, Tensor]:
@@ -110,9 +116,9 @@ class BankModule(lightning.LightningModule):
         optimizer = self.optimizers()
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
         sums = self._within_memory(batch)
-        for shadow, own in enumerate(self._own):
+        for run, own in zip(self._alike, self._own, strict=True):
             for name, parameter in own.items():
-                parameter.grad = active(name, sums[name], shadow, self.bank.config.ranks[shadow])
+                parameter.grad = active(name, sums[name], run, self.bank.config.ranks[run.start])
         optimizer.step()  # type: ignore[union-attr]
 
     def _within_memory(self, batch: Batch) -> dict[str, Tensor]:
@@ -155,6 +161,14 @@ class BankModule(lightning.LightningModule):
                 "the trained parameters must be finite, but some are not; lower the learning rate.",
                 cause="non-finite parameters",
             )
+
+
+def _alike(*settings: tuple[float, ...]) -> Iterator[slice]:
+    """Runs of neighbouring shadows to whom every setting, one number for each shadow, gives the same."""
+    of_each = list(zip(*settings, strict=True))
+    for _, run in itertools.groupby(range(len(of_each)), of_each.__getitem__):
+        start, *others = run
+        yield slice(start, start + 1 + len(others))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

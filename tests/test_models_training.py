@@ -174,12 +174,12 @@ def test_huge_noise_ruins_accuracy(data: TrainingData) -> None:
 
 
 def test_one_more_unit_moves_the_sum_by_at_most_the_clip_and_the_normaliser_not_at_all() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(2, 3))
+    parameter = torch.nn.Parameter(torch.zeros(1, 2, 3))
     dp = DPSettings(noise_multiplier=0.0, max_grad_norm=0.5, expected_batch_size=8.0)
     moved = []
-    for total in (torch.full((2, 3), 0.1), torch.full((2, 3), 0.1) + 0.5 / math.sqrt(6)):
+    for total in (torch.full((1, 2, 3), 0.1), torch.full((1, 2, 3), 0.1) + 0.5 / math.sqrt(6)):
         parameter.data.zero_()
-        optimizer = BankOptimizer(torch.optim.SGD([parameter], lr=1.0), dp, ShadowNoise([]), [0])
+        optimizer = BankOptimizer(torch.optim.SGD([parameter], lr=1.0), dp, ShadowNoise([]), [slice(0, 1)])
         parameter.grad = total.clone()
         optimizer.step()
         moved.append(parameter.detach().clone())
@@ -191,7 +191,7 @@ def test_zero_trainable_parameters_are_refused() -> None:
     empty.param_groups[0]["params"] = []
     dp = DPSettings(noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1.0)
     with pytest.raises(InputError, match="trainable_parameters > 0"):
-        BankOptimizer(empty, dp, ShadowNoise([]), [0])
+        BankOptimizer(empty, dp, ShadowNoise([]), [slice(0, 1)])
 
 
 @pytest.mark.parametrize("argument", ["gradient_clip_val", "accumulate_grad_batches", "overfit_batches", "precision"])
