@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import peft
 import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from torch.nn import functional
 
 from moo.errors import InputError
-from moo.models.bank import Frozen
-from moo.models.blocks import blocks_of, family_of
+from moo.models.bank import Depth, Frozen
+from moo.models.blocks import blocks_of, family_of, some_ids
 from moo.models.pretrained import hushed
 from moo.models.run import TrainingData, TrainingSettings
 
@@ -46,12 +47,19 @@ class Classifier(nn.Module):
 
 
 def classifier_of(data: TrainingData, settings: TrainingSettings, frozen: Frozen, rank: int) -> Classifier:
+    """What one shadow trains, before it is started: at adapted_layers = 0 the head alone, whatever the adaptation.
+
+    Word embeddings are never trained and lie in the base model's memory; the copy may go to another device without them.
+
+    Raises:
+        InputError: If PEFT, or this module, has no such adapter for the model.
+    """
     encoder = None
-    if settings.depth.adapted_layers or settings.adaptation != "lora":
-        model = frozen.base.model
-        shared = {} if settings.adaptation == "full" else {id(p): p for p in model.get_input_embeddings().parameters()}
+    if settings.depth.adapted_layers:
+        words = frozen.base.model.get_input_embeddings().parameters()
         with hushed():
-            encoder = _adapted(copy.deepcopy(model, shared), settings, frozen, rank)
+            own = copy.deepcopy(frozen.base.model, {id(p): nn.Parameter(p.data, requires_grad=False) for p in words})
+            encoder = _adapted(own, settings, frozen, rank)
     biased = not (settings.depth.head == "stock" and frozen.causal)
     out = Classifier(
         encoder, frozen, n_frozen=data.packed.features.shape[1], n_classes=data.n_classes, biased=biased
@@ -63,26 +71,97 @@ def classifier_of(data: TrainingData, settings: TrainingSettings, frozen: Frozen
 
 
 def _adapted(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int) -> Any:
-    if settings.adaptation == "prefix":
+    if settings.adaptation == "full":
+        return _all_but_embeddings(encoder)
+    if settings.adaptation == "bottleneck":
+        return _with_bottlenecks(encoder, settings.depth.adapted_layers, rank)
+    if settings.adaptation == "lora":
+        return peft.get_peft_model(encoder, _lora(encoder, settings, frozen, rank))
+    try:
         prefix = peft.PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=rank)
         return peft.get_peft_model(encoder, prefix)
-    if settings.adaptation == "full":
-        encoder.requires_grad_(True)
-        encoder.get_input_embeddings().requires_grad_(False)
-        return encoder
-    if settings.adaptation == "bottleneck":
-        return _with_bottlenecks(encoder, settings.depth.adapted_layers or 1, rank)
-    family, top = family_of(frozen.base.model), int(encoder.config.num_hidden_layers)
-    config = peft.LoraConfig(
-        r=rank,
-        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type] # PEFT says int, and divides it by the rank
-        lora_dropout=0.0,
-        target_modules=None if family is None else family.peft_targets(settings.depth.targets),
-        layers_to_transform=list(range(top - settings.depth.adapted_layers, top)),
-        layers_pattern=None if family is None else family.blocks.rpartition(".")[2],
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"adaptation='prefix' needs a model to which PEFT knows how to give one, but got {type(encoder).__name__} ({error}); use "
+            "'lora' or 'full'."
+        ) from error
+
+
+def _lora(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int) -> peft.LoraConfig:
+    family, top, depth = family_of(frozen.base.model), int(encoder.config.num_hidden_layers), settings.depth
+    alike: dict[str, Any] = {"r": rank, "lora_alpha": settings.lora_alpha, "lora_dropout": 0.0}
+    if family is None:
+        return peft.LoraConfig(target_modules=layers_of_unknown(encoder, depth), **alike)
+    return peft.LoraConfig(
+        target_modules=family.peft_targets(depth.targets),
+        layers_to_transform=list(range(top - depth.adapted_layers, top)),
+        layers_pattern=family.blocks.rpartition(".")[2],
         fan_in_fan_out=encoder.config.model_type == "gpt2",
+        **alike,
     )
-    return peft.get_peft_model(encoder, config)
+
+
+def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
+    """Names of the linear layers that carry LoRA in a model of no known family.
+
+    Its blocks are the list of as many modules as it has layers. Where there is none, as in ALBERT, whose layers share their weights,
+    all layers at once are adapted, or none. "all_linear" takes the linear layers of the top blocks; the other targets take those among
+    them that PEFT takes for such a model.
+
+    Raises:
+        InputError: If there are no such layers.
+    """
+    kind, n = type(encoder).__name__, int(encoder.config.num_hidden_layers)
+    if depth.adapted_layers > n:
+        raise InputError(f"adapted_layers <= {n} (the model's layers) must hold, but got {depth.adapted_layers}.")
+    lists = [name for name, m in encoder.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n]
+    if not lists and depth.adapted_layers < n:
+        raise InputError(
+            f"adapted_layers={depth.adapted_layers} needs a model whose layers can be told apart, but those of {kind} share their "
+            f"weights or stand in no list; use adapted_layers={n}."
+        )
+    inside = tuple(f"{lists[0]}.{i}." for i in range(n - depth.adapted_layers, n)) if lists else ("",)
+    weights = {
+        name: m.weight for name, m in encoder.named_modules()
+        if name.startswith(inside) and (isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D")
+    }  # fmt: skip
+    found = [name for name, seen in zip(weights, _reached(encoder, list(weights.values())), strict=True) if seen]
+    if depth.targets != "all_linear":
+        known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(encoder.config.model_type, [])
+        found = [name for name in found if name.endswith(tuple(f".{end}" for end in known))]
+    if not found:
+        raise InputError(
+            f"targets={depth.targets!r} needs a model in which PEFT knows such layers, but in {kind} it knows none; use "
+            "targets='all_linear' (in a study: lora_targets)."
+        )
+    return found
+
+
+def _all_but_embeddings(encoder: Any) -> Any:
+    """Everything trained that the last states depend on, but embeddings: those of positions are looked up once for a whole batch, so
+    that no record would have a gradient of its own there.
+    """
+    encoder.requires_grad_(True)
+    for module in encoder.modules():
+        if isinstance(module, nn.Embedding):
+            module.requires_grad_(False)
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    for p, seen in zip(trained, _reached(encoder, trained), strict=True):
+        p.requires_grad_(seen)
+    return encoder
+
+
+def _reached(encoder: Any, parameters: list[Tensor]) -> list[bool]:
+    """Which parameters the last states depend on; a pooler's, say, they do not."""
+    before = [p.requires_grad for p in parameters]
+    for p in parameters:
+        p.requires_grad_(True)
+    ids = some_ids(encoder, 4)
+    top = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    found = torch.autograd.grad(top.sum(), parameters, allow_unused=True)
+    for p, was in zip(parameters, before, strict=True):
+        p.requires_grad_(was)
+    return [gradient is not None for gradient in found]
 
 
 class Bottleneck(nn.Module):

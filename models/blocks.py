@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -107,9 +108,36 @@ def family_of(model: Any) -> Family | None:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether the model is a decoder of a known family, pooled at its last token."""
+    """Whether the model is a decoder, pooled at its last token: its first token sees none of those behind it.
+
+    Known families are looked up. Any other model is asked, once: configurations do not tell it in one way.
+    """
     family = family_of(model)
-    return family is not None and family.causal
+    if family is not None:
+        return family.causal
+    if model not in _ASKED:
+        _ASKED[model] = sees_no_later_token(model)
+    return _ASKED[model]
+
+
+_ASKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def sees_no_later_token(model: Any) -> bool:
+    """Whether the first token's state stays where it is when the last token of a short text is another."""
+    ids = some_ids(model, 5)
+    texts = (ids[:, [0, 1, 2, 3]], ids[:, [0, 1, 2, 4]])
+    one, other = (model(input_ids=x, attention_mask=torch.ones_like(x)).last_hidden_state[0, 0] for x in texts)
+    return bool((one - other).norm() <= 1e-6 * one.norm())
+
+
+def some_ids(model: Any, n: int) -> torch.Tensor:
+    """A text of n different tokens, shape (1, n), none of them padding: from the middle of the vocabulary, where all are trained."""
+    words = model.get_input_embeddings().weight
+    pad = getattr(model.config, "pad_token_id", None)
+    found = [i for i in range(len(words) // 2, len(words)) if i != pad]
+    return torch.tensor([found[:n]], device=words.device)
 
 
 def n_blocks(model: Any) -> int:

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
-from moo.models.adapted import classifier_of, initialise
+from moo.models.adapted import Classifier, classifier_of, initialise
 from moo.models.bank import Frozen
 from moo.models.checkpoints import counts
 from moo.models.datamodule import Batch, PoissonBatches, PoissonDataModule
 from moo.models.dp import DPSettings, ShadowNoise, per_shadow
+from moo.models.independence import check_independent
 from moo.models.losses import losses
 from moo.models.module import SideBySide, is_out_of_memory
 from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit, watched
@@ -137,6 +138,7 @@ class ReferenceModule(lightning.LightningModule):
         if len(rows):
             told = self.record_losses(rows)
             told.sum().backward()  # type: ignore[no-untyped-call]
+            _check_per_record(optimizer.params, len(rows))
             loss = (told.detach() * weights.to(self.device)).sum()
         bad = torch.zeros(n_units, dtype=torch.bool, device=self.device)
         for p in optimizer.params:
@@ -153,8 +155,11 @@ class ReferenceModule(lightning.LightningModule):
     def record_losses(self, rows: Tensor) -> Tensor:
         """Loss of each of some records, shape (n,), nats."""
         ids, mask = padded(self._data.packed, rows, self._pad)
-        logits = self.model(ids.to(self.device), mask.to(self.device), self._data.packed.features[rows].to(self.device))
-        return losses(logits, self._labels[rows].to(self.device))
+        features, labels = self._data.packed.features, self._labels
+        logits = self.model(
+            ids.to(self.device), mask.to(self.device), features[rows.to(features.device)].to(self.device)
+        )
+        return losses(logits, labels[rows.to(labels.device)].to(self.device))
 
     def on_train_end(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters() if p.requires_grad):
@@ -196,7 +201,8 @@ class ReferenceShadows:
             parts = []
             for rows in torch.split(order, chunk):
                 ids, mask = padded(packed, rows, self._pad)
-                parts.append(self.model(ids, mask, packed.features[rows]).log_softmax(-1))
+                features = packed.features[rows.to(packed.features.device)].to(ids.device)
+                parts.append(self.model(ids, mask, features).log_softmax(-1))
             told = torch.cat(parts)
             out.append(torch.empty_like(told).index_copy_(0, order, told))
         return torch.stack(out)
@@ -251,8 +257,9 @@ def _one(
 ) -> _Fitted:
     """One shadow, fitted and checked."""
     rank = int(per_shadow(settings.lora_rank, len(data.members), "lora_rank")[shadow])
-    model = GradSampleModule(classifier_of(data, settings, frozen, rank), loss_reduction="sum")
-    model.train()  # Opacus' hooks sleep in evaluation mode; dropout is off by its probability
+    model = hooked(classifier_of(data, settings, frozen, rank))
+    if settings.depth.adapted_layers:
+        check_independent(model.to(frozen.base.device), frozen.base, n_frozen=data.packed.features.shape[1])
     initialise(model, settings, frozen, stream("init", shadow))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     noise = ShadowNoise([stream("noise", shadow)])
@@ -281,6 +288,28 @@ def _one(
         resumed_at=0 if watch is None else watch.start,
         notices=() if watch is None else tuple(watch.notices),
     )
+
+
+def hooked(classifier: Classifier) -> Any:
+    """The classifier under Opacus' hooks, which sleep in evaluation mode. All else is in it, so that no dropout is drawn."""
+    try:
+        model = GradSampleModule(classifier, loss_reduction="sum")
+    except NotImplementedError as error:
+        raise InputError(f"Opacus must know the trained layers, but: {error}; use another adaptation.") from error
+    for layer in model.eval().modules():
+        layer.training = any(p.requires_grad for p in layer.parameters(recurse=False))
+    return model
+
+
+def _check_per_record(parameters: list[Any], records: int) -> None:
+    shapes = [None if not isinstance(p.grad_sample, Tensor) else tuple(p.grad_sample.shape) for p in parameters]
+    wrong = [(p, s) for p, s in zip(parameters, shapes, strict=True) if s is None or s[0] != records]
+    if wrong:
+        raise TrialError(
+            f"Opacus must give a gradient for each of {records} records, but for a parameter of shape {tuple(wrong[0][0].shape)} it "
+            f"gave {wrong[0][1]}; use another adaptation.",
+            cause="gradients are not by record",
+        )
 
 
 def _check_moves(model: Any, before: dict[str, Tensor]) -> None:

@@ -58,8 +58,9 @@ class TrainingSettings:
         engine: "bank" trains the shadows side by side on a cached trunk; "opacus" one after another from the tokens up.
         checkpoint: Where and how often the training is written down; None does not, as is best for one of seconds.
         logs: What is logged; None logs nothing but to loggers in `trainer`.
-        adaptation: "lora", or on the reference path "prefix" (as many virtual tokens as the rank), "bottleneck" (adapters of the rank's
-            width behind each adapted block) or "full" (all but word embeddings).
+        adaptation: "lora", or on the reference path "bottleneck" (adapters of the rank's width behind each adapted block), "prefix" (as
+            many virtual tokens as the rank, seen by every block) or "full" (everything but embeddings). At adapted_layers = 0 each is
+            the head alone; for "prefix" and "full" any depth above is the same.
     """
 
     depth: Depth

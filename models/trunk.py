@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from moo.models.base_models import BaseModel
-from moo.models.blocks import Cut, blocks_of, family_of, first_input, n_blocks, up_to
+from moo.models.blocks import Cut, blocks_of, first_input, is_causal, n_blocks, up_to
 
 BATCH_TOKENS = 1024  # tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes
 LENGTH_STEP = 8
@@ -60,7 +60,7 @@ def encode(
         progress: Called after every batch with the number of texts in it.
     """
     cut = last_cut(base) if cut is None else cut
-    family = family_of(base.model)
+    causal = is_causal(base.model)
     ids, truncated = token_ids(base, texts, max_length=max_length)
     lengths = np.array([len(i) for i in ids], dtype=np.intp)
     tokens: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
@@ -70,7 +70,7 @@ def encode(
         for j, i in enumerate(batch.rows):
             tokens[i] = below[j, : lengths[i]]
             mean[i] = top[j, : lengths[i]].mean(0)
-            pooled[i] = top[j, lengths[i] - 1 if family is not None and family.causal else 0]
+            pooled[i] = top[j, lengths[i] - 1 if causal else 0]
         if progress is not None:
             progress(len(batch.rows))
     return Encoded(tokens=tokens, mean=mean, pooled=pooled, truncated=truncated)
