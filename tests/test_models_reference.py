@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from moo.errors import InputError
-from moo.models.activations import Packed
-from moo.models.bank import Depth, Frozen
+from moo.models.activations import Packed, Workspace
+from moo.models.adapted import classifier_of
+from moo.models.bank import Bank, BankConfig, Depth, Frozen
 from moo.models.base_models import BaseModel
-from moo.models.blocks import Cut, cut_of
+from moo.models.blocks import Cut, cut_of, family_of
 from moo.models.dp import DPSettings
+from moo.models.export import _key_in_bank
 from moo.models.module import OptimizerSettings, log_probs
+from moo.models.reference import ReferenceModule, hooked
 from moo.models.scaling import constants
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.models.trunk import encode, token_ids
@@ -65,6 +68,17 @@ def both(
     )
 
 
+def in_bank(name: str, own: dict[str, torch.Tensor], frozen: Frozen) -> str:
+    """What the bank calls a parameter of PEFT's model, or of its head."""
+    if ".head." in name:
+        return f"head_{name.rpartition('.')[2]}"
+    family = family_of(frozen.base.model)
+    assert family is not None
+    path, _, letter = name.partition(".lora_")
+    block, _, layer = path[path.rindex(family.blocks + ".") + len(family.blocks) + 1 :].partition(".")
+    return _key_in_bank(own, family, int(block) - frozen.cut.start, layer, letter[0].lower())
+
+
 CASES = [
     ("bert", Depth()),
     ("bert", Depth(adapted_layers=1)),
@@ -87,13 +101,59 @@ def test_twenty_steps_of_both_engines_lead_to_the_same_parameters(
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=depth.adapted_layers))
     fast, slow = both(data, frozen, depth)
     for k in range(K):
-        ours = [p.flatten() for p in fast.bank.own(k).values()]
-        theirs = slow.bank.states[k]
-        assert sum(len(p) for p in ours) == sum(p.numel() for p in theirs.values())
-        mine = torch.cat(ours).sort().values
-        other = torch.cat([p.flatten() for p in theirs.values()]).sort().values
-        assert float((mine - other).abs().max()) < 1e-3
+        ours, theirs = fast.bank.own(k), slow.bank.states[k]
+        named = {name: in_bank(name, ours, frozen) for name in theirs}
+        assert sorted(named.values()) == sorted(ours)
+        for name, mine in named.items():
+            assert float((ours[mine].reshape(theirs[name].shape) - theirs[name]).abs().max()) < 1e-3, name
     np.testing.assert_allclose(log_probs(fast.bank, data.packed), log_probs(slow.bank, data.packed), atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*Full backward hook is firing")
+@pytest.mark.parametrize(("kind", "layers"), [("bert", 1), ("bert", 2), ("distilbert", 1), ("gpt2", 2), ("llama", 2)])
+def test_gradients_of_records_by_opacus_by_factors_and_by_a_loop_of_one_are_the_same(
+    family: Callable[[str], BaseModel], kind: str, layers: int
+) -> None:
+    """Every LoRA matrix and the head, none of them zero, in fp32 to 1e-5 of each gradient's norm and 1e-7 of the record's whole one."""
+    base, depth = family(kind), Depth(adapted_layers=layers, targets="all_linear")
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=layers))
+    config = BankConfig(ranks=(2,), n_classes=2, depth=depth, lora_alpha=4.0)
+    draw = torch.Generator().manual_seed(5)
+    bank = Bank(config, frozen, data.packed.features.shape[1], [draw])
+    own = bank.own(0)
+    for p in own.values():
+        p.copy_(torch.randn(p.shape, generator=draw) * 0.2)
+    rows = torch.arange(0, N, 4)
+    labels = torch.from_numpy(data.labels)[rows][None]
+    factors, told = bank.record_factors(bank.lay_out(data.packed, rows[None], Workspace()), labels)
+    by_factors = {n: torch.einsum("kp...ma,kp...mb->kp...ab", *pair)[0] for n, pair in factors.items()}
+
+    settings = TrainingSettings(
+        depth=depth, lora_rank=2, lora_alpha=4.0, sample_rate=1.0, steps=1, engine="opacus",
+        dp=DPSettings(noise_multiplier=0.0, max_grad_norm=1.0, expected_batch_size=9.0),
+    )  # fmt: skip
+    model = hooked(classifier_of(data, settings, frozen, 2))
+    noise: Any = None  # no step is taken
+    module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
+    trained = module.trained()
+    named = {name: in_bank(name, own, frozen) for name in trained}
+    assert sorted(named.values()) == sorted(own)
+    for name, p in trained.items():
+        p.data.copy_(own[named[name]].reshape(p.shape))
+    losses = module.record_losses(rows)
+    torch.testing.assert_close(losses.detach(), told[0], rtol=1e-4, atol=1e-5)
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    by_opacus = {n: p.grad_sample.clone() for n, p in trained.items()}
+    model.disable_hooks()
+    for i, row in enumerate(rows):
+        model.zero_grad(set_to_none=True)
+        module.record_losses(row[None]).sum().backward()  # type: ignore[no-untyped-call]
+        whole = sum(float(p.grad.norm()) for p in trained.values())
+        for name, p in trained.items():
+            bound = 1e-5 * float(p.grad.norm()) + 1e-7 * whole
+            assert float(p.grad.norm()) > 1e-6 * whole
+            assert float((by_opacus[name][i] - p.grad).norm()) < bound, name
+            assert float((by_factors[named[name]][i].reshape(p.shape) - p.grad).norm()) < bound, name
 
 
 @pytest.mark.parametrize("depth", [Depth(), Depth(adapted_layers=1), Depth(adapted_layers=2)])

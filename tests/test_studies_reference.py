@@ -38,7 +38,10 @@ def test_a_lora_of_the_reference_path_is_retrained_for_release_in_pefts_format(s
 @pytest.mark.parametrize("adaptation", ["prefix", "bottleneck", "full"])
 def test_every_adaptation_is_reached_from_a_study(spec: StudySpec, tmp_path: Path, adaptation: str) -> None:
     other = dataclasses.replace(
-        spec, name=adaptation, training=dataclasses.replace(TINY, steps=3, adaptation=adaptation)
+        spec,
+        name=adaptation,
+        space=dataclasses.replace(spec.space, adapted_layers=(1, 1)),  # at 0 each is the head alone
+        training=dataclasses.replace(TINY, steps=3, adaptation=adaptation),
     )
     result = run_study(other, n_trials=1, folder=tmp_path)
     assert result.about["engine"] == "opacus"
