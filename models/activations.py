@@ -12,6 +12,7 @@ from torch import Tensor
 Stretch = tuple[slice, Tensor, Tensor]  # of the records, their tokens (K, p, L, d) and mask (K, p, L)
 
 STRETCH = 4096  # tokens that the CPU lays out, looks at and forgets at a time, so that they stay in its cache
+STEP = 8  # sizes are rounded up to it at least: for every shape of a product that it meets, oneDNN compiles code and keeps it
 
 
 class Records(Protocol):
@@ -125,13 +126,19 @@ class Packed:
         if not tokens:
             nothing = drawn.features.new_zeros((*index.shape, 0, drawn.features.shape[-1]))
             return Activations(drawn.features, nothing, nothing[..., 0].bool())
-        return Activations(drawn.features, *drawn.laid_out(slice(None), int(drawn.lengths.max())))
+        return Activations(drawn.features, *drawn.laid_out(slice(None), rounded_up(int(drawn.lengths.max()))))
 
     def drawn(self, index: Tensor, *, workspace: Workspace | None = None) -> "Drawn":
         """Records whose tokens are laid out a stretch at a time, whenever they are looked at; arguments as of `gather`."""
         features = self.features.index_select(0, index.flatten()).view(*index.shape, -1)
         starts = self.offsets[index]
         return Drawn(features, self.tokens, starts, self.offsets[index + 1] - starts, workspace or Workspace())
+
+
+def rounded_up(size: int) -> int:
+    """The next multiple of `STEP`, or of about a sixteenth of the size where that is more."""
+    step = max(STEP, 1 << max(0, size.bit_length() - 5))
+    return -(-size // step) * step
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class Drawn:
 
     def stretches(self) -> Iterator[Stretch]:
         """As many whole records as the CPU's cache holds, padded to the longest of them; elsewhere all at once."""
-        longest = self.lengths.amax(0).tolist()
+        longest = [rounded_up(n) for n in self.lengths.amax(0).tolist()]
         room = STRETCH // len(self.lengths) if self.lengths.device.type == "cpu" else len(longest) * max(longest)
         begin = 0
         while begin < len(longest):
@@ -166,6 +173,9 @@ class Drawn:
             while end < len(longest) and (end + 1 - begin) * max(width, longest[end]) <= room:
                 width = max(width, longest[end])
                 end += 1
+            if end - begin > STEP and end < len(longest):
+                end -= (end - begin) % STEP
+                width = max(longest[begin:end])
             part = slice(begin, end)
             yield part, *self.laid_out(part, width)
             begin = end

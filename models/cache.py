@@ -124,6 +124,8 @@ class TrunkCache:
         for i, entry in enumerate(entries):
             frozen[i] = entry.frozen
             tokens[offsets[i] : offsets[i + 1]] = torch.from_numpy(np.array(entry.tokens))
+            if i % TEXTS_A_SEGMENT == 0 or i == len(entries) - 1:
+                self._let_go()
         return Packed(
             features=torch.from_numpy(_features(frozen, constants, feature)),
             tokens=tokens,
@@ -183,10 +185,15 @@ class TrunkCache:
                 return self._read(keys)
             out[key] = entry
             used.add(segment)
+        self._let_go()
         for segment in used:
             with suppress(OSError):
                 os.utime(segment.path)  # when it was last used
         return out
+
+    def _let_go(self) -> None:
+        for segment in self._segments.values():
+            segment.let_go()
 
     def _store(self, fresh: Mapping[bytes, Entry], *, in_use: Mapping[bytes, str]) -> bool:
         """Keep what was computed, if it fits; False if it does not."""

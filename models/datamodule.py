@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from moo.errors import InputError
+from moo.models.activations import rounded_up
 
 Ints = NDArray[np.int64]
 _REMEMBERED = 16  # batches that Lightning may draw ahead
@@ -139,7 +140,7 @@ class PoissonBatches(IterableDataset[Batch]):
         return _sorted(_Drawn(records, counts), self._lengths)
 
     def _assemble(self, drawn: list[_Drawn]) -> Batch:
-        n_units = max(1, *(len(d.counts) for d in drawn))
+        n_units = rounded_up(max(1, *(len(d.counts) for d in drawn)))
         most = max((int(d.counts.max()) for d in drawn if len(d.counts)), default=1)
         index = np.zeros((len(drawn), n_units, most), np.int64)
         weights = np.zeros((len(drawn), n_units, most), np.float32)

@@ -10,6 +10,7 @@ A name is given at the end (`os.replace`), so that a reader sees all of a file o
 reading it when another process removes it.
 """
 
+import mmap
 import os
 import struct
 import zlib
@@ -56,7 +57,9 @@ class Segment:
         self.size = path.stat().st_size
         if self.size < _HEAD.size:
             raise ValueError(f"{path} is shorter than its head")
-        raw: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+        with path.open("rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        raw = np.frombuffer(self._mapped, np.uint8)
         magic, n, d, checksum, _ = _HEAD.unpack(raw[: _HEAD.size].tobytes())
         features = _HEAD.size + n * ROW.itemsize
         tokens = features + n * 8 * width
@@ -75,6 +78,11 @@ class Segment:
     def keys(self) -> list[bytes]:
         """Keys in the order of the rows."""
         return [key.tobytes() for key in self.rows["key"]]
+
+    def let_go(self) -> None:
+        """Count no longer as this process's memory what was read; reading it again costs little while the system has it."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def read(self, i: int) -> Entry | None:
         """A text's activations, as views of the file; None if they fail their checksum."""

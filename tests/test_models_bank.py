@@ -324,6 +324,30 @@ def test_layout_keeps_each_units_records_and_weights_together() -> None:
             assert float(batch.weights[k, u].sum()) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("longest", "shapes"), [(64, 40), (7, 12), (500, 60)])
+def test_batches_and_stretches_have_few_shapes(longest: int, shapes: int) -> None:
+    rng, n = np.random.default_rng(0), 1200
+    lengths = rng.integers(1, longest + 1, n)
+    offsets = torch.from_numpy(np.cumsum([0, *lengths]))
+    packed = Packed(
+        features=torch.zeros(n, 2), tokens=torch.arange(int(lengths.sum()))[:, None].float(), offsets=offsets
+    )
+    batches = PoissonBatches(
+        units=np.arange(n), lengths=lengths, members=np.ones((4, n), bool), sample_rate=0.25, steps=100, generators=[rng] * 4
+    )  # fmt: skip
+    seen = set()
+    for batch in batches:
+        drawn, end = packed.drawn(batch.index.flatten(1)), 0
+        for part, tokens, mask in drawn.stretches():
+            assert part.start == end
+            assert torch.equal(mask.sum(-1), drawn.lengths[:, part])
+            assert torch.equal(tokens[..., 0, 0], drawn.starts[:, part].float())
+            seen.add(tokens.shape)
+            end = part.stop
+        assert end == batch.present.shape[1]
+    assert len(seen) <= shapes
+
+
 @pytest.mark.parametrize("places", [1, 4, 1000])
 def test_chunks_of_a_batch_hold_every_unit_once(places: int) -> None:
     rng = np.random.default_rng(0)
@@ -350,7 +374,8 @@ def test_a_unit_with_many_records_is_thinned_at_random_and_others_stay_whole() -
     seen = np.zeros(len(units))
     for batch in batches:
         there = batch.weights[0] > 0
-        assert sorted(there.sum(1).tolist()) == [2, 3, 16, 16]
+        assert not there[~batch.present[0]].any()
+        assert sorted(there[batch.present[0]].sum(1).tolist()) == [2, 3, 16, 16]
         drawn = batch.index[0][there].numpy()
         assert len(set(drawn.tolist())) == len(drawn)
         seen[drawn] += 1
