@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch.nn import functional
 from moo.errors import InputError
 from moo.models.bank import Depth, Frozen
 from moo.models.blocks import blocks_of, family_of, some_ids
+from moo.models.dp import per_shadow
 from moo.models.pretrained import hushed
-from moo.models.run import TrainingData, TrainingSettings
+from moo.models.run import Adaptation, TrainingData, TrainingSettings
 
 
 class Classifier(nn.Module):
@@ -46,7 +48,50 @@ class Classifier(nn.Module):
         return out
 
 
-def classifier_of(data: TrainingData, settings: TrainingSettings, frozen: Frozen, rank: int) -> Classifier:
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What one shadow of the reference path trains, but for the base model.
+
+    Attributes:
+        depth: What is adapted.
+        adaptation: How; see `moo.models.run.TrainingSettings`.
+        rank: LoRA rank, virtual tokens or width of bottlenecks.
+        alpha: LoRA's scale is alpha / rank.
+        n_frozen: Width of the frozen features that the head sees.
+        n_classes: C.
+    """
+
+    depth: Depth
+    adaptation: Adaptation
+    rank: int
+    alpha: float
+    n_frozen: int
+    n_classes: int
+
+
+def shape_of(data: TrainingData, settings: TrainingSettings) -> Shape:
+    """What a training's shadows are.
+
+    Raises:
+        InputError: If the reference path has no such models.
+    """
+    ranks, depth = set(per_shadow(settings.lora_rank, len(data.members), "lora_rank")), settings.depth
+    if len(ranks) != 1 or depth.layers_dropped or depth.n_queries:
+        raise InputError(
+            "engine='opacus' trains shadows of one rank on the whole model, without learned queries, but got "
+            f"lora_rank={settings.lora_rank}, {depth}."
+        )
+    return Shape(
+        depth=depth,
+        adaptation=settings.adaptation,
+        rank=int(ranks.pop()),
+        alpha=settings.lora_alpha,
+        n_frozen=data.packed.features.shape[1],
+        n_classes=data.n_classes,
+    )
+
+
+def classifier_of(shape: Shape, frozen: Frozen) -> Classifier:
     """What one shadow trains, before it is started: at adapted_layers = 0 the head alone, whatever the adaptation.
 
     Word embeddings are never trained and lie in the base model's memory; the copy may go to another device without them.
@@ -55,30 +100,28 @@ def classifier_of(data: TrainingData, settings: TrainingSettings, frozen: Frozen
         InputError: If PEFT, or this module, has no such adapter for the model.
     """
     encoder = None
-    if settings.depth.adapted_layers:
+    if shape.depth.adapted_layers:
         words = frozen.base.model.get_input_embeddings().parameters()
         with hushed():
             own = copy.deepcopy(frozen.base.model, {id(p): nn.Parameter(p.data, requires_grad=False) for p in words})
-            encoder = _adapted(own, settings, frozen, rank)
-    biased = not (settings.depth.head == "stock" and frozen.causal)
-    out = Classifier(
-        encoder, frozen, n_frozen=data.packed.features.shape[1], n_classes=data.n_classes, biased=biased
-    ).float()
+            encoder = _adapted(own, shape)
+    biased = not (shape.depth.head == "stock" and frozen.causal)
+    out = Classifier(encoder, frozen, n_frozen=shape.n_frozen, n_classes=shape.n_classes, biased=biased).float()
     for module in out.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return out
 
 
-def _adapted(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int) -> Any:
-    if settings.adaptation == "full":
+def _adapted(encoder: Any, shape: Shape) -> Any:
+    if shape.adaptation == "full":
         return _all_but_embeddings(encoder)
-    if settings.adaptation == "bottleneck":
-        return _with_bottlenecks(encoder, settings.depth.adapted_layers, rank)
-    if settings.adaptation == "lora":
-        return peft.get_peft_model(encoder, _lora(encoder, settings, frozen, rank))
+    if shape.adaptation == "bottleneck":
+        return _with_bottlenecks(encoder, shape.depth.adapted_layers, shape.rank)
+    if shape.adaptation == "lora":
+        return peft.get_peft_model(encoder, _lora(encoder, shape))
     try:
-        prefix = peft.PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=rank)
+        prefix = peft.PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=shape.rank)
         return peft.get_peft_model(encoder, prefix)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
@@ -87,9 +130,9 @@ def _adapted(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int
         ) from error
 
 
-def _lora(encoder: Any, settings: TrainingSettings, frozen: Frozen, rank: int) -> peft.LoraConfig:
-    family, top, depth = family_of(frozen.base.model), int(encoder.config.num_hidden_layers), settings.depth
-    alike: dict[str, Any] = {"r": rank, "lora_alpha": settings.lora_alpha, "lora_dropout": 0.0}
+def _lora(encoder: Any, shape: Shape) -> peft.LoraConfig:
+    family, top, depth = family_of(encoder), int(encoder.config.num_hidden_layers), shape.depth
+    alike: dict[str, Any] = {"r": shape.rank, "lora_alpha": shape.alpha, "lora_dropout": 0.0}
     if family is None:
         return peft.LoraConfig(target_modules=layers_of_unknown(encoder, depth), **alike)
     return peft.LoraConfig(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from moo.errors import InputError, TrialError
 from moo.models.activations import Packed
-from moo.models.adapted import Classifier, classifier_of, initialise
+from moo.models.adapted import Classifier, Shape, classifier_of, initialise, shape_of
 from moo.models.bank import Frozen
 from moo.models.checkpoints import counts
 from moo.models.datamodule import Batch, PoissonBatches, PoissonDataModule
@@ -175,11 +175,13 @@ class ReferenceShadows:
     Args:
         model: Wrapped by Opacus.
         states: One dictionary a shadow.
-        pad: Padding token.
+        shape: What each of them is.
+        frozen: What they share.
     """
 
-    def __init__(self, model: Any, states: list[dict[str, Tensor]], *, pad: int) -> None:
-        self.model, self.states, self._pad = model, states, pad
+    def __init__(self, model: Any, states: list[dict[str, Tensor]], *, shape: Shape, frozen: Frozen) -> None:
+        self.model, self.states, self.shape, self.frozen = model, states, shape, frozen
+        self._pad = int(frozen.base.tokenizer.pad_token_id)
 
     @property
     def classifier(self) -> Any:
@@ -214,15 +216,15 @@ def train_reference(data: TrainingData, settings: TrainingSettings, frozen: Froz
         raise InputError(
             "engine='opacus' reads tokens: packed.ids must hold one text a label; see moo.models.trunk.token_ids."
         )
-    started, pad = time.perf_counter(), int(frozen.base.tokenizer.pad_token_id)
+    started, shape = time.perf_counter(), shape_of(data, settings)
     fitted: list[_Fitted] = []
     for shadow in range(len(data.members)):
         fitted = [dataclasses.replace(one, model=None) for one in fitted]
         gc.collect()  # a model that Opacus has hooked holds itself, its copy of the base model included
-        fitted.append(_one(data, settings, frozen, stream, shadow=shadow, pad=pad))
+        fitted.append(_one(data, settings, frozen, stream, shape, shadow=shadow))
     noise = per_shadow(settings.dp.noise_multiplier, len(fitted), "noise_multiplier")
     return Trained(
-        bank=ReferenceShadows(fitted[-1].model, [one.state for one in fitted], pad=pad),
+        bank=ReferenceShadows(fitted[-1].model, [one.state for one in fitted], shape=shape, frozen=frozen),
         steps=min(one.steps for one in fitted),
         non_finite=sum(one.non_finite for one in fitted),
         seconds=time.perf_counter() - started,
@@ -253,13 +255,13 @@ class _Fitted:
 
 
 def _one(
-    data: TrainingData, settings: TrainingSettings, frozen: Frozen, stream: Stream, *, shadow: int, pad: int
+    data: TrainingData, settings: TrainingSettings, frozen: Frozen, stream: Stream, shape: Shape, *, shadow: int
 ) -> _Fitted:
     """One shadow, fitted and checked."""
-    rank = int(per_shadow(settings.lora_rank, len(data.members), "lora_rank")[shadow])
-    model = hooked(classifier_of(data, settings, frozen, rank))
-    if settings.depth.adapted_layers:
-        check_independent(model.to(frozen.base.device), frozen.base, n_frozen=data.packed.features.shape[1])
+    pad = int(frozen.base.tokenizer.pad_token_id)
+    model = hooked(classifier_of(shape, frozen))
+    if shape.depth.adapted_layers:
+        check_independent(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
     initialise(model, settings, frozen, stream("init", shadow))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     noise = ShadowNoise([stream("noise", shadow)])

@@ -19,6 +19,7 @@ from moo.models.dp import DPSettings, ShadowNoise
 from moo.models.logs import LogSettings, trainer_options
 from moo.models.module import OptimizerSettings, is_out_of_memory
 
+Adaptation = Literal["lora", "prefix", "bottleneck", "full"]
 Stream = Callable[[str, int], np.random.Generator]
 
 
@@ -73,7 +74,7 @@ class TrainingSettings:
     accelerator: str = "auto"
     trainer: Mapping[str, Any] = field(default_factory=dict)
     engine: Literal["bank", "opacus"] = "bank"
-    adaptation: Literal["lora", "prefix", "bottleneck", "full"] = "lora"
+    adaptation: Adaptation = "lora"
     checkpoint: CheckpointSettings | None = None
     logs: LogSettings | None = None
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from moo.errors import InputError, TrialError
 from moo.models import adapted, reference
-from moo.models.adapted import classifier_of, layers_of_unknown
+from moo.models.adapted import classifier_of, layers_of_unknown, shape_of
 from moo.models.bank import Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, cut_of, family_of, is_causal, sees_no_later_token
@@ -124,7 +124,7 @@ def test_removing_a_user_of_several_records_moves_the_sum_by_the_clip_once_and_b
 
 
 def reference_module(data: TrainingData, settings: TrainingSettings, frozen: Frozen) -> ReferenceModule:
-    model = hooked(classifier_of(data, settings, frozen, 2))
+    model = hooked(classifier_of(shape_of(data, settings), frozen))
     reference.initialise(model, settings, frozen, stream("init", 0))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
@@ -160,13 +160,13 @@ def test_each_records_gradient_is_that_of_the_record_alone_whatever_stands_besid
 def test_full_adaptation_trains_all_but_embeddings_and_poolers(family: Callable[[str], BaseModel]) -> None:
     for kind in FAMILIES:
         data, frozen = at(family(kind))
-        model = classifier_of(data, opacus("full"), frozen, 2)
+        model = classifier_of(shape_of(data, opacus("full")), frozen)
         frozen_ones = [n for n, p in model.named_parameters() if not p.requires_grad]
         assert all("embed" in n or ".wte." in n or ".wpe." in n for n in frozen_ones)
         embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
         assert len(frozen_ones) == len(embeddings)
     data, frozen = at(unknown(family("bert"), "albert"))
-    model = classifier_of(data, opacus("full"), frozen, 2)
+    model = classifier_of(shape_of(data, opacus("full")), frozen)
     assert not any(p.requires_grad for n, p in model.named_parameters() if "pooler" in n)
 
 
@@ -253,7 +253,7 @@ def test_unknown_decoders_are_pooled_at_their_last_token(family: Callable[[str],
     np.testing.assert_allclose(out.pooled[0], own[-1], atol=1e-4)
     data, frozen = at(base)
     assert frozen.causal
-    model = classifier_of(data, opacus("lora"), frozen, 2)
+    model = classifier_of(shape_of(data, opacus("lora")), frozen)
     torch.nn.init.ones_(model.head.weight)
     model.requires_grad_(False)
     ids, mask = padded(data.packed, torch.arange(6), 1)
@@ -277,7 +277,7 @@ def test_moving_the_copy_leaves_the_base_models_embeddings_where_they_are(family
     """Another precision stands for another device: torch moves parameters in the same way."""
     data, frozen = at(family("bert"))
     words = frozen.base.model.get_input_embeddings().weight
-    model = classifier_of(data, opacus("lora"), frozen, 2)
+    model = classifier_of(shape_of(data, opacus("lora")), frozen)
     own = model.encoder.get_base_model().get_input_embeddings().weight
     assert own.data_ptr() == words.data_ptr()  # the same memory until then
     model.double()

@@ -9,17 +9,18 @@ import numpy as np
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_models_reference import K, data_at, stream
 
 from moo.errors import InputError
 from moo.models import reference as reference_module
 from moo.models.bank import Depth, Frozen
 from moo.models.base_models import BaseModel, hushed
-from moo.models.blocks import Cut, cut_of
+from moo.models.blocks import Cut, cut_of, family_of
 from moo.models.dp import DPSettings
 from moo.models.export import load_exported
-from moo.models.export_reference import export_reference, peft_of, save_reference
+from moo.models.export_reference import export_reference, load_reference, peft_of, save_reference
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.reference import padded
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
@@ -29,7 +30,7 @@ def trained_at(
     base: BaseModel, adaptation: str = "lora", *, head: Any = "with_mean", steps: int = 3, **changes: Any
 ) -> tuple[Trained, TrainingData, Frozen]:
     depth = Depth(adapted_layers=2, head=head)
-    data, frozen = data_at(base, cut_of(base.model, adapted_layers=2))
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=2) if family_of(base.model) else Cut(0, 0))
     if head == "stock":
         data = dataclasses.replace(data, packed=dataclasses.replace(data.packed, features=data.packed.features[:, :0]))
         frozen = dataclasses.replace(frozen, constants=frozen.constants.unshifted()) if frozen.causal else frozen
@@ -81,13 +82,66 @@ def test_bottlenecks_start_as_the_identity_and_learn(family: Callable[[str], Bas
     with pytest.raises(InputError, match=r"keep model\.safetensors"):
         export_reference(trained.bank, frozen, tmp_path / "out", classes=("a", "b"), stock=False)
     states = [{n: torch.zeros_like(p) if ".up." in n else p for n, p in s.items()} for s in trained.bank.states]
-    plain = reference_module.ReferenceShadows(trained.bank.model, states, pad=1)
+    plain = reference_module.ReferenceShadows(trained.bank.model, states, shape=trained.bank.shape, frozen=frozen)
     plain.put(0)
     ids, mask = padded(data.packed, torch.arange(6), 1)
     with torch.no_grad():
         ours = plain.classifier.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         own = frozen.base.model(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(ours, own)
+
+
+@pytest.mark.parametrize(
+    ("kind", "adaptation", "head"),
+    [
+        ("bert", "full", "with_mean"), ("bert", "bottleneck", "with_mean"), ("bert", "lora", "stock"), ("bert", "prefix", "with_mean"),
+        ("gpt2", "full", "stock"), ("llama", "bottleneck", "with_mean"), ("electra", "lora", "with_mean"),
+    ],
+)  # fmt: skip
+def test_what_the_reference_path_trained_loads_to_its_own_predictions_whatever_the_adaptation(
+    family: Callable[[str], BaseModel], tmp_path: Path, kind: str, adaptation: str, head: str
+) -> None:
+    trained, data, _ = trained_at(family(kind), adaptation, head=head)
+    ids, mask = padded(data.packed, torch.arange(12), 1)
+    for shadow in range(K):
+        path = save_reference(trained.bank, tmp_path / f"{shadow}.safetensors", shadow=shadow)
+        theirs = load_reference(path)(ids, mask).log_softmax(-1)
+        np.testing.assert_allclose(theirs, log_probs(trained.bank, data.packed)[shadow, :12], atol=1e-4)
+    with pytest.raises(InputError, match="weights must be those of"):
+        load_reference(path, base=family("roberta").name)
+
+
+def test_files_that_are_no_models_of_the_reference_path_are_refused(
+    family: Callable[[str], BaseModel], tmp_path: Path
+) -> None:
+    (tmp_path / "torn.safetensors").write_bytes(b"{}")
+    with pytest.raises(InputError, match="must hold a model of the reference path"):
+        load_reference(tmp_path / "torn.safetensors")
+    trained, _, _ = trained_at(family("bert"), "full")
+    path = save_reference(trained.bank, tmp_path / "full.safetensors")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    kept = load_file(path)
+    del kept["head.bias"]
+    save_file(kept, path, metadata=metadata)
+    with pytest.raises(InputError, match=r"exactly the trained parameters.*head\.bias"):
+        load_reference(path)
+
+
+def test_shadows_of_several_ranks_and_dropped_layers_are_refused_on_the_reference_path(
+    family: Callable[[str], BaseModel],
+) -> None:
+    data, frozen = data_at(family("bert"), cut_of(family("bert").model, adapted_layers=1))
+    settings = TrainingSettings(
+        depth=Depth(adapted_layers=1), lora_rank=(1, 2), lora_alpha=4.0, sample_rate=0.5, steps=1, engine="opacus",
+        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
+    )  # fmt: skip
+    for refused in (
+        settings,
+        dataclasses.replace(settings, lora_rank=2, depth=Depth(adapted_layers=1, layers_dropped=1)),
+    ):
+        with pytest.raises(InputError, match="shadows of one rank on the whole model"):
+            train(data, refused, frozen, stream)
 
 
 def test_bottlenecks_in_a_model_of_unknown_blocks_are_refused(family: Callable[[str], BaseModel]) -> None:

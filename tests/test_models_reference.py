@@ -11,7 +11,7 @@ import torch
 
 from moo.errors import InputError
 from moo.models.activations import Packed, Workspace
-from moo.models.adapted import classifier_of
+from moo.models.adapted import classifier_of, shape_of
 from moo.models.bank import Bank, BankConfig, Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, cut_of, family_of
@@ -132,7 +132,7 @@ def test_gradients_of_records_by_opacus_by_factors_and_by_a_loop_of_one_are_the_
         depth=depth, lora_rank=2, lora_alpha=4.0, sample_rate=1.0, steps=1, engine="opacus",
         dp=DPSettings(noise_multiplier=0.0, max_grad_norm=1.0, expected_batch_size=9.0),
     )  # fmt: skip
-    model = hooked(classifier_of(data, settings, frozen, 2))
+    model = hooked(classifier_of(shape_of(data, settings), frozen))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
     trained = module.trained()
