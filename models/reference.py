@@ -35,11 +35,12 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus' optimizer with noise from a secret stream."""
 
     def __init__(self, optimizer: Any, settings: DPSettings, multiplier: float, noise: Callable[..., Tensor]) -> None:
+        expected: Any = settings.expected_batch_size  # Opacus says int, and divides by it
         super().__init__(
             optimizer,
             noise_multiplier=multiplier,
             max_grad_norm=settings.max_grad_norm,
-            expected_batch_size=settings.expected_batch_size,  # Opacus says int, and divides by it
+            expected_batch_size=expected,
         )
         self._noise = noise
         self.steps_taken = self.noisy_steps = 0
@@ -47,7 +48,8 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + noise_multiplier * max_grad_norm * noise."""
         std = self.noise_multiplier * self.max_grad_norm if self.noise_multiplier else 0.0
-        for p in self.params:
+        parameters: list[Any] = self.params
+        for p in parameters:
             noise = std * self._noise(0, p.shape, p.device) if std else 0.0
             p.grad = (p.summed_grad + noise).view_as(p)
         self.noisy_steps += std > 0
@@ -122,33 +124,35 @@ class ReferenceModule(lightning.LightningModule):
         """Take back what a batch had left in Opacus when memory ended: its sums, and what its hooks caught."""
         optimizer._step_skip_queue.clear()
         optimizer._is_last_step_skipped = False
-        for p in optimizer.params:
+        parameters: list[Any] = optimizer.params  # Opacus keeps its gradients on them
+        for p in parameters:
             p.grad = p.grad_sample = p.summed_grad = None
-            p.__dict__.pop("_current_grad_sample", None)
+            vars(p).pop("_current_grad_sample", None)
             p._forward_counter = 0
         for layer in self.model.modules():
-            layer.__dict__.pop("activations", None)
-            layer.__dict__.pop("max_batch_len", None)
+            vars(layer).pop("activations", None)
+            vars(layer).pop("max_batch_len", None)
 
     def _per_unit_gradients(self, chunk: Batch, optimizer: ReferenceOptimizer) -> tuple[Tensor, int]:
         """Opacus' gradients of records, averaged by unit: `grad_sample` of shape (units, ...); summed loss, bad units."""
         units, places = torch.nonzero(chunk.weights[0] > 0, as_tuple=True)
         rows, weights = chunk.index[0][units, places], chunk.weights[0][units, places]
+        parameters: list[Any] = optimizer.params
         n_units, loss = int(chunk.present.sum()), torch.zeros((), device=self.device)
         if len(rows):
             told = self.record_losses(rows)
             told.sum().backward()  # type: ignore[no-untyped-call]
-            _check_per_record(optimizer.params, len(rows))
+            _check_per_record(parameters, len(rows))
             loss = (told.detach() * weights.to(self.device)).sum()
         bad = torch.zeros(n_units, dtype=torch.bool, device=self.device)
-        for p in optimizer.params:
+        for p in parameters:
             by_unit = torch.zeros(n_units, *p.shape, device=self.device)
             if len(rows):
                 scaled = p.grad_sample * weights.view(-1, *[1] * p.dim()).to(self.device)
                 by_unit.index_add_(0, units.to(self.device), scaled)
             p.grad_sample = by_unit
             bad |= ~torch.isfinite(by_unit.flatten(1)).all(1)
-        for p in optimizer.params:
+        for p in parameters:
             p.grad_sample[bad] = 0.0
         return loss, int(bad.sum())
 
@@ -279,13 +283,14 @@ def _one(
         fit(module, PoissonDataModule(batches), settings, watch=watch, part=shadow)
     _check_moves(model.cpu(), before)
     steps, noisy_steps = counts(module.dp_optimizer, watch)
+    divided: Any = module.dp_optimizer or settings.dp
     return _Fitted(
         model=model,
         state={n: p.detach().cpu().clone() for n, p in module.trained().items()},
         steps=steps,
         noisy_steps=noisy_steps,
         non_finite=module.non_finite,
-        expected_batch_size=float((module.dp_optimizer or settings.dp).expected_batch_size),
+        expected_batch_size=float(divided.expected_batch_size),
         chunk=module.chunk,
         resumed_at=0 if watch is None else watch.start,
         notices=() if watch is None else tuple(watch.notices),

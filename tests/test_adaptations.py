@@ -140,7 +140,7 @@ def test_each_records_gradient_is_that_of_the_record_alone_whatever_stands_besid
 ) -> None:
     data, frozen = at(family(kind))
     module = reference_module(data, opacus(adaptation), frozen)
-    trained = module.trained()
+    trained: dict[str, Any] = module.trained()
     module.record_losses(torch.arange(9)).sum().backward()  # type: ignore[no-untyped-call]
     together = {n: p.grad_sample for n, p in trained.items()}
     whole = max(float(g.norm()) for g in together.values())
@@ -290,7 +290,7 @@ def test_an_adapter_that_stays_and_a_frozen_weight_that_moves_end_the_trial(
     class Nudge(lightning.Callback):
         """Moves one frozen weight of the copy."""
 
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:  # noqa: ARG002
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
             frozen_ones = [p for p in pl_module.model.parameters() if not p.requires_grad]
             frozen_ones[-1].data += 1e-3
 

@@ -103,8 +103,9 @@ def test_what_the_reference_path_trained_loads_to_its_own_predictions_whatever_t
 ) -> None:
     trained, data, _ = trained_at(family(kind), adaptation, head=head)
     ids, mask = padded(data.packed, torch.arange(12), 1)
+    path = tmp_path / "model.safetensors"
     for shadow in range(K):
-        path = save_reference(trained.bank, tmp_path / f"{shadow}.safetensors", shadow=shadow)
+        save_reference(trained.bank, path, shadow=shadow)
         theirs = load_reference(path)(ids, mask).log_softmax(-1)
         np.testing.assert_allclose(theirs, log_probs(trained.bank, data.packed)[shadow, :12], atol=1e-4)
     with pytest.raises(InputError, match="weights must be those of"):

@@ -135,7 +135,7 @@ def test_gradients_of_records_by_opacus_by_factors_and_by_a_loop_of_one_are_the_
     model = hooked(classifier_of(shape_of(data, settings), frozen))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
-    trained = module.trained()
+    trained: dict[str, Any] = module.trained()
     named = {name: in_bank(name, own, frozen) for name in trained}
     assert sorted(named.values()) == sorted(own)
     for name, p in trained.items():
