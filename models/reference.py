@@ -336,7 +336,7 @@ def _load(model: Any, state: dict[str, Tensor]) -> None:
 
 def padded(packed: Packed, rows: Tensor, pad: int) -> tuple[Tensor, Tensor]:
     """Token ids and mask of some texts, each (n, L), padded behind to the longest."""
-    texts = [packed.ids[int(i)] for i in rows]
+    texts = [packed.ids[i] for i in rows.tolist()]
     ids = torch.full((len(texts), max(map(len, texts))), pad)
     mask = torch.zeros_like(ids)
     for j, text in enumerate(texts):
