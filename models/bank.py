@@ -226,7 +226,8 @@ def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors
 
     Args:
         records: As `Bank.record_factors` returns them, of records laid out unit after unit: P = U * M.
-        weights: Shape (K, U, M). 1 / (records of the unit that are trained on); 0 in padded places.
+        weights: Shape (K, U, M). 1 / (records of the unit that are trained on); 0 in padded places, which must hold a record of the
+            same unit: one factor alone is weighted, and 0 x NaN is NaN. Absent units may hold anything.
     """
     k, u, m = weights.shape
     out = {}

@@ -22,7 +22,7 @@ class Factors:
 
     Attributes:
         left: Shape (K, *lead, U, m, a), fp32 or bf16.
-        right: Shape (K, *lead, U, m, b), likewise. In padded places one of both is zero.
+        right: Shape (K, *lead, U, m, b), likewise. In padded places one of both is zero, or not finite as the unit is.
     """
 
     left: Tensor

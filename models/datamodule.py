@@ -24,7 +24,8 @@ class Batch:
     """What K shadows train on in one step: units sorted by records and length, so that a stretch of them is padded little.
 
     Attributes:
-        index: Shape (K, U, M). Records of each sampled unit; 0 in padded places.
+        index: Shape (K, U, M). Records of each sampled unit. A padded place repeats the unit's own first record, never another
+            person's: what is not finite times a weight of 0 is not finite. Units that are not present hold record 0.
         weights: Shape (K, U, M). 1 / (records of the unit in this batch); 0 in padded places.
         present: Shape (K, U). True for sampled units.
         sizes: U numbers, not decreasing: records of the largest unit so far, over all shadows.
@@ -150,6 +151,7 @@ class PoissonBatches(IterableDataset[Batch]):
             present[shadow, : len(counts)] = True
             rows = np.repeat(np.arange(len(counts)), counts)
             columns = np.arange(len(records)) - np.repeat(np.cumsum(counts) - counts, counts)
+            index[shadow, : len(counts)] = records[np.cumsum(counts) - counts, None]
             index[shadow, rows, columns] = records
             weights[shadow, rows, columns] = np.repeat(1 / counts, counts)
             sizes[shadow, : len(counts)] = counts

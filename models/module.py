@@ -148,7 +148,8 @@ class BankModule(lightning.LightningModule):
             )
             non_finite += out.non_finite
             if self.watched:
-                loss = loss + (losses * chunk.weights.flatten(1)).sum(1)
+                weights = chunk.weights.flatten(1)
+                loss = loss + torch.where(weights > 0, losses * weights, 0.0).sum(1)
             for name, total in sums.items():
                 total += out.sums[name].view(total.shape)
         if self.watched:

@@ -93,7 +93,7 @@ def _answers(base: BaseModel, found: Constants, cut: Cut, tokens: list[Floats]) 
     nothing, one = np.zeros_like(found.query_shift), np.ones_like(found.query_scale)
     shape = LoraShape(ranks=(1,), alpha=1.0, generators=[torch.Generator().manual_seed(0)])  # with B = 0, whatever A
     plain = dataclasses.replace(found, query_shift=nothing, query_scale=one)
-    lane = FastLane(base, plain, cut, targets="query_value", shape=shape, n_queries=1)
+    lane = FastLane(base, plain, cut, targets="query_value", shape=shape, n_queries=1).to(base.device)
     rows = (torch.from_numpy(t)[None, None].to(lane.key_weight) for t in tokens)
     with torch.no_grad():
         told = [lane.run(Activations(x[:, :, 0], x, x.new_ones(x.shape[:3], dtype=torch.bool)))[0, 0] for x in rows]

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from moo.errors import InputError
+from moo.models import training
 from moo.models.activations import Packed
-from moo.models.bank import Depth, Frozen
+from moo.models.bank import Bank, Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.blocks import cut_of
 from moo.models.canaries import Watch
@@ -229,3 +230,61 @@ def test_settings_that_would_undo_the_accounting_are_refused(made: Made, engine:
     for refused in ({"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}, {"limit_train_batches": 1}):
         with pytest.raises(InputError, match="DP accounting"):
             train(data, settings_of(engine, 0, trainer=refused), frozen, stream)
+
+
+def users(data: TrainingData) -> TrainingData:
+    """The same records as those of users with one, two and three each; record 0 is one of a user's three."""
+    sizes = np.resize([3, 1, 2], N // 2)
+    units = np.repeat(np.arange(N // 2), sizes)
+    return dataclasses.replace(data, units=units[:N])
+
+
+AT_ONCE = OptimizerSettings(
+    learning_rate=1e-3, head_learning_rate=0.05, chunk=2000
+)  # so that users are padded together
+
+
+@pytest.fixture
+def stirred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Banks that start away from zero: of a head of zeros no adapter gets a gradient."""
+    make = training._bank
+
+    def moved(*arguments: Any) -> Bank:
+        bank, generator = make(*arguments), torch.Generator().manual_seed(3)
+        for shadow in range(bank.n_shadows):
+            for p in bank.own(shadow).values():
+                p += 0.3 * torch.randn(p.shape, generator=generator)
+        return bank
+
+    monkeypatch.setattr(training, "_bank", moved)
+
+
+@pytest.mark.usefixtures("stirred")
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_removing_a_user_of_several_records_moves_the_sum_by_at_most_the_clip(made: Made, depth: int) -> None:
+    data, frozen = made(depth)
+    data, settings = users(data), settings_of("bank", depth, optimizer=AT_ONCE, dp=noisy(1e-3))
+    _, sums = trained_sums(data, settings, frozen)
+    for user in (0, 2, 5, 6):
+        without = dataclasses.replace(data, members=(data.units != user)[None])
+        _, less = trained_sums(without, settings, frozen)
+        assert 0.5 * CLIP < float((sums[0] - less[0]).norm()) <= CLIP * (1 + 1e-4)
+
+
+@pytest.mark.usefixtures("stirred")
+@pytest.mark.parametrize(
+    ("depth", "poison"), [(0, "features"), (1, "features"), (1, "tokens"), (2, "features"), (2, "tokens")]
+)
+def test_a_non_finite_record_costs_its_own_user_alone(made: Made, depth: int, poison: str) -> None:
+    """Record 0 above all: whatever fills a padded place must not bring it into another user's gradient."""
+    data, frozen = made(depth)
+    data, settings = users(data), settings_of("bank", depth, optimizer=AT_ONCE, dp=noisy(1e-3))
+    held = {"features": data.packed.features.clone(), "tokens": data.packed.tokens.clone()}
+    held[poison][0] = math.nan if poison == "features" else math.inf
+    poisoned = dataclasses.replace(data, packed=dataclasses.replace(data.packed, **held))
+    others = (data.units != 0)[None]
+    clean, expected = trained_sums(dataclasses.replace(data, members=others), settings, frozen)
+    for members, lost in ((np.ones((1, N), bool), 1), (others, 0)):
+        trained, sums = trained_sums(dataclasses.replace(poisoned, members=members), settings, frozen)
+        assert (trained.non_finite, clean.non_finite) == (lost, 0)
+        torch.testing.assert_close(sums[0], expected[0], atol=1e-5, rtol=1e-5)
