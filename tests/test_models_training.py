@@ -2,9 +2,11 @@
 
 import ctypes
 import dataclasses
+import functools
 import gc
 import math
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +15,68 @@ import pytest
 import torch
 
 from moo.errors import InputError, TrialError
+from moo.models import run, training
 from moo.models.activations import Packed
-from moo.models.bank import Depth, Frozen
+from moo.models.bank import Bank, Depth, Frozen
 from moo.models.base_models import BaseModel
+from moo.models.blocks import cut_of
 from moo.models.cache import TrunkCache
 from moo.models.dp import BankOptimizer, DPSettings, ShadowNoise
 from moo.models.memory import give_back
-from moo.models.module import OptimizerSettings, log_probs
-from moo.models.scaling import Constants, constants
+from moo.models.module import OptimizerSettings, _alike, log_probs
+from moo.models.scaling import constants
 from moo.models.training import TrainingData, TrainingSettings, train
-from moo.models.trunk import last_cut
 
 N, K = 60, 4
+DataAt = Callable[[Depth], tuple[TrainingData, Frozen]]
+DEPTHS = [
+    pytest.param(Depth(adapted_layers=1), id="one layer"),
+    pytest.param(Depth(adapted_layers=1, layers_dropped=1, n_queries=2, targets="query_key_value"), id="queries"),
+    pytest.param(Depth(adapted_layers=2), id="two layers"),
+]
 
 
 @pytest.fixture(scope="module")
-def scaling(tiny: BaseModel) -> Constants:
-    return constants(tiny, max_length=24)
+def frozen(data_at: DataAt) -> Frozen:
+    return data_at(Depth(adapted_layers=1))[1]
 
 
 @pytest.fixture(scope="module")
-def frozen(tiny: BaseModel, scaling: Constants) -> Frozen:
-    return Frozen(base=tiny, cut=last_cut(tiny), constants=scaling)
+def data_at(tiny: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> DataAt:
+    """Records of users with two each, and the frozen model, at a depth."""
+    folder = tmp_path_factory.mktemp("cache") / "trunk"
+
+    def at(depth: Depth) -> tuple[TrainingData, Frozen]:
+        rng = np.random.default_rng(0)
+        labels = rng.integers(0, 2, N)
+        texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(4, 16)))) for y in labels]
+        units = np.arange(N) // 2
+        coin = rng.random((2, N // 2)) < 0.5
+        members = np.stack([coin[0], ~coin[0], coin[1], ~coin[1]])[:, units]
+        cut = cut_of(tiny.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
+        scaling = constants(tiny, max_length=24, cut=cut)
+        packed = TrunkCache(folder, b"k" * 32, tiny, max_length=24, cut=cut).packed(texts, scaling)
+        data = TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
+        return data, Frozen(base=tiny, cut=cut, constants=scaling)
+
+    return functools.cache(at)
 
 
 @pytest.fixture(scope="module")
-def data(tiny: BaseModel, scaling: Constants, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, N)
-    texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(4, 16)))) for y in labels]
-    units = np.arange(N) // 2
-    coin = rng.random((2, N // 2)) < 0.5
-    members = np.stack([coin[0], ~coin[0], coin[1], ~coin[1]])[:, units]
-    cache = TrunkCache(tmp_path_factory.mktemp("cache") / "trunk", b"k" * 32, tiny, max_length=24)
-    packed = cache.packed(texts, scaling)
-    return TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
+def data(data_at: DataAt) -> TrainingData:
+    return data_at(Depth(adapted_layers=1))[0]
 
 
 def stream(purpose: str, shadow: int) -> np.random.Generator:
     return np.random.default_rng([len(purpose), shadow])
 
 
-def settings_of(depth: int = 1, *, noise: float = 0.0, steps: int = 12, **changes: Any) -> TrainingSettings:
+def settings_of(
+    depth: int = 1, *, noise: float = 0.0, steps: int = 12, depth_of: Depth | None = None, **changes: Any
+) -> TrainingSettings:
     dp = DPSettings(noise_multiplier=noise, max_grad_norm=0.5 if noise else math.inf, expected_batch_size=N / 4 * 0.5)
     base = TrainingSettings(
-        depth=Depth(adapted_layers=depth),
+        depth=depth_of or Depth(adapted_layers=depth),
         lora_rank=2,
         lora_alpha=4.0,
         sample_rate=0.5,
@@ -87,10 +106,69 @@ def test_adapters_change_the_logits(data: TrainingData, frozen: Frozen) -> None:
     assert float((with_adapters - log_probs(trained.bank, data.packed)).abs().max()) > 1e-4
 
 
-def test_the_base_is_bit_identical_after_training(tiny: BaseModel, data: TrainingData, frozen: Frozen) -> None:
-    before = {n: p.clone() for n, p in tiny.model.state_dict().items()}
-    train(data, settings_of(1, noise=1.0), frozen, stream)
-    assert all(torch.equal(p, before[n]) for n, p in tiny.model.state_dict().items())
+@pytest.fixture
+def began(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Everything that each bank holds, as it is made."""
+    make, kept = training._bank, []
+
+    def noted(*arguments: Any) -> Bank:
+        bank = make(*arguments)
+        kept.append({n: t.clone() for n, t in bank.state_dict().items()})
+        return bank
+
+    monkeypatch.setattr(training, "_bank", noted)
+    return kept
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_one_noisy_step_moves_every_adapter_of_every_shadow_and_nothing_that_is_frozen(
+    began: list[dict[str, torch.Tensor]], data_at: DataAt, depth: Depth
+) -> None:
+    """The bank's own copy of the blocks: the base model itself is never handed to an optimizer."""
+    data, frozen = data_at(depth)
+    base = {n: p.clone() for n, p in frozen.base.model.state_dict().items()}
+    bank = train(data, settings_of(noise=1.0, steps=1, depth_of=depth), frozen, stream).bank
+    adapted = bank.trainable()
+    assert len(adapted) == {1: 6, 2: 10}[depth.adapted_layers] + 3 * bool(depth.n_queries)
+    for name, tensor in bank.state_dict().items():
+        same = (tensor == began[0][name]).flatten(1) if name in adapted else tensor == began[0][name]
+        assert not same.all(1).any() if name in adapted else same.all(), name
+    assert len(bank.state_dict()) > len(adapted) + 4
+    assert all(torch.equal(p, base[n]) for n, p in frozen.base.model.state_dict().items())
+
+
+def after_the_fit(monkeypatch: pytest.MonkeyPatch, bug: Callable[[Bank], object]) -> None:
+    def fit(module: Any, *arguments: Any, **options: Any) -> None:
+        run.fit(module, *arguments, **options)
+        bug(module.bank)
+
+    monkeypatch.setattr(training, "fit", fit)
+
+
+def test_an_adapter_that_stays_where_it_began_in_one_shadow_fails_the_trial(
+    began: list[dict[str, torch.Tensor]], data: TrainingData, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "lane.value.lora_a"
+    after_the_fit(monkeypatch, lambda bank: bank.trainable()[name].data[2].copy_(began[0][name][2]))
+    with pytest.raises(TrialError, match=rf"{name} did not in some shadow") as caught:
+        train(data, settings_of(1, noise=1.0), frozen, stream)
+    assert caught.value.cause == "adapter did not move"
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_frozen_block_that_moves_fails_the_trial(
+    data_at: DataAt, monkeypatch: pytest.MonkeyPatch, depth: Depth
+) -> None:
+    data, frozen = data_at(depth)
+
+    def nudge(bank: Bank) -> None:
+        weight = next(t for n, t in bank.frozen_state().items() if n.endswith("weight") and "norm" not in n.lower())
+        weight.view(-1)[0] += 1e-3
+
+    after_the_fit(monkeypatch, nudge)
+    with pytest.raises(TrialError, match="the frozen blocks must not move") as caught:
+        train(data, settings_of(noise=1.0, steps=1, depth_of=depth), frozen, stream)
+    assert caught.value.cause == "base weights moved"
 
 
 def test_same_streams_give_the_same_parameters_bit_for_bit(data: TrainingData, frozen: Frozen) -> None:
@@ -128,25 +206,40 @@ def test_where_memory_ends_the_chunk_is_halved_and_the_result_stays(
         train(data, settings_of(1), frozen, stream)
 
 
-def test_a_shadow_trains_the_same_whoever_else_is_in_its_bank(data: TrainingData, frozen: Frozen) -> None:
-    """Two trials' shadows in one bank, each with its own rate, noise and rank, against banks of their own."""
-    dp = DPSettings(noise_multiplier=(0.5, 0.5, 2.0, 2.0), max_grad_norm=0.5, expected_batch_size=N / 8)
-    rates = OptimizerSettings(learning_rate=(1e-2, 1e-2, 1e-3, 1e-3), head_learning_rate=(0.1, 0.1, 0.02, 0.02))
-    mixed = train(data, settings_of(1, lora_rank=(1, 1, 4, 4), dp=dp, optimizer=rates), frozen, stream)
-    for pair, rank, noise, rate, head in ((slice(0, 2), 1, 0.5, 1e-2, 0.1), (slice(2, 4), 4, 2.0, 1e-3, 0.02)):
-        alone = train(
-            dataclasses.replace(data, members=data.members[pair]),
-            settings_of(
-                1, lora_rank=rank, dp=dataclasses.replace(dp, noise_multiplier=noise),
-                optimizer=OptimizerSettings(learning_rate=rate, head_learning_rate=head),
-            ),
-            frozen,
-            lambda purpose, shadow, first=pair.start: stream(purpose, shadow + first),
-        )  # fmt: skip
-        for shadow in range(2):
-            own, other = alone.bank.own(shadow), mixed.bank.own(pair.start + shadow)
-            for name, parameter in own.items():
-                torch.testing.assert_close(other[name], parameter, atol=1e-4, rtol=1e-3)
+MIXED = {  # of each shadow: rank, noise, rate, rate of the head; neighbours that agree in all but noise are updated together
+    "one run": [(2, 0.5, 1e-2, 0.1), (2, 2.0, 1e-2, 0.1), (2, 0.5, 1e-2, 0.1), (2, 1.0, 1e-2, 0.1)],
+    "pairs": [(1, 0.5, 1e-2, 0.1), (1, 0.5, 1e-2, 0.1), (4, 2.0, 1e-3, 0.02), (4, 2.0, 1e-3, 0.02)],
+    "alone": [(1, 0.5, 1e-2, 0.1), (4, 1.0, 1e-2, 0.1), (4, 1.0, 1e-3, 0.1), (4, 2.0, 1e-3, 0.02)],
+    "a run apart": [(2, 0.5, 1e-2, 0.1), (3, 1.0, 1e-3, 0.02), (2, 0.5, 1e-2, 0.1), (2, 2.0, 1e-2, 0.1)],
+}
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("mixture", MIXED)
+def test_a_shadow_trains_the_same_whoever_else_is_in_its_bank(data_at: DataAt, depth: Depth, mixture: str) -> None:
+    """Shadows of one bank, each with its own rate, noise and rank, against banks of their own."""
+    data, frozen = data_at(depth)
+
+    def trained(shadows: range) -> Bank:
+        ranks, noise, rates, heads = zip(*(MIXED[mixture][k] for k in shadows), strict=True)
+        dp = DPSettings(noise_multiplier=noise, max_grad_norm=0.5, expected_batch_size=N / 8)
+        optimizer = OptimizerSettings(learning_rate=rates, head_learning_rate=heads)
+        own = dataclasses.replace(data, members=data.members[shadows.start : shadows.stop])
+        settings = settings_of(depth_of=depth, steps=6, lora_rank=ranks, dp=dp, optimizer=optimizer)
+        bank: Bank = train(own, settings, frozen, lambda purpose, k: stream(purpose, k + shadows.start)).bank
+        return bank
+
+    mixed = trained(range(K))
+    for shadow in range(K):
+        alone = trained(range(shadow, shadow + 1)).own(0)
+        for name, parameter in alone.items():
+            torch.testing.assert_close(mixed.own(shadow)[name], parameter, atol=1e-4, rtol=1e-3)
+
+
+def test_neighbours_that_share_rank_and_rates_are_one_run() -> None:
+    assert list(_alike((2, 2, 3, 3, 2), (1.0, 1.0, 1.0, 1.0, 1.0))) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert list(_alike((2, 2, 2), (1.0, 1.0, 0.5))) == [slice(0, 2), slice(2, 3)]
+    assert list(_alike((2,))) == [slice(0, 1)]
 
 
 def test_noise_is_added_through_fit_with_the_accountants_standard_deviation(data: TrainingData) -> None:
