@@ -233,6 +233,8 @@ def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors
     out = {}
     for name, (left, right) in records.items():
         by_record = weights.reshape(k, u * m, *[1] * (left.dim() - 2))
+        if m > 1:  # padded places hold some record, and 0 times what is not finite is NaN
+            left, right = left.masked_fill(by_record == 0, 0.0), right.masked_fill(by_record == 0, 0.0)
         if left.shape[-1] <= right.shape[-1]:
             left = (left * by_record).to(left.dtype)
         else:

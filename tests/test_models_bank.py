@@ -17,7 +17,7 @@ from moo.models.activations import Packed
 from moo.models.bank import Bank, BankConfig, Depth, Frozen, unit_factors
 from moo.models.base_models import BaseModel
 from moo.models.blocks import blocks_of, cut_of, family_of, n_blocks
-from moo.models.clipping import Factors, clip_and_sum
+from moo.models.clipping import ClippedSums, Factors, clip_and_sum
 from moo.models.datamodule import PoissonBatches
 from moo.models.scaling import constants
 from moo.models.trunk import encode
@@ -322,6 +322,34 @@ def test_layout_keeps_each_units_records_and_weights_together() -> None:
             there = batch.weights[k, u] > 0
             assert len({int(units[i]) for i in batch.index[k, u][there]}) == 1
             assert float(batch.weights[k, u].sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["head", "one layer", "keys too", "queries", "two layers"])
+def test_a_record_that_is_not_finite_takes_its_own_user_out_and_nobody_else(
+    family: Callable[[str], BaseModel], name: str
+) -> None:
+    """Users of one to three records; what is padded stands for record 0, which is the bad one."""
+    frozen = frozen_at(family("bert"), DEPTHS[name])
+    bank, packed, users = make_bank(frozen, DEPTHS[name]), packed_at(frozen), np.array([0, 1, 1, 2, 2, 2, 3, 3])
+    rng = np.random.default_rng(0)
+    (batch,) = PoissonBatches(
+        units=users, lengths=packed.lengths, members=np.ones((K, len(users)), bool), sample_rate=1.0, steps=1,
+        generators=[rng] * K,
+    )  # fmt: skip
+    index = batch.index.flatten(1)
+    bad = (batch.weights[..., 0] > 0) & (batch.index[..., 0] == 0)
+
+    def summed(packed: Packed, present: torch.Tensor) -> ClippedSums:
+        records, _ = bank.record_factors(packed.gather(index, tokens=bank.lane is not None), index % C)
+        return clip_and_sum(unit_factors(records, batch.weights), max_grad_norm=0.3, present=present)
+
+    clean = summed(packed, batch.present & ~bad)
+    packed.features[0], packed.tokens[0] = math.nan, math.inf
+    poisoned = summed(packed, batch.present)
+    assert (clean.non_finite, poisoned.non_finite) == (0, K)
+    for parameter, total in clean.sums.items():
+        assert float(total.norm()) > 0
+        torch.testing.assert_close(poisoned.sums[parameter], total)
 
 
 @pytest.mark.parametrize(("longest", "shapes"), [(64, 40), (7, 12), (500, 60)])
