@@ -9,7 +9,7 @@ One backward pass to the lane's taps and to the logits is enough: every per-unit
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -201,23 +201,36 @@ class Bank(nn.Module):
         return out | {"head_bias": (g[..., None, :], torch.ones_like(g[..., None, :1]))} if self.config.biased else out
 
 
+def check_depth(model: Any, depth: Depth) -> Cut:
+    """The live blocks of a depth on the bank.
+
+    Raises:
+        InputError: If the model has not so many, or none that learned queries could read.
+    """
+    if depth.n_queries and not _opens(model):
+        raise InputError(
+            f"learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, distilbert), but got "
+            f"{type(model).__name__}; use n_queries=0."
+        )
+    return cut_of(model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
+
+
+def _opens(model: Any) -> bool:
+    family = family_of(model)
+    return family is not None and family.opens
+
+
 def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | DeepLane | None:
     if not depth.adapted_layers:
         return None
     if frozen is None:
         raise InputError(f"adapted_layers={depth.adapted_layers} needs the frozen base model, but got frozen=None.")
     base, constants, cut = frozen.base, frozen.constants, frozen.cut
-    wanted = cut_of(base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
+    wanted = check_depth(base.model, depth)
     if cut != wanted:
         raise refuse(f"the cut of the depth, {wanted}", "cut", cut)
-    family = family_of(base.model)
-    if depth.adapted_layers == 1 and family is not None and family.opens:
+    if depth.adapted_layers == 1 and _opens(base.model):
         return FastLane(base, constants, cut, targets=depth.targets, shape=shape, n_queries=depth.n_queries)
-    if depth.n_queries:
-        raise InputError(
-            f"learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, distilbert), but got "
-            f"{type(base.model).__name__}; use n_queries=0."
-        )
     return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)
 
 
@@ -233,8 +246,6 @@ def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors
     out = {}
     for name, (left, right) in records.items():
         by_record = weights.reshape(k, u * m, *[1] * (left.dim() - 2))
-        if m > 1:  # padded places hold some record, and 0 times what is not finite is NaN
-            left, right = left.masked_fill(by_record == 0, 0.0), right.masked_fill(by_record == 0, 0.0)
         if left.shape[-1] <= right.shape[-1]:
             left = (left * by_record).to(left.dtype)
         else:

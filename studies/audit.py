@@ -81,7 +81,7 @@ def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
     if number not in known:
         raise InputError(f"trial must be a complete one of {result.name}, {sorted(known)}, but got {number}.")
     policy = Policy(**result.about.get("policy", {}))
-    spec = StudySpec.from_mapping(result.spec)
+    spec = result.specification()
     return _audit(spec, known[number].params, Path(folder), policy, name=result.name, trial=number, **options)
 
 

@@ -70,7 +70,7 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
         raise InputError(
             f"the front must hold a point to confirm, but {result.name} has none: {result.recommend().reason}."
         )
-    plain = StudySpec.from_mapping(result.spec)
+    plain = result.specification()
     spec = dataclasses.replace(plain, training=dataclasses.replace(plain.training, n_shadows=n_shadows))
     with owned(home):
         again = _Again(home, spec, policy, result.name, stage)

@@ -72,7 +72,7 @@ class Evaluator:
             flags=self.prepared.flags,
             wordless=self.prepared.masked("pool", params.masking_level, params).wordless,
             n_units=self.prepared.n_units,
-            rng=self.prepared.key.generator(self.prepared.digest, "answers", number, replicate),
+            rng=self.prepared.trial_key(params, number=number, replicate=replicate).generator("answers"),
         )
 
     @property

@@ -54,3 +54,8 @@ class Machine:
         validate.in_range(1, 1_000_000, chunk=self.chunk)
         validate.in_range(0, 1e6, cache_gib=self.cache_gib)
         check_trainer(self.trainer)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON of the settings; loggers and callbacks from Python, which have no such form, stay out."""
+        plain = {k: v for k, v in self.trainer.items() if isinstance(v, str | int | float | None)}
+        return {**vars(self), "trainer": plain}

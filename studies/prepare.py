@@ -20,9 +20,9 @@ from moo.data.split import split_units
 from moo.errors import InputError
 from moo.masking import Found, apply, find_spans, ner, probe
 from moo.models.activations import Packed
-from moo.models.bank import Depth, Frozen, Head
+from moo.models.bank import Depth, Frozen, Head, check_depth
 from moo.models.base_models import BaseModel, load_base
-from moo.models.blocks import Cut, Targets, cut_of, family_of, is_causal
+from moo.models.blocks import Cut, Targets, family_of, is_causal
 from moo.models.cache import Feature, TrunkCache
 from moo.models.scaling import Constants, constants
 from moo.models.trunk import last_cut, token_ids
@@ -140,7 +140,7 @@ class Prepared:
         t = self.spec.training
         if t.engine != "auto":
             return cast(Literal["bank", "opacus"], t.engine)
-        known = family_of(self.base.model) is not None or not self.spec.space.adapted_layers[1]
+        known = family_of(self.base.model) is not None
         return "bank" if known and t.adaptation == "lora" else "opacus"
 
     def cut(self, params: TrialParams | None) -> Cut:
@@ -149,10 +149,11 @@ class Prepared:
         if self.engine == "opacus":  # reads tokens; of the trunk it wants the frozen features alone
             if depth.layers_dropped or depth.n_queries:
                 raise InputError(
-                    f"engine='opacus' has no layers_dropped or n_queries, but got {depth}; leave them at 0."
+                    f"layers_dropped = 0 and n_queries = 0 must hold on the engine 'opacus', but got {depth.layers_dropped} and "
+                    f"{depth.n_queries}; set space.layers_dropped = [0, 0] and space.n_queries = [0, 0]."
                 )
             return last_cut(self.base)
-        return cut_of(self.base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
+        return check_depth(self.base.model, depth)
 
     def constants(self, cut: Cut) -> Constants:
         """Public shift and scale at a cut; without the shift where the head has no bias to take it."""
@@ -161,6 +162,20 @@ class Prepared:
             bare = self.spec.training.head == "stock" and is_causal(self.base.model)
             self._constants[cut] = found.unshifted() if bare else found
         return self._constants[cut]
+
+    def trial_key(self, params: TrialParams, *, number: int, replicate: int = 0) -> StudyKey:
+        """Where all that is random in one trial comes from: noise, batches, initial LoRA, halves, noised answers.
+
+        Runs that differ in anything share none of it, also where they have number, key and data in common: two sums with the same
+        noise would tell their exact difference, while the ledger composes the runs as independent.
+        """
+        run = {
+            "spec": self.spec.to_json(),
+            "params": params.to_json(),
+            "engine": self.engine,
+            "precision": "bf16" if self.base.low_precision else "fp32",
+        }
+        return self.key.child(self.digest, "trial", json.dumps(run, sort_keys=True), number, replicate)
 
     def frozen(self, params: TrialParams) -> Frozen:
         """What a bank needs of the base model."""

@@ -4,12 +4,12 @@ import numpy as np
 
 from moo.data import Records
 from moo.errors import InputError, PolicyError
-from moo.models.blocks import cut_of
 from moo.objectives.membership.attacks import ATTACKS, check_attack
 from moo.objectives.membership.choice import CHOSEN
 from moo.privacy.policies import Policy
 from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared
+from moo.studies.space import STATUS_QUO, depths
 
 
 def refuse_another_task(spec: StudySpec) -> None:
@@ -44,10 +44,10 @@ def refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
         )
 
 
-def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared) -> None:
-    layers = spec.space.adapted_layers[1], spec.space.layers_dropped[1]
-    if prepared.engine == "bank":
-        cut_of(prepared.base.model, adapted_layers=layers[0], layers_dropped=layers[1])
+def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, reference: bool) -> None:
+    """A depth that the search could draw, or the status quo's where it runs, and the engine cannot train."""
+    for params in [*depths(spec.space), *([STATUS_QUO] if reference else [])]:
+        prepared.cut(params)
     largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
     if spec.space.adapted_layers[1] and largest > hidden:
         raise InputError(

@@ -25,6 +25,7 @@ from moo.pareto import (
     running_hypervolume,
 )
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialRecord, number_in, number_out
+from moo.studies.base import StudySpec
 from moo.studies.rows import row_of
 from moo.studies.weights import SAID, Weights, weights_of
 from moo.whole_files import write_whole
@@ -98,6 +99,14 @@ class StudyResult:
     refined: tuple[TrialRecord, ...] = ()
     confirmed: TrialRecord | None = None
     weights: Weights = field(default_factory=dict)
+
+    def specification(self) -> StudySpec:
+        """What was run, on the machine's settings as they were, so that a further training is of the same precision.
+
+        Raises:
+            InputError: If this machine lacks what they ask for.
+        """
+        return StudySpec.from_mapping({**self.spec, "machine": self.about.get("machine", {}).get("settings", {})})
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:

@@ -22,7 +22,6 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
 from moo.studies.accounts import Account, ledger_of
-from moo.studies.base import StudySpec
 from moo.studies.cost import released_run
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
@@ -56,7 +55,7 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     result = load_result(home)
     policy = Policy(**result.about.get("policy", {}))
     chosen = _chosen(result, policy, trials)
-    spec = StudySpec.from_mapping(result.spec)
+    spec = result.specification()
     prepared = Prepared(
         spec, StudyKey.load_or_create(home / "study.key"), home, stage, release_share=policy.release_share
     )

@@ -19,6 +19,7 @@ from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_epsilon
 from moo.privacy.events import TrainingRun
+from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
@@ -102,15 +103,17 @@ def run_study(
         prepared = evaluator.prepared
         refuse_broken_gates(prepared)
         refuse_broken_promises(prepared)
-        refuse_what_the_model_lacks(spec, prepared)
+        refuse_what_the_model_lacks(spec, prepared, reference=chosen.allows_reference)
         refuse_unknown_attributes(prepared)
-        drawn, identity = _drawn(chosen, prepared, n_trials), _identity(spec, chosen, prepared)
+        identity = _identity(spec, chosen, prepared)
+        of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True))
+        drawn = _drawn(chosen, of_study, n_trials)
         space, first = space_of(spec.space), anchors(spec.space)
         if (
             chosen.name == "select_one"
         ):  # independent draws, from the secret key: an open seed, or 32 bits of one, would number them
             identity["mean_trials"] = n_trials
-            settings = prepared.key.generator("settings")
+            settings = of_study.generator("settings")
             first = [space.draw(settings) for _ in range(drawn)]
         watch.n_trials = drawn
         account = _account(name, evaluator, identity)
@@ -153,11 +156,11 @@ def run_study(
         return result.weighed(weights)
 
 
-def _drawn(policy: Policy, prepared: Prepared, n_trials: int) -> int:
+def _drawn(policy: Policy, key: StudyKey, n_trials: int) -> int:
     """How many trials there will be: n_trials, or under `select_one` a draw from the geometric law of that mean, kept secret."""
     if policy.name != "select_one":
         return n_trials
-    return int(prepared.key.generator("number of trials").geometric(1 / n_trials))
+    return int(key.generator("number of trials").geometric(1 / n_trials))
 
 
 def _too_small(policy: Policy, account: Account, cheapest: TrainingRun) -> str:
@@ -283,7 +286,13 @@ def _result(
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
         "seconds": seconds,
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "machine": {"python": platform.python_version(), "threads": torch.get_num_threads()},
+        "machine": {
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "settings": dataclasses.replace(
+                spec.machine, precision="bf16-mixed" if prepared.base.low_precision else "32-true"
+            ).to_json(),
+        },
         "versions": {p: version(p) for p in ("torch", "optuna", "opacus", "lightning", "transformers")},
     }
     return StudyResult(

@@ -1,5 +1,6 @@
 """What the search varies and minimises, as the search sees it, and where it starts."""
 
+import itertools
 from collections.abc import Mapping
 
 from moo.records import ACCURACY, PENALTY, RISK, TrialParams
@@ -47,6 +48,18 @@ def params_of(values: Mapping[str, float | int]) -> TrialParams:
         layers_dropped=int(values.get("layers_dropped", 0)) if values["adapted_layers"] else 0,
         n_queries=int(values.get("n_queries", 0)) if values["adapted_layers"] == 1 else 0,
     )
+
+
+def depths(spec: SpaceSpec) -> list[TrialParams]:
+    """The strictest anchor at every extreme depth of the space, learned queries at one layer among them."""
+    strictest, layers = anchors(spec)[0], spec.adapted_layers
+    choices = {
+        "adapted_layers": sorted({layers[0], layers[1], min(max(layers[0], 1), layers[1])}),
+        **{name: sorted(set(bounds)) for name, bounds in _optional(spec).items()},
+    }
+    return [
+        params_of({**strictest, **dict(zip(choices, at, strict=True))}) for at in itertools.product(*choices.values())
+    ]
 
 
 def anchors(spec: SpaceSpec) -> list[dict[str, float | int]]:

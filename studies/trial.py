@@ -26,6 +26,7 @@ from moo.objectives.utility import accuracy
 from moo.privacy.accounting import advantage_ceiling, calibrate_noise, epsilon_pld, tpr_ceiling
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
+from moo.privacy.keys import StudyKey
 from moo.records import ACCURACY, ALARM, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
 from moo.studies.base import StudySpec
 from moo.studies.baseline import base_losses, baseline_accuracy
@@ -92,14 +93,14 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         TrialError: If training fails; with its cause.
     """
     seconds: dict[str, float] = {}
-    spec, key = prepared.spec, prepared.key
+    spec, key = prepared.spec, prepared.trial_key(params, number=number, replicate=replicate)
     started = time.perf_counter()
     parts = {part: prepared.masked(part, params.masking_level, params) for part in PARTS}
     masking = prepared.masking_facts(params.masking_level)
     seconds["masking and trunk"] = time.perf_counter() - started
 
     run = planned_run(params, spec, prepared.expected_units, prepared.records.unit_name)
-    members = {part: _members(prepared, part, number, replicate) for part in ("pool", "unseen")}
+    members = {part: _members(prepared, part, key) for part in ("pool", "unseen")}
     pool = prepared.parts["pool"]
     data = TrainingData(
         packed=parts["pool"].packed,
@@ -115,7 +116,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         data,
         dataclasses.replace(settings, checkpoint=checkpoint_of(prepared, number), logs=logs_of(prepared, number)),
         prepared.frozen(params),
-        lambda purpose, shadow: key.generator(prepared.digest, "trial", number, replicate, purpose, shadow),
+        key.generator,
     )
     seconds["training"] = trained.seconds
 
@@ -184,11 +185,10 @@ def _notices(parts: Mapping[str, MaskedPart], trained: Trained, spec: StudySpec)
     return tuple(dict.fromkeys(out))
 
 
-def _members(prepared: Prepared, part: str, number: int, replicate: int) -> NDArray[np.bool_]:
+def _members(prepared: Prepared, part: str, key: StudyKey) -> NDArray[np.bool_]:
     """Who is trained on what, shape (K, n): coins of units, tossed anew for every trial."""
-    records = prepared.parts[part]
-    key = prepared.key.derive(prepared.digest, "pairs", part, number, replicate)
-    return complementary_pairs(records.unit_ids, prepared.spec.training.n_shadows, key)[:, records.units]
+    records, k = prepared.parts[part], prepared.spec.training.n_shadows
+    return complementary_pairs(records.unit_ids, k, key.derive("pairs", part))[:, records.units]
 
 
 def training_settings(

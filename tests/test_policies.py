@@ -28,8 +28,10 @@ from moo.report.page import render
 from moo.search import REFUSED
 from moo.studies import prepare as prepare_module
 from moo.studies import retrain as retrain_module
+from moo.studies import runner
 from moo.studies.accounts import ledger_of
 from moo.studies.base import StudySpec
+from moo.studies.evaluator import Evaluator
 from moo.studies.plan import plan_study
 from moo.studies.prepare import Prepared
 from moo.studies.result import StudyResult, load_result
@@ -196,8 +198,10 @@ def test_select_one_draws_its_number_of_trials_and_names_one_winner(spec: StudyS
     results = []
     for i in range(4):
         folder = tmp_path / str(i)
-        result = run_study(named(spec, f"one{i}"), n_trials=3, policy="select_one", folder=folder)
-        key = StudyKey.load_or_create(folder / "study.key")
+        one, policy = named(spec, f"one{i}"), Policy.parse("select_one")
+        result = run_study(one, n_trials=3, policy="select_one", folder=folder)
+        identity = runner._identity(one, policy, Evaluator(one, folder, policy).prepared)
+        key = StudyKey.load_or_create(folder / "study.key").child(one.name, json.dumps(identity, sort_keys=True))
         assert len(result.trials) == key.generator("number of trials").geometric(1 / 3)
         results.append(result)
         assert result.reference is None

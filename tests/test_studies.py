@@ -1,6 +1,8 @@
 """Whole studies on a small real encoder and a small table: the path that `moo run` takes."""
 
+import copy
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -20,6 +22,8 @@ from letters import TINY, letters_spec
 
 from moo.errors import ConfigChangedError, InputError, PolicyError, StorageError, TrialError
 from moo.models.base_models import BaseModel
+from moo.models.datamodule import PoissonBatches
+from moo.models.dp import ShadowNoise
 from moo.privacy.events import Event
 from moo.privacy.ledger import charged, parse_anchor, verify
 from moo.records import REFERENCE
@@ -104,6 +108,52 @@ def test_evidence_is_for_the_owner_alone_and_the_pairs_are_what_the_attack_belie
             assert (members[:, units == unit] == members[:, units == unit][:, :1]).all()
         matrices.append(members.tobytes())
     assert len(set(matrices)) == 6  # coins are tossed anew for every trial
+
+
+def test_runs_that_differ_share_no_randomness_and_the_same_run_shares_all(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One folder, one key, one trial number: by another name, another clip, other parameters, and with its storage lost."""
+    drawn: list[set[bytes]] = []
+    streams, run = ShadowNoise.__init__, trial_module.run_trial
+
+    def kept(self: ShadowNoise, generators: Any) -> None:
+        drawn[-1] |= {copy.deepcopy(g).standard_normal(4).tobytes() for g in generators}
+        streams(self, generators)
+
+    def kept_batches(self: PoissonBatches, **options: Any) -> None:
+        drawn[-1] |= {copy.deepcopy(g).random(4).tobytes() for g in options["generators"]}
+        batches(self, **options)
+
+    def members_too(*arguments: Any, **options: Any) -> Any:
+        evidence = run(*arguments, **options)
+        drawn[-1] |= {row.tobytes() for row in evidence.membership.members}
+        return evidence
+
+    batches = PoissonBatches.__init__
+    monkeypatch.setattr(ShadowNoise, "__init__", kept)
+    monkeypatch.setattr(PoissonBatches, "__init__", kept_batches)
+    monkeypatch.setattr("moo.studies.evaluator.run_trial", members_too)
+    clipped = dataclasses.replace(spec, training=dataclasses.replace(spec.training, max_grad_norm=0.31))
+    narrow = dataclasses.replace(spec, space=dataclasses.replace(spec.space, target_epsilon=(2.0, 32.0)))
+    for name, other in (
+        ("a", spec),
+        ("b", dataclasses.replace(spec, name="b")),
+        ("c", clipped),
+        ("d", narrow),
+        ("a", spec),
+    ):
+        drawn.append(set())
+        storage = f"sqlite:///{tmp_path / f'{len(drawn)}.db'}"
+        (tmp_path / "one" / "reference.json").unlink(missing_ok=True)
+        run_study(other, n_trials=1, name=name, folder=tmp_path / "one", storage=storage)
+    k = spec.training.n_shadows
+    assert [len(seen) for seen in drawn] == [
+        2 * (k + k + k)
+    ] * 5  # noise, batches, halves; of the status quo and of one trial
+    for i, j in itertools.combinations(range(4), 2):
+        assert not drawn[i] & drawn[j]
+    assert drawn[4] == drawn[0]
 
 
 def test_the_same_seed_and_key_give_the_same_numbers_bit_for_bit(
@@ -284,8 +334,8 @@ def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
 ) -> None:
     drawn = trial_module._members
 
-    def one_sided(prepared: Any, part: str, number: int, replicate: int) -> Any:
-        members = drawn(prepared, part, number, replicate)
+    def one_sided(prepared: Any, part: str, key: Any) -> Any:
+        members = drawn(prepared, part, key)
         if part == "unseen":
             members[0], members[1] = True, False
         return members
@@ -297,6 +347,53 @@ def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
     assert result.null_aucs == []
     result.save(tmp_path)
     assert load_result(tmp_path).null_aucs == []
+
+
+@pytest.mark.parametrize(
+    ("model", "space", "training", "says"),
+    [
+        ("gpt2", {"n_queries": (0, 2)}, {}, "learned queries need an encoder"),
+        ("bert", {"n_queries": (0, 2)}, {"head": "stock"}, "layers_dropped = n_queries = 0 with the stock head"),
+        ("bert", {"layers_dropped": (0, 1)}, {"head": "stock"}, "layers_dropped = n_queries = 0 with the stock head"),
+        ("bert", {"layers_dropped": (0, 4)}, {}, r"adapted_layers \+ layers_dropped <= 4"),
+        ("bert", {"n_queries": (0, 2)}, {"engine": "opacus"}, r"space\.n_queries = \[0, 0\]"),
+        ("electra", {"layers_dropped": (0, 1)}, {}, r"space\.layers_dropped = \[0, 0\]"),
+        ("electra", {"adapted_layers": (0, 0)}, {"engine": "bank"}, "use adapted_layers=0 or engine='opacus'"),
+    ],
+)
+def test_a_depth_that_the_engine_cannot_train_is_refused_before_anything_is_spent(
+    spec: StudySpec,
+    family: Callable[[str], BaseModel],
+    tmp_path: Path,
+    model: str,
+    space: Any,
+    training: Any,
+    says: str,
+) -> None:
+    unfit = dataclasses.replace(
+        spec,
+        name="unfit",
+        model=family(model).name,
+        space=dataclasses.replace(spec.space, **space),
+        training=dataclasses.replace(TINY, **training),
+    )
+    before = ledger_of(spec.data).entries()
+    with pytest.raises(InputError, match=says):
+        run_study(unfit, n_trials=2, folder=tmp_path / "a")
+    assert ledger_of(spec.data).entries() == before
+    assert not (tmp_path / "a" / "study.db").exists()
+
+
+def test_the_head_alone_of_a_model_of_an_unknown_family_is_searched_on_the_reference_path(
+    spec: StudySpec, family: Callable[[str], BaseModel], tmp_path: Path
+) -> None:
+    alone = dataclasses.replace(
+        spec, name="head", model=family("electra").name, training=dataclasses.replace(TINY, steps=4),
+        space=dataclasses.replace(spec.space, adapted_layers=(0, 0)),
+    )  # fmt: skip
+    result = run_study(alone, n_trials=1, folder=tmp_path / "a")
+    assert result.about["engine"] == "opacus"
+    assert [t.state for t in result.trials] == ["complete"]
 
 
 def test_a_model_of_an_unknown_family_falls_back_to_the_reference_path_and_says_so(

@@ -23,14 +23,16 @@ from lightning.pytorch import loggers as lightning_loggers
 
 from moo.cli.machine import machine_of
 from moo.cli.main import parser
-from moo.errors import ConfigChangedError, InputError
+from moo.errors import ConfigChangedError, InputError, TrialError
 from moo.models.arguments import ALLOWED, REFUSED, REFUSED_CALLBACKS, check_trainer
 from moo.models.checkpoints import Reach, reach_of
 from moo.privacy.ledger import verify
 from moo.records import TrialParams
 from moo.search import Candidate, Outcome, executors
 from moo.studies.accounts import ledger_of
+from moo.studies.audit import audit_trial
 from moo.studies.base import StudySpec, TrainingSpec
+from moo.studies.confirm import confirm
 from moo.studies.devices import devices
 from moo.studies.machine import Machine
 from moo.studies.result import StudyResult, load_result
@@ -57,6 +59,32 @@ def beside(folder: Path, other: Path) -> Path:
 
 def on(spec: StudySpec, **changes: Any) -> StudySpec:
     return dataclasses.replace(spec, machine=dataclasses.replace(spec.machine, **changes))
+
+
+def test_a_further_training_of_a_study_runs_on_its_machine_settings(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(accelerator="cpu", precision="32-true", chunk=9, cache_gib=0.5, trainer={"log_every_n_steps": 3})
+    found = run_study(
+        dataclasses.replace(spec, name="kept", machine=machine, max_risk=1.0, max_penalty=1.0),
+        n_trials=2,
+        folder=tmp_path,
+    )
+    found.save(tmp_path)
+    assert load_result(tmp_path).specification().machine == machine
+    seen: list[Machine] = []
+
+    def stop(_: TrialParams, spec: StudySpec, *__: Any, **___: Any) -> Any:
+        seen.append(spec.machine)
+        raise TrialError("stopped here", cause="test")
+
+    monkeypatch.setattr("moo.studies.trial.training_settings", stop)
+    with pytest.raises(TrialError, match="stopped here"):
+        confirm(tmp_path)
+    monkeypatch.setattr("moo.studies.audit.training_settings", stop)
+    with pytest.raises(TrialError, match="stopped here"):
+        audit_trial(tmp_path, 0, canaries=64)
+    assert seen == [machine] * 2
 
 
 def test_every_argument_of_the_trainer_is_either_allowed_or_refused() -> None:

@@ -79,6 +79,10 @@ class StudyKey:
         """32 bytes for one purpose; no two different purposes give the same."""
         return hmac.new(self._secret, b"".join(map(_encoded, purpose)), hashlib.sha256).digest()
 
+    def child(self, *purpose: str | int | bytes) -> "StudyKey":
+        """A key of its own for one purpose."""
+        return StudyKey(self.derive(*purpose))
+
     def generator(self, *purpose: str | int | bytes) -> np.random.Generator:
         """A stream of its own for one purpose."""
         key = int.from_bytes(self.derive(*purpose, "philox key")[:16])
