@@ -9,6 +9,7 @@ kept; `notices` says so.
 import errno
 import hashlib
 import hmac
+import math
 import os
 import secrets
 import time
@@ -118,12 +119,12 @@ class TrunkCache:
         lengths, width = [len(e.tokens) for e in entries], self._base.hidden
         offsets = np.cumsum([0, *lengths], dtype=np.int64)
         frozen = np.empty((len(entries), 2 * width), np.float32)
-        tokens = torch.empty(
-            (int(offsets[-1]), width), dtype=torch.bfloat16 if self._base.low_precision else torch.float16
-        )
+        wide = torch.float32 if any(e.exponent for e in entries) else torch.float16
+        tokens = torch.empty((int(offsets[-1]), width), dtype=torch.bfloat16 if self._base.low_precision else wide)
         for i, entry in enumerate(entries):
             frozen[i] = entry.frozen
-            tokens[offsets[i] : offsets[i + 1]] = torch.from_numpy(np.array(entry.tokens))
+            own = torch.from_numpy(np.array(entry.tokens))
+            tokens[offsets[i] : offsets[i + 1]] = own.float() * 2.0**entry.exponent if entry.exponent else own
             if i % TEXTS_A_SEGMENT == 0 or i == len(entries) - 1:
                 self._let_go()
         return Packed(
@@ -259,7 +260,10 @@ class TrunkCache:
 def _entry(out: Encoded, i: int) -> Entry:
     """As `Segment.read` would give it."""
     frozen = np.concatenate([out.mean[i], out.pooled[i]]).astype(np.float32)
-    return Entry(out.tokens[i].astype(np.float16), frozen, bool(out.truncated[i]))
+    peak = float(np.abs(out.tokens[i]).max(initial=0.0))
+    above = peak / float(np.finfo(np.float16).max)
+    exponent = math.ceil(math.log2(above)) if 1 < above < math.inf else 0
+    return Entry((out.tokens[i] / 2.0**exponent).astype(np.float16), frozen, bool(out.truncated[i]), exponent)
 
 
 def _features(frozen: NDArray[np.float32], constants: Constants, feature: Feature) -> NDArray[np.float32]:

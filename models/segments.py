@@ -3,8 +3,9 @@
 One file (mode 0600) holds the activations of some texts, little-endian:
 
     "moo trunk 1\\n" padded to 16 bytes | u32 texts | u32 width d | u32 checksum of the rows | u32 zero
-    | per text: key, first token, tokens, truncated, checksum of its data
-    | float32 (texts, 2 d): mean and pooled token of the frozen output | float16 (tokens, d): inputs of the first live block
+    | per text: key, first token, tokens, truncated + 2 exponent, checksum of its data
+    | float32 (texts, 2 d): mean and pooled token of the frozen output
+    | float16 (tokens, d): inputs of the first live block over 2^exponent, so that none is above fp16's range
 
 A name is given at the end (`os.replace`), so that a reader sees all of a file or nothing. A process that has a segment mapped keeps
 reading it when another process removes it.
@@ -34,14 +35,16 @@ class Entry:
     """What is kept of one text.
 
     Attributes:
-        tokens: Shape (length, d), fp16.
+        tokens: Shape (length, d), fp16, over 2^exponent.
         frozen: Shape (2 d,), fp32. Mean over tokens, then the pooled token.
         truncated: Whether the text was longer than was kept of it.
+        exponent: >= 0; above 0 where an activation is above fp16's range, as a decoder's first token's can be.
     """
 
     tokens: NDArray[np.float16]
     frozen: NDArray[np.float32]
     truncated: bool
+    exponent: int = 0
 
 
 class Segment:
@@ -90,7 +93,7 @@ class Segment:
         tokens = self._tokens[int(row["start"]) : int(row["start"]) + int(row["length"])]
         if _checksum(tokens, self._features[i]) != row["data"]:
             return None
-        return Entry(tokens, self._features[i], bool(row["truncated"]))
+        return Entry(tokens, self._features[i], bool(row["truncated"] & 1), int(row["truncated"]) >> 1)
 
 
 def write_segment(path: Path, keys: Sequence[bytes], entries: Sequence[Entry], *, width: int) -> None:
@@ -107,7 +110,8 @@ def write_segment(path: Path, keys: Sequence[bytes], entries: Sequence[Entry], *
     """
     rows, start = np.zeros(len(keys), ROW), 0
     for i, (key, entry) in enumerate(zip(keys, entries, strict=True)):
-        rows[i] = (np.void(key), start, len(entry.tokens), entry.truncated, _checksum(entry.tokens, entry.frozen))
+        marks = entry.truncated + 2 * entry.exponent
+        rows[i] = (np.void(key), start, len(entry.tokens), marks, _checksum(entry.tokens, entry.frozen))
         start += len(entry.tokens)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

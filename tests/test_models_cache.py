@@ -1,5 +1,6 @@
 """The trunk cache: what it gives, what it keeps, and what it does where something is torn, full or shared."""
 
+import dataclasses
 import os
 import resource
 import subprocess
@@ -8,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from moo.models.blocks import Cut
 from moo.models.cache import TrunkCache
 from moo.models.scaling import Constants, constants
 from moo.models.segments import Entry, Segment, write_segment
-from moo.models.trunk import encode
+from moo.models.trunk import Encoded, encode
 
 TEXTS = ["abc", "defgh", "abc", "zz"]
 GIB = 2**30
@@ -245,6 +247,33 @@ def test_many_parts_give_what_one_part_gives(
     assert torch.equal(many.tokens, one.tokens)
 
 
+@pytest.mark.parametrize("low", [False, True])
+def test_activations_above_the_range_of_fp16_are_kept_to_its_precision(
+    tiny: BaseModel, scaling: Constants, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: bool
+) -> None:
+    """One channel of the first token a thousand times above what fp16 holds, as decoders have it."""
+    run_trunk = encode
+
+    def massive(*arguments: Any, **options: Any) -> Encoded:
+        out = run_trunk(*arguments, **options)
+        for tokens in out.tokens:
+            tokens[0, 3] = -6.5e7
+        return out
+
+    monkeypatch.setattr(cache_module, "encode", massive)
+    base = dataclasses.replace(tiny, low_precision=low)
+    expected = torch.from_numpy(np.concatenate(massive(base, TEXTS, max_length=24).tokens))
+    for _ in range(2):  # computed, then read
+        tokens = cache_at(tmp_path / "c", base).packed(TEXTS, scaling).tokens
+        assert tokens.dtype == (torch.bfloat16 if low else torch.float32)
+        # in bf16 the trunk itself rounds as the batch falls
+        torch.testing.assert_close(
+            tokens.float(), expected, rtol=2**-6 if low else 2**-11, atol=2**-5 if low else 2**-15
+        )
+    fresh = cache_at(tmp_path / "none", base, limit_gib=0.0).packed(TEXTS, scaling)
+    assert torch.equal(fresh.tokens, tokens)
+
+
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=6), seed=st.integers(0, 1000))
 def test_a_segment_gives_back_what_was_written(
@@ -252,7 +281,7 @@ def test_a_segment_gives_back_what_was_written(
 ) -> None:
     rng = np.random.default_rng(seed)
     entries = [
-        Entry(rng.normal(size=(n, 4)).astype(np.float16), rng.normal(size=8).astype(np.float32), bool(n % 2))
+        Entry(rng.normal(size=(n, 4)).astype(np.float16), rng.normal(size=8).astype(np.float32), bool(n % 2), n % 3)
         for n in lengths
     ]
     keys = [rng.bytes(32) for _ in lengths]
@@ -266,6 +295,6 @@ def test_a_segment_gives_back_what_was_written(
         assert read is not None
         np.testing.assert_array_equal(read.tokens, entry.tokens)
         np.testing.assert_array_equal(read.frozen, entry.frozen)
-        assert read.truncated == entry.truncated
+        assert (read.truncated, read.exponent) == (entry.truncated, entry.exponent)
     with pytest.raises(ValueError, match="width 5"):
         Segment(path, 5)
