@@ -6,6 +6,9 @@ above the clip that does not fade (`moo.models.losses`): what its unit adds to a
 most that any unit can, and nothing else ever moves that coordinate but noise. Both pass through sampling, clipping, noise and
 optimizer as every unit does.
 
+Dirac canaries live in the head: noise that is missing on adapters alone leaves them as they were. Text canaries see adapters, through
+what these make of the loss, and are weak.
+
 Source: Nasr et al. 2023, "Tight Auditing of Differentially Private Machine Learning", for dirac gradients as canaries.
 """
 

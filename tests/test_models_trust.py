@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from moo.errors import InputError
+from moo.errors import InputError, TrialError
 from moo.models import training
 from moo.models.activations import Packed
 from moo.models.bank import Bank, Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.blocks import cut_of
 from moo.models.canaries import Watch
-from moo.models.dp import DPSettings
+from moo.models.dp import BankOptimizer, DPSettings
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import constants
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
@@ -288,3 +288,63 @@ def test_a_non_finite_record_costs_its_own_user_alone(made: Made, depth: int, po
         trained, sums = trained_sums(dataclasses.replace(poisoned, members=members), settings, frozen)
         assert (trained.non_finite, clean.non_finite) == (lost, 0)
         torch.testing.assert_close(sums[0], expected[0], atol=1e-5, rtol=1e-5)
+
+
+class Noise(lightning.Callback):
+    """Squares of each tensor's noise, shape (steps, K), over the variance that is accounted, where nobody is in the batches."""
+
+    def __init__(self, multipliers: tuple[float, ...]) -> None:
+        self._std = CLIP * torch.tensor(multipliers)
+        self.squares: dict[int, list[torch.Tensor]] = {}
+        self.sizes: list[int] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        own = [p.grad * BATCH for p in pl_module.dp_optimizer.params]
+        self.sizes = [p[0].numel() for p in own]
+        for i, p in enumerate(own):
+            self.squares.setdefault(i, []).append(p.flatten(1).square().sum(1) / self._std.square())
+
+    def wrong(self) -> list[int]:
+        """Tensors whose noise is five standard errors from what is accounted, in some shadow."""
+        out = []
+        for i, size in enumerate(self.sizes):
+            n = size * len(self.squares[i])
+            found = torch.stack(self.squares[i]).sum(0) / n
+            out += [i] if float((found - 1).abs().max()) > 5 * math.sqrt(2 / n) else []
+        return out
+
+
+def quiet_adapters(patch: pytest.MonkeyPatch, factor: float) -> None:
+    add = BankOptimizer.add_noise
+
+    def bug(self: Any) -> None:
+        sums = [p.summed_grad.clone() for p in self.params]
+        add(self)
+        for p, before in list(zip(self.params, sums, strict=True))[2:]:  # behind head and bias
+            p.grad.copy_(before + factor * (p.grad - before))
+
+    patch.setattr(BankOptimizer, "add_noise", bug)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("factor", [None, 0.0, 0.5])
+def test_every_tensor_of_every_shadow_gets_the_noise_that_is_accounted(
+    made: Made, monkeypatch: pytest.MonkeyPatch, depth: int, factor: float | None
+) -> None:
+    """With a planted bug, that adapters get none or half: dirac canaries, which live in the head, cannot see it."""
+    data, frozen = made(depth)
+    nobody = dataclasses.replace(data, members=np.zeros((3, N), bool))
+    multipliers = (3.0, 1.0, 2.0)
+    if factor is not None:
+        quiet_adapters(monkeypatch, factor)
+    watch = Noise(multipliers)
+    dp = DPSettings(noise_multiplier=multipliers, max_grad_norm=CLIP, expected_batch_size=BATCH)
+    settings = settings_of("bank", depth, watch, dp=dp, steps=40)
+    if factor == 0.0 and depth:
+        with pytest.raises(TrialError, match="every adapter must move"):
+            train(nobody, settings, frozen, stream)
+    else:
+        train(nobody, settings, frozen, stream)
+    tensors = {0: 2, 1: 6, 2: 10}[depth]
+    assert len(watch.sizes) == tensors
+    assert watch.wrong() == ([] if factor is None else list(range(2, tensors)))
