@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from moo.models.activations import Packed
 from moo.models.bank import Depth, Frozen
 from moo.models.base_models import load_base
 from moo.models.blocks import cut_of
-from moo.models.cache import TrunkCache
 from moo.models.dp import DPSettings
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import constants
 from moo.models.training import TrainingData, TrainingSettings, train
+from moo.models.trunk import encode
 from tests.conftest import save_tiny
 
 pytestmark = [
@@ -35,24 +36,32 @@ def stream(purpose: str, shadow: int) -> np.random.Generator:
     return np.random.default_rng([len(purpose), shadow])
 
 
-def trained_on(accelerator: str, kind: str, depth: Depth, folder: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Parameters and log-probabilities, all from the tokens up on one device."""
-    base = load_base(str(save_tiny(folder / "model", kind=kind)), accelerator=accelerator)
-    base = dataclasses.replace(base, low_precision=False)
+def frozen_on(accelerator: str, folder: Path, depth: Depth) -> Frozen:
+    base = dataclasses.replace(load_base(str(folder), accelerator=accelerator), low_precision=False)
     cut = cut_of(base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
-    frozen = Frozen(base=base, cut=cut, constants=constants(base, max_length=24, cut=cut))
+    return Frozen(base=base, cut=cut, constants=constants(base, max_length=24, cut=cut))
+
+
+def data_of(frozen: Frozen) -> TrainingData:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, N)
     texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(4, 16)))) for y in labels]
-    packed = TrunkCache(folder / accelerator, b"k" * 32, base, max_length=24, cut=cut).packed(texts, frozen.constants)
-    coin = rng.random(N // 2) < 0.5
-    data = TrainingData(
-        packed=packed,
-        labels=labels,
-        units=np.arange(N) // 2,
-        members=np.stack([coin, ~coin])[:, np.arange(N) // 2],
-        n_classes=2,
+    out = encode(frozen.base, texts, max_length=24, cut=frozen.cut)
+    packed = Packed(
+        features=torch.from_numpy(frozen.constants.features(out.mean)),
+        tokens=torch.from_numpy(np.concatenate(out.tokens)),
+        offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
     )
+    units = np.arange(N) // 2
+    coin = rng.random(N // 2) < 0.5
+    members = np.stack([coin, ~coin])[:, units]
+    return TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
+
+
+def trained_on(
+    accelerator: str, data: TrainingData, frozen: Frozen, depth: Depth
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Parameters and log-probabilities."""
     settings = TrainingSettings(
         depth=depth,
         lora_rank=(2, 3) if depth.adapted_layers else 2,
@@ -64,16 +73,21 @@ def trained_on(accelerator: str, kind: str, depth: Depth, folder: Path) -> tuple
         accelerator=accelerator,
     )
     bank = train(data, settings, frozen, stream).bank
-    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    told = log_probs(bank.to(device), packed)
+    told = log_probs(bank.to("cuda" if accelerator == "gpu" else "cpu"), data.packed)
     return {n: p.detach().cpu() for n, p in bank.trainable().items()}, told
 
 
 @pytest.mark.parametrize(("kind", "depth"), DEPTHS)
 def test_training_and_prediction_on_the_gpu_equal_those_on_the_cpu(kind: str, depth: Depth, tmp_path: Path) -> None:
-    here, told_here = trained_on("cpu", kind, depth, tmp_path)
-    there, told_there = trained_on("gpu", kind, depth, tmp_path)
-    assert set(here) == set(there)
-    torch.testing.assert_close(told_there, told_here, atol=1e-4, rtol=1e-4)
-    for name, parameter in here.items():
-        torch.testing.assert_close(there[name], parameter, atol=1e-4, rtol=1e-4)
+    folder = save_tiny(tmp_path / "model", kind=kind, layers=4)
+    here, there = (frozen_on(accelerator, folder, depth) for accelerator in ("cpu", "gpu"))
+    data, found = data_of(here), data_of(there)
+    torch.testing.assert_close(found.packed.features, data.packed.features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.packed.tokens, data.packed.tokens, atol=1e-4, rtol=1e-4)
+    for name, own in dataclasses.asdict(here.constants).items():
+        np.testing.assert_allclose(getattr(there.constants, name), own, atol=1e-4, rtol=1e-3)
+    expected, told = trained_on("cpu", data, here, depth)
+    trained, told_there = trained_on("gpu", data, dataclasses.replace(there, constants=here.constants), depth)
+    torch.testing.assert_close(told_there, told, atol=1e-4, rtol=1e-4)
+    for name, parameter in expected.items():
+        torch.testing.assert_close(trained[name], parameter, atol=1e-4, rtol=1e-4)
