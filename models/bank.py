@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from moo.errors import InputError
 from moo.models.activations import Activations, Packed, Records, Workspace
 from moo.models.base_models import BaseModel
-from moo.models.blocks import TARGETS, Cut, Targets, cut_of, family_of, is_causal
+from moo.models.blocks import TARGETS, Cut, Targets, cut_of, is_causal, opens
 from moo.models.clipping import Factors
 from moo.models.deep_lane import DeepLane
 from moo.models.fast_lane import FastLane
@@ -207,17 +207,12 @@ def check_depth(model: Any, depth: Depth) -> Cut:
     Raises:
         InputError: If the model has not so many, or none that learned queries could read.
     """
-    if depth.n_queries and not _opens(model):
+    if depth.n_queries and not opens(model):
         raise InputError(
             f"learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, distilbert), but got "
             f"{type(model).__name__}; use n_queries=0."
         )
     return cut_of(model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
-
-
-def _opens(model: Any) -> bool:
-    family = family_of(model)
-    return family is not None and family.opens
 
 
 def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | DeepLane | None:
@@ -229,7 +224,7 @@ def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | D
     wanted = check_depth(base.model, depth)
     if cut != wanted:
         raise refuse(f"the cut of the depth, {wanted}", "cut", cut)
-    if depth.adapted_layers == 1 and _opens(base.model):
+    if depth.adapted_layers == 1 and opens(base.model):
         return FastLane(base, constants, cut, targets=depth.targets, shape=shape, n_queries=depth.n_queries)
     return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)
 

@@ -107,6 +107,12 @@ def family_of(model: Any) -> Family | None:
     return None if found is None or not isinstance(_at(model, found.blocks), nn.ModuleList) else found
 
 
+def opens(model: Any) -> bool:
+    """Whether a block of the model can be computed for one token alone."""
+    family = family_of(model)
+    return family is not None and family.opens
+
+
 def is_causal(model: Any) -> bool:
     """Whether the model is a decoder, pooled at its last token: its first token sees none of those behind it.
 

@@ -197,11 +197,21 @@ class SideBySide(Optimizer):
 def log_probs(bank: Any, packed: Packed, *, chunk: int = 256) -> Tensor:
     """Log-probabilities of every shadow on every text, shape (K, n, C), nats, on the CPU.
 
-    Texts are taken in the order of their lengths, so that little is computed on padding.
+    Texts are taken in the order of their lengths, so that little is computed on padding, and half as many at a time where memory ends.
     """
     if not isinstance(bank, Bank):  # shadows of the reference path, which read tokens
         told: Tensor = bank.log_probs(packed)
         return told
+    while True:
+        try:
+            return _told(bank, packed, chunk)
+        except (MemoryError, RuntimeError) as error:
+            if chunk == 1 or not is_out_of_memory(error):
+                raise
+            chunk //= 2
+
+
+def _told(bank: Bank, packed: Packed, chunk: int) -> Tensor:
     k = bank.n_shadows
     device = next(bank.parameters()).device
     packed = packed.to(device)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moo.errors import TrialError
+from moo.models.module import is_out_of_memory
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.events import PrivateAnswer
 from moo.privacy.keys import StudyKey
@@ -59,7 +60,14 @@ class Evaluator:
         return _outcome(failed_record(params_of(candidate.params), candidate.number, error, self.prepared))
 
     def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
-        evidence = run_trial(params, self.prepared, number=number, replicate=replicate)
+        try:
+            evidence = run_trial(params, self.prepared, number=number, replicate=replicate)
+        except TrialError:
+            raise
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrialError(f"the trial must fit into memory, but: {error}", cause="out of memory") from error
         save_evidence(evidence, self.prepared, number=number)
         record = judge(evidence, self.prepared, number=number)
         if not self.answers or number == REFERENCE:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moo import validate
 from moo.masking import mask, mask_many
+from moo.models.blocks import opens
 from moo.models.trunk import encode
 from moo.privacy.accounting import compose_epsilon
 from moo.privacy.events import Event
@@ -20,7 +21,10 @@ from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.refusals import refuse_another_task
 
 _SAMPLE = 48  # texts that are timed
-_STEP_SECONDS = 3e-4  # of one example of one shadow at depth 1, measured on 2 cores
+# One example of one shadow in one step, in passes of a text through one block of the trunk: e5-small, two cores (docs/LOG.md, by depth)
+_ONE_TOKEN, _ALL_TOKENS = 0.13, 2.2  # the bank's last block for the pooled token, and each of more
+_WHOLE, _ADAPTED = 3.0, 6.5  # the Opacus engine: each block of the model, and as much again for each that is adapted
+_READ = 1 / 3  # of a step: a text that a shadow reads and does not learn from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +77,12 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     trunk = len(texts) * each * passes
     t = spec.training
     pool = len(prepared.parts["pool"])
-    step = _STEP_SECONDS * t.sample_rate * pool / 2 * t.n_shadows
+    examples = t.n_shadows * (t.steps * t.sample_rate * pool / 2 + _READ * len(texts))
     return Plan(
         name=spec.name,
         trials=n_trials,
         records={part: len(records) for part, records in prepared.parts.items()},
-        seconds=trunk + n_trials * step * t.steps / 2,
+        seconds=trunk + n_trials * examples * each * _passes_a_step(prepared),
         trunk_seconds=trunk,
         disk_bytes=len(texts) * passes * (tokens * 2 + 8) * prepared.base.hidden,
         epsilon_low=spec.space.target_epsilon[0],
@@ -96,9 +100,25 @@ def _passes(spec: StudySpec, sample: Sequence[str], n_trials: int) -> float:
     space = spec.space
     levels = range(space.masking_level[0], space.masking_level[1] + 1)
     texts = sum(len({mask(text, level) for level in levels}) for text in sample) / len(sample)
-    deep = space.adapted_layers[1] - max(1, space.adapted_layers[0])  # no layer, and one, look at the same cut
+    deep = max(1, space.adapted_layers[1]) - max(1, space.adapted_layers[0])  # no layer, and one, look at the same cut
     cuts = (deep + 1) * (space.layers_dropped[1] - space.layers_dropped[0] + 1)
     return min(texts * cuts, 1.0 + n_trials)
+
+
+def _passes_a_step(prepared: Prepared) -> float:
+    """What one example of one shadow costs in a step, in passes of a text through the trunk: the mean over the depths of the space."""
+    model, (low, high) = prepared.base.model, prepared.spec.space.adapted_layers
+    blocks = int(model.config.num_hidden_layers)
+
+    def of(layers: int) -> float:
+        if layers == 0:
+            return 0.0
+        if prepared.engine == "opacus":
+            adapted = blocks if prepared.spec.training.adaptation in ("prefix", "full") else layers
+            return _WHOLE + _ADAPTED * adapted / blocks
+        return (_ONE_TOKEN if layers == 1 and opens(model) else _ALL_TOKENS * layers) / blocks
+
+    return sum(of(layers) for layers in range(low, high + 1)) / (high + 1 - low)
 
 
 def _composed(prepared: Prepared, policy: Policy, n_trials: int, epsilon: float) -> float:

@@ -201,6 +201,9 @@ def test_where_memory_ends_the_chunk_is_halved_and_the_result_stays(
     assert halved.chunk <= 7 < whole.chunk
     for name, parameter in whole.bank.trainable().items():
         torch.testing.assert_close(halved.bank.trainable()[name], parameter, atol=1e-4, rtol=1e-3)
+    told = log_probs(halved.bank, data.packed, chunk=100)
+    monkeypatch.setattr(Packed, "drawn", drawn)
+    torch.testing.assert_close(told, log_probs(halved.bank, data.packed, chunk=100), atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(Packed, "drawn", lambda *_, **__: (_ for _ in ()).throw(MemoryError("none left")))
     with pytest.raises(TrialError, match="must fit into memory"):
         train(data, settings_of(1), frozen, stream)

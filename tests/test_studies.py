@@ -433,6 +433,37 @@ def test_a_plan_spends_nothing(spec: StudySpec) -> None:
     assert sum(planned.records.values()) == 480
 
 
+def test_a_plan_counts_depth_and_engine(spec: StudySpec, family: Callable[[str], BaseModel]) -> None:
+    def trainings(layers: int, engine: str) -> float:
+        """In passes of a text through the trunk, so that the machine's mood cancels."""
+        space = dataclasses.replace(spec.space, adapted_layers=(layers, layers))
+        training = dataclasses.replace(spec.training, engine=engine)
+        deep = dataclasses.replace(spec, model=family("bert").name, space=space, training=training)
+        planned = plan_study(deep, n_trials=10)
+        return (planned.seconds - planned.trunk_seconds) / planned.trunk_seconds
+
+    one, two, loop = trainings(1, "bank"), trainings(2, "bank"), trainings(1, "opacus")
+    assert trainings(0, "bank") == 0
+    assert 30 < two / one < 40
+    assert 30 < loop / one < 180
+
+
+def test_a_trial_that_memory_was_too_small_for_fails_and_the_study_goes_on(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trial_module.run_trial
+
+    def small(params: Any, prepared: Any, *, number: int, **options: Any) -> Any:
+        if number == 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return run(params, prepared, number=number, **options)
+
+    monkeypatch.setattr("moo.studies.evaluator.run_trial", small)
+    result = run_study(dataclasses.replace(spec, name="cramped"), n_trials=3, folder=tmp_path)
+    assert [t.state for t in result.trials] == ["complete", "failed", "complete"]
+    assert result.trials[1].cause == "out of memory"
+
+
 def test_every_training_stands_in_the_ledger_of_its_data(spec: StudySpec, tmp_path: Path) -> None:
     result = run_study(dataclasses.replace(spec, name="booked"), n_trials=2, folder=tmp_path)
     entries = [e for e in ledger_of(spec.data).entries() if e.study.startswith("booked ")]
