@@ -4,13 +4,16 @@ python -m benchmarks.scaling [--json] [--only texts tokens steps shadows rank la
 
 Random activations under the real encoder's blocks: what a step costs does not depend on what the texts say. One size varies at a time
 about 2,000 texts of 64 tokens, four shadows, rank 8, last layer, 25 steps; each size runs in a process of its own, twice, and the
-faster counts. An exponent of 1 is linear. Beside the training of K shadows stands what they share: the trunk, at its measured time.
+faster counts. An exponent of 1 is linear. Beside the training of K shadows stands what they share: the trunk, measured in the same run
+on texts of as many tokens.
 """
 
 import argparse
 import dataclasses
 import json
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +25,7 @@ from moo.models.bank import Frozen
 from moo.models.base_models import load_base
 from moo.models.blocks import cut_of
 from moo.models.scaling import constants
-
-TRUNK_SECONDS = 4.0e-3  # a text of 38 tokens (benchmarks.trial_engine)
+from moo.models.trunk import encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +73,33 @@ def trained(size: Size) -> dict[str, float]:
     return {"seconds": min(by_engine(at, recipe, members).seconds for _ in range(2))}
 
 
+def trunk(size: Size) -> dict[str, float]:
+    """Seconds of the trunk for all texts, from the faster of two passes over a sample of it."""
+    base, sample = load_base("e5-small", accelerator="cpu"), min(size.texts, 256)
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("房间服务早餐位置干净舒适安静"), 2 * size.tokens)) for _ in range(sample)]
+
+    def once() -> float:
+        started = time.perf_counter()
+        encode(base, texts, max_length=size.tokens)
+        return time.perf_counter() - started
+
+    return {"seconds": min(once(), once()) * size.texts / sample}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", nargs="+", choices=list(GRID), default=list(GRID))
     options = parser.parse_args()
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in options.only:
         about = Size(texts=SMALL.get(name, Size().texts))
         rows = {v: alone(trained, dataclasses.replace(about, **{name: v})) for v in GRID[name]}
         exponent = _exponent(list(rows), [r["seconds"] for r in rows.values()])
         found[name] = {"exponent": exponent, "rows": rows}
         if name == "shadows":
-            shared = about.texts * TRUNK_SECONDS
+            shared = found[name]["trunk_seconds"] = alone(trunk, about)["seconds"]
             found[name]["exponent_with_trunk"] = _exponent(list(rows), [shared + r["seconds"] for r in rows.values()])
         if not options.json:
             _show(name, found[name])

@@ -24,8 +24,50 @@ from moo.errors import InputError
 from moo.models.bank import Bank, Frozen
 from moo.models.base_models import hushed, load_base
 from moo.models.blocks import Family, family_of, n_blocks
+from moo.whole_files import write_whole
 
 HEAD_FILE = "head.safetensors"
+_LOADER = '''"""The model, without moo: python load.py TEXT [TEXT ...] [--base FOLDER_OR_NAME] tells each text's class and logits.
+
+--base is where the base model and its tokenizer stand, if not where adapter_config.json says. Needs transformers and peft.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+CLASSES = {names!r}
+PAD = {pad}
+
+
+def load(base=None):
+    """Model and tokenizer."""
+    here = Path(__file__).parent
+    base = base or PeftConfig.from_pretrained(here).base_model_name_or_path
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels={n}, id2label=CLASSES)
+    model.config.pad_token_id = PAD
+    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="right")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(PAD)
+    return PeftModel.from_pretrained(model, here).eval(), tokenizer
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("texts", nargs="+")
+    parser.add_argument("--base")
+    options = parser.parse_args()
+    model, tokenizer = load(options.base)
+    batch = tokenizer(options.texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    for row in logits:
+        print(json.dumps([CLASSES[int(row.argmax())], row.tolist()], ensure_ascii=False))
+'''
 _RANGE = 1024.0  # what stands before a tanh is divided by this, and multiplied back behind it
 _LIFT = 16.0  # what stands before a ReLU is lifted by this, and lowered behind it
 _KEPT = {"bert": ["pooler", "classifier"], "distilbert": ["pre_classifier", "classifier"]}
@@ -61,9 +103,17 @@ def export_peft(bank: Bank, frozen: Frozen, folder: Path, *, classes: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     with hushed():
         wrapped.save_pretrained(str(folder))
-    if not stock:
+    if stock:
+        save_loader(frozen, folder, classes)
+    else:
         save_head(own, frozen, folder, classes)
     return folder
+
+
+def save_loader(frozen: Frozen, folder: Path, classes: Sequence[str]) -> None:
+    """Write `load.py`, which knows what PEFT's format does not hold: the classes, and what a decoder's texts are padded with."""
+    names, pad = dict(enumerate(classes)), int(frozen.base.tokenizer.pad_token_id)
+    write_whole(folder / "load.py", _LOADER.format(names=names, n=len(names), pad=pad))
 
 
 def has_peft_form(bank: Bank, frozen: Frozen) -> bool:

@@ -17,7 +17,7 @@ from moo.models.adapted import Classifier, Shape, classifier_of
 from moo.models.bank import Depth, Frozen
 from moo.models.base_models import load_base
 from moo.models.blocks import Family, family_of
-from moo.models.export import put_head, save_head, stock_config, stock_model
+from moo.models.export import put_head, save_head, save_loader, stock_config, stock_model
 from moo.models.pretrained import hushed
 from moo.models.reference import ReferenceShadows
 from moo.models.scaling import Constants
@@ -146,6 +146,7 @@ def export_reference(
         _put_adapters(wrapped, encoder, family)
         put_head(wrapped, own, frozen)
         wrapped.save_pretrained(str(folder))
+    save_loader(frozen, folder, classes)
     return folder
 
 

@@ -1,6 +1,7 @@
 """What leaves in PEFT's format gives the bank's own logits, where it should without any code of ours."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,22 @@ def test_the_stock_head_loads_where_moo_is_not_imported(family: Callable[[str], 
     )
     theirs = np.array(json.loads(exchange.read_text()))
     np.testing.assert_allclose(theirs, logits_of(bank, frozen, "none")[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama", "qwen2"])
+def test_the_script_beside_a_stock_head_tells_classes_and_logits_without_moo(
+    family: Callable[[str], BaseModel], kind: str, tmp_path: Path
+) -> None:
+    base = family(kind)
+    bank, frozen = stock(base, 1)
+    folder = export_peft(bank, frozen, tmp_path / "out", classes=CLASSES)
+    assert not re.search(r"^(import|from) moo", (folder / "load.py").read_text(), re.MULTILINE)
+    call = [sys.executable, str(folder / "load.py"), *TEXTS, "--base", base.name]
+    done = subprocess.run(call, check=True, cwd=tmp_path, capture_output=True, text=True)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    ours = logits_of(bank, frozen, "none")[0]
+    np.testing.assert_allclose([row for _, row in told], ours, atol=1e-4)
+    assert [name for name, _ in told] == [CLASSES[int(i)] for i in ours.argmax(-1)]
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2", "qwen3"])
