@@ -297,6 +297,17 @@ def _one(
     )
 
 
+def check_trainable(shape: Shape, frozen: Frozen) -> None:
+    """Make one shadow's model and look at its gradients, as every training does before its first step.
+
+    Raises:
+        InputError: If PEFT or Opacus cannot train the model so, or not each record for itself.
+    """
+    model = hooked(classifier_of(shape, frozen))
+    if shape.depth.adapted_layers:
+        check_independent(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
+
+
 def hooked(classifier: Classifier) -> Any:
     """The classifier under Opacus' hooks, which sleep in evaluation mode. All else is in it, so that no dropout is drawn."""
     try:

@@ -1,14 +1,20 @@
 """What of a specification is refused before anything is spent, beside its types and bounds."""
 
+from typing import cast
+
 import numpy as np
 
 from moo.data import Records
 from moo.errors import InputError, PolicyError
+from moo.models.adapted import Shape
+from moo.models.reference import check_trainable
+from moo.models.run import Adaptation
 from moo.objectives.membership.attacks import ATTACKS, check_attack
 from moo.objectives.membership.choice import CHOSEN
 from moo.privacy.policies import Policy
+from moo.records import TrialParams
 from moo.studies.base import StudySpec
-from moo.studies.prepare import Prepared
+from moo.studies.prepare import Prepared, depth_of
 from moo.studies.space import STATUS_QUO, depths
 
 
@@ -48,12 +54,26 @@ def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, referenc
     """A depth that the search could draw, or the status quo's where it runs, and the engine cannot train."""
     for params in [*depths(spec.space), *([STATUS_QUO] if reference else [])]:
         prepared.cut(params)
+        if prepared.engine == "opacus":
+            check_trainable(_shape_of(params, prepared), prepared.frozen(params))
     largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
     if spec.space.adapted_layers[1] and largest > hidden:
         raise InputError(
             f"every rank must be <= {hidden}, the hidden size of {spec.model}, but space.lora_rank_log2 goes to "
             f"{spec.space.lora_rank_log2[1]} (rank {largest}); lower it."
         )
+
+
+def _shape_of(params: TrialParams, prepared: Prepared) -> Shape:
+    t = prepared.spec.training
+    return Shape(
+        depth=depth_of(params, prepared.spec),
+        adaptation=cast(Adaptation, t.adaptation),
+        rank=params.lora_rank,
+        alpha=t.lora_alpha,
+        n_frozen=prepared.base.hidden if t.head == "with_mean" else 0,
+        n_classes=len(prepared.parts["pool"].classes),
+    )
 
 
 def refuse_unknown_attributes(prepared: Prepared) -> None:

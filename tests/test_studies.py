@@ -359,6 +359,7 @@ def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
         ("bert", {"n_queries": (0, 2)}, {"engine": "opacus"}, r"space\.n_queries = \[0, 0\]"),
         ("electra", {"layers_dropped": (0, 1)}, {}, r"space\.layers_dropped = \[0, 0\]"),
         ("electra", {"adapted_layers": (0, 0)}, {"engine": "bank"}, "use adapted_layers=0 or engine='opacus'"),
+        ("distilbert", {}, {"adaptation": "prefix"}, "a model to which PEFT knows how to give one"),
     ],
 )
 def test_a_depth_that_the_engine_cannot_train_is_refused_before_anything_is_spent(
