@@ -121,7 +121,7 @@ def _audit(
         raise PolicyError(
             "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
         )
-    evaluator = Evaluator(spec, folder, policy, asked.stage)
+    evaluator = Evaluator(spec, folder, policy, asked.stage, name=name)
     prepared, fresh = evaluator.prepared, asked.key or StudyKey.fresh()
     canaries, kind = asked.canaries, asked.kind
     run = planned_run(
@@ -132,7 +132,9 @@ def _audit(
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
     account = account_of(evaluator, policy, name, run)
     watch = Watch(planted.units)
-    trained = _train(prepared, params, planted, run, account, fresh, watch, number=-2 if trial is None else trial)
+    number = -2 if trial is None else trial
+    own = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
+    trained = _train(prepared, params, planted, run, account, own, watch, number=number)
     told = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
     done = as_it_ran(run, trained)
     found = ladder(canary_scores(told, marks), marks.included)
@@ -233,7 +235,7 @@ def _train(
         account,
         run,
         number,
-        lambda: train(data, settings, frozen, lambda purpose, shadow: key.generator("audit", purpose, shadow)),
+        lambda: train(data, settings, frozen, key.generator),
     )
 
 

@@ -106,7 +106,9 @@ class _Again:
             share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
             key = StudyKey.load_or_create(self.home / "study.key")
             split = _FRESH if replicate == FRESH_SPLIT else ""
-            self._ready[replicate] = Prepared(self.spec, key, self.home, self.stage, release_share=share, split=split)
+            self._ready[replicate] = Prepared(
+                self.spec, key, self.home, self.stage, release_share=share, split=split, name=self.name
+            )
         return self._ready[replicate]
 
     def record(self, trial: TrialRecord, *, replicate: int) -> TrialRecord:

@@ -1,5 +1,6 @@
 """From a candidate of the search to what the search is told of it: train, keep evidence, judge, add noise where the policy asks."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class Evaluator:
     policy: Policy = field(default_factory=Policy)
     stage: Callable[[str, int, int], None] = no_stage
     covered: frozenset[str] = frozenset()
+    name: str = ""
     _prepared: Prepared | None = field(default=None, repr=False)
 
     @property
@@ -37,7 +39,7 @@ class Evaluator:
         if self._prepared is None:
             key = StudyKey.load_or_create(self.folder / "study.key")
             share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
-            self._prepared = Prepared(self.spec, key, self.folder, self.stage, release_share=share)
+            self._prepared = Prepared(self.spec, key, self.folder, self.stage, release_share=share, name=self.name)
             self._prepared.covered = self.covered
             self._prepared.stays_inside = self.policy.name in ("internal", "proxy_then_retrain")
             self._prepared.flags |= {BUDGETED} if self.policy.name == "publish_all" else set()
@@ -72,6 +74,7 @@ class Evaluator:
         record = judge(evidence, self.prepared, number=number)
         if not self.answers or number == REFERENCE:
             return record
+        told = json.dumps([vars(self.policy), [a.to_json() for a in self.answers]], sort_keys=True)
         return noised(
             record,
             evidence,
@@ -80,7 +83,7 @@ class Evaluator:
             flags=self.prepared.flags,
             wordless=self.prepared.masked("pool", params.masking_level, params).wordless,
             n_units=self.prepared.n_units,
-            rng=self.prepared.trial_key(params, number=number, replicate=replicate).generator("answers"),
+            rng=self.prepared.trial_key(params, told, number=number, replicate=replicate).generator("answers"),
         )
 
     @property

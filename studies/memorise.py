@@ -6,6 +6,7 @@ prompt: the planted one's rank gives its exposure. Secrets that were not planted
 
 import dataclasses
 import itertools
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from moo import validate
 from moo.errors import InputError
 from moo.masking import mask
+from moo.models.base_models import weights_digest
 from moo.models.generator import (
     Generator,
     Ids,
@@ -100,7 +102,8 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
         )
     home = Path(folder)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    evaluator, policy, name = Evaluator(spec, home, Policy(), asked.stage), Policy(), f"{spec.name} memorisation"
+    policy, name = Policy(), f"{spec.name} memorisation"
+    evaluator = Evaluator(spec, home, policy, asked.stage, name=name)
     prepared, key = evaluator.prepared, asked.key or StudyKey.fresh()
     asked.stage("loading the base model", 0, 0)
     base = load_generator(spec.model, accelerator=spec.machine.accelerator)
@@ -220,9 +223,9 @@ def _train(
     settings = training_settings(params, prepared.spec, run, engine="opacus")
     optimizer = dataclasses.replace(settings.optimizer, chunk=min(16, settings.optimizer.chunk))
     settings = dataclasses.replace(settings, optimizer=optimizer)
-    return train_generator(
-        base, (*texts.ids, *planted), units, settings, lambda purpose, shadow: key.generator("writer", purpose, shadow)
-    )
+    run_of = [prepared.spec.to_json(), params.to_json(), run.to_json(), texts.ids, planted, weights_digest(base.model)]
+    own = key.child("writer", json.dumps(run_of, sort_keys=True))  # another run under the same key shares no noise
+    return train_generator(base, (*texts.ids, *planted), units, settings, own.generator)
 
 
 def _mean_loss(generator: Generator, texts: _Texts) -> Measurement:

@@ -1,11 +1,13 @@
 """A study made ready: data filtered and split under the study's key, the base model loaded, masked texts run through its trunk."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, cast
 
@@ -69,6 +71,7 @@ class Prepared:
         stage: Told what is being done.
         release_share: Share of the units that are set aside before anything else and that no trial reads; 0 sets none aside.
         split: Name of another split into pool, test and unseen; empty for the study's own.
+        name: Of the study in storage and ledger; the specification's by default.
     """
 
     def __init__(
@@ -80,10 +83,12 @@ class Prepared:
         *,
         release_share: float = 0.0,
         split: str = "",
+        name: str = "",
     ) -> None:
         if spec.ner:
             ner.version()  # refuses before anything is fetched where it is not installed
         self.spec, self.key, self.folder, self.stage = spec, key, folder, stage
+        self.name, self._parted = name or spec.name, [release_share, split]
         loaded = load_records(
             spec.data,
             n_records=spec.n_records,
@@ -163,19 +168,38 @@ class Prepared:
             self._constants[cut] = found.unshifted() if bare else found
         return self._constants[cut]
 
-    def trial_key(self, params: TrialParams, *, number: int, replicate: int = 0) -> StudyKey:
-        """Where all that is random in one trial comes from: noise, batches, initial LoRA, halves, noised answers.
+    def trial_key(
+        self, params: TrialParams, *more: str | int, number: int, replicate: int = 0, key: StudyKey | None = None
+    ) -> StudyKey:
+        """Where all that is random in one training comes from: noise, batches, initial LoRA, halves, noised answers.
 
         Runs that differ in anything share none of it, also where they have number, key and data in common: two sums with the same
-        noise would tell their exact difference, while the ledger composes the runs as independent.
+        noise would tell their exact difference, while the ledger composes the runs as independent (ADR 24).
+
+        Args:
+            params, number, replicate: The trial.
+            more: What else decides what is drawn.
+            key: A secret to derive from in place of the study's.
         """
         run = {
+            "study": self.name,
+            "moo": version("moo-privacy"),
+            "parted": self._parted,
+            "records": self._kept,
+            "weights": self.base.digest,
             "spec": self.spec.to_json(),
             "params": params.to_json(),
             "engine": self.engine,
             "precision": "bf16" if self.base.low_precision else "fp32",
         }
-        return self.key.child(self.digest, "trial", json.dumps(run, sort_keys=True), number, replicate)
+        of = key or self.key
+        return of.child(self.digest, "trial", json.dumps(run, sort_keys=True), number, replicate, *more)
+
+    @cached_property
+    def _kept(self) -> str:
+        """Digest of the records that filters and the release split have left, with what masking is told of them."""
+        fields = hashlib.sha256(repr(self.records.fields).encode("utf-8", "surrogatepass"))
+        return self.records.digest + fields.hexdigest()
 
     def frozen(self, params: TrialParams) -> Frozen:
         """What a bank needs of the base model."""

@@ -99,14 +99,14 @@ def run_study(
     started = time.monotonic()
     with owned(home):
         watch = Watch(callbacks, n_trials)
-        evaluator = Evaluator(spec, home, chosen, watch.stage)
+        evaluator = Evaluator(spec, home, chosen, watch.stage, name=name)
         prepared = evaluator.prepared
         refuse_broken_gates(prepared)
         refuse_broken_promises(prepared)
         refuse_what_the_model_lacks(spec, prepared, reference=chosen.allows_reference)
         refuse_unknown_attributes(prepared)
         identity = _identity(spec, chosen, prepared)
-        of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True))
+        of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True), n_trials)
         drawn = _drawn(chosen, of_study, n_trials)
         space, first = space_of(spec.space), anchors(spec.space)
         if (

@@ -201,7 +201,7 @@ def test_select_one_draws_its_number_of_trials_and_names_one_winner(spec: StudyS
         one, policy = named(spec, f"one{i}"), Policy.parse("select_one")
         result = run_study(one, n_trials=3, policy="select_one", folder=folder)
         identity = runner._identity(one, policy, Evaluator(one, folder, policy).prepared)
-        key = StudyKey.load_or_create(folder / "study.key").child(one.name, json.dumps(identity, sort_keys=True))
+        key = StudyKey.load_or_create(folder / "study.key").child(one.name, json.dumps(identity, sort_keys=True), 3)
         assert len(result.trials) == key.generator("number of trials").geometric(1 / 3)
         results.append(result)
         assert result.reference is None

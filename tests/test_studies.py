@@ -25,12 +25,15 @@ from moo.models.base_models import BaseModel
 from moo.models.datamodule import PoissonBatches
 from moo.models.dp import ShadowNoise
 from moo.privacy.events import Event
+from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import charged, parse_anchor, verify
-from moo.records import REFERENCE
+from moo.records import REFERENCE, TrialParams
+from moo.studies import evaluator as evaluator_module
 from moo.studies import trial as trial_module
 from moo.studies.accounts import ledger_of
 from moo.studies.base import SpaceSpec, StudySpec, load_spec, presets
 from moo.studies.plan import plan_study
+from moo.studies.prepare import Prepared
 from moo.studies.progress import StudyProgress
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import run_study
@@ -154,6 +157,54 @@ def test_runs_that_differ_share_no_randomness_and_the_same_run_shares_all(
     for i, j in itertools.combinations(range(4), 2):
         assert not drawn[i] & drawn[j]
     assert drawn[4] == drawn[0]
+
+
+def test_a_stream_is_of_the_whole_run_and_noised_answers_of_their_policy(spec: StudySpec, tmp_path: Path) -> None:
+    """Under one key: what the specification does not say, and still decides what is trained or told."""
+    params = TrialParams(target_epsilon=4.0, masking_level=2, lora_rank=2, learning_rate=1e-3, adapted_layers=1)
+    key = StudyKey(b"k" * 32)
+
+    def noise(*, own: StudyKey | None = None, more: str = "", number: int = 0, **options: Any) -> bytes:
+        made = Prepared(spec, key, tmp_path, **options)
+        found = made.trial_key(params, *([more] if more else []), number=number, key=own)
+        return found.generator("noise", 0).standard_normal(4).tobytes()
+
+    first = noise()
+    others = [
+        noise(name="another"),
+        noise(release_share=0.5),
+        noise(split="fresh"),
+        noise(number=1),
+        noise(more="answers at 5"),
+        noise(own=StudyKey(b"q" * 32)),
+    ]
+    fewer = Prepared(spec, key, tmp_path)
+    fewer.records = fewer.records.take(np.arange(len(fewer.records) - 2))  # as a filter that lets one user less pass
+    others.append(fewer.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes())
+    other = Prepared(spec, key, tmp_path)
+    other.base = dataclasses.replace(other.base, digest="of other weights")
+    others.append(other.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes())
+    assert len({first, *others}) == 1 + len(others)
+    assert noise() == first
+
+
+def test_answers_of_two_policies_do_not_share_their_noise(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key, one trial, one model, told at two noise multipliers: with the same draw, both together would tell the number."""
+    drawn: list[bytes] = []
+    told = evaluator_module.noised
+
+    def watched(*args: Any, rng: np.random.Generator, **options: Any) -> Any:
+        drawn.append(copy.deepcopy(rng).standard_normal(4).tobytes())
+        return told(*args, rng=rng, **options)
+
+    monkeypatch.setattr(evaluator_module, "noised", watched)
+    for noise in (5.0, 10.0, 5.0):
+        storage = tmp_path / f"{len(drawn)}.db"
+        run_study(spec, n_trials=1, answer_noise=noise, folder=tmp_path / "one", storage=storage)
+    assert drawn[0] != drawn[1]
+    assert drawn[0] == drawn[2]
 
 
 def test_the_same_seed_and_key_give_the_same_numbers_bit_for_bit(
