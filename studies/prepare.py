@@ -157,6 +157,11 @@ class Prepared:
                     f"layers_dropped = 0 and n_queries = 0 must hold on the engine 'opacus', but got {depth.layers_dropped} and "
                     f"{depth.n_queries}; set space.layers_dropped = [0, 0] and space.n_queries = [0, 0]."
                 )
+            n = int(self.base.model.config.num_hidden_layers)
+            if self.spec.training.adaptation == "lora" and depth.adapted_layers > n:
+                raise InputError(
+                    f"adapted_layers <= {n} (the model's layers) must hold, but got {depth.adapted_layers}; lower space.adapted_layers."
+                )
             return last_cut(self.base)
         return check_depth(self.base.model, depth)
 

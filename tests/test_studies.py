@@ -409,6 +409,8 @@ def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
         ("bert", {"layers_dropped": (0, 4)}, {}, r"adapted_layers \+ layers_dropped <= 4"),
         ("bert", {"n_queries": (0, 2)}, {"engine": "opacus"}, r"space\.n_queries = \[0, 0\]"),
         ("electra", {"layers_dropped": (0, 1)}, {}, r"space\.layers_dropped = \[0, 0\]"),
+        ("bert", {"adapted_layers": (0, 5)}, {"engine": "opacus"}, "adapted_layers <= 4"),
+        ("electra", {"adapted_layers": (0, 5)}, {}, "adapted_layers <= 4"),
         ("electra", {"adapted_layers": (0, 0)}, {"engine": "bank"}, "use adapted_layers=0 or engine='opacus'"),
         ("distilbert", {}, {"adaptation": "prefix"}, "a model to which PEFT knows how to give one"),
     ],
