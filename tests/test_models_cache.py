@@ -263,15 +263,15 @@ def test_activations_above_the_range_of_fp16_are_kept_to_its_precision(
     monkeypatch.setattr(cache_module, "encode", massive)
     base = dataclasses.replace(tiny, low_precision=low)
     expected = torch.from_numpy(np.concatenate(massive(base, TEXTS, max_length=24).tokens))
+    fresh = cache_at(tmp_path / "none", base, limit_gib=0.0).packed(TEXTS, scaling)
     for _ in range(2):  # computed, then read
         tokens = cache_at(tmp_path / "c", base).packed(TEXTS, scaling).tokens
+        assert torch.equal(fresh.tokens, tokens)
         assert tokens.dtype == (torch.bfloat16 if low else torch.float32)
         # in bf16 the trunk itself rounds as the batch falls
         torch.testing.assert_close(
             tokens.float(), expected, rtol=2**-6 if low else 2**-11, atol=2**-5 if low else 2**-15
         )
-    fresh = cache_at(tmp_path / "none", base, limit_gib=0.0).packed(TEXTS, scaling)
-    assert torch.equal(fresh.tokens, tokens)
 
 
 @settings(max_examples=30, deadline=None)
