@@ -28,7 +28,7 @@ from moo.studies.keep import save_evidence
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
-from moo.studies.trial import judge, planned_run, run_trial
+from moo.studies.trial import judge, planned_run, run_trial, within_memory
 from moo.whole_files import write_whole
 
 # Streams of randomness are named by (trial, replicate); the search counts replicates from 0 upward, so these are never its own.
@@ -131,7 +131,8 @@ class _Again:
         run = planned_run(trial.params, self.spec, prepared.expected_units, prepared.records.unit_name)
         reservation = self.account.ledger.reserve(self.account.study, trial.number, run)
         try:
-            evidence = run_trial(trial.params, prepared, number=trial.number, replicate=replicate)
+            with within_memory():
+                evidence = run_trial(trial.params, prepared, number=trial.number, replicate=replicate)
         except TrialError as error:
             self.account.ledger.abort(self.account.study, reservation, steps=run.steps, cause=error.cause)
             raise

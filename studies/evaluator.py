@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from moo.errors import TrialError
-from moo.models.module import is_out_of_memory
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.events import PrivateAnswer
 from moo.privacy.keys import StudyKey
@@ -19,7 +18,7 @@ from moo.studies.base import StudySpec
 from moo.studies.keep import save_evidence
 from moo.studies.prepare import Prepared, no_stage
 from moo.studies.space import params_of
-from moo.studies.trial import BUDGETED, CONSTRAINTS, judge, run_trial
+from moo.studies.trial import BUDGETED, CONSTRAINTS, judge, run_trial, within_memory
 
 
 @dataclass
@@ -62,14 +61,8 @@ class Evaluator:
         return _outcome(failed_record(params_of(candidate.params), candidate.number, error, self.prepared))
 
     def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
-        try:
+        with within_memory():
             evidence = run_trial(params, self.prepared, number=number, replicate=replicate)
-        except TrialError:
-            raise
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise TrialError(f"the trial must fit into memory, but: {error}", cause="out of memory") from error
         save_evidence(evidence, self.prepared, number=number)
         record = judge(evidence, self.prepared, number=number)
         if not self.answers or number == REFERENCE:

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from moo.evidence import (
 )
 from moo.models.dp import DPSettings
 from moo.models.memory import give_back
-from moo.models.module import OptimizerSettings, log_probs
+from moo.models.module import OptimizerSettings, is_out_of_memory, log_probs
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.compliance.facts import privacy_facts, utility_facts
@@ -168,6 +169,23 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         resumed_at=trained.resumed_at,
         notices=_notices(parts, trained, spec),
     )
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Where memory ends, the trial has failed and not the study.
+
+    Raises:
+        TrialError: In its place.
+    """
+    try:
+        yield
+    except TrialError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrialError(f"the trial must fit into memory, but: {error}", cause="out of memory") from error
 
 
 def _notices(parts: Mapping[str, MaskedPart], trained: Trained, spec: StudySpec) -> tuple[str, ...]:
