@@ -19,7 +19,7 @@ from moo.models.base_models import load_base
 from moo.models.blocks import Family, family_of
 from moo.models.export import put_head, save_head, save_loader, stock_config, stock_model
 from moo.models.pretrained import hushed
-from moo.models.reference import ReferenceShadows
+from moo.models.reference_shadows import ReferenceShadows
 from moo.models.scaling import Constants
 from moo.models.trunk import last_cut
 

@@ -26,7 +26,8 @@ from moo.models.blocks import family_of
 from moo.models.datamodule import PoissonBatches, PoissonDataModule
 from moo.models.dp import ShadowNoise
 from moo.models.pretrained import hushed
-from moo.models.reference import ReferenceModule, padded
+from moo.models.reference import ReferenceModule
+from moo.models.reference_shadows import padded
 from moo.models.run import Stream, TrainingData, TrainingSettings, fit
 
 Ids = tuple[int, ...]

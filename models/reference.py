@@ -19,7 +19,6 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
 from moo.errors import InputError, TrialError
-from moo.models.activations import Packed
 from moo.models.adapted import Classifier, Shape, classifier_of, initialise, shape_of
 from moo.models.bank import Frozen
 from moo.models.checkpoints import counts
@@ -28,6 +27,7 @@ from moo.models.dp import DPSettings, ShadowNoise, per_shadow
 from moo.models.independence import check_independent
 from moo.models.losses import losses
 from moo.models.module import SideBySide, is_out_of_memory
+from moo.models.reference_shadows import ReferenceShadows, padded
 from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit, watched
 
 
@@ -173,47 +173,6 @@ class ReferenceModule(lightning.LightningModule):
             )
 
 
-class ReferenceShadows:
-    """K trained models that share all that is frozen: one classifier, and what each shadow trained.
-
-    Args:
-        model: Wrapped by Opacus.
-        states: One dictionary a shadow.
-        shape: What each of them is.
-        frozen: What they share.
-    """
-
-    def __init__(self, model: Any, states: list[dict[str, Tensor]], *, shape: Shape, frozen: Frozen) -> None:
-        self.model, self.states, self.shape, self.frozen = model, states, shape, frozen
-        self._pad = int(frozen.base.tokenizer.pad_token_id)
-
-    @property
-    def classifier(self) -> Any:
-        """The model without what Opacus puts around it."""
-        return self.model._module
-
-    def put(self, shadow: int) -> None:
-        """Make the model one shadow's."""
-        _load(self.model, self.states[shadow])
-
-    @torch.no_grad()
-    def log_probs(self, packed: Packed, *, chunk: int = 64) -> Tensor:
-        """Log-probabilities of every shadow on every text, shape (K, n, C), nats."""
-        order = torch.from_numpy(np.argsort([len(i) for i in packed.ids], kind="stable"))
-        out = []
-        self.model.eval()
-        for state in self.states:
-            _load(self.model, state)
-            parts = []
-            for rows in torch.split(order, chunk):
-                ids, mask = padded(packed, rows, self._pad)
-                features = packed.features[rows.to(packed.features.device)].to(ids.device)
-                parts.append(self.model(ids, mask, features).log_softmax(-1))
-            told = torch.cat(parts)
-            out.append(torch.empty_like(told).index_copy_(0, order, told))
-        return torch.stack(out)
-
-
 def train_reference(data: TrainingData, settings: TrainingSettings, frozen: Frozen, stream: Stream) -> Trained:
     """As `moo.models.training.train`, on the reference path."""
     if len(data.packed.ids) != len(data.labels):
@@ -337,20 +296,3 @@ def _check_moves(model: Any, before: dict[str, Tensor]) -> None:
             raise TrialError(f"every adapter must move, but {name} did not.", cause="adapter did not move")
         if not p.requires_grad and not same:
             raise TrialError(f"the frozen model must not move, but {name} did.", cause="base weights moved")
-
-
-def _load(model: Any, state: dict[str, Tensor]) -> None:
-    for name, p in model.named_parameters():
-        if name in state:
-            p.data.copy_(state[name])
-
-
-def padded(packed: Packed, rows: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of some texts, each (n, L), padded behind to the longest."""
-    texts = [packed.ids[i] for i in rows.tolist()]
-    ids = torch.full((len(texts), max(map(len, texts))), pad)
-    mask = torch.zeros_like(ids)
-    for j, text in enumerate(texts):
-        ids[j, : len(text)] = torch.tensor(text)
-        mask[j, : len(text)] = 1
-    return ids, mask

@@ -12,7 +12,7 @@ from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.masking.release import save_preprocessing
 from moo.models.export import export_peft, has_peft_form
 from moo.models.export_reference import export_reference, peft_of, save_reference
-from moo.models.reference import ReferenceShadows
+from moo.models.reference_shadows import ReferenceShadows
 from moo.models.saved import save_bank
 from moo.models.training import Trained, TrainingData, train
 from moo.privacy.accounting import check_delta, epsilon_of_all, epsilon_pld

@@ -20,7 +20,8 @@ from moo.models.bank import Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, cut_of, family_of, is_causal, sees_no_later_token
 from moo.models.module import OptimizerSettings, log_probs
-from moo.models.reference import ReferenceModule, hooked, padded
+from moo.models.reference import ReferenceModule, hooked
+from moo.models.reference_shadows import padded
 from moo.models.training import TrainingData, TrainingSettings, train
 from moo.models.trunk import encode
 

@@ -22,7 +22,7 @@ from moo.models.dp import DPSettings
 from moo.models.export import load_exported
 from moo.models.export_reference import export_reference, load_reference, peft_of, save_reference
 from moo.models.module import OptimizerSettings, log_probs
-from moo.models.reference import padded
+from moo.models.reference_shadows import padded
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
 
 
