@@ -9,7 +9,7 @@ from datetime import date
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,9 @@ class MaskedPart:
     spans: tuple[tuple[Found, ...], ...]
     wordless: NDArray[np.bool_]
     notices: tuple[str, ...] = ()
+
+
+_PLACES = ("data", "model", "dossier", "withdrawals")  # where they stand does not decide a run, what they hold does
 
 
 class Prepared:
@@ -192,13 +195,26 @@ class Prepared:
             "parted": self._parted,
             "records": self._kept,
             "weights": self.base.digest,
-            "spec": self.spec.to_json(),
+            "tokenizer": self._tokenizer,
+            "spec": self.placeless,
             "params": params.to_json(),
             "engine": self.engine,
             "precision": "bf16" if self.base.low_precision else "fp32",
         }
         of = key or self.key
         return of.child(self.digest, "trial", json.dumps(run, sort_keys=True), number, replicate, *more)
+
+    @property
+    def placeless(self) -> dict[str, Any]:
+        """The specification as JSON, without where its files stand."""
+        return {k: v for k, v in self.spec.to_json().items() if k not in _PLACES}
+
+    @cached_property
+    def _tokenizer(self) -> str:
+        tokenizer = self.base.tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        told = repr(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
+        return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
     @cached_property
     def _kept(self) -> str:

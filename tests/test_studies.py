@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,26 @@ def test_answers_of_two_policies_do_not_share_their_noise(
         run_study(spec, n_trials=1, answer_noise=noise, folder=tmp_path / "one", storage=storage)
     assert drawn[0] != drawn[1]
     assert drawn[0] == drawn[2]
+
+
+def test_a_stream_is_of_what_the_files_hold_and_not_of_where_they_stand(spec: StudySpec, tmp_path: Path) -> None:
+    params = TrialParams(target_epsilon=4.0, masking_level=2, lora_rank=2, learning_rate=1e-3, adapted_layers=1)
+    table, model = Path(spec.data), Path(spec.model)
+    shutil.copy(table, tmp_path / table.name)
+    shutil.copytree(model, tmp_path / model.name)
+    moved = dataclasses.replace(spec, data=str(tmp_path / table.name), model=str(tmp_path / model.name))
+
+    def noise(spec: StudySpec) -> float:
+        made = Prepared(spec, StudyKey(b"k" * 32), tmp_path)
+        return float(made.trial_key(params, number=0).generator("noise", 0).standard_normal())
+
+    assert noise(moved) == noise(spec)
+    file = tmp_path / model.name / "tokenizer.json"
+    told = json.loads(file.read_text())
+    vocabulary = told["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    file.write_text(json.dumps(told))
+    assert noise(moved) != noise(spec)
 
 
 def test_the_same_seed_and_key_give_the_same_numbers_bit_for_bit(
