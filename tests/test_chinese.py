@@ -9,7 +9,7 @@ import string
 import tomllib
 from collections.abc import Iterator
 from datetime import date
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from test_audited import made
 from test_cli import study  # noqa: F401 - a fixture
 from test_report import read
 
-import moo
 from moo.records import Measurement
 from moo.report import figures, save_report
 from moo.report.annex import annex_of
@@ -30,8 +29,9 @@ from moo.studies.base import load_spec
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import run_study
 
-SOURCES = [p for room in ("data", "pareto", "privacy", "search", "objectives", "models", "studies")
-           for p in sorted((Path(moo.__file__).parent / room).rglob("*.py"))]  # fmt: skip
+ROOMS = {room: Path(import_module(f"moo.{room}").__path__[0]) for room in
+         ("data", "pareto", "privacy", "search", "objectives", "models", "studies")}  # fmt: skip
+SOURCES = [p for room in ROOMS.values() for p in sorted(room.rglob("*.py"))]
 NAMES = (  # of things that have no other name in Chinese
     "moo confirm audit out DIR trial torch optuna opacus lightning transformers scikit-learn cpu cu PEFT Opacus LoRA AUC TPR FPR GiB "
     "SHA MIT Unicode NFC MovieLens-100K GroupLens Harper and Konstan Papernot Steinke Rényi GDPR GB/T internal H P M p k b "
@@ -155,7 +155,7 @@ def written(node: ast.AST) -> Iterator[str]:
 def test_what_is_translated_is_what_the_code_says() -> None:
     file = tomllib.loads((resources.files("moo.report") / "templates" / "chinese.toml").read_text(encoding="utf-8"))
     said_in_code = [text for path in SOURCES for text in written(ast.parse(path.read_text(encoding="utf-8")))]
-    presets = (Path(moo.__file__).parent / "studies" / "presets").glob("*.toml")
+    presets = (ROOMS["studies"] / "presets").glob("*.toml")
     said_in_code += [str(v) for p in presets for v in tomllib.loads(p.read_text(encoding="utf-8")).values()]
     for english, chinese in file["sentences"].items():
         assert any(english in text for text in said_in_code) or english in BUILT, f"nothing says {english!r} any more"
