@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from moo import validate
 from moo.models.activations import Packed
 from moo.models.base_models import BaseModel
-from moo.models.blocks import Cut
+from moo.models.blocks import Cut, is_causal
 from moo.models.scaling import Constants
 from moo.models.segments import LIMIT_GIB, ROW, SUFFIX, Entry, Segment, write_segment
 from moo.models.trunk import Encoded, encode, last_cut
@@ -36,7 +36,7 @@ ABANDONED = 3600.0  # seconds without a write after which a file without its fin
 
 
 class TrunkCache:
-    """Activations under a keyed digest of (weights, first live block, max length, text).
+    """Activations under a keyed digest of (weights, first live block, max length, precision, what is pooled, text).
 
     Args:
         folder: Made if missing, mode 0700.
@@ -65,6 +65,8 @@ class TrunkCache:
         self.notices: list[str] = []
         self._folder, self._key, self._base, self._max_length = folder, key, base, max_length
         self._cut = last_cut(base) if cut is None else cut
+        # under "whole" alone, a decoder's first token may have been kept, which once was pooled
+        self._pooled = "whole, last" if is_causal(base.model) else "whole"
         self._limit = limit_gib * 2**30
         self._segments: dict[str, Segment] = {}
         self._at: dict[bytes, tuple[Segment, int]] = {}
@@ -150,8 +152,8 @@ class TrunkCache:
         return fresh | self._read(keys) if self._store(fresh, in_use=in_use) else fresh
 
     def _digest(self, text: str) -> bytes:
-        scope = f"{self._base.digest}|{self._cut.start}|{self._max_length}|{self._base.low_precision}|whole|".encode()
-        return hmac.new(self._key, scope + text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+        scope = f"{self._base.digest}|{self._cut.start}|{self._max_length}|{self._base.low_precision}|{self._pooled}|"
+        return hmac.new(self._key, (scope + text).encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
     def _look(self) -> None:
         """Open what other processes wrote since the last look; forget what they removed."""

@@ -198,17 +198,21 @@ def log_probs(bank: Any, packed: Packed, *, chunk: int = 256) -> Tensor:
     """Log-probabilities of every shadow on every text, shape (K, n, C), nats, on the CPU.
 
     Texts are taken in the order of their lengths, so that little is computed on padding, and half as many at a time where memory ends.
+
+    Args:
+        bank: A `Bank`, or the shadows of the reference path, which read tokens.
+        packed: n texts.
+        chunk: Texts at a time, fewer where all tokens are live.
     """
-    if not isinstance(bank, Bank):  # shadows of the reference path, which read tokens
-        told: Tensor = bank.log_probs(packed)
-        return told
     while True:
         try:
-            return _told(bank, packed, chunk)
+            told: Tensor = _told(bank, packed, chunk) if isinstance(bank, Bank) else bank.log_probs(packed, chunk=chunk)
         except (MemoryError, RuntimeError) as error:
             if chunk == 1 or not is_out_of_memory(error):
                 raise
             chunk //= 2
+        else:
+            return told
 
 
 def _told(bank: Bank, packed: Packed, chunk: int) -> Tensor:

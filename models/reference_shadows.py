@@ -35,15 +35,15 @@ class ReferenceShadows:
         _load(self.model, self.states[shadow])
 
     @torch.no_grad()
-    def log_probs(self, packed: Packed, *, chunk: int = 64) -> Tensor:
-        """Log-probabilities of every shadow on every text, shape (K, n, C), nats."""
+    def log_probs(self, packed: Packed, *, chunk: int) -> Tensor:
+        """Log-probabilities of every shadow on every text, shape (K, n, C), nats; a quarter of a chunk at a time."""
         order = torch.from_numpy(np.argsort([len(i) for i in packed.ids], kind="stable"))
         out = []
         self.model.eval()
         for state in self.states:
             _load(self.model, state)
             parts = []
-            for rows in torch.split(order, chunk):
+            for rows in torch.split(order, max(1, chunk // 4)):
                 ids, mask = padded(packed, rows, self._pad)
                 features = packed.features[rows.to(packed.features.device)].to(ids.device)
                 parts.append(self.model(ids, mask, features).log_softmax(-1))

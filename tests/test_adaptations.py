@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import hmac
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -19,9 +21,11 @@ from moo.models.adapted import classifier_of, layers_of_unknown, shape_of
 from moo.models.bank import Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, cut_of, family_of, is_causal, sees_no_later_token
+from moo.models.cache import TrunkCache
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.reference import ReferenceModule, hooked
 from moo.models.reference_shadows import padded
+from moo.models.scaling import constants
 from moo.models.training import TrainingData, TrainingSettings, train
 from moo.models.trunk import encode
 
@@ -263,6 +267,35 @@ def test_unknown_decoders_are_pooled_at_their_last_token(family: Callable[[str],
     changed[torch.arange(6), last] = 10
     features = torch.zeros(6, data.packed.features.shape[1])
     assert float((model(ids, mask, features) - model(changed, mask, features)).abs().min()) > 1e-4
+
+
+def test_what_was_cached_of_a_decoder_under_a_key_that_named_no_token_is_not_read(
+    family: Callable[[str], BaseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such files held the first token. Those of encoders held what they hold now, and are read on."""
+
+    def cached(base: BaseModel, done: Callable[[int], None] | None = None) -> tuple[TrunkCache, torch.Tensor]:
+        cache = TrunkCache(tmp_path / str(base.model.config.model_type), b"k" * 32, base, max_length=24)
+        scaling = constants(base, max_length=24, cut=Cut(0, 0))
+        return cache, cache.packed(["aab", "aabxy"], scaling, feature="pooled", progress=done).features
+
+    for kind in ("gpt_neox", "albert"):
+        base = unknown(family("gpt2"), kind)
+        with monkeypatch.context() as earlier:
+            for module in ("trunk", "cache", "scaling"):
+                earlier.setattr(f"moo.models.{module}.is_causal", lambda _: False)
+            cache, first = cached(base)
+            scope = f"{base.digest}|0|24|False|whole|aab"
+            assert hmac.new(b"k" * 32, scope.encode(), "sha256").digest() in cache._at
+        done: list[int] = []
+        _, pooled = cached(base, done.append)
+        assert done[0] == (0 if kind == "gpt_neox" else 2)  # texts that were there
+        out = encode(base, ["aab", "aabxy"], max_length=24)
+        own = constants(base, max_length=24, cut=Cut(0, 0)).pooled_features(out.pooled)
+        np.testing.assert_allclose(pooled, own, atol=1e-4)
+        told_apart = float((pooled[0] - pooled[1]).abs().max()) > 1e-2
+        assert told_apart
+        assert (float((first[0] - first[1]).abs().max()) < 1e-4) == (kind == "gpt_neox")
 
 
 def test_no_dropout_is_drawn_as_a_module_or_as_a_function(family: Callable[[str], BaseModel]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from moo.errors import InputError
 from moo.models.activations import Packed, Workspace
-from moo.models.adapted import classifier_of, shape_of
+from moo.models.adapted import Classifier, classifier_of, shape_of
 from moo.models.bank import Bank, BankConfig, Depth, Frozen
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, cut_of, family_of
@@ -241,3 +241,30 @@ def test_a_family_that_the_bank_does_not_know_trains_on_the_reference_path(famil
     trained = train(data, settings, frozen, stream)
     right = log_probs(trained.bank, data.packed).argmax(-1).numpy() == data.labels
     assert right[data.members].mean() > 0.75
+
+
+def test_texts_are_told_half_as_many_at_a_time_where_memory_ends(
+    family: Callable[[str], BaseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, depth = family("bert"), Depth(adapted_layers=1)
+    data, frozen = data_at(base, cut_of(base.model, adapted_layers=1))
+    _, slow = both(data, frozen, depth)
+    whole, rows, forward = log_probs(slow.bank, data.packed), [], Classifier.forward
+
+    def small_machine(self: Classifier, ids: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
+        rows.append(len(ids))
+        if len(ids) > limit:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return forward(self, ids, *more)
+
+    monkeypatch.setattr(Classifier, "forward", small_machine)
+    limit = 5
+    torch.testing.assert_close(log_probs(slow.bank, data.packed), whole, atol=1e-5, rtol=1e-5)
+    assert (max(rows), rows[-1]) == (N, 4)  # 36, then 32, 16, 8, 4
+    limit = 0
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        log_probs(slow.bank, data.packed)
+    assert rows[-1] == 1
+    monkeypatch.setattr(Classifier, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("another error")))
+    with pytest.raises(RuntimeError, match="another"):
+        log_probs(slow.bank, data.packed)
