@@ -24,10 +24,11 @@ from moo.studies.base import StudySpec, load_spec
 
 
 def spec_of(records: int) -> StudySpec:
-    """`reviews`, one depth, epsilons about 8."""
+    """`reviews`, one depth, epsilons about 8, texts cut where the loop cuts them."""
     spec = load_spec("reviews")
     space = dataclasses.replace(spec.space, adapted_layers=(1, 1), target_epsilon=(4.0, 16.0))
-    return dataclasses.replace(spec, name="reviews-benchmark", n_records=records, space=space)
+    training = dataclasses.replace(spec.training, max_length=Recipe().max_length)
+    return dataclasses.replace(spec, name="reviews-benchmark", n_records=records, space=space, training=training)
 
 
 def whole(records: int, trials: int, folder: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from moo.errors import TrialError
 from moo.models.activations import Packed, Workspace
 from moo.models.bank import Bank, unit_factors
-from moo.models.clipping import clip_and_sum
+from moo.models.clipping import ClippedSums, clip_and_sum
 from moo.models.datamodule import Batch
 from moo.models.dp import BankOptimizer, DPSettings, per_shadow
 from moo.models.lora import active
@@ -140,12 +140,7 @@ class BankModule(lightning.LightningModule):
         sums = {n: torch.zeros_like(p) for n, p in self.bank.trainable().items()}
         loss = torch.zeros(self.bank.n_shadows, device=self._labels.device)
         for chunk in batch.chunks(self.bank.at_once(self.chunk)):
-            index = chunk.index.flatten(1)
-            x = self.bank.lay_out(self._packed, index, self._workspace)
-            records, losses = self.bank.record_factors(x, self._labels[index])
-            out = clip_and_sum(
-                unit_factors(records, chunk.weights), max_grad_norm=self._dp.max_grad_norm, present=chunk.present
-            )
+            out, losses = self._clipped_sums_of(chunk)
             non_finite += out.non_finite
             if self.watched:
                 weights = chunk.weights.flatten(1)
@@ -155,6 +150,14 @@ class BankModule(lightning.LightningModule):
         if self.watched:
             self.losses = loss / batch.present.sum(1).clamp(min=1)
         return sums, non_finite
+
+    def _clipped_sums_of(self, chunk: Batch) -> tuple[ClippedSums, Tensor]:
+        """Of one chunk, and its records' losses (K, P); the factors are gone before the next one's are made."""
+        index = chunk.index.flatten(1)
+        x = self.bank.lay_out(self._packed, index, self._workspace)
+        records, losses = self.bank.record_factors(x, self._labels[index])
+        factors = unit_factors(records, chunk.weights)
+        return clip_and_sum(factors, max_grad_norm=self._dp.max_grad_norm, present=chunk.present), losses
 
     def on_train_end(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in self.bank.trainable().values()):

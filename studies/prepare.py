@@ -26,6 +26,7 @@ from moo.models.bank import Depth, Frozen, Head, check_depth
 from moo.models.base_models import BaseModel, load_base
 from moo.models.blocks import Cut, Targets, family_of, is_causal
 from moo.models.cache import Feature, TrunkCache
+from moo.models.memory import give_back
 from moo.models.scaling import Constants, constants
 from moo.models.trunk import last_cut, token_ids
 from moo.objectives.compliance.facts import masking_facts
@@ -262,6 +263,7 @@ class Prepared:
         wanted = (part, level, self.cut(params), self._feature(params))
         if wanted not in self._masked:
             self._masked = {at: kept for at, kept in self._masked.items() if at[1:] == wanted[1:]}
+            give_back()  # what the trial before has freed
             self._masked[wanted] = self._mask(*wanted)
         return self._masked[wanted]
 

@@ -110,7 +110,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         members=members["pool"],
         n_classes=len(pool.classes),
     )
-    give_back()  # what the trunk and the trial before have freed
+    give_back()  # what the trunk has freed
     prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
     settings = training_settings(params, spec, run, engine=prepared.engine)
     trained = train(

@@ -337,6 +337,27 @@ def test_a_training_leaves_nothing_behind_that_only_the_collector_would_find(
         gc.enable()
 
 
+def test_the_factors_of_a_chunk_are_gone_before_those_of_the_next_are_made(
+    data: TrainingData, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a step would need the memory of two chunks."""
+    before: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    made = Bank.record_factors
+
+    def spied(bank: Bank, *arguments: Any) -> Any:
+        alive.append(sum(at() is not None for at in before))
+        factors, losses = made(bank, *arguments)
+        before[:] = [weakref.ref(side) for pair in factors.values() for side in pair]
+        return factors, losses
+
+    monkeypatch.setattr(Bank, "record_factors", spied)
+    rates = OptimizerSettings(learning_rate=1e-2, head_learning_rate=5e-2, chunk=8)
+    train(data, settings_of(1, steps=3, optimizer=rates), frozen, stream)
+    assert len(alive) > 2
+    assert not any(alive)
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no such call")
 def test_freed_memory_below_a_block_in_use_goes_back_to_the_system() -> None:
     def own() -> int:
