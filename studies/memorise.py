@@ -223,7 +223,8 @@ def _train(
     settings = training_settings(params, prepared.spec, run, engine="opacus")
     optimizer = dataclasses.replace(settings.optimizer, chunk=min(16, settings.optimizer.chunk))
     settings = dataclasses.replace(settings, optimizer=optimizer)
-    run_of = [prepared.placeless, params.to_json(), run.to_json(), texts.ids, planted, weights_digest(base.model)]
+    whose = [texts.ids, texts.units.tolist(), planted]
+    run_of = [prepared.placeless, params.to_json(), run.to_json(), *whose, weights_digest(base.model)]
     own = key.child("writer", json.dumps(run_of, sort_keys=True))  # another run under the same key shares no noise
     return train_generator(base, (*texts.ids, *planted), units, settings, own.generator)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -176,3 +177,86 @@ def test_the_shipped_replies_are_synthetic_and_declared_so() -> None:
     assert records.texts[:50] != load_records(shipped.data, n_records=50, seed=1).texts
     named = sum(fields["name"] in text for fields, text in zip(records.fields, records.texts, strict=True))
     assert named == 50
+
+
+Streams = Callable[..., set[bytes]]
+
+
+@pytest.fixture
+def streams(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Streams:
+    """Of a training in one folder under one key: what its three streams begin with. It ends there."""
+    drawn: list[set[bytes]] = []
+    writer = module.load_generator(spec.model, accelerator="cpu")
+
+    def noted(*arguments: Any) -> None:
+        drawn.append({arguments[-1](purpose, 0).bytes(16) for purpose in ("init", "sampling", "noise")})
+        raise TrialError("drawn", cause="drawn")
+
+    monkeypatch.setattr(module, "train_generator", noted)
+    monkeypatch.setattr(module, "load_generator", lambda *_, **__: writer)
+
+    def of(
+        params: TrialParams = PRIVATE, *, study: StudySpec = spec, key: bytes = bytes(32), **more: Any
+    ) -> set[bytes]:
+        options = {"canaries": 3, "digits": 1, "key": StudyKey(key), **more}
+        with pytest.raises(TrialError, match="drawn"):
+            memorise(study, params, folder=tmp_path / "one", **options)
+        assert len(drawn[-1]) == 3
+        return drawn[-1]
+
+    return of
+
+
+def retold(spec: StudySpec, path: Path, **columns: Any) -> StudySpec:
+    pd.read_csv(spec.data).assign(**columns).to_csv(path, index=False)
+    return dataclasses.replace(spec, data=str(path))
+
+
+def test_trainings_that_differ_in_parameters_or_specification_share_no_stream_under_one_key(
+    spec: StudySpec, streams: Streams
+) -> None:
+    def trained(**changes: Any) -> StudySpec:
+        training = dataclasses.replace(spec.training, **{"steps": 5, **changes})
+        return dataclasses.replace(spec, training=training)
+
+    plain = trained()  # of few steps, so that its noise is soon calibrated
+    changes: list[dict[str, Any]] = [
+        {"target_epsilon": 2.0}, {"target_epsilon": math.inf}, {"masking_level": 1}, {"lora_rank": 8}, {"learning_rate": 2e-2},
+        {"adapted_layers": 1},
+    ]  # fmt: skip
+    studies = [
+        dataclasses.replace(plain, name="another"), trained(max_grad_norm=0.31), trained(steps=6), trained(sample_rate=0.4),
+        trained(lora_alpha=16.0), trained(lora_targets="query_value"), trained(max_length=20), trained(target_delta=1e-5),
+        dataclasses.replace(plain, pool=spec.pool / 2),
+    ]  # fmt: skip
+    drawn = [streams(study=plain), *(streams(dataclasses.replace(PRIVATE, **c), study=plain) for c in changes)]
+    drawn += [streams(study=study) for study in studies]
+    assert len(set.union(*drawn)) == 3 * len(drawn)
+
+
+def test_trainings_that_differ_in_what_they_read_share_no_stream_under_one_key_and_a_moved_table_shares_all(
+    spec: StudySpec, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = pd.read_csv(spec.data).text
+    drawn = [streams(), streams(study=retold(spec, tmp_path / "others.csv", text=texts.str.replace("a", "z")))]
+    drawn += [streams(canaries=4), streams(repeats=2), streams(digits=2), streams(key=b"k" * 32)]
+    with monkeypatch.context() as other_people:
+        own = module._texts
+        other_people.setattr(module, "_texts", lambda *a: dataclasses.replace(own(*a), units=np.roll(own(*a).units, 1)))
+        drawn.append(streams())
+    assert streams() == streams(study=retold(spec, tmp_path / "moved.csv")) == drawn[0]
+    weights = module.load_generator(spec.model).model.lm_head.weight.data
+    weights[0, 0] += 0.1
+    drawn.append(streams())
+    assert len(set.union(*drawn)) == 3 * len(drawn)
+
+
+def test_the_same_training_under_the_same_key_tells_the_same(spec: StudySpec, tmp_path: Path) -> None:
+    quick = dataclasses.replace(spec, training=dataclasses.replace(spec.training, steps=2))
+    told = [
+        memorise(quick, PRIVATE, folder=tmp_path, canaries=3, digits=1, key=StudyKey(b"k" * 32)).to_json()
+        for _ in range(2)
+    ]
+    when = ("seconds", "ledger")
+    first, again = ({k: v for k, v in report.items() if k not in when} for report in told)
+    assert first == again

@@ -19,6 +19,7 @@ from moo.models.blocks import cut_of
 from moo.models.canaries import Watch
 from moo.models.dp import BankOptimizer, DPSettings
 from moo.models.module import OptimizerSettings, log_probs
+from moo.models.reference import ReferenceOptimizer
 from moo.models.scaling import constants
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.models.trunk import encode, token_ids
@@ -290,32 +291,39 @@ def test_a_non_finite_record_costs_its_own_user_alone(made: Made, depth: int, po
         torch.testing.assert_close(sums[0], expected[0], atol=1e-5, rtol=1e-5)
 
 
-class Noise(lightning.Callback):
-    """Squares of each tensor's noise, shape (steps, K), over the variance that is accounted, where nobody is in the batches."""
+RATES = OptimizerSettings(learning_rate=2e-3, head_learning_rate=0.05, head_momentum=0.0)
+MULTIPLIERS = (3.0, 1.0, 2.0)
 
-    def __init__(self, multipliers: tuple[float, ...]) -> None:
-        self._std = CLIP * torch.tensor(multipliers)
-        self.squares: dict[int, list[torch.Tensor]] = {}
-        self.sizes: list[int] = []
+
+class Updates(lightning.Callback):
+    """Squares of each step's update of each tensor, over what is accounted where nobody is in the batches and every rule is SGD."""
+
+    def __init__(self) -> None:
+        self._before: list[torch.Tensor] = []
+        self.found: dict[tuple[int, int], list[float]] = {}  # by tensor and shadow
+        self.sizes: dict[int, int] = {}
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        self._before = [p.detach().clone() for p in pl_module.dp_optimizer.params]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        own = [p.grad * BATCH for p in pl_module.dp_optimizer.params]
-        self.sizes = [p[0].numel() for p in own]
-        for i, p in enumerate(own):
-            self.squares.setdefault(i, []).append(p.flatten(1).square().sum(1) / self._std.square())
+        one = getattr(pl_module, "_shadow", None)  # the reference path has one shadow a fit
+        shadows = range(len(MULTIPLIERS)) if one is None else [one]
+        for i, (p, before) in enumerate(zip(pl_module.dp_optimizer.params, self._before, strict=True)):
+            rate = RATES.learning_rate if i > 1 else RATES.head_learning_rate / CLIP  # type: ignore[operator]
+            moved = (p.detach() - before).reshape(len(shadows), -1)
+            self.sizes[i] = moved.shape[1]
+            for k, own in zip(shadows, moved, strict=True):
+                accounted = moved.shape[1] * (MULTIPLIERS[k] * CLIP * rate / BATCH) ** 2
+                self.found.setdefault((i, k), []).append(float(own.square().sum()) / accounted)
 
     def wrong(self) -> list[int]:
-        """Tensors whose noise is five standard errors from what is accounted, in some shadow."""
-        out = []
-        for i, size in enumerate(self.sizes):
-            n = size * len(self.squares[i])
-            found = torch.stack(self.squares[i]).sum(0) / n
-            out += [i] if float((found - 1).abs().max()) > 5 * math.sqrt(2 / n) else []
-        return out
+        """Tensors whose squared updates, over all steps, are 15 % from what is accounted, in some shadow."""
+        return sorted({i for (i, _), ratios in self.found.items() if abs(float(np.mean(ratios)) - 1) > 0.15})
 
 
-def quiet_adapters(patch: pytest.MonkeyPatch, factor: float) -> None:
-    add = BankOptimizer.add_noise
+def quiet_adapters(patch: pytest.MonkeyPatch, optimizer: type, factor: float) -> None:
+    add = optimizer.add_noise  # type: ignore[attr-defined]
 
     def bug(self: Any) -> None:
         sums = [p.summed_grad.clone() for p in self.params]
@@ -323,28 +331,35 @@ def quiet_adapters(patch: pytest.MonkeyPatch, factor: float) -> None:
         for p, before in list(zip(self.params, sums, strict=True))[2:]:  # behind head and bias
             p.grad.copy_(before + factor * (p.grad - before))
 
-    patch.setattr(BankOptimizer, "add_noise", bug)
+    patch.setattr(optimizer, "add_noise", bug)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("factor", [None, 0.0, 0.5])
-def test_every_tensor_of_every_shadow_gets_the_noise_that_is_accounted(
-    made: Made, monkeypatch: pytest.MonkeyPatch, depth: int, factor: float | None
+def test_every_tensor_of_every_shadow_moves_by_the_noise_that_is_accounted(
+    made: Made, monkeypatch: pytest.MonkeyPatch, engine: str, depth: int, factor: float | None
 ) -> None:
-    """With a planted bug, that adapters get none or half: dirac canaries, which live in the head, cannot see it."""
+    """With a planted bug, that adapters get none or half: dirac canaries, which live in the head, cannot see it.
+
+    So many classes that of every tensor, biases too, 15 % are five standard errors.
+    """
     data, frozen = made(depth)
-    nobody = dataclasses.replace(data, members=np.zeros((3, N), bool))
-    multipliers = (3.0, 1.0, 2.0)
+    nobody = dataclasses.replace(data, members=np.zeros((3, N), bool), n_classes=64)
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
     if factor is not None:
-        quiet_adapters(monkeypatch, factor)
-    watch = Noise(multipliers)
-    dp = DPSettings(noise_multiplier=multipliers, max_grad_norm=CLIP, expected_batch_size=BATCH)
-    settings = settings_of("bank", depth, watch, dp=dp, steps=40)
+        quiet_adapters(monkeypatch, {"bank": BankOptimizer, "opacus": ReferenceOptimizer}[engine], factor)
+    watch = Updates()
+    dp = DPSettings(noise_multiplier=MULTIPLIERS, max_grad_norm=CLIP, expected_batch_size=BATCH)
+    settings = settings_of(engine, depth, watch, dp=dp, steps=40, optimizer=RATES)
     if factor == 0.0 and depth:
         with pytest.raises(TrialError, match="every adapter must move"):
             train(nobody, settings, frozen, stream)
     else:
         train(nobody, settings, frozen, stream)
+        assert len(watch.found) == 3 * len(watch.sizes)
+    assert all(len(ratios) == 40 for ratios in watch.found.values())
     tensors = {0: 2, 1: 6, 2: 10}[depth]
     assert len(watch.sizes) == tensors
+    assert min(watch.sizes.values()) * 40 > 2 * (5 / 0.15) ** 2
     assert watch.wrong() == ([] if factor is None else list(range(2, tensors)))
