@@ -1,7 +1,7 @@
 """Does depth pay? Accuracy, AUC, attack AUC and cost by depth, with and without DP, by the engine that trials use.
 
 python -m benchmarks.depth [--data recommendation reviews] [--ways head pooled ...] [--epsilons inf 8] [--seeds 2] [--records 0]
-                           [--whole] [--by-record] [--minutes 50] [--out build/depth.jsonl] [--json]
+                           [--halvings 0 2 4] [--whole] [--by-record] [--minutes 50] [--out build/depth.jsonl] [--json]
 
 A row is one training at one setting. It is appended to --out as soon as it is measured; what stands there is not trained again, so a
 run that was ended goes on where it was. All of seed 0 is measured before seed 1, cheap depths first, and no row is begun after
@@ -10,9 +10,10 @@ run that was ended goes on where it was. All of seed 0 is measured before seed 1
 Four shadows of a trial are trained on complementary halves of the pool's users; with --whole, --shadows models on all of the pool,
 which says more of accuracy and nothing of the attack. Tests are on other users. A seed draws split, halves and noise anew, the same
 for all rows, so that the gain over the head alone is paired: its standard error is over test users (of the paired difference) and over
-shadows. Without DP a batch is a fiftieth of the users, with it a tenth. Seconds are of processor time, so that other work on the
-machine changes them little; the trunk is computed once and kept in --cache. Splits and noise come from fixed seeds here: for
-measurement, never for release.
+shadows. Without DP a batch is a fiftieth of the users, with it a tenth; with --halvings it is what a study's trials train with, half of
+the users in 25 steps, halved so many times, and gains are over the head alone at the first of them. Seconds are of processor time, so
+that other work on the machine changes them little; the trunk is computed once and kept in --cache. Splits and noise come from fixed
+seeds here: for measurement, never for release.
 """
 
 import argparse
@@ -65,9 +66,14 @@ class Recipe:
         """The head walks as far in all recipes: 1.5 a step at 25 steps."""
         return 1.5 * 25 / self.steps
 
+    def halved(self, times: int) -> "Recipe":
+        """Batches halved and steps doubled, so many times."""
+        return dataclasses.replace(self, steps=self.steps * 2**times, sample_rate=self.sample_rate / 2**times)
+
 
 PLAIN = Recipe(steps=250, sample_rate=0.02, learning_rate=1e-3)
 PRIVATE = Recipe(steps=250, sample_rate=0.1, learning_rate=3e-3)
+STUDY = {"steps": 25, "sample_rate": 0.5}  # of a trial whose batches are not halved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,18 +221,23 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         model = options.model or MODELS[data]
         bench = Bench(load_base(model), load_records(data, n_records=options.records), options.cache)
         heads: dict[tuple[float, int], Run] = {}
-        for seed, name, epsilon in itertools.product(range(options.seeds), options.ways, options.epsilons):
+        halvings = options.halvings or [None]
+        rows = itertools.product(range(options.seeds), options.ways, options.epsilons, halvings)
+        for seed, name, epsilon, times in rows:
             plain = math.isinf(epsilon)
-            recipe = dataclasses.replace(PLAIN if plain else PRIVATE, **_given(options))
+            study = {} if times is None else STUDY
+            recipe = dataclasses.replace(PLAIN if plain else PRIVATE, **study | _given(options))
+            first, recipe = recipe.halved(halvings[0] or 0), recipe.halved(times or 0)
             how = {"epsilon": epsilon, "seed": seed, "shadows": options.shadows, "whole": options.whole}
             how["by_record"] = options.by_record
             asked = {"data": data, "model": model, "records": len(bench.records), "way": name, **how}
-            row = asked | {"epsilon": str(epsilon), "recipe": dataclasses.asdict(recipe)}
+            row = asked | {"epsilon": str(epsilon), "recipe": dataclasses.asdict(recipe), "halvings": times}
             if _key(row) in done or time.monotonic() - started > 60 * options.minutes:
                 continue
             if (epsilon, seed) not in heads:
-                heads[epsilon, seed] = bench.run(WAYS["head"], recipe, **how)
-            run = heads[epsilon, seed] if name == "head" else bench.run(WAYS[str(name)], recipe, **how)
+                heads[epsilon, seed] = bench.run(WAYS["head"], first, **how)
+            same = name == "head" and recipe == first
+            run = heads[epsilon, seed] if same else bench.run(WAYS[str(name)], recipe, **how)
             row |= measured(run, heads[epsilon, seed])
             row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             yield row
@@ -257,6 +268,7 @@ def main() -> None:
     parser.add_argument("--shadows", type=int, default=4)
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--by-record", action="store_true", help="with --whole: the unit of privacy is the record")
+    parser.add_argument("--halvings", type=int, nargs="+", help="of a trial's batches, each time with twice the steps")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sample-rate", type=float)
     parser.add_argument("--learning-rate", type=float)
@@ -296,7 +308,9 @@ def _line(row: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
         if n in numbers
     ]
     who = f"{row['shadows']} on {'all' if row['whole'] else 'halves'}" + (", by record" if row.get("by_record") else "")
-    return f"{row['data']}, {who}, eps {row['epsilon']}: {row['way']:22} {'  '.join(told)}  {numbers['us']:.0f} us"
+    recipe = row["recipe"]
+    steps = f"{recipe['steps']} x {recipe['sample_rate']:.3g}"
+    return f"{row['data']}, {who}, eps {row['epsilon']}: {row['way']:22} {steps:12} {'  '.join(told)}  {numbers['us']:.0f} us"
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ class TrialParams:
         adapted_layers: Layers, counted from the top, that carry LoRA; 0 trains the head alone.
         layers_dropped: Layers above them that are left out.
         n_queries: Learned query tokens that read the one adapted layer; 0 reads its pooled token.
+        batch_halvings: Times, at most 12, that the study's expected batch is halved and its steps doubled.
     """
 
     target_epsilon: float
@@ -112,6 +113,7 @@ class TrialParams:
     adapted_layers: int
     layers_dropped: int = 0
     n_queries: int = 0
+    batch_halvings: int = 0
 
     def __post_init__(self) -> None:
         validate.positive(target_epsilon=self.target_epsilon, way_out="use math.inf to train without DP")
@@ -121,6 +123,7 @@ class TrialParams:
         validate.in_range(0, 1024, adapted_layers=self.adapted_layers)
         validate.in_range(0, 1024, layers_dropped=self.layers_dropped)
         validate.in_range(0, 64, n_queries=self.n_queries)
+        validate.in_range(0, 12, batch_halvings=self.batch_halvings)
         if self.n_queries and self.adapted_layers != 1:
             raise validate.refuse("adapted_layers = 1 with learned queries", "adapted_layers", self.adapted_layers)
 

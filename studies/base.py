@@ -27,6 +27,7 @@ class SpaceSpec:
         adapted_layers: Integers; 0 is the head alone, 1 one layer for the pooled token, more the top layers for all tokens.
         layers_dropped: Integers; layers above the adapted ones that are left out, without effect on the head alone.
         n_queries: Integers; learned query tokens that read the one adapted layer, without effect at other depths.
+        batch_halvings: Integers in 0..12; times that the expected batch is halved and the steps doubled, at every depth.
     """
 
     target_epsilon: tuple[float, float] = (0.5, 32.0)
@@ -36,6 +37,7 @@ class SpaceSpec:
     adapted_layers: tuple[int, int] = (0, 1)
     layers_dropped: tuple[int, int] = (0, 0)
     n_queries: tuple[int, int] = (0, 0)
+    batch_halvings: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -53,11 +55,12 @@ class SpaceSpec:
             validate.in_range(0, 1024, adapted_layers=self.adapted_layers[bound])
             validate.in_range(0, 1024, layers_dropped=self.layers_dropped[bound])
             validate.in_range(0, 64, n_queries=self.n_queries[bound])
+            validate.in_range(0, 12, batch_halvings=self.batch_halvings[bound])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """The recipe that every trial shares.
+    """The recipe that every trial shares; `batch_halvings` changes steps, sample_rate and head_learning_rate together.
 
     Attributes:
         n_shadows: K, even, >= 4: the shadows are K/2 complementary pairs.

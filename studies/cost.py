@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from moo.privacy.accounting import epsilon_of_all, epsilon_of_selected
+from moo.privacy.accounting import epsilon_of_any, epsilon_of_selected
 from moo.privacy.claims import HOLDS
-from moo.privacy.events import PrivateAnswer, TrainingRun
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.ledger import NO_GUARANTEE
 from moo.privacy.policies import Policy
@@ -18,18 +18,32 @@ from moo.studies.result import SearchCost
 from moo.studies.trial import planned_run
 
 
-def run_at(prepared: Prepared, epsilon: float) -> TrainingRun:
-    """The event of a training at an epsilon of the space; its other settings do not matter to it."""
-    params = TrialParams(target_epsilon=epsilon, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0)
-    return planned_run(params, prepared.spec, prepared.expected_units, prepared.records.unit_name)
+def runs_at(prepared: Prepared, epsilon: float) -> list[TrainingRun]:
+    """The events that a training at an epsilon of the space can be: one for each number of halvings, whatever its other settings.
+
+    At one number of halvings a lower epsilon has more noise and is dominated; of two numbers neither need dominate the other, so a
+    guarantee over the space is a maximum over all of them at the highest epsilon (ADR 27).
+    """
+    low, high = prepared.spec.space.batch_halvings
+    each = TrialParams(target_epsilon=epsilon, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0)
+    return [
+        planned_run(
+            dataclasses.replace(each, batch_halvings=halvings),
+            prepared.spec,
+            prepared.expected_units,
+            prepared.records.unit_name,
+        )
+        for halvings in range(low, high + 1)
+    ]
 
 
 def budget_filter(policy: Policy, prepared: Prepared, answers: Sequence[PrivateAnswer]) -> RenyiFilter | None:
-    """The filter of `publish_all`, its order chosen for trials at the geometric middle of the epsilons: the plan, not the data."""
+    """The filter of `publish_all`, its order chosen for trials in the middle of epsilons and halvings: the plan, not the data."""
     if policy.name != "publish_all":
         return None
     low, high = prepared.spec.space.target_epsilon
-    typical = run_at(prepared, (low * high) ** 0.5)
+    runs = runs_at(prepared, (low * high) ** 0.5)
+    typical = runs[len(runs) // 2]
     return RenyiFilter.tuned(epsilon=policy.epsilon, delta=typical.delta, typical=[typical, *answers])
 
 
@@ -83,16 +97,15 @@ def guarantee(prepared: Prepared, policy: Policy, answers: Sequence[PrivateAnswe
             f"{limit.order:g} fixed before; trainings and noised answers are both in it"
         )
     if policy.name == "select_one":
-        epsilon = epsilon_of_selected([run_at(prepared, highest), *answers], mean=n_trials, delta=delta)
+        kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
+        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta)
         return epsilon, (
             f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; all else "
             "stays inside, the number of trials too"
         )
     if policy.name == "proxy_then_retrain":
-        dearest = dataclasses.replace(
-            run_at(prepared, highest), shadows_per_unit=1, n_units=prepared.release_units, part="release"
-        )
-        epsilon = epsilon_of_all([dearest] * policy.retrain, delta=delta)
+        once = [dataclasses.replace(run, shadows_per_unit=1) for run in runs_at(prepared, highest)]
+        epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta)
         return epsilon, (
             f"guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {policy.retrain} retrained "
             f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, whose results stay inside"

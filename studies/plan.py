@@ -10,15 +10,15 @@ from moo import validate
 from moo.masking import mask, mask_many
 from moo.models.blocks import opens
 from moo.models.trunk import encode
-from moo.privacy.accounting import compose_epsilon
+from moo.privacy.accounting import compose_dearest, compose_epsilon
 from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
-from moo.studies.cost import budget_filter, guarantee, run_at
+from moo.studies.cost import budget_filter, guarantee, runs_at
 from moo.studies.prepare import Prepared, Stage, no_stage
-from moo.studies.refusals import refuse_another_task
+from moo.studies.refusals import refuse_another_task, refuse_too_many_halvings
 
 _SAMPLE = 48  # texts that are timed
 # One example of one shadow in one step, in passes of a text through one block of the trunk: e5-small, two cores (docs/LOG.md, by depth)
@@ -38,7 +38,7 @@ class Plan:
         seconds, trunk_seconds: In all, and of masking and trunk; on this machine, from a timed sample.
         disk_bytes: In the study's folder.
         epsilon_low, epsilon_high, delta: Of a trial.
-        composed_low, composed_high: Of all trials with their answers, were they all at one end.
+        composed_low, composed_high: Of all trials with their answers, were they all at one end, and as cheap or as dear as any there.
         policy: The release policy.
         holds: What it guarantees, or how far its budget goes, in words.
     """
@@ -66,6 +66,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     with tempfile.TemporaryDirectory() as folder:
         share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
         prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)
+        refuse_too_many_halvings(prepared)
         texts = prepared.records.texts
         sample = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
         encode(prepared.base, sample[:8], max_length=spec.training.max_length)
@@ -77,6 +78,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     trunk = len(texts) * each * passes
     t = spec.training
     pool = len(prepared.parts["pool"])
+    cheap, dear = (_kinds(prepared, policy, epsilon) for epsilon in spec.space.target_epsilon)
     examples = t.n_shadows * (t.steps * t.sample_rate * pool / 2 + _READ * len(texts))
     return Plan(
         name=spec.name,
@@ -88,8 +90,8 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         epsilon_low=spec.space.target_epsilon[0],
         epsilon_high=spec.space.target_epsilon[1],
         delta=t.target_delta,
-        composed_low=_composed(prepared, policy, n_trials, spec.space.target_epsilon[0]),
-        composed_high=_composed(prepared, policy, n_trials, spec.space.target_epsilon[1]),
+        composed_low=min(compose_epsilon(kind * n_trials, delta=t.target_delta) for kind in cheap),
+        composed_high=compose_dearest(dear, trials=n_trials, delta=t.target_delta),
         policy=str(policy),
         holds=_holds(prepared, policy, n_trials),
     )
@@ -121,9 +123,10 @@ def _passes_a_step(prepared: Prepared) -> float:
     return sum(of(layers) for layers in range(low, high + 1)) / (high + 1 - low)
 
 
-def _composed(prepared: Prepared, policy: Policy, n_trials: int, epsilon: float) -> float:
-    each: list[Event] = [run_at(prepared, epsilon), *planned_answers(prepared.spec, policy, prepared.n_units)]
-    return compose_epsilon(each * n_trials, delta=prepared.spec.training.target_delta)
+def _kinds(prepared: Prepared, policy: Policy, epsilon: float) -> list[list[Event]]:
+    """Events of one trial at an epsilon, at each number of halvings."""
+    answers = planned_answers(prepared.spec, policy, prepared.n_units)
+    return [[run, *answers] for run in runs_at(prepared, epsilon)]
 
 
 def _holds(prepared: Prepared, policy: Policy, n_trials: int) -> str:
@@ -132,6 +135,7 @@ def _holds(prepared: Prepared, policy: Policy, n_trials: int) -> str:
     if limit is None:
         return guarantee(prepared, policy, answers, n_trials)[1] or "an odometer, not a guarantee: results stay inside"
     low, high = prepared.spec.space.target_epsilon
-    ends = {f"{e:g}": run_at(prepared, e) for e in (low, (low * high) ** 0.5, high)}
-    fits = [str(int(limit.budget / limit.spent([run, *answers]))) for run in ends.values()]
-    return f"the budget admits {', '.join(fits)} trials, were all at epsilon {', '.join(ends)}"
+    ends = {f"{e:g}": _kinds(prepared, policy, e) for e in (low, (low * high) ** 0.5, high)}
+    fits = [str(int(limit.budget / max(limit.spent(kind) for kind in kinds))) for kinds in ends.values()]
+    least = "at least " if len(next(iter(ends.values()))) > 1 else ""
+    return f"the budget admits {least}{', '.join(fits)} trials, were all at epsilon {', '.join(ends)}"

@@ -15,6 +15,7 @@ from moo.privacy.policies import Policy
 from moo.records import TrialParams
 from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared, depth_of
+from moo.studies.recipe import refuse_empty_batches
 from moo.studies.space import STATUS_QUO, depths
 
 
@@ -62,6 +63,13 @@ def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, referenc
             f"every rank must be <= {hidden}, the hidden size of {spec.model}, but space.lora_rank_log2 goes to "
             f"{spec.space.lora_rank_log2[1]} (rank {largest}); lower it."
         )
+
+
+def refuse_too_many_halvings(prepared: Prepared) -> None:
+    """Batches that the search could halve until less than one unit is expected in one, of a shadow or of the release users."""
+    spec = prepared.spec
+    sizes = [prepared.expected_units, *([prepared.release_units] if prepared.release else [])]
+    refuse_empty_batches(spec.training, spec.space.batch_halvings[1], min(sizes))
 
 
 def _shape_of(params: TrialParams, prepared: Prepared) -> Shape:

@@ -44,4 +44,5 @@ def vars_of(trial: TrialRecord) -> dict[str, Any]:
         "adapted_layers": p.adapted_layers,
         "layers_dropped": p.layers_dropped,
         "n_queries": p.n_queries,
+        "batch_halvings": p.batch_halvings,
     }

@@ -25,7 +25,7 @@ from moo.records import REFERENCE, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
 from moo.studies.base import StudySpec, load_spec
-from moo.studies.cost import budget_filter, run_at, search_cost
+from moo.studies.cost import budget_filter, runs_at, search_cost
 from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
 from moo.studies.gates import declared, refuse_broken_gates, refuse_broken_promises
@@ -35,6 +35,7 @@ from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.refusals import (
     refuse_another_task,
     refuse_by_policy,
+    refuse_too_many_halvings,
     refuse_unknown_attack,
     refuse_unknown_attributes,
     refuse_what_the_model_lacks,
@@ -104,6 +105,7 @@ def run_study(
         refuse_broken_gates(prepared)
         refuse_broken_promises(prepared)
         refuse_what_the_model_lacks(spec, prepared, reference=chosen.allows_reference)
+        refuse_too_many_halvings(prepared)
         refuse_unknown_attributes(prepared)
         identity = _identity(spec, chosen, prepared)
         of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True), n_trials)
@@ -147,7 +149,7 @@ def run_study(
         forget_all(home)
         trials = tuple(record_of(t) for t in found.trials)
         if all(t.cause == REFUSED for t in trials):
-            raise PolicyError(_too_small(chosen, account, run_at(prepared, spec.space.target_epsilon[0])))
+            raise PolicyError(_too_small(chosen, account, runs_at(prepared, spec.space.target_epsilon[0])))
         cost = search_cost(account, prepared, chosen, trials, n_trials=n_trials)
         result = _result(name, cost, prepared, chosen, trials, watch.reference, time.monotonic() - started)
         if chosen.name in ("publish_all", "select_one"):
@@ -163,11 +165,11 @@ def _drawn(policy: Policy, key: StudyKey, n_trials: int) -> int:
     return int(key.generator("number of trials").geometric(1 / n_trials))
 
 
-def _too_small(policy: Policy, account: Account, cheapest: TrainingRun) -> str:
+def _too_small(policy: Policy, account: Account, strictest: Sequence[TrainingRun]) -> str:
     """Why not one trial was admitted."""
     limit = account.limit
     assert limit is not None
-    needs = compose_epsilon([cheapest, *account.answers], delta=limit.delta)
+    needs = min(compose_epsilon([run, *account.answers], delta=limit.delta) for run in strictest)
     return (
         f"the budget must admit one trial, but {policy} does not: the cheapest alone composes to epsilon {needs:.2f} with its "
         f"{len(account.answers)} noised answers; raise the budget, lower space.target_epsilon, or raise answer_noise."

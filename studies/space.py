@@ -33,7 +33,11 @@ def space_of(spec: SpaceSpec) -> Space:
 
 def _optional(spec: SpaceSpec) -> dict[str, tuple[int, int]]:
     """Dimensions that are searched only where a study opens them."""
-    bounds = {"layers_dropped": spec.layers_dropped, "n_queries": spec.n_queries}
+    bounds = {
+        "layers_dropped": spec.layers_dropped,
+        "n_queries": spec.n_queries,
+        "batch_halvings": spec.batch_halvings,
+    }
     return {name: pair for name, pair in bounds.items() if pair != (0, 0)}
 
 
@@ -47,6 +51,7 @@ def params_of(values: Mapping[str, float | int]) -> TrialParams:
         adapted_layers=int(values["adapted_layers"]),
         layers_dropped=int(values.get("layers_dropped", 0)) if values["adapted_layers"] else 0,
         n_queries=int(values.get("n_queries", 0)) if values["adapted_layers"] == 1 else 0,
+        batch_halvings=int(values.get("batch_halvings", 0)),
     )
 
 
@@ -55,7 +60,7 @@ def depths(spec: SpaceSpec) -> list[TrialParams]:
     strictest, layers = anchors(spec)[0], spec.adapted_layers
     choices = {
         "adapted_layers": sorted({layers[0], layers[1], min(max(layers[0], 1), layers[1])}),
-        **{name: sorted(set(bounds)) for name, bounds in _optional(spec).items()},
+        **{name: sorted(set(bounds)) for name, bounds in _optional(spec).items() if name != "batch_halvings"},
     }
     return [
         params_of({**strictest, **dict(zip(choices, at, strict=True))}) for at in itertools.product(*choices.values())

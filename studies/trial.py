@@ -35,6 +35,7 @@ from moo.studies.gathered import attribute_of, losses_of, membership_of
 from moo.studies.membership import judge_membership
 from moo.studies.places import checkpoint_of, logs_of
 from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
+from moo.studies.recipe import recipe_of, refuse_empty_batches
 
 if TYPE_CHECKING:
     from moo.models.generator import TrainedGenerator
@@ -63,14 +64,22 @@ def planned_run(
         unit: What is protected.
         shadows_per_unit: Models of the trial that a unit takes part in; K / 2 by default.
         part: Whose units they are.
+
+    Raises:
+        InputError: If batches are halved until less than one unit is expected in one.
     """
     t = spec.training
+    recipe = recipe_of(params, t)
+    refuse_empty_batches(t, params.batch_halvings, expected_units)
     noise = calibrate_noise(
-        target_epsilon=params.target_epsilon, delta=t.target_delta, sample_rate=t.sample_rate, steps=t.steps
+        target_epsilon=params.target_epsilon,
+        delta=t.target_delta,
+        sample_rate=recipe.sample_rate,
+        steps=recipe.steps,
     )
     return TrainingRun(
-        sample_rate=t.sample_rate,
-        steps=t.steps,
+        sample_rate=recipe.sample_rate,
+        steps=recipe.steps,
         noise_multiplier=noise,
         max_grad_norm=t.max_grad_norm,
         delta=t.target_delta,
@@ -213,21 +222,21 @@ def training_settings(
     params: TrialParams, spec: StudySpec, run: TrainingRun, *, engine: Literal["bank", "opacus"]
 ) -> TrainingSettings:
     """The run of a configuration as the engine takes it."""
-    t = spec.training
+    t, recipe = spec.training, recipe_of(params, spec.training)
     return TrainingSettings(
         depth=depth_of(params, spec),
         lora_rank=params.lora_rank,
         lora_alpha=t.lora_alpha,
-        sample_rate=t.sample_rate,
-        steps=t.steps,
+        sample_rate=recipe.sample_rate,
+        steps=recipe.steps,
         dp=DPSettings(
             noise_multiplier=run.noise_multiplier,
             max_grad_norm=t.max_grad_norm if params.private else math.inf,
-            expected_batch_size=t.sample_rate * run.n_units,
+            expected_batch_size=recipe.sample_rate * run.n_units,
         ),
         optimizer=OptimizerSettings(
             learning_rate=params.learning_rate,
-            head_learning_rate=t.head_learning_rate,
+            head_learning_rate=recipe.head_learning_rate,
             head_momentum=t.head_momentum,
             chunk=spec.machine.chunk,
         ),

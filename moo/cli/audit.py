@@ -47,6 +47,7 @@ def audit(options: argparse.Namespace) -> int:
                 lora_rank=2 ** spec.space.lora_rank_log2[0],
                 learning_rate=(spec.space.learning_rate[0] * spec.space.learning_rate[1]) ** 0.5,
                 adapted_layers=options.depth,
+                batch_halvings=options.halvings,
             )
             folder = options.out or Path("moo-runs") / f"{spec.name}-audit"
             found = audit_configuration(spec, params, folder=folder, stage=stage, **asked)

@@ -118,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
         help="that is claimed for STUDY (default 1; inf: none)",
     )
     check.add_argument("--depth", type=int, default=0, metavar="L", help="adapted layers of STUDY (default 0)")
+    check.add_argument("--halvings", type=int, default=0, metavar="H", help="of STUDY's expected batch (default 0)")
     check.add_argument(
         "--canaries", type=int, default=1000, metavar="M", help="planted, each by a fair coin (default 1000)"
     )

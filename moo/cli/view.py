@@ -83,7 +83,8 @@ def _line(trial: TrialRecord, composed: float, *, short: bool) -> str:
     o = trial.objectives
     verdict = "[green]feasible[/]" if trial.feasible else f"[yellow]breaks {', '.join(trial.blocking)}[/]"
     p = trial.params
-    setting = f"eps {_epsilon(p.target_epsilon):>4}", f"L{p.masking_level} depth {p.adapted_layers}"
+    halved = f" halvings {p.batch_halvings}" if p.batch_halvings else ""
+    setting = f"eps {_epsilon(p.target_epsilon):>4}", f"L{p.masking_level} depth {p.adapted_layers}{halved}"
     search = f"(search {_epsilon(composed):>5})"
     values = f"accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}"
     if short:
@@ -204,6 +205,8 @@ def _setting(trial: TrialRecord) -> str:
         setting += f" top -{p.layers_dropped}"
     if p.n_queries:
         setting += f" queries {p.n_queries}"
+    if p.batch_halvings:
+        setting += f" halvings {p.batch_halvings}"
     return setting + (f" rank {p.lora_rank}" if p.adapted_layers else "")
 
 

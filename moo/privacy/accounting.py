@@ -15,8 +15,7 @@ from typing import Any
 import dp_accounting
 import numpy as np
 from dp_accounting import pld, rdp
-from dp_accounting.dp_event import RepeatAndSelectDpEvent
-from dp_accounting.pld import privacy_loss_distribution
+from dp_accounting.pld import pld_pmf, privacy_loss_distribution
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
@@ -28,7 +27,6 @@ from moo.privacy.tradeoff import HockeyStickCurve, advantage_of
 RenyiCurve = NDArray[np.float64]
 
 ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(11, 64)] + [128.0, 256.0, 512.0, 1024.0])
-GEOMETRIC = 1.0  # shape of the law of `epsilon_of_selected` among the truncated negative binomials
 _INTERVAL = 1e-3  # of the discretised privacy loss; rounding is pessimistic, so a coarser one only overstates epsilon
 _LARGEST_NOISE = 1e4
 
@@ -113,6 +111,23 @@ def charges(events: Sequence[Event]) -> dict[str, RenyiCurve]:
     return spent
 
 
+def dearest(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
+    """What the units of each part pay at most for one trial that is any of some kinds: at each order the maximum over the kinds.
+
+    As one trial may be any of them, so may each of many: n trials, in whatever mixture, pay at most n times this. The choice among
+    kinds may be drawn, or depend on what was told before.
+    """
+    spent = [charges(events) for events in kinds]
+    parts = sorted({part for curves in spent for part in curves})
+    nothing = np.zeros(len(ORDERS))
+    return {part: np.maximum.reduce([curves.get(part, nothing) for curves in spent]) for part in parts}
+
+
+def compose_dearest(kinds: Sequence[Sequence[Event]], *, trials: int, delta: float) -> float:
+    """Epsilon that no mixture of so many trials passes, each of one of the kinds: by RDP, adaptively chosen."""
+    return max((_epsilon(trials * curve, delta) for curve in dearest(kinds).values()), default=0.0)
+
+
 def compose_epsilon(events: Sequence[Event], *, delta: float, per_unit: bool = True) -> float:
     """Epsilon of a whole search by RDP composition: events may depend on the results of earlier ones.
 
@@ -148,30 +163,56 @@ def epsilon_of_all(runs: Sequence[TrainingRun], *, delta: float) -> float:
     return float(accountant.get_epsilon(delta)) if runs else 0.0
 
 
-def epsilon_of_selected(events: Sequence[Event], *, mean: float, delta: float) -> float:
-    """Epsilon of the best of a random number of equal trials, where that one alone is seen.
+def epsilon_of_any(kinds: Sequence[TrainingRun], *, times: int, delta: float) -> float:
+    """Epsilon that no multiset of so many runs on the same units passes, each of one of the kinds, by PLD; see `epsilon_of_all`.
+
+    Equal to `epsilon_of_all` of `times` runs where there is one kind. Of several the hockey-stick curves' upper envelope is composed:
+    it is convex, so that it is a mechanism's own curve, and this one dominates each kind.
+
+    Source:
+        Zhu, Dong and Wang 2022, "Optimal Accounting of Differential Privacy via Characteristic Function", Proposition 9 and Theorem 10,
+        arXiv:2106.08567; discretised by connected dots, as dp-accounting does.
+    """
+    if not all(run.private for run in kinds):
+        return math.inf
+    losses = [_loss(run.sample_rate, run.steps * run.shadows_per_unit, run.noise_multiplier) for run in kinds]
+    removing, adding = ([getattr(loss, side) for loss in losses] for side in ("_pmf_remove", "_pmf_add"))
+    envelope = privacy_loss_distribution.PrivacyLossDistribution(_envelope(removing), _envelope(adding))
+    return float(envelope.self_compose(times).get_epsilon_for_delta(delta))
+
+
+def _envelope(pmfs: Sequence[Any]) -> Any:
+    """The privacy loss whose hockey-stick curve is the maximum of theirs at every multiple of the interval, and above it between."""
+    if len(pmfs) == 1:
+        return pmfs[0]
+    dense = [pmf.to_dense_pmf() for pmf in pmfs]
+    low, high = min(d._lower_loss for d in dense), max(d._lower_loss + d.size for d in dense)
+    at = np.arange(low, high)
+    deltas = np.maximum.reduce([d.get_delta_for_epsilon((at * _INTERVAL).tolist()) for d in dense])
+    return pld_pmf.create_pmf_pessimistic_connect_dots(_INTERVAL, at, np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)))
+
+
+def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float) -> float:
+    """Epsilon of the best of a random number of trials drawn alike, where that one alone is seen.
 
     Args:
-        events: Of one trial, its worst case over the space; answers included.
+        kinds: Events of one trial, answers included, at its worst over the space: one sequence, or several where no single one is worst
+            at every Renyi order. A draw from a public law diverges at each order by no more than its worst outcome.
         mean: Of the geometric law that the number of trials is drawn from, >= 1; the number itself stays secret.
         delta: Of the guarantee.
 
     Source:
         Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy", Theorem 2 with eta = 1,
-        arXiv:2110.03620; through dp-accounting's RepeatAndSelectDpEvent.
+        arXiv:2110.03620.
     """
-    parts = {event.part for event in events}
-    return max(_selected([e for e in events if e.part == part], mean, delta) for part in sorted(parts))
+    return max(_epsilon(_selected(curve, mean), delta) for curve in dearest(kinds).values())
 
 
-def _selected(events: Sequence[Event], mean: float, delta: float) -> float:
-    if any(isinstance(e, TrainingRun) and not e.private for e in events):
-        return math.inf
-    each = [e.to_dp_event(runs=e.shadows_per_unit) if isinstance(e, TrainingRun) else e.to_dp_event() for e in events]
-    accountant = rdp.RdpAccountant(ORDERS)
-    with _quiet():
-        accountant.compose(RepeatAndSelectDpEvent(dp_accounting.ComposedDpEvent(each), mean, GEOMETRIC))
-    return float(accountant.get_epsilon(delta))
+def _selected(curve: RenyiCurve, mean: float) -> RenyiCurve:
+    """Theorem 2: from the curve of one trial to that of the best."""
+    orders = np.asarray(ORDERS)
+    rest: float = (2 * ((1 - 1 / orders) * curve + math.log(mean) / orders)).min()
+    return curve + rest + math.log(mean) / (orders - 1)
 
 
 def group_privacy(epsilon: float, delta: float, records: int) -> tuple[float, float]:
@@ -237,12 +278,18 @@ def curve_of(run: TrainingRun) -> HockeyStickCurve:
     return HockeyStickCurve(epsilons=found.epsilons, deltas=worse, deltas_back=worse)
 
 
+def _loss(sample_rate: float, steps: int, noise_multiplier: float) -> Any:
+    """The privacy loss of a training."""
+    step = privacy_loss_distribution.from_gaussian_mechanism(
+        noise_multiplier, sampling_prob=sample_rate, value_discretization_interval=_INTERVAL
+    )
+    return step.self_compose(steps)
+
+
 @lru_cache(maxsize=256)
 def _curve(sample_rate: float, steps: int, noise_multiplier: float) -> HockeyStickCurve:
     """From the data with the unit to those without it."""
-    loss = privacy_loss_distribution.from_gaussian_mechanism(
-        noise_multiplier, sampling_prob=sample_rate, value_discretization_interval=_INTERVAL
-    ).self_compose(steps)
+    loss = _loss(sample_rate, steps, noise_multiplier)
     most = max(1e-3, float(loss.get_epsilon_for_delta(1e-12)))
     epsilons = np.concatenate([[0.0], np.geomspace(1e-3 * min(1.0, most), most, 399)])
     removing, adding = (

@@ -170,7 +170,9 @@ def _domains(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[
 def _settings(params: Mapping[str, Any], t: Mapping[str, str]) -> str:
     epsilon = float(params["target_epsilon"])
     shown = t["no_dp"] if math.isinf(epsilon) else f"{t['epsilon']} {number(epsilon)}"
-    return f"{shown} · {t['masking']} L{params['masking_level']} · {t['depth']} {params['adapted_layers']}"
+    halvings = params.get("batch_halvings", 0)
+    halved = f" · {t['halvings']} {halvings}" if halvings else ""
+    return f"{shown} · {t['masking']} L{params['masking_level']} · {t['depth']} {params['adapted_layers']}{halved}"
 
 
 def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any]]:

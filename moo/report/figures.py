@@ -25,7 +25,10 @@ def describe(trial: TrialRecord, t: Mapping[str, str]) -> str:
     p = trial.params
     name = t["status_quo_long"] if trial.number < 0 else f"{t['trial']} {trial.number}"
     epsilon = epsilon_text(p.target_epsilon, t["no_dp"])
-    settings = t["and"].join([f"{t['epsilon']} {epsilon}", f"L{p.masking_level}", f"{t['depth']} {p.adapted_layers}"])
+    halved = [f"{t['halvings']} {p.batch_halvings}"] if p.batch_halvings else []
+    settings = t["and"].join(
+        [f"{t['epsilon']} {epsilon}", f"L{p.masking_level}", f"{t['depth']} {p.adapted_layers}", *halved]
+    )
     values = [
         f"{t[o]} {t['unknown'] if math.isnan(m.value) else f'{m.value:.3f} ± {m.stderr:.3f}'}"
         for o, m in ((o, trial.objectives[o]) for o in (ACCURACY, RISK, PENALTY))
@@ -139,6 +142,7 @@ def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
     ticks = {"tickvals": powers, "ticktext": [f"{2.0**v:g}" for v in powers]}
     depths = sorted({r.params.adapted_layers for r in trials})
     ranks = sorted({r.params.lora_rank for r in trials})
+    halvings = [r.params.batch_halvings for r in trials]
     rates = [math.log10(r.params.learning_rate) for r in trials]
     round_rates = [(math.log10(m) + k, f"{m}e{k}") for k in range(-8, 2) for m in (1, 2, 5)]
     inside = [(at, text) for at, text in round_rates if min(rates, default=0) <= at <= max(rates, default=0)]
@@ -153,6 +157,7 @@ def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
             ticktext=[str(rank) for rank in ranks],
         ),
         dimension(t["rate"], rates, tickvals=[at for at, _ in inside], ticktext=[text for _, text in inside]),
+        *([dimension(t["halvings"], halvings, tickvals=sorted(set(halvings)))] if any(halvings) else []),
         dimension(t[RISK], [r.objectives[RISK].value for r in trials], tickformat=".2f"),
         dimension(t[PENALTY], [r.objectives[PENALTY].value for r in trials], tickformat=".2f"),
         dimension(t[ACCURACY], accuracies, tickformat=".2f"),

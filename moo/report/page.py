@@ -97,6 +97,7 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         figure_hv=_html(figures.hypervolume(result, t), "hypervolume") if result.complete else "",
         figure_domains=_html(figures.domains(result, t), "domains") if complete else "",
         rows=[_row(row, t) for row in result.table.to_dict("records")],
+        halved=bool(result.table["batch_halvings"].any()),
         rules=_rules(recommendation.trial, result.reference, lang, t),
         cost=_cost(result, t),
         audits=audit_lines(result, audits, t),
@@ -188,6 +189,7 @@ def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
         "depth": depth_text(row["adapted_layers"], row["layers_dropped"], row["n_queries"], t),
         "rank": row["lora_rank"] if deep else "–",
         "rate": f"{row['learning_rate']:.1e}" if deep else "–",
+        "halvings": row["batch_halvings"],
         "objectives": [
             "" if failed else plus_minus(Measurement(value=row[o], stderr=row[f"{o}_stderr"]), t["unknown"])
             for o in (ACCURACY, RISK, PENALTY)
