@@ -24,7 +24,7 @@ import math
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,14 @@ from benchmarks.paired import gain
 from moo.data import Records, load_records
 from moo.evidence import MembershipEvidence, UtilityEvidence
 from moo.models.activations import Packed
-from moo.models.bank import Depth, Frozen
+from moo.models.bank import Bank, Depth, Frozen
 from moo.models.base_models import BaseModel, load_base
 from moo.models.blocks import Cut, cut_of, n_blocks
 from moo.models.cache import TrunkCache
 from moo.models.dp import DPSettings
 from moo.models.module import OptimizerSettings, log_probs
 from moo.models.scaling import Constants, constants
-from moo.models.training import TrainingData, TrainingSettings, train
+from moo.models.training import Stream, TrainingData, TrainingSettings, train
 from moo.objectives.membership.risk import auc as attack_auc
 from moo.objectives.utility import accuracy, auc
 from moo.privacy.accounting import calibrate_noise
@@ -127,12 +127,34 @@ class Bench:
             self._packed = {cut: (packed, public, time.process_time() - started)}  # one at a time: they are large
         return (cut, *self._packed[cut])
 
-    def run(
-        self, way: Way, recipe: Recipe, *, epsilon: float, seed: int, shadows: int, whole: bool, by_record: bool
-    ) -> "Run":
-        """Train some shadows and measure them."""
+    def run(self, name: str, recipe: Recipe, **how: Any) -> "Run":
+        """Train some shadows in a way and measure them; see `measured` for how."""
+        way = WAYS[name]
         depth = self.depth(way)
         cut, packed, public, trunk_seconds = self.trunk(depth)
+        frozen = Frozen(base=self.base, cut=cut, constants=public)
+
+        def fit(data: TrainingData, settings: TrainingSettings, stream: Stream) -> Bank:
+            own = dataclasses.replace(settings, depth=depth, lora_rank=way.rank)
+            bank: Bank = train(data, own, frozen, stream).bank
+            return bank
+
+        return self.measured(packed, fit, recipe, trunk_seconds=trunk_seconds, **how)
+
+    def measured(
+        self,
+        packed: Packed,
+        fit: Callable[[TrainingData, TrainingSettings, Stream], Bank],
+        recipe: Recipe,
+        *,
+        trunk_seconds: float,
+        epsilon: float,
+        seed: int,
+        shadows: int,
+        whole: bool,
+        by_record: bool,
+    ) -> "Run":
+        """Train some shadows on these activations by `fit`, and measure them."""
         rng = np.random.default_rng([seed, 7])
         pool = rng.random(self.records.n_units) < POOL
         coins = rng.random((-(-shadows // 2), self.records.n_units)) < 0.5
@@ -144,8 +166,8 @@ class Bench:
             target_epsilon=epsilon, delta=DELTA, sample_rate=recipe.sample_rate, steps=recipe.steps
         )  # fmt: skip
         settings = TrainingSettings(
-            depth=depth,
-            lora_rank=way.rank,
+            depth=Depth(),
+            lora_rank=1,
             lora_alpha=16.0,
             sample_rate=recipe.sample_rate,
             steps=recipe.steps,
@@ -168,11 +190,10 @@ class Bench:
             members=members[:, inside],
             n_classes=len(self.records.classes),
         )
-        frozen = Frozen(base=self.base, cut=cut, constants=public)
         started = time.process_time()
-        trained = train(data, settings, frozen, lambda purpose, k: np.random.default_rng([seed, len(purpose), k]))
+        bank = fit(data, settings, lambda purpose, k: np.random.default_rng([seed, len(purpose), k]))
         cpu = time.process_time() - started
-        told = log_probs(trained.bank, packed).numpy().astype(np.float64)
+        told = log_probs(bank, packed).numpy().astype(np.float64)
         losses = -told[:, inside][:, np.arange(len(inside)), data.labels]
         return Run(
             utility=UtilityEvidence(
@@ -214,12 +235,12 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return out | {n: math.sqrt(sum(r[n] ** 2 for r in rows)) / len(rows) for n in numbers if n.endswith("_se")}
 
 
-def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def rows_of(options: argparse.Namespace, kind: type[Bench]) -> Iterator[dict[str, Any]]:
     """Rows as they are measured, those that stand in the file left out."""
     started, done = time.monotonic(), [_key(r) for r in _read(options.out)]
     for data in options.data:
         model = options.model or MODELS[data]
-        bench = Bench(load_base(model), load_records(data, n_records=options.records), options.cache)
+        bench = kind(load_base(model), load_records(data, n_records=options.records), options.cache)
         heads: dict[tuple[float, int], Run] = {}
         halvings = options.halvings or [None]
         rows = itertools.product(range(options.seeds), options.ways, options.epsilons, halvings)
@@ -235,9 +256,9 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if _key(row) in done or time.monotonic() - started > 60 * options.minutes:
                 continue
             if (epsilon, seed) not in heads:
-                heads[epsilon, seed] = bench.run(WAYS["head"], first, **how)
+                heads[epsilon, seed] = bench.run("head", first, **how)
             same = name == "head" and recipe == first
-            run = heads[epsilon, seed] if same else bench.run(WAYS[str(name)], recipe, **how)
+            run = heads[epsilon, seed] if same else bench.run(str(name), recipe, **how)
             row |= measured(run, heads[epsilon, seed])
             row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             yield row
@@ -256,13 +277,23 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(
+    kind: type[Bench] = Bench, ways: Sequence[str] = tuple(WAYS), about: str | None = __doc__, out: str = "depth"
+) -> None:
+    """The command line over some ways.
+
+    Args:
+        kind: What trains them.
+        ways: Their names; all are measured unless told otherwise.
+        about: The help.
+        out: Name of the file of results.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data", nargs="+", choices=tuple(MODELS), default=["recommendation", "reviews"])
     parser.add_argument("--model", default="", help="in place of each data set's own")
     parser.add_argument("--records", type=int, default=0)
-    parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=tuple(ways), default=list(ways))
     parser.add_argument("--epsilons", type=float, nargs="+", default=[math.inf, 8.0])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--shadows", type=int, default=4)
@@ -274,13 +305,13 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--clip", type=float)
     parser.add_argument("--minutes", type=float, default=50)
-    parser.add_argument("--out", type=Path, default=Path("build/depth.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path(f"build/{out}.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "moo-benchmark-trunk")
     options = parser.parse_args()
     if options.by_record and not options.whole:
         parser.error("--by-record needs --whole: halves are drawn by user")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for row in rows_of(options):
+    for row in rows_of(options, kind):
         with options.out.open("a") as file:
             print(json.dumps(row), file=file)
         if options.json:
