@@ -242,17 +242,18 @@ def rows_of(options: argparse.Namespace, kind: type[Bench]) -> Iterator[dict[str
         model = options.model or MODELS[data]
         bench = kind(load_base(model), load_records(data, n_records=options.records), options.cache)
         heads: dict[tuple[float, int], Run] = {}
-        halvings = options.halvings or [None]
+        halvings: list[int] = options.halvings or [0]
         rows = itertools.product(range(options.seeds), options.ways, options.epsilons, halvings)
         for seed, name, epsilon, times in rows:
             plain = math.isinf(epsilon)
-            study = {} if times is None else STUDY
+            study = STUDY if options.halvings else {}
             recipe = dataclasses.replace(PLAIN if plain else PRIVATE, **study | _given(options))
-            first, recipe = recipe.halved(halvings[0] or 0), recipe.halved(times or 0)
+            first, recipe = recipe.halved(halvings[0]), recipe.halved(times)
             how = {"epsilon": epsilon, "seed": seed, "shadows": options.shadows, "whole": options.whole}
             how["by_record"] = options.by_record
             asked = {"data": data, "model": model, "records": len(bench.records), "way": name, **how}
-            row = asked | {"epsilon": str(epsilon), "recipe": dataclasses.asdict(recipe), "halvings": times}
+            row = asked | {"epsilon": str(epsilon), "recipe": dataclasses.asdict(recipe)}
+            row |= {"halvings": times} if options.halvings else {}
             if _key(row) in done or time.monotonic() - started > 60 * options.minutes:
                 continue
             if (epsilon, seed) not in heads:
