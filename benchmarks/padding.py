@@ -5,9 +5,9 @@ python -m benchmarks.padding [--data reviews recommendation] [--units record use
 
 Batches as the sampler draws them, on halves of a pool; nothing is trained. Ways, each with what those before it do:
 
-padded   As the engine does it: chunks of whole units, padded to the longest text of all shadows in the chunk, rounded up.
-present  Chunks in which no shadow has a unit are left out.
-end      A shadow that drew fewer units than another has its empty places first, among units of few records, and not last.
+padded   Chunks of whole units, padded to the longest text of all shadows in the chunk, rounded up; a shadow that drew fewer units than
+         another has empty places last, among units of many records.
+engine   Empty places stand first, and chunks in which no shadow has a unit are left out.
 rows     In a chunk, rows without a record are left out; as many are kept as the shadow with the most has.
 tokens   Tokens one after another, without padding, up to those of the shadow with the most, rounded up.
 
@@ -47,7 +47,7 @@ from moo.models.trunk import token_ids
 Ints = NDArray[np.int64]
 
 LENGTHS = {"reviews": 64, "recommendation": 96}
-WAYS = ("padded", "present", "end", "rows", "tokens")
+WAYS = ("padded", "engine", "rows", "tokens")
 DEPTH = 4  # layers, of which the last is the fast lane's
 
 
@@ -77,16 +77,13 @@ class Chunk:
 
 def chunks(batch: Batch, lengths: Ints, at_once: int, way: str) -> Iterator[Chunk]:
     """A batch in a way; `Chunk` tells the last two apart."""
-    for chunk in (batch if way in ("padded", "present") else _at_end(batch)).chunks(at_once):
-        real = (chunk.weights.flatten(1) > 0).numpy()
-        of = lengths[chunk.index.flatten(1).numpy()]
-        if way == "padded" or real.any():
-            yield Chunk(of if way in ("padded", "present") else np.where(real, of, 1), real)
+    for chunk in (_empty_last(batch) if way == "padded" else batch).chunks(at_once):
+        yield Chunk(lengths[chunk.index.flatten(1).numpy()], (chunk.weights.flatten(1) > 0).numpy())
 
 
-def _at_end(batch: Batch) -> Batch:
-    """Places without a unit first."""
-    order = torch.argsort(batch.present.int(), dim=1, stable=True)
+def _empty_last(batch: Batch) -> Batch:
+    """Places without a unit behind the others."""
+    order = torch.argsort((~batch.present).int(), dim=1, stable=True)
     index, weights = (t.gather(1, order[..., None].expand_as(t)) for t in (batch.index, batch.weights))
     sizes = (weights > 0).sum(-1).amax(0).clamp(min=1).cummax(0).values
     return Batch(index, weights, batch.present.gather(1, order), tuple(sizes.tolist()))

@@ -23,25 +23,29 @@ _REMEMBERED = 16  # batches that Lightning may draw ahead
 class Batch:
     """What K shadows train on in one step: units sorted by records and length, so that a stretch of them is padded little.
 
+    Shadows draw different numbers of units: places of a shadow that hold none stand first, where units are smallest.
+
     Attributes:
         index: Shape (K, U, M). Records of each sampled unit. A padded place repeats the unit's own first record, never another
-            person's: what is not finite times a weight of 0 is not finite. Units that are not present hold record 0.
+            person's: what is not finite times a weight of 0 is not finite. Units that are not present hold the shortest text.
         weights: Shape (K, U, M). 1 / (records of the unit in this batch); 0 in padded places.
         present: Shape (K, U). True for sampled units.
         sizes: U numbers, not decreasing: records of the largest unit so far, over all shadows.
+        absent: Places, from the first on, that hold a unit in no shadow; U was rounded up.
     """
 
     index: Tensor
     weights: Tensor
     present: Tensor
     sizes: tuple[int, ...]
+    absent: int = 0
 
     def to(self, device: torch.device) -> "Batch":
         index, weights, present = (t.to(device, non_blocking=True) for t in (self.index, self.weights, self.present))
-        return Batch(index, weights, present, self.sizes)
+        return Batch(index, weights, present, self.sizes, self.absent)
 
     def chunks(self, places: int) -> Iterator["Batch"]:
-        """Stretches of whole units of about so many records a shadow; one unit at least."""
+        """Stretches of whole units of about so many records a shadow, one unit at least. All but the last hold somebody."""
         start = 0
         while start < len(self.sizes):
             stop = start + 1
@@ -49,9 +53,14 @@ class Batch:
                 stop += 1
             m = self.sizes[stop - 1]
             part = (slice(None), slice(start, stop))
-            yield Batch(
-                self.index[part][..., :m], self.weights[part][..., :m], self.present[part], self.sizes[start:stop]
-            )
+            if stop > self.absent or stop == len(self.sizes):
+                yield Batch(
+                    self.index[part][..., :m],
+                    self.weights[part][..., :m],
+                    self.present[part],
+                    self.sizes[start:stop],
+                    max(0, self.absent - start),
+                )
             start = stop
 
 
@@ -98,7 +107,7 @@ class PoissonBatches(IterableDataset[Batch]):
             raise InputError(f"0 < sample_rate <= 1 must hold, but got sample_rate={sample_rate!r}.")
         self._order = np.argsort(units, kind="stable")
         self._starts = np.searchsorted(units[self._order], np.arange(int(units.max()) + 2))
-        self._lengths = lengths
+        self._lengths, self._shortest = lengths, int(lengths.argmin())
         self._halves = [_units_of(units, row) for row in members]
         self._sample_rate, self._steps = sample_rate, steps
         self._generators, self._max_records = list(generators), max_records
@@ -141,22 +150,25 @@ class PoissonBatches(IterableDataset[Batch]):
         return _sorted(_Drawn(records, counts), self._lengths)
 
     def _assemble(self, drawn: list[_Drawn]) -> Batch:
-        n_units = rounded_up(max(1, *(len(d.counts) for d in drawn)))
+        drawn_most = max(len(d.counts) for d in drawn)
+        n_units = rounded_up(max(1, drawn_most))
         most = max((int(d.counts.max()) for d in drawn if len(d.counts)), default=1)
-        index = np.zeros((len(drawn), n_units, most), np.int64)
+        index = np.full((len(drawn), n_units, most), self._shortest)
         weights = np.zeros((len(drawn), n_units, most), np.float32)
         present = np.zeros((len(drawn), n_units), bool)
         sizes = np.ones((len(drawn), n_units), int)
         for shadow, (records, counts) in enumerate((d.records, d.counts) for d in drawn):
-            present[shadow, : len(counts)] = True
-            rows = np.repeat(np.arange(len(counts)), counts)
+            first = n_units - len(counts)
+            present[shadow, first:] = True
+            rows = first + np.repeat(np.arange(len(counts)), counts)
             columns = np.arange(len(records)) - np.repeat(np.cumsum(counts) - counts, counts)
-            index[shadow, : len(counts)] = records[np.cumsum(counts) - counts, None]
+            index[shadow, first:] = records[np.cumsum(counts) - counts, None]
             index[shadow, rows, columns] = records
             weights[shadow, rows, columns] = np.repeat(1 / counts, counts)
-            sizes[shadow, : len(counts)] = counts
+            sizes[shadow, first:] = counts
         largest = np.maximum.accumulate(sizes.max(0)).tolist()
-        return Batch(torch.from_numpy(index), torch.from_numpy(weights), torch.from_numpy(present), tuple(largest))
+        tensors = torch.from_numpy(index), torch.from_numpy(weights), torch.from_numpy(present)
+        return Batch(*tensors, tuple(largest), n_units - drawn_most)
 
 
 def _sorted(drawn: _Drawn, lengths: Ints) -> _Drawn:

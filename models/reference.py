@@ -139,6 +139,7 @@ class ReferenceModule(lightning.LightningModule):
         rows, weights = chunk.index[0][units, places], chunk.weights[0][units, places]
         parameters: list[Any] = optimizer.params
         n_units, loss = int(chunk.present.sum()), torch.zeros((), device=self.device)
+        units = units - (chunk.present.shape[1] - n_units)  # behind the places that hold nobody
         if len(rows):
             told = self.record_losses(rows)
             told.sum().backward()  # type: ignore[no-untyped-call]

@@ -352,7 +352,7 @@ def test_a_record_that_is_not_finite_takes_its_own_user_out_and_nobody_else(
         torch.testing.assert_close(poisoned.sums[parameter], total)
 
 
-@pytest.mark.parametrize(("longest", "shapes"), [(64, 40), (7, 12), (500, 60)])
+@pytest.mark.parametrize(("longest", "shapes"), [(64, 20), (7, 12), (500, 70)])
 def test_batches_and_stretches_have_few_shapes(longest: int, shapes: int) -> None:
     rng, n = np.random.default_rng(0), 1200
     lengths = rng.integers(1, longest + 1, n)
@@ -386,11 +386,29 @@ def test_chunks_of_a_batch_hold_every_unit_once(places: int) -> None:
     )  # fmt: skip
     for batch in batches:
         parts = list(batch.chunks(places))
-        assert sum(p.present.shape[1] for p in parts) == batch.present.shape[1]
+        left_out = batch.present.shape[1] - sum(p.present.shape[1] for p in parts)
+        assert 0 <= left_out <= batch.absent  # nobody's
+        assert not batch.present[:, :left_out].any()
+        assert [p.absent for p in parts] == [batch.absent - left_out] + [0] * (len(parts) - 1)
         assert all(p.index.shape[1] == 1 or p.index[0].numel() <= places for p in parts)
         for k in range(2):
             whole = sorted(batch.index[k][batch.weights[k] > 0].tolist())
             assert whole == sorted(i for p in parts for i in p.index[k][p.weights[k] > 0].tolist())
+
+
+def test_places_without_a_unit_stand_first_and_hold_the_shortest_text() -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(40), rng.integers(1, 6, 40))
+    lengths = rng.permutation(len(units)) + 3
+    batches = PoissonBatches(
+        units=units, lengths=lengths, members=np.ones((3, len(units)), bool), sample_rate=0.3, steps=20, generators=[rng] * 3
+    )  # fmt: skip
+    for batch in batches:
+        there = batch.present.numpy()
+        assert (np.diff(there.astype(int), axis=1) >= 0).all()
+        assert batch.absent == int((~there.any(0)).sum())
+        assert (lengths[batch.index.numpy()[~there]] == 3).all()
+        assert (batch.weights.numpy()[~there] == 0).all()
 
 
 def test_a_unit_with_many_records_is_thinned_at_random_and_others_stay_whole() -> None:
@@ -412,9 +430,10 @@ def test_a_unit_with_many_records_is_thinned_at_random_and_others_stay_whole() -
 
 
 def test_empty_batches_are_still_batches() -> None:
-    shapes = [b.present.any() for b in batches_of(q=1e-6, steps=5)]
-    assert len(shapes) == 5
-    assert not any(shapes)
+    empty = list(batches_of(q=1e-6, steps=5))
+    assert len(empty) == 5
+    assert not any(b.present.any() for b in empty)
+    assert [len(list(b.chunks(4))) for b in empty] == [1] * 5
 
 
 def test_a_unit_split_over_both_halves_is_refused() -> None:
