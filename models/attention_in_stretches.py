@@ -34,16 +34,19 @@ class AttentionInStretches(torch.autograd.Function):
             scores = (asked @ tokens.mT).masked_fill_(~mask[..., None, :], -math.inf)
             weights.append(scores.softmax(-1))
             out[:, part] = _answered(weights[-1] @ tokens, k)
-        ctx.x = x
-        ctx.save_for_backward(looked_for, laid_out, *weights)
+        ctx.x, ctx.shape = x, looked_for.shape
+        asked_again = (
+            looked_for if ctx.needs_input_grad[1] else None
+        )  # as large as all contexts: kept where it is needed
+        ctx.save_for_backward(asked_again, laid_out, *weights)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         looked_for, laid_out, *weights = ctx.saved_tensors
-        k, h, _, q, d = looked_for.shape
-        for_asked, for_tokens = torch.empty_like(looked_for), None
-        for (part, tokens, _), a in zip(_laid_out(ctx.x, laid_out, looked_for.dtype), weights, strict=True):
+        k, h, p, q, d = ctx.shape
+        for_asked, for_tokens = grad.new_empty(h, k, p, q, d).transpose(0, 1), None  # by head first, as it was made
+        for (part, tokens, _), a in zip(_laid_out(ctx.x, laid_out, grad.dtype), weights, strict=True):
             g = _shared(grad[:, part], len(tokens))
             slopes = torch._softmax_backward_data(g @ tokens.mT, a, -1, a.dtype)
             back = _answered(slopes @ tokens, k)

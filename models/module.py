@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from moo.errors import TrialError
-from moo.models.activations import Packed, Workspace
+from moo.models.activations import Packed, Workspace, rounded_up
 from moo.models.bank import Bank, unit_factors
 from moo.models.clipping import ClippedSums, clip_and_sum
 from moo.models.datamodule import Batch
@@ -36,7 +36,7 @@ class OptimizerSettings:
     learning_rate: float | tuple[float, ...] = 1e-3
     head_learning_rate: float | tuple[float, ...] = 1.5
     head_momentum: float = 0.9
-    chunk: int = 384
+    chunk: int = 320
 
 
 class BankModule(lightning.LightningModule):
@@ -225,7 +225,9 @@ def _told(bank: Bank, packed: Packed, chunk: int) -> Tensor:
     order = torch.from_numpy(packed.lengths.argsort(kind="stable")).to(device)
     workspace = Workspace()
     out = torch.empty(k, len(order), bank.config.n_classes, device=device)
-    for rows in torch.split(order, bank.at_once(chunk)):
-        x = bank.lay_out(packed, rows[None], workspace)
-        out[:, rows] = bank(x).log_softmax(-1)
+    most = bank.at_once(chunk)
+    for rows in torch.split(order, most):
+        filled = torch.cat([rows, rows[-1:].expand(min(most, rounded_up(len(rows))) - len(rows))])
+        x = bank.lay_out(packed, filled[None], workspace)
+        out[:, rows] = bank(x).log_softmax(-1)[:, : len(rows)]
     return out.cpu()

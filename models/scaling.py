@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moo.models.activations import Activations
+from moo.models.activations import Packed
 from moo.models.base_models import BaseModel
 from moo.models.blocks import Cut, family_of, is_causal, n_blocks
 from moo.models.fast_lane import FastLane
@@ -89,15 +89,20 @@ def constants(base: BaseModel, *, max_length: int, cut: Cut | None = None) -> Co
 
 
 def _answers(base: BaseModel, found: Constants, cut: Cut, tokens: list[Floats]) -> Floats:
-    """What one query that has learned nothing makes of an open block's inputs: shape (n, d)."""
+    """What one query that has learned nothing makes of an open block's inputs: shape (n, d), texts in the order of their lengths."""
     nothing, one = np.zeros_like(found.query_shift), np.ones_like(found.query_scale)
     shape = LoraShape(ranks=(1,), alpha=1.0, generators=[torch.Generator().manual_seed(0)])  # with B = 0, whatever A
     plain = dataclasses.replace(found, query_shift=nothing, query_scale=one)
     lane = FastLane(base, plain, cut, targets="query_value", shape=shape, n_queries=1).to(base.device)
-    rows = (torch.from_numpy(t)[None, None].to(lane.key_weight) for t in tokens)
+    by_length = sorted(tokens, key=len)
+    packed = Packed(
+        features=torch.empty(len(tokens), 0),
+        tokens=torch.from_numpy(np.concatenate(by_length)).to(lane.key_weight.dtype),
+        offsets=torch.from_numpy(np.cumsum([0, *map(len, by_length)])),
+    ).to(base.device)
+    every = torch.arange(len(tokens))[None].to(base.device)
     with torch.no_grad():
-        told = [lane.run(Activations(x[:, :, 0], x, x.new_ones(x.shape[:3], dtype=torch.bool)))[0, 0] for x in rows]
-    return torch.stack(told).cpu().numpy()
+        return lane.run(packed.drawn(every))[0].cpu().numpy()
 
 
 def _shift_and_scale(features: Floats) -> tuple[Floats, Floats]:

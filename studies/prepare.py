@@ -267,6 +267,10 @@ class Prepared:
             self._masked[wanted] = self._mask(*wanted)
         return self._masked[wanted]
 
+    def let_go(self, *parts: str) -> None:
+        """Hold these parts no longer: they are masked again, and read from the trunk's cache, when they are next asked for."""
+        self._masked = {at: kept for at, kept in self._masked.items() if at[0] not in parts}
+
     def _feature(self, params: TrialParams | None) -> Feature:
         """The frozen feature that the head sees."""
         if self.spec.training.head != "stock" or params is None:

@@ -160,6 +160,26 @@ def test_runs_that_differ_share_no_randomness_and_the_same_run_shares_all(
     assert drawn[4] == drawn[0]
 
 
+def test_while_shadows_train_no_more_than_the_pool_is_held(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice at one masking level, so that a trial could find the other parts of the one before."""
+    held: list[set[str]] = []
+    train, run = trial_module.train, trial_module.run_trial
+
+    def kept(params: TrialParams, prepared: Prepared, **options: Any) -> Any:
+        def spied(*arguments: Any) -> Any:
+            held.append({part for part, *_ in prepared._masked})
+            return train(*arguments)
+
+        monkeypatch.setattr(trial_module, "train", spied)
+        return run(dataclasses.replace(params, masking_level=3), prepared, **options)
+
+    monkeypatch.setattr("moo.studies.evaluator.run_trial", kept)
+    run_study(spec, n_trials=2, folder=tmp_path)
+    assert held == [{"pool"}] * 3
+
+
 def test_a_stream_is_of_the_whole_run_and_noised_answers_of_their_policy(spec: StudySpec, tmp_path: Path) -> None:
     """Under one key: what the specification does not say, and still decides what is trained or told."""
     params = TrialParams(target_epsilon=4.0, masking_level=2, lora_rank=2, learning_rate=1e-3, adapted_layers=1)
