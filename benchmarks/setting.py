@@ -27,6 +27,7 @@ from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.models.trunk import encode
 
 SHADOWS = 4
+BLOCK = 512  # texts that the trunk reads at a time, as the cache has it
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,26 @@ def reviews(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.int64]]:
     return [every[i][0] for i in chosen], np.array([every[i][1] for i in chosen], dtype=np.int64)
 
 
-def ready(n: int, recipe: Recipe, *, exact: bool = False) -> Ready:
-    """The trunk's output for n reviews; `exact` runs everything in fp32."""
+def ready(n: int, recipe: Recipe, *, exact: bool = False, tokens: bool = True) -> Ready:
+    """The trunk's output for n reviews; `exact` runs everything in fp32, without `tokens` the frozen features alone are kept."""
     base = load_base("e5-small", accelerator="cpu")
     base = dataclasses.replace(base, low_precision=base.low_precision and not exact)
     cut = cut_of(base.model, adapted_layers=recipe.layers)
     public = constants(base, max_length=recipe.max_length, cut=cut)
     texts, labels = reviews(n)
     started = time.perf_counter()
-    out = encode(base, texts, max_length=recipe.max_length, cut=cut)
-    seconds = time.perf_counter() - started
     work = torch.bfloat16 if base.low_precision else torch.float32
+    features, states, lengths = [], [], [0]
+    for first in range(0, n, BLOCK):
+        out = encode(base, texts[first : first + BLOCK], max_length=recipe.max_length, cut=cut)
+        features.append(torch.from_numpy(public.features(out.mean)))
+        states += [torch.from_numpy(t).to(work) for t in out.tokens if tokens]
+        lengths += [len(t) if tokens else 0 for t in out.tokens]
+    seconds = time.perf_counter() - started
     packed = Packed(
-        features=torch.from_numpy(public.features(out.mean)),
-        tokens=torch.cat([torch.from_numpy(t).to(work) for t in out.tokens]),
-        offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
+        features=torch.cat(features),
+        tokens=torch.cat(states) if tokens else torch.empty(0, base.hidden, dtype=work),
+        offsets=torch.tensor(lengths).cumsum(0),
     )
     return Ready(texts, labels, Frozen(base=base, cut=cut, constants=public), packed, seconds)
 

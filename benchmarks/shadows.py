@@ -1,13 +1,20 @@
-"""Four shadows trained side by side against the same four one after another, on random activations.
+"""What a bank gains by who else is in it: four shadows against one after another, and two trials against one after the other.
 
-python -m benchmarks.shadows
+python -m benchmarks.shadows [--records 4000] [--repeats 3]
+
+The shadows are heads on random activations. The two trials adapt e5-small's last layer on reviews, four shadows each, with noise, rank
+and learning rate of their own.
 """
 
+import argparse
+import dataclasses
 import time
 
 import numpy as np
 import torch
 
+from benchmarks.handwritten import Recipe
+from benchmarks.setting import Ready, by_engine, pairs, ready
 from moo.models.activations import Packed
 from moo.models.bank import Depth
 from moo.models.dp import DPSettings
@@ -16,7 +23,44 @@ from moo.models.training import TrainingData, TrainingSettings, train
 RECORDS, CUSTOMERS, WIDTH, STEPS, SHADOWS = 2000, 780, 384, 25, 4
 
 
+TRIALS = ((1.0, 8, 1e-3), (3.0, 32, 3e-3))  # noise multiplier, rank, learning rate
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=4000)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    shadows()
+    recipe = Recipe(steps=STEPS, expected_batch_size=options.records / 8)
+    at = ready(options.records, recipe)
+    for _ in range(options.repeats):
+        alone = sum(of_trials(at, recipe, trial) for trial in TRIALS)
+        together = of_trials(at, recipe, *TRIALS)
+        print(
+            f"depth 1, {options.records} records, two trials: one bank {together:.2f} s, two {alone:.2f} s (x {alone / together:.2f})"
+        )
+
+
+def of_trials(at: Ready, recipe: Recipe, *trials: tuple[float, int, float]) -> float:
+    """Wall clock of one bank that carries the trials, each with coins of its own."""
+    noise, rank, rate = (tuple(t[i] for t in trials for _ in range(SHADOWS)) for i in range(3))
+    started = time.perf_counter()
+    by_engine(
+        at,
+        recipe,
+        np.concatenate([pairs(len(at.labels), seed=i, shadows=SHADOWS) for i in range(len(trials))]),
+        lora_rank=tuple(int(r) for r in rank),
+        dp=DPSettings(
+            noise_multiplier=noise, max_grad_norm=recipe.max_grad_norm, expected_batch_size=recipe.expected_batch_size
+        ),
+        optimizer=dataclasses.replace(recipe.optimizer, learning_rate=rate),
+    )
+    return time.perf_counter() - started
+
+
+def shadows() -> None:
+    """Heads side by side and one after another."""
     rng = np.random.default_rng(0)
     units = np.sort(rng.integers(0, CUSTOMERS, RECORDS))
     offsets = torch.arange(RECORDS + 1)

@@ -40,7 +40,7 @@ def engine(records: int, recipe: Recipe) -> Numbers:
 
 def hand(records: int, recipe: Recipe, way: Way) -> Numbers:
     """The loop, one shadow."""
-    loop, _ = by_hand(ready(records, recipe), recipe, way, pairs(records)[:1])
+    loop, _ = by_hand(ready(records, recipe, tokens=False), recipe, way, pairs(records)[:1])
     return {"us_per_example_step": 1e6 * loop.seconds / loop.examples}
 
 
