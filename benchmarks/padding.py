@@ -163,13 +163,13 @@ class Blocks:
         at = self._places
         assert at is not None
         k, heads, tokens, width = query.shape
-        laid_out = (
+        asked, keys, values = (
             _Moved.apply(x.transpose(1, 2).reshape(k * tokens, -1), at.there, at.back, None)  # type: ignore[no-untyped-call]
             .view(*at.shape, heads, width)
             .transpose(1, 2)
             for x in (query, key, value)
         )
-        out, _ = batched(module, *laid_out, at.added, **how)
+        out, _ = batched(module, asked, keys, values, at.added, **how)
         packed = _Moved.apply(out.reshape(-1, heads * width), at.back, at.there, at.mask)  # type: ignore[no-untyped-call]
         return packed.view(k, tokens, heads, width), None
 
@@ -198,8 +198,8 @@ class _Moved(torch.autograd.Function):
         return x.index_select(0, there)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        out = grad.index_select(0, ctx.back)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        out = grads[0].index_select(0, ctx.back)
         return out if ctx.mask is None else out.masked_fill_(~ctx.mask, 0.0), None, None, None
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import peft
@@ -268,7 +268,9 @@ def test_norms_and_clipped_sums_of_the_bank_equal_those_of_ghost_clipping(at: At
 
 def by_ghost_clipping(oracle: Oracle, data: TrainingData, clip: float) -> tuple[Gradients, Gradients, Tensor]:
     """Each record's norm by parameter, the clipped sums at zero noise, both under the bank's names, and each record's whole norm."""
-    model = awake(GradSampleModuleFastGradientClipping(oracle.model, loss_reduction="sum", max_grad_norm=clip))
+    model = awake(
+        GradSampleModuleFastGradientClipping(oracle.model, loss_reduction="sum", max_grad_norm=cast(Any, clip))
+    )
     trained: dict[str, Any] = {oracle.names[n]: p for n, p in oracle.model.named_parameters() if n in oracle.names}
     for layer in model.modules():
         if any(p.requires_grad for p in layer.parameters(recurse=False)):

@@ -158,8 +158,10 @@ def trained(family: Callable[[str], BaseModel], tmp_path: Path) -> Callable[...,
         scaling, rng = constants(base, max_length=24, cut=cut), np.random.default_rng(0)
         labels, units = np.repeat(rng.integers(0, 2, N // 2), 2), np.arange(N) // (alone or 2)
         texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(4, 16)))) for y in labels]
-        for _ in range(2):  # computed, then read
-            packed = TrunkCache(tmp_path / str(low), b"k" * 32, base, max_length=24, cut=cut).packed(texts, scaling)
+        _, packed = (  # computed, then read
+            TrunkCache(tmp_path / str(low), b"k" * 32, base, max_length=24, cut=cut).packed(texts, scaling)
+            for _ in range(2)
+        )
         assert (packed.tokens.dtype == torch.bfloat16) == low
         coin = rng.random(N // 2) < 0.5
         members = np.stack([units == 3, units == 8]) if alone else np.stack([coin, ~coin])[:, units]

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -310,7 +310,7 @@ class Updates(lightning.Callback):
         one = getattr(pl_module, "_shadow", None)  # the reference path has one shadow a fit
         shadows = range(len(MULTIPLIERS)) if one is None else [one]
         for i, (p, before) in enumerate(zip(pl_module.dp_optimizer.params, self._before, strict=True)):
-            rate = RATES.learning_rate if i > 1 else RATES.head_learning_rate / CLIP  # type: ignore[operator]
+            rate = cast(float, RATES.learning_rate if i > 1 else RATES.head_learning_rate) / (1.0 if i > 1 else CLIP)
             moved = (p.detach() - before).reshape(len(shadows), -1)
             self.sizes[i] = moved.shape[1]
             for k, own in zip(shadows, moved, strict=True):
