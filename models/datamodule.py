@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from moo.errors import InputError
-from moo.models.activations import rounded_up
+from moo.models.activations import STEP, rounded_up
 
 Ints = NDArray[np.int64]
 _REMEMBERED = 16  # batches that Lightning may draw ahead
@@ -51,6 +51,8 @@ class Batch:
             stop = start + 1
             while stop < len(self.sizes) and (stop + 1 - start) * self.sizes[stop] <= places:
                 stop += 1
+            if stop - start > STEP and stop < len(self.sizes):
+                stop -= (stop - start) % STEP
             m = self.sizes[stop - 1]
             part = (slice(None), slice(start, stop))
             if stop > self.absent or stop == len(self.sizes):

@@ -36,7 +36,7 @@ class OptimizerSettings:
     learning_rate: float | tuple[float, ...] = 1e-3
     head_learning_rate: float | tuple[float, ...] = 1.5
     head_momentum: float = 0.9
-    chunk: int = 320
+    chunk: int = 384
 
 
 class BankModule(lightning.LightningModule):

@@ -35,7 +35,7 @@ class Machine:
     precision: str = "auto"
     logger: str = "none"
     checkpoint_steps: int = 0
-    chunk: int = 320
+    chunk: int = 384
     cache_gib: float = LIMIT_GIB
     trainer: Mapping[str, Any] = field(default_factory=dict)
 

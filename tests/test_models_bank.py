@@ -396,6 +396,17 @@ def test_chunks_of_a_batch_hold_every_unit_once(places: int) -> None:
             assert whole == sorted(i for p in parts for i in p.index[k][p.weights[k] > 0].tolist())
 
 
+def test_chunks_of_users_with_several_records_have_few_shapes() -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(1200), rng.integers(1, 6, 1200))
+    batches = PoissonBatches(
+        units=units, lengths=np.ones(len(units), int), members=np.ones((4, len(units)), bool), sample_rate=0.5, steps=100,
+        generators=[rng] * 4,
+    )  # fmt: skip
+    shapes = {chunk.index.shape[1:] for batch in batches for chunk in batch.chunks(384)}
+    assert len(shapes) <= 20
+
+
 def test_places_without_a_unit_stand_first_and_hold_the_shortest_text() -> None:
     rng = np.random.default_rng(0)
     units = np.repeat(np.arange(40), rng.integers(1, 6, 40))
