@@ -256,6 +256,12 @@ class Prepared:
                     f"every part must hold records, but {part} got none of {len(self.records)}; take more data."
                 )
             parts[part] = self.records.take(rows)
+        labels = np.unique(parts["pool"].labels)
+        if self.spec.task == "classification" and len(labels) < 2:
+            raise InputError(
+                f"the pool must hold at least two classes, but each of its {len(parts['pool'])} records is "
+                f"{self.records.classes[int(labels[0])]!r}; take more data."
+            )
         return parts if self.release is None else {**parts, "release": self.release}
 
     def masked(self, part: str, level: int, params: TrialParams | None = None) -> MaskedPart:

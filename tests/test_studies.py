@@ -209,6 +209,25 @@ def test_a_stream_is_of_the_whole_run_and_noised_answers_of_their_policy(spec: S
     assert noise() == first
 
 
+def test_a_part_may_hold_one_class_alone_but_a_classifier_pool_may_not(spec: StudySpec, tmp_path: Path) -> None:
+    """One customer alone is of the second class; keys place that customer in the pool or in another part."""
+    frame = pd.read_csv(spec.data)
+    frame.assign(label=(frame["user"] == 7).astype(int)).to_csv(tmp_path / "one.csv", index=False)
+    rare = dataclasses.replace(spec, data=str(tmp_path / "one.csv"))
+    writer = dataclasses.replace(rare, task="generation")
+    held: set[tuple[int, ...]] = set()
+    for key in (StudyKey(bytes([i]) * 32) for i in range(16)):
+        parts = Prepared(writer, key, tmp_path).parts
+        assert sum(int(part.labels.sum()) for part in parts.values()) == 2  # every record of theirs, in one part
+        held.add(tuple(len(np.unique(part.labels)) for part in parts.values()))
+        if parts["pool"].labels.any():
+            assert len(np.unique(Prepared(rare, key, tmp_path).parts["test"].labels)) == 1
+        else:
+            with pytest.raises(InputError, match=r"pool must hold at least two classes, .* is '0'; take more data"):
+                Prepared(rare, key, tmp_path)
+    assert len(held) > 1  # both happened
+
+
 def test_answers_of_two_policies_do_not_share_their_noise(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,11 +69,10 @@ class Records:
         for name, length in lengths.items():
             if length != n:
                 raise InputError(f"{name} must have one entry a record ({n}), but got {length} in {self.name}.")
-        seen = np.unique(self.labels)
-        if len(seen) < 2 and self.classes != UNLABELLED:
+        if len(self.classes) < 2 and self.classes != UNLABELLED:
             raise InputError(
                 f"data must hold at least two classes, but every one of {n} records in {self.name} is "
-                f"{self.classes[int(seen[0])]!r}; check the label column."
+                f"{''.join(self.classes)!r}; check the label column."
             )
         if int(self.units.max()) >= len(self.unit_ids) or int(self.units.min()) < 0:
             raise InputError(f"units must be codes below {len(self.unit_ids)}, but got {int(self.units.max())}.")
