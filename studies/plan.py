@@ -25,6 +25,7 @@ _SAMPLE = 48  # texts that are timed
 _ONE_TOKEN, _ALL_TOKENS = 0.13, 2.2  # the bank's last block for the pooled token, and each of more
 _WHOLE, _ADAPTED = 3.0, 6.5  # the Opacus engine: each block of the model, and as much again for each that is adapted
 _READ = 1 / 3  # of a step: a text that a shadow reads and does not learn from
+_STEP = 0.007  # seconds of a step of the bank, whatever its batch: many steps of small batches are dearer than as many passes of few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +80,13 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     t = spec.training
     pool = len(prepared.parts["pool"])
     cheap, dear = (_kinds(prepared, policy, epsilon) for epsilon in spec.space.target_epsilon)
-    examples = t.n_shadows * (t.steps * t.sample_rate * pool / 2 + _READ * len(texts))
+    examples = t.n_shadows * (t.steps * t.sample_rate * pool / 2 + _READ * len(texts))  # halved batches see as many
+    trial = examples * each * _passes_a_step(prepared) + (_STEP * _steps(spec) if prepared.engine == "bank" else 0.0)
     return Plan(
         name=spec.name,
         trials=n_trials,
         records={part: len(records) for part, records in prepared.parts.items()},
-        seconds=trunk + n_trials * examples * each * _passes_a_step(prepared),
+        seconds=trunk + n_trials * trial,
         trunk_seconds=trunk,
         disk_bytes=len(texts) * passes * (tokens * 2 + 8) * prepared.base.hidden,
         epsilon_low=spec.space.target_epsilon[0],
@@ -105,6 +107,12 @@ def _passes(spec: StudySpec, sample: Sequence[str], n_trials: int) -> float:
     deep = max(1, space.adapted_layers[1]) - max(1, space.adapted_layers[0])  # no layer, and one, look at the same cut
     cuts = (deep + 1) * (space.layers_dropped[1] - space.layers_dropped[0] + 1)
     return min(texts * cuts, 1.0 + n_trials)
+
+
+def _steps(spec: StudySpec) -> float:
+    """Of a trial: the mean over the space's halvings of the batch."""
+    low, high = spec.space.batch_halvings
+    return spec.training.steps * sum(1 << halvings for halvings in range(low, high + 1)) / (high + 1 - low)
 
 
 def _passes_a_step(prepared: Prepared) -> float:

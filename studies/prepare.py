@@ -1,4 +1,7 @@
-"""A study made ready: data filtered and split under the study's key, the base model loaded, masked texts run through its trunk."""
+"""A study made ready: data filtered and parted under its key, the base model loaded, masked texts run through its trunk.
+
+Over 300 lines, since all of it is what trials share, and each piece needs the ones before it.
+"""
 
 import dataclasses
 import hashlib
@@ -14,11 +17,10 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from moo.data import Records, load_records
+from moo.data import load_records
 from moo.data.dossier import declared_facts, load_dossier
 from moo.data.notes import synthetic_notes
-from moo.data.prepare import PreparationReport, Terms, consent_filter, data_facts
-from moo.data.split import split_units
+from moo.data.prepare import Terms, data_facts
 from moo.errors import InputError
 from moo.masking import Found, apply, find_spans, ner, probe
 from moo.models.activations import Packed
@@ -33,11 +35,11 @@ from moo.objectives.compliance.facts import masking_facts
 from moo.privacy.accounting import check_delta
 from moo.privacy.keys import StudyKey
 from moo.records import TrialParams, number_in, number_out
+from moo.studies import parting
 from moo.studies.base import StudySpec
 from moo.whole_files import write_whole
 
 Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
-PARTS = ("pool", "test", "unseen")
 PROBE_SEED = 0
 
 
@@ -110,15 +112,17 @@ class Prepared:
         self.flags: frozenset[str] = frozenset(spec.applies)  # which rules apply; the policy adds its own
         self.stays_inside = True  # whether numbers that read private units may be logged
         self.covered: frozenset[str] = frozenset()  # dataset-scoped steps that the ledger charges
-        kept, self.preparation = self._filtered(loaded)
+        kept, self.preparation = parting.filtered(loaded, spec, self.terms)
         self.digest = key.derive("data", loaded.digest).hex()
-        self.records, self.release = _set_aside(kept, key.derive("release"), release_share)
+        self.records, self.release = parting.set_aside(kept, key.derive("release"), release_share)
         self.n_units = round((1 - release_share) * loaded.n_units)
         self.release_units = loaded.n_units - self.n_units
         self.expected_units = max(1, round(0.5 * spec.pool * self.n_units))
         check_delta(spec.training.target_delta, self.expected_units)
         self.data_facts = data_facts(self.records, self.terms)
-        self.parts = self._split(key.derive("split", split) if split else key.derive("split"))
+        self.parts = parting.split(self.records, spec, key.derive("split", split) if split else key.derive("split"))
+        if self.release is not None:
+            self.parts["release"] = self.release
         self._masked: dict[tuple[str, int, Cut, Feature], MaskedPart] = {}
         self._constants: dict[Cut, Constants] = {}
 
@@ -240,30 +244,6 @@ class Prepared:
             limit_gib=self.spec.machine.cache_gib,
         )
 
-    def _filtered(self, loaded: Records) -> tuple[Records, PreparationReport]:
-        if not self.spec.consent_filter:
-            return loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
-        return consent_filter(loaded, self.terms, sensitive_rows=self.spec.sensitive_rows)
-
-    def _split(self, key: bytes) -> dict[str, Records]:
-        fractions = {"pool": self.spec.pool, "test": self.spec.test}
-        masks = split_units(self.records.unit_ids, key, fractions)
-        parts = {}
-        for part, name in zip(PARTS, ("pool", "test", "rest"), strict=True):
-            rows = masks[name][self.records.units]
-            if not rows.any():
-                raise InputError(
-                    f"every part must hold records, but {part} got none of {len(self.records)}; take more data."
-                )
-            parts[part] = self.records.take(rows)
-        labels = np.unique(parts["pool"].labels)
-        if self.spec.task == "classification" and len(labels) < 2:
-            raise InputError(
-                f"the pool must hold at least two classes, but each of its {len(parts['pool'])} records is "
-                f"{self.records.classes[int(labels[0])]!r}; take more data."
-            )
-        return parts if self.release is None else {**parts, "release": self.release}
-
     def masked(self, part: str, level: int, params: TrialParams | None = None) -> MaskedPart:
         """A part at a masking level, with activations for the configuration's depth; all parts of one level are kept, and no more."""
         wanted = (part, level, self.cut(params), self._feature(params))
@@ -343,18 +323,6 @@ def depth_of(params: TrialParams, spec: StudySpec) -> Depth:
         targets=cast(Targets, spec.training.lora_targets),
         head=cast(Head, spec.training.head),
     )
-
-
-def _set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:
-    """Records to search on, and those of the release users: by keyed hash of each unit's own identity."""
-    if not share:
-        return records, None
-    held = split_units(records.unit_ids, key, {"release": share})["release"][records.units]
-    if held.all() or not held.any():
-        raise InputError(
-            f"both sides of the release split must hold users, but {len(records)} records give one; take more."
-        )
-    return records.take(~held), records.take(held)
 
 
 def _has_words(text: str, spans: tuple[Found, ...]) -> bool:

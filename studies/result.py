@@ -203,7 +203,7 @@ class StudyResult:
 
     def _knee_of(self, front: Sequence[TrialRecord]) -> Recommendation:
         weights = [self.weights[name] for name in OBJECTIVES] if self.weights else []
-        choice = knee(minimised(front), [SAID[name] for name in OBJECTIVES], weights)
+        choice = knee(minimised(front), [SAID[name] for name in OBJECTIVES], weights, stderrs(front))
         return Recommendation(trial=front[choice.index], reason=choice.reason)
 
     def _refined(self) -> Recommendation:

@@ -25,6 +25,7 @@ from moo.records import REFERENCE, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
 from moo.studies.base import StudySpec, load_spec
+from moo.studies.carried import carried_over
 from moo.studies.cost import budget_filter, runs_at, search_cost
 from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
@@ -77,6 +78,7 @@ def run_study(
         callbacks: Called as the study goes on.
         folder: Where evidence, key, caches and results are kept, mode 0700; by default moo-runs/<name>.
         weights: Of the objectives in the recommendation, e.g. {"accuracy": 2}; see `StudyResult.weighed`. The search does not change.
+            None keeps those of the result that stands in the folder, {} weighs all alike.
 
     Returns:
         The result; `result.save(dir)` writes it.
@@ -155,7 +157,7 @@ def run_study(
         if chosen.name in ("publish_all", "select_one"):
             leaves = result.recommend().trial if chosen.name == "select_one" else None
             account.release({"policy": str(chosen), "trials": len(trials) if leaves is None else [leaves.number]})
-        return result.weighed(weights)
+        return carried_over(result, home, weights)
 
 
 def _drawn(policy: Policy, key: StudyKey, n_trials: int) -> int:

@@ -33,8 +33,9 @@ from moo.studies.base import StudySpec
 from moo.studies.baseline import base_losses, baseline_accuracy
 from moo.studies.gathered import attribute_of, losses_of, membership_of
 from moo.studies.membership import judge_membership
+from moo.studies.parting import PARTS
 from moo.studies.places import checkpoint_of, logs_of
-from moo.studies.prepare import PARTS, MaskedPart, Prepared, depth_of
+from moo.studies.prepare import MaskedPart, Prepared, depth_of
 from moo.studies.recipe import recipe_of, refuse_empty_batches
 
 if TYPE_CHECKING:

@@ -84,6 +84,22 @@ def test_knee_takes_the_balanced_point_and_does_not_depend_on_units() -> None:
         knee(points[:0], ("a", "b"))
 
 
+def test_a_range_within_the_noise_decides_nothing() -> None:
+    """In b the points differ by .01 with errors of .02: without them b costs the first point a whole range."""
+    points = np.array([[0.0, 0.31], [0.6, 0.30], [1.0, 0.305]])
+    exact, errors = np.zeros_like(points), np.full_like(points, 0.02)
+    assert knee(points, ("a", "b")).index == knee(points, ("a", "b"), (), exact).index == 1
+    noisy = knee(points, ("a", "b"), (), errors)
+    assert noisy.index == 0
+    assert noisy.reason.endswith(
+        "a 0 %, b 18 %; b: twice the error of a difference stands for the range, which is less"
+    )
+    assert "stands for" not in knee(points, ("a", "b"), (), errors / 10).reason
+    assert "stands for" not in knee(points[:, :1].repeat(2, 1), ("a", "b"), (1, 2), errors).reason
+    missing = np.where(points == points, np.nan, errors)  # errors that were not assessed
+    assert knee(points, ("a", "b"), (), missing).index == 1
+
+
 @given(clouds, st.tuples(*[st.integers(0, 5)] * 3).filter(any))
 def test_a_weighed_knee_is_the_nearest_of_the_stretched_points(points: Points, weights: tuple[int, int, int]) -> None:
     low, high = points.min(0), points.max(0)

@@ -548,16 +548,22 @@ def test_a_plan_spends_nothing(spec: StudySpec) -> None:
 
 
 def test_a_plan_counts_depth_and_engine(spec: StudySpec, family: Callable[[str], BaseModel]) -> None:
-    def trainings(layers: int, engine: str) -> float:
-        """In passes of a text through the trunk, so that the machine's mood cancels."""
+    def trainings(layers: int, engine: str) -> tuple[float, float]:
+        """Seconds, and the trunk's, in whose terms the machine's mood cancels."""
         space = dataclasses.replace(spec.space, adapted_layers=(layers, layers))
         training = dataclasses.replace(spec.training, engine=engine)
         deep = dataclasses.replace(spec, model=family("bert").name, space=space, training=training)
         planned = plan_study(deep, n_trials=10)
-        return (planned.seconds - planned.trunk_seconds) / planned.trunk_seconds
+        return planned.seconds - planned.trunk_seconds, planned.trunk_seconds
 
-    one, two, loop = trainings(1, "bank"), trainings(2, "bank"), trainings(1, "opacus")
-    assert trainings(0, "bank") == 0
+    steps, _ = trainings(0, "bank")
+    assert steps == pytest.approx(10 * spec.training.steps * 0.007)  # what a step costs whatever its batch
+    one, two, loop = (
+        (seconds - own) / trunk
+        for seconds, trunk, own in (
+            (*trainings(1, "bank"), steps), (*trainings(2, "bank"), steps), (*trainings(1, "opacus"), 0.0)
+        )
+    )  # fmt: skip
     assert 30 < two / one < 40
     assert 30 < loop / one < 180
 

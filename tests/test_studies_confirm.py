@@ -1,6 +1,8 @@
 """The winner's curse: the front trained anew, the recommendation on a fresh split, both in the ledger."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,25 @@ def test_the_front_is_trained_anew_with_more_shadows_and_coins_of_its_own(
         assert not any((new.members == row).all(axis=1).any() for row in old.members)
         assert 1 / 384 <= record.extras["permutation_p"].value <= 1
         assert record.claim == "holds"
+
+
+def test_a_study_that_goes_on_keeps_its_confirmation_while_its_front_stays(
+    spec: StudySpec, searched: tuple[StudyResult, Path], confirmed: tuple[StudyResult, int], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(searched[1], folder)
+    confirmed[0].save(folder)
+    assert told(run_study(spec, n_trials=4, folder=folder)) == told(confirmed[0])
+    point = next(iter(searched[0].on_front))
+    rows = json.loads((folder / "front.json").read_text(encoding="utf-8"))
+    next(row for row in rows if row["number"] == point)["accuracy"]["value"] = 0.123
+    (folder / "front.json").write_text(json.dumps(rows), encoding="utf-8")
+    another = run_study(spec, n_trials=4, folder=folder)
+    assert (another.refined, another.confirmed) == ((), None)
+    weighed = confirmed[0].weighed({"accuracy": 2})
+    other = dataclasses.replace(weighed, spec={**weighed.spec, "max_risk": 0.9})
+    other.save(folder)
+    assert run_study(spec, n_trials=4, folder=folder).weights == {}
 
 
 def test_the_recommendation_is_confirmed_on_a_fresh_split(

@@ -305,6 +305,15 @@ def test_a_plan_spans_every_number_of_halvings(spec: StudySpec) -> None:
     assert both.composed_high >= max(p.composed_high for p in each)
 
 
+def test_a_plan_counts_twice_the_steps_for_every_halving(spec: StudySpec) -> None:
+    """Of the head alone, whose batches are planned to cost nothing."""
+    bare = dataclasses.replace(spec, space=dataclasses.replace(spec.space, adapted_layers=(0, 0)))
+    plans = [plan_study(with_halvings(bare, "plan", bounds), n_trials=10) for bounds in ((0, 0), (2, 2), (0, 2))]
+    steps = [p.seconds - p.trunk_seconds for p in plans]
+    assert steps == pytest.approx([steps[0], 4 * steps[0], 7 / 3 * steps[0]])
+    assert steps[0] > 0
+
+
 def test_reports_and_terminal_tell_halvings_where_there_are_any(
     done: tuple[StudyResult, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

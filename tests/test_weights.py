@@ -132,7 +132,12 @@ def test_a_run_takes_weights_and_trains_nothing_for_them(study: tuple[Path, Path
     assert [t.to_json() for t in result.trials] == trials
     assert result.weights == {ACCURACY: 1.0, RISK: 1.0, PENALTY: 7.0}
     assert main(["run", str(study[0]), "--trials", "4", "--out", str(run), "--weights", "risk=3"]) == 0
-    assert load_result(run).weights == {ACCURACY: 1.0, RISK: 3.0, PENALTY: 1.0}
+    risk = {ACCURACY: 1.0, RISK: 3.0, PENALTY: 1.0}
+    assert load_result(run).weights == risk
+    assert main(["run", str(study[0]), "--trials", "4", "--out", str(run)]) == 0
+    assert load_result(run).weights == risk  # what is not said anew stays
+    assert run_study(study[0], n_trials=4, folder=run, weights={}).weights == {}
+    assert run_study(study[0], n_trials=4, folder=run, weights="accuracy=1").weights == {}
     with pytest.raises(InputError, match="no weights must be given"):
         run_study(study[0], n_trials=4, folder=tmp_path / "one", policy="select_one", weights={"risk": 3})
 

@@ -66,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
         )
     written = save_report(result, folder, lang=options.lang)
     view.print_result(out, result)
+    if (folder / "again").is_dir() and not result.refined:
+        say(out, "\nThe front is no longer the one that was confirmed: `moo confirm` trains what is new on it.")
     out.print(f"\nWritten: {folder}/front.csv, front.json, {written.name}, study.db", highlight=False)
     return 0
 
