@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -18,7 +18,10 @@ from moo.studies.base import StudySpec
 from moo.studies.trial import VALID_SHARE, VALIDITY, ceiling_of
 
 PUBLIC_EXTRAS = ("epsilon_spent", "noise_multiplier")  # derived from the event alone
+COUNTED = ("data.n_records", "data.n_units")
 _NOTE = "told with Gaussian noise"
+
+Facts = Mapping[str, float | None]
 
 
 def planned_answers(spec: StudySpec, policy: Policy, n_units: int) -> tuple[PrivateAnswer, ...]:
@@ -57,8 +60,9 @@ def noised(
 ) -> TrialRecord:
     """The record with noised objectives and constraints, and without anything else that reads private units.
 
-    Exact standard errors, null, TPR and timings are left out. The penalty is judged with the groups' accuracy gap unknown: it
-    would need an answer of its own for each group, too noisy to be of use. Standard errors are upper bounds from public numbers.
+    Exact standard errors, null, TPR and timings are left out. The penalty is judged by public facts and the noised answer alone:
+    the groups' accuracy gap is unknown, as it would need an answer of its own for each group, too noisy to be of use. Standard
+    errors are upper bounds from public numbers.
 
     Args:
         record: As judged.
@@ -82,7 +86,7 @@ def noised(
         ACCURACY: bounded_accuracy(evidence.utility, floors[ACCURACY]),
     }
     told = {a.name: exact[a.name] + a.stddev * float(rng.standard_normal()) for a in answers}
-    compliance = judge_compliance({**evidence.facts, "utility.group_gap": None}, spec.packs, applies=flags)
+    compliance = judge_compliance(_public(evidence.facts, told[VALIDITY]), spec.packs, applies=flags)
     sampling = {
         RISK: 1 / math.sqrt(floors[RISK]),
         ACCURACY: 0.5 / math.sqrt(floors[ACCURACY]),
@@ -110,3 +114,13 @@ def noised(
         seconds={},
         notices=(),  # counts of private texts
     )
+
+
+def _public(facts: Facts, wordless_share: float) -> Facts:
+    """What a rule may read where its verdict leaves: what public numbers and the plan decide, and the noised answer; no other fact.
+
+    Of the data's breaches the consent filter has left none, whoever the users are (`refuse_by_policy` asks for it).
+    """
+    kept = {k: v for k, v in facts.items() if k.startswith(("privacy.", "declared.", "masking."))}
+    breaches = {k: v for k, v in facts.items() if k.startswith("data.") and k not in COUNTED}
+    return {**kept, **breaches, "masking.wordless_share": min(1.0, max(0.0, wordless_share))}

@@ -52,13 +52,14 @@ class Evaluator:
         try:
             record = self.record(params, number=candidate.number, replicate=candidate.replicate)
         except TrialError as error:
-            record = failed_record(params, candidate.number, error, self.prepared)
+            reason = error.cause if self.answers else str(error)  # sizes in an error's text are of private batches
+            record = failed_record(params, candidate.number, reason, self.prepared, cause=error.cause)
         return _outcome(record)
 
     def refused(self, candidate: Candidate) -> Outcome:
         """Of a trial that the budget does not admit; nothing is trained."""
-        error = TrialError("it would have passed the budget", cause=REFUSED)
-        return _outcome(failed_record(params_of(candidate.params), candidate.number, error, self.prepared))
+        params, reason = params_of(candidate.params), "it would have passed the budget"
+        return _outcome(failed_record(params, candidate.number, reason, self.prepared, cause=REFUSED))
 
     def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
         with within_memory():
@@ -95,7 +96,7 @@ def _outcome(record: TrialRecord) -> Outcome:
     )
 
 
-def failed_record(params: TrialParams, number: int, error: TrialError, prepared: Prepared) -> TrialRecord:
+def failed_record(params: TrialParams, number: int, reason: str, prepared: Prepared, *, cause: str) -> TrialRecord:
     """A trial that did not come to an end, with its cause; infeasible by every constraint."""
     gates = [rule.id for rule in load_rules(prepared.spec.packs).at(prepared.flags) if rule.kind == "gate"]
     return TrialRecord(
@@ -104,6 +105,6 @@ def failed_record(params: TrialParams, number: int, error: TrialError, prepared:
         state="failed",
         objectives={},
         constraints={**dict.fromkeys((*CONSTRAINTS, *gates), 1.0), FAILED: 1.0},
-        claim=f"withdrawn because the trial failed: {error}",
-        cause=error.cause,
+        claim=f"withdrawn because the trial failed: {reason}",
+        cause=cause,
     )

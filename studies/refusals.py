@@ -39,6 +39,10 @@ def refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
         raise PolicyError(
             f"consent_filter = true must hold under {policy.name}, but got false: the legal gates would tell exact shares of records."
         )
+    if policy.answer_noise and policy.name != "internal" and spec.sensitive_rows == "keep":
+        raise PolicyError(
+            f"sensitive_rows = 'drop' must hold under {policy.name}, but got 'keep': a gate would tell their exact share of records."
+        )
     if policy.answer_noise and spec.attribute:
         raise PolicyError(
             f"attribute = '' must hold where risk is told with noise, but got {spec.attribute!r}: its leakage has no noised answer."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from letters import letters_spec, save_table
@@ -22,7 +23,7 @@ from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, Entry
 from moo.privacy.policies import POLICIES, Policy
-from moo.records import ACCURACY, REFERENCE, RISK, Transformation, TrialParams
+from moo.records import ACCURACY, REFERENCE, RISK, Transformation, TrialParams, TrialRecord
 from moo.report import save_report
 from moo.report.page import render
 from moo.search import REFUSED
@@ -37,6 +38,7 @@ from moo.studies.prepare import Prepared
 from moo.studies.result import StudyResult, load_result
 from moo.studies.retrain import retrain
 from moo.studies.runner import run_study
+from moo.studies.trial import VALID_SHARE
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +152,58 @@ def test_published_numbers_carry_the_noise_and_nothing_exact_stands_beside_them(
     save_report(result, tmp_path, lang="zh")
 
 
+def test_published_verdicts_of_rules_are_the_same_for_a_neighbour(spec: StudySpec, tmp_path: Path) -> None:
+    """Where one customer's texts hold no word, nobody reads it in what leaves but through the noise that was paid for."""
+    frame = pd.read_csv(spec.data, dtype={"text": str})
+    flat = named(spec, "flat", space=dataclasses.replace(spec.space, masking_level=(1, 1)))
+    whose = int(Prepared(flat, StudyKey(b"\x5a" * 32), tmp_path).parts["pool"].unit_ids[0])
+    rows: dict[str, list[list[Any]]] = {}
+    for name, texts in (("as it is", None), ("wordless", ["13812345678", "13912345679"])):
+        changed = frame.copy()
+        if texts:
+            changed.loc[changed["user"] == whose, "text"] = texts
+        changed.to_csv(tmp_path / "neighbour.csv", index=False)
+        for policy in ("publish_all(60)", "select_one"):
+            folder = tmp_path / f"{name} {policy}"
+            folder.mkdir(mode=0o700)
+            (folder / "study.key").write_bytes(b"5a" * 32)
+            (folder / "study.key").chmod(0o600)
+            of = named(flat, f"{name} {policy}", data=str(tmp_path / "neighbour.csv"))
+            result = run_study(of, n_trials=2, policy=policy, folder=folder)
+            rows.setdefault(policy, []).append([_but_the_noised(t) for t in result.complete])
+            assert result.about["data"]["records"] == {}
+    one, other = rows["publish_all(60)"]  # select_one draws other settings for other data
+    assert one
+    assert one == other
+
+
+def _but_the_noised(trial: TrialRecord) -> list[Any]:
+    """Of each rule, what is told of it; of the one that reads the noised share of texts without words, that it does."""
+    shares = [row["facts"] for row in trial.contributions if row["rule"] == "S09"]
+    assert [list(facts) for facts in shares] == [["masking.wordless_share"]]
+    share = min(1.0, max(0.0, trial.constraints["validity"] + VALID_SHARE))
+    assert shares[0]["masking.wordless_share"] == pytest.approx(share)
+    gates = {k: v for k, v in trial.constraints.items() if k.startswith("G")}
+    return [gates, *(row for row in trial.contributions if row["rule"] != "S09")]
+
+
+def test_what_a_failure_says_of_sizes_stays_inside(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 463872 bytes.")
+
+    monkeypatch.setattr("moo.studies.evaluator.run_trial", small)
+    for policy, told in (("publish_all(60)", False), ("internal", True)):
+        name = f"small {policy}"
+        monkeypatch.setattr("moo.studies.runner._reference", lambda *_: None)
+        result = run_study(named(spec, name), n_trials=1, policy=policy, folder=tmp_path / name)
+        result.save(tmp_path / name)
+        assert ("463872" in (tmp_path / name / "front.json").read_text()) == told
+        assert result.trials[0].claim.startswith("withdrawn because the trial failed: ")
+        assert result.trials[0].cause == "out of memory"
+
+
 def test_a_resumed_publication_tells_the_same_numbers_and_spends_no_more(
     spec: StudySpec, published: tuple[StudyResult, Path]
 ) -> None:
@@ -191,6 +245,8 @@ def test_a_budget_too_small_for_one_trial_says_what_one_costs(spec: StudySpec, t
 def test_exact_gates_of_the_data_may_not_leave(spec: StudySpec, tmp_path: Path, policy: str) -> None:
     with pytest.raises(PolicyError, match="consent_filter = true"):
         run_study(named(spec, "bare", consent_filter=False), n_trials=2, policy=policy, folder=tmp_path / "x")
+    with pytest.raises(PolicyError, match="sensitive_rows = 'drop'"):
+        run_study(named(spec, "bare", sensitive_rows="keep"), n_trials=2, policy=policy, folder=tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
