@@ -1,7 +1,9 @@
 """What a study's trainings cost the units of its data set: reserved before, settled after, kept beside no model."""
 
 import dataclasses
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +12,21 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from moo.data import DATASETS
-from moo.errors import InputError, StorageError
+from moo.errors import InputError, PolicyError, StorageError
 from moo.privacy.accounting import compose_epsilon
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import PREPARATION, Ledger
+from moo.privacy.ledger import PREPARATION, Ledger, parse_anchor
 from moo.privacy.policies import Policy
 from moo.search import Candidate
+from moo.whole_files import write_whole
 
 if TYPE_CHECKING:
     from moo.models.checkpoints import Reach
+
+ANCHORS = "ledger.json"  # in a study's folder
+CHARGED = ("pool", "test", "release")  # parts whose units pay for something
 
 
 def ledgers_dir() -> Path:
@@ -74,6 +80,7 @@ class Account:
         answers: What each trial tells with noise.
         limit: Of `publish_all`: no trial that would pass it is admitted.
         reached: How far a killed attempt of a trial came, by its checkpoints; None where it is not known.
+        home: The study's folder, where the ledger's head as of its last reservation is kept; None keeps none.
     """
 
     ledger: Ledger
@@ -82,13 +89,58 @@ class Account:
     answers: tuple[PrivateAnswer, ...] = ()
     limit: RenyiFilter | None = None
     reached: Callable[[int], "Reach | None"] = lambda _: None
+    home: Path | None = None
     _open: dict[int, tuple[int, int]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse a ledger that does not hold what the study has spent.
+
+        Raises:
+            PolicyError: If another one, or an older copy, lies where the ledger did.
+        """
+        anchor = self._anchors().get(self.study)
+        if anchor is None:
+            return
+        seq, digest = parse_anchor(anchor)
+        entries = self.ledger.entries()
+        if seq > len(entries) or entries[seq - 1].hash != digest:
+            raise PolicyError(
+                f"the ledger must hold what {self.study} has spent so far, up to entry {seq}, but {self.ledger.path} does not; set "
+                "MOO_LEDGERS and the data's place as they were, or restore the ledger."
+            )
+
+    def _anchors(self) -> dict[str, str]:
+        path = None if self.home is None else self.home / ANCHORS
+        return {} if path is None or not path.is_file() else dict(json.loads(path.read_text(encoding="utf-8")))
+
     def open(self, policy: Policy) -> None:
-        """Write down policy and budget, once, before anything is charged."""
-        if not any(e.kind == "gate" for e in self.ledger.entries(self.study)):
-            budget = {} if self.limit is None else dataclasses.asdict(self.limit)
-            self.ledger.record("gate", self.study, {"policy": str(policy), **budget})
+        """Write down policy and budget, once, before anything is charged.
+
+        Raises:
+            PolicyError: If the study began under others.
+        """
+        budget = {} if self.limit is None else dataclasses.asdict(self.limit)
+        asked = {"policy": str(policy), **budget}
+        with self.ledger.alone():
+            begun = self._gate("policy")
+            if begun is None:
+                self.ledger.record("gate", self.study, asked)
+        if begun is not None and dict(begun) != asked:
+            raise PolicyError(
+                f"policy and budget are fixed before a study's first trial: {self.study} began with {_told(begun)}, but got "
+                f"{_told(asked)}; give the new study another name."
+            )
+
+    def fix(self, name: str, chosen: Any) -> Any:
+        """Write a decision down, or read the one that was written down before."""
+        with self.ledger.alone():
+            before = self._gate(name)
+            if before is None:
+                self.ledger.record("gate", self.study, {name: chosen})
+        return chosen if before is None else before[name]
+
+    def _gate(self, name: str) -> Mapping[str, Any] | None:
+        return next((e.body for e in self.ledger.entries(self.study) if e.kind == "gate" and name in e.body), None)
 
     def reserve(self, candidates: Sequence[Candidate], *, answers: bool = True) -> set[int]:
         """Charge trials in full before they train, with their answers where they tell any.
@@ -96,21 +148,27 @@ class Account:
         Returns:
             Numbers of those that would pass the budget: denied, and not charged.
         """
-        for candidate in candidates:
-            self._settle_killed(candidate.number)
+        runs = {c.number: self.plan(c) for c in candidates}  # calibrates noise, which takes its time
+        with self.ledger.alone():
+            for number in runs:
+                self._settle_killed(number)
+            denied = self._admitted(runs, answers=answers)
+            if self.home is not None:
+                kept = self._anchors() | {self.study: self.ledger.head()}
+                write_whole(self.home / ANCHORS, json.dumps(kept, indent=1) + "\n")
+        return denied
+
+    def _admitted(self, runs: Mapping[int, TrainingRun], *, answers: bool) -> set[int]:
         spent = self.events() if self.limit is not None else []
         denied = set()
-        for candidate in candidates:
-            run = self.plan(candidate)
+        for number, run in runs.items():
             if self.limit is not None and not self.limit.admits(spent, [run, *self.answers]):
-                denied.add(candidate.number)
-                self.ledger.record(
-                    "deny", self.study, {"trial": candidate.number, "reason": "it would pass the budget"}
-                )
+                denied.add(number)
+                self.ledger.record("deny", self.study, {"trial": number, "reason": "it would pass the budget"})
                 continue
-            self._open[candidate.number] = (self.ledger.reserve(self.study, candidate.number, run), run.steps)
+            self._open[number] = (self.ledger.reserve(self.study, number, run), run.steps)
             if self.answers and answers:
-                self.ledger.answer(self.study, candidate.number, self.answers)
+                self.ledger.answer(self.study, number, self.answers)
             spent += [run, *self.answers]
         return denied
 
@@ -137,18 +195,40 @@ class Account:
         else:
             self.ledger.commit(self.study, reservation, steps=steps - resumed_at)
 
-    def release(self, body: Mapping[str, Any]) -> None:
-        """Write down what leaves, once."""
-        if not any(e.kind == "release" and e.body == body for e in self.ledger.entries(self.study)):
-            self.ledger.record("release", self.study, body)
+    def release(self, body: Mapping[str, Any]) -> bool:
+        """Write down what leaves, once; False where it was written down before."""
+        with self.ledger.alone():
+            known = any(e.kind == "release" and e.body == body for e in self.ledger.entries(self.study))
+            if not known:
+                self.ledger.record("release", self.study, body)
+        return not known
+
+    def preparation(self) -> list[PrivateAnswer]:
+        """What the steps of the preparation are charged, for the units of every part: such a step read them all."""
+        return everywhere(self.ledger.charged(PREPARATION))
 
     def events(self) -> list[Event]:
         """What this study's units are charged for so far: crashed attempts included, and the preparation of the data."""
-        return self.ledger.charged(PREPARATION) + self.ledger.charged(self.study)
+        return [*self.preparation(), *self.ledger.charged(self.study)]
 
     def covered(self) -> frozenset[str]:
         """Names of dataset-scoped steps of the preparation that the ledger charges."""
         return frozenset(e.name for e in self.ledger.charged(PREPARATION) if isinstance(e, PrivateAnswer))
+
+
+def everywhere(preparation: Sequence[Event]) -> list[PrivateAnswer]:
+    """The answers of steps that read all units: whichever part they were charged to, those of every part pay for them as often."""
+    answers = [e for e in preparation if isinstance(e, PrivateAnswer)]
+    times: dict[PrivateAnswer, int] = {}
+    for answer, n in Counter(answers).items():
+        anywhere = dataclasses.replace(answer, part="")
+        times[anywhere] = max(n, times.get(anywhere, 0))
+    return [dataclasses.replace(e, part=part) for e, n in times.items() for part in CHARGED for _ in range(n)]
+
+
+def _told(gate: Mapping[str, Any]) -> str:
+    order = f", order {gate['order']:g}" if "order" in gate else ""
+    return f"{gate['policy']}{order}"
 
 
 def composed(events: Sequence[Event], *, delta: float, disjoint: bool = True) -> tuple[float, bool]:

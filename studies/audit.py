@@ -29,6 +29,7 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import TrialParams
 from moo.studies.accounts import Account
+from moo.studies.again import check_same
 from moo.studies.audited import AuditReport, save_audit
 from moo.studies.base import StudySpec
 from moo.studies.evaluator import Evaluator
@@ -81,8 +82,11 @@ def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
     if number not in known:
         raise InputError(f"trial must be a complete one of {result.name}, {sorted(known)}, but got {number}.")
     policy = Policy(**result.about.get("policy", {}))
-    spec = result.specification()
-    return _audit(spec, known[number].params, Path(folder), policy, name=result.name, trial=number, **options)
+    home = Path(folder)
+    StudyKey.load(home / "study.key")
+    evaluator = _evaluator(result.specification(), home, policy, result.name, **options)
+    check_same(result, evaluator.prepared, home)
+    return _audit(evaluator, known[number].params, trial=number, **options)
 
 
 def audit_configuration(spec: StudySpec, params: TrialParams, *, folder: str | Path, **options: Any) -> AuditReport:
@@ -102,26 +106,24 @@ def audit_configuration(spec: StudySpec, params: TrialParams, *, folder: str | P
     """
     home = Path(folder)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return _audit(spec, params, home, Policy(), name=f"{spec.name} audit", trial=None, **options)
+    evaluator = _evaluator(spec, home, Policy(), f"{spec.name} audit", **options)
+    return _audit(evaluator, params, trial=None, **options)
 
 
-def _audit(
-    spec: StudySpec,
-    params: TrialParams,
-    folder: Path,
-    policy: Policy,
-    *,
-    name: str,
-    trial: int | None,
-    **options: Any,
-) -> AuditReport:
-    started, asked = time.perf_counter(), AuditOptions(**options)
+def _evaluator(spec: StudySpec, home: Path, policy: Policy, name: str, **options: Any) -> Evaluator:
+    """What the audit trains by, once policy and options are known to fit."""
+    asked = AuditOptions(**options)
     refuse_another_task(spec)
     if policy.name == "select_one":
         raise PolicyError(
             "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
         )
-    evaluator = Evaluator(spec, folder, policy, asked.stage, name=name)
+    return Evaluator(spec, home, policy, asked.stage, name=name)
+
+
+def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **options: Any) -> AuditReport:
+    started, asked = time.perf_counter(), AuditOptions(**options)
+    spec, folder, policy, name = evaluator.spec, evaluator.folder, evaluator.policy, evaluator.name
     prepared, fresh = evaluator.prepared, asked.key or StudyKey.fresh()
     canaries, kind = asked.canaries, asked.kind
     run = planned_run(

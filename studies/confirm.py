@@ -18,10 +18,10 @@ from moo.objectives.membership.attacks import ATTACKS
 from moo.objectives.membership.choice import CHOSEN
 from moo.objectives.membership.permutation import permutation_p_value
 from moo.privacy.events import TrainingRun
-from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import Measurement, TrialRecord
 from moo.studies.accounts import Account, ledger_of
+from moo.studies.again import prepared_again
 from moo.studies.base import StudySpec
 from moo.studies.cost import search_cost
 from moo.studies.keep import save_evidence
@@ -73,7 +73,7 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
     plain = result.specification()
     spec = dataclasses.replace(plain, training=dataclasses.replace(plain.training, n_shadows=n_shadows))
     with owned(home):
-        again = _Again(home, spec, policy, result.name, stage)
+        again = _Again(home, spec, result, stage)
         refined = tuple(again.record(t, replicate=SAME_SPLIT) for t in front)
         result = dataclasses.replace(result, refined=refined)
         choice = result.recommend().trial
@@ -90,25 +90,21 @@ class _Again:
 
     home: Path
     spec: StudySpec
-    policy: Policy
-    name: str
+    result: StudyResult
     stage: Stage
 
     def __post_init__(self) -> None:
         self._ready: dict[int, Prepared] = {}
         fingerprint = self.prepared(SAME_SPLIT).key.derive("fingerprint").hex()[:8]
-        self.account = Account(ledger_of(self.spec.data), f"{self.name} {fingerprint}", _unplanned)
+        study = f"{self.result.name} {fingerprint}"
+        self.account = Account(ledger_of(self.spec.data), study, _unplanned, home=self.home)
         self._covered = self.account.covered()
 
     def prepared(self, replicate: int) -> Prepared:
         """The study on its own split, or on the fresh one."""
         if replicate not in self._ready:
-            share = self.policy.release_share if self.policy.name == "proxy_then_retrain" else 0.0
-            key = StudyKey.load_or_create(self.home / "study.key")
             split = _FRESH if replicate == FRESH_SPLIT else ""
-            self._ready[replicate] = Prepared(
-                self.spec, key, self.home, self.stage, release_share=share, split=split, name=self.name
-            )
+            self._ready[replicate] = prepared_again(self.result, self.home, self.stage, spec=self.spec, split=split)
         return self._ready[replicate]
 
     def record(self, trial: TrialRecord, *, replicate: int) -> TrialRecord:

@@ -62,7 +62,7 @@ def search_cost(
     events = account.events()
     epsilon, unbounded = composed(events, delta=delta)
     trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
-    guaranteed, label = guarantee(prepared, policy, account.answers, n_trials)
+    guaranteed, label = guarantee(prepared, policy, account.answers, n_trials, account.preparation())
     broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
     if broken:
         guaranteed, label = math.inf, f"odometer, not a guarantee: the DP claim is {broken}"
@@ -83,10 +83,17 @@ def search_cost(
     )
 
 
-def guarantee(prepared: Prepared, policy: Policy, answers: Sequence[PrivateAnswer], n_trials: int) -> tuple[float, str]:
+def guarantee(
+    prepared: Prepared,
+    policy: Policy,
+    answers: Sequence[PrivateAnswer],
+    n_trials: int,
+    preparation: Sequence[PrivateAnswer] = (),
+) -> tuple[float, str]:
     """Epsilon that the policy guarantees for what leaves, and in which words; infinite and empty where it guarantees nothing.
 
-    It is known before the first trial: from the space, the number of trials and the noise.
+    It is known before the first trial: from the space, the number of trials, the noise, and what the ledger charges for the data's
+    preparation.
     """
     unit, delta = prepared.records.unit_name, prepared.spec.training.target_delta
     highest = prepared.spec.space.target_epsilon[1]
@@ -98,14 +105,15 @@ def guarantee(prepared: Prepared, policy: Policy, answers: Sequence[PrivateAnswe
         )
     if policy.name == "select_one":
         kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
-        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta)
+        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, beside=preparation)
         return epsilon, (
             f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; all else "
             "stays inside, the number of trials too"
         )
     if policy.name == "proxy_then_retrain":
         once = [dataclasses.replace(run, shadows_per_unit=1) for run in runs_at(prepared, highest)]
-        epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta)
+        beside = [e for e in preparation if e.part == "release"]
+        epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta, beside=beside)
         return epsilon, (
             f"guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {policy.retrain} retrained "
             f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, whose results stay inside"

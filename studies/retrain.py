@@ -22,9 +22,11 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
 from moo.studies.accounts import Account, ledger_of
+from moo.studies.again import prepared_again
 from moo.studies.cost import released_run
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
+from moo.studies.runner import owned
 from moo.studies.trial import as_it_ran, training_settings
 from moo.whole_files import write_whole
 
@@ -55,26 +57,33 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     result = load_result(home)
     policy = Policy(**result.about.get("policy", {}))
     chosen = _chosen(result, policy, trials)
-    spec = result.specification()
-    prepared = Prepared(
-        spec, StudyKey.load_or_create(home / "study.key"), home, stage, release_share=policy.release_share
+    with owned(home):
+        prepared = prepared_again(result, home, stage)
+        spec = prepared.spec
+        check_delta(spec.training.target_delta, prepared.release_units)
+        runs = {t.number: released_run(prepared, t.params) for t in chosen}
+        fingerprint = prepared.key.derive("fingerprint").hex()[:8]
+        ledger = ledger_of(spec.data)
+        account = Account(ledger, f"{result.name} {fingerprint}", lambda c: runs[c.number], home=home)
+        _fix_choice(account, sorted(runs))
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"the target must be writable, but {target} is not: {error.strerror}.") from error
+        missing = [t for t in chosen if t.number not in _released(account)]
+        if not missing:
+            raise _once(sorted(runs))
+        return [_retrain(t, runs, prepared, account, policy, target) for t in missing]
+
+
+def _released(account: Account) -> set[int]:
+    return {e.body["trial"] for e in account.ledger.entries(account.study) if e.kind == "release"}
+
+
+def _once(numbers: list[int]) -> PolicyError:
+    return PolicyError(
+        f"a setting is retrained once, but {numbers} were before; another model of one would cost its users as much again."
     )
-    check_delta(spec.training.target_delta, prepared.release_units)
-    runs = {t.number: released_run(prepared, t.params) for t in chosen}
-    fingerprint = prepared.key.derive("fingerprint").hex()[:8]
-    account = Account(ledger_of(spec.data), f"{result.name} {fingerprint}", lambda c: runs[c.number])
-    _fix_choice(account, sorted(runs))
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the target must be writable, but {target} is not: {error.strerror}.") from error
-    released = {e.body["trial"] for e in account.ledger.entries(account.study) if e.kind == "release"}
-    missing = [t for t in chosen if t.number not in released]
-    if not missing:
-        raise PolicyError(
-            f"a setting is retrained once, but {sorted(runs)} were before; another model of one would cost its users as much again."
-        )
-    return [_retrain(t, runs, prepared, account, policy, target) for t in missing]
 
 
 def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[TrialRecord]:
@@ -96,14 +105,12 @@ def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[
 
 def _fix_choice(account: Account, numbers: list[int]) -> None:
     """Write the choice down before anything trains; another one later could depend on what the first showed of the release users."""
-    before = [e.body["retrain"] for e in account.ledger.entries(account.study) if "retrain" in e.body]
-    if before and before[0] != numbers:
+    before = account.fix("retrain", numbers)
+    if before != numbers:
         raise PolicyError(
-            f"all trials are retrained in one call, and {before[0]} were chosen before, but got {numbers}; "
+            f"all trials are retrained in one call, and {before} were chosen before, but got {numbers}; "
             "a further choice needs another study on other users."
         )
-    if not before:
-        account.ledger.record("gate", account.study, {"retrain": numbers})
 
 
 def _retrain(
@@ -141,7 +148,8 @@ def _retrain(
     ran = as_it_ran(run, trained)
     out = target / f"trial-{trial.number:04d}"
     out.mkdir(exist_ok=True)
-    account.release({"trial": trial.number, "model": "model.safetensors"})  # before anyone can see the model
+    if not account.release({"trial": trial.number, "model": "model.safetensors"}):  # before anyone can see the model
+        raise _once([trial.number])
     _save(trained, prepared, trial, out)
     save_preprocessing(
         out,
@@ -155,7 +163,9 @@ def _retrain(
     ]
     begun = {e.body["trial"] for e in entries}
     charged = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
-    together = epsilon_of_all([*charged, *(r for n, r in runs.items() if n not in begun)], delta=run.delta)
+    following = [r for n, r in runs.items() if n not in begun]
+    preparation = [e for e in account.preparation() if e.part == "release"]
+    together = epsilon_of_all([*preparation, *charged, *following], delta=run.delta)
     card = _card(trial, ran, together, prepared, account, policy)
     write_whole(out / "card.json", json.dumps(card, ensure_ascii=False, indent=1) + "\n")
     return out

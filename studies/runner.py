@@ -24,6 +24,7 @@ from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
+from moo.studies.again import marks_of
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.carried import carried_over
 from moo.studies.cost import budget_filter, runs_at, search_cost
@@ -155,8 +156,9 @@ def run_study(
         cost = search_cost(account, prepared, chosen, trials, n_trials=n_trials)
         result = _result(name, cost, prepared, chosen, trials, watch.reference, time.monotonic() - started)
         if chosen.name in ("publish_all", "select_one"):
-            leaves = result.recommend().trial if chosen.name == "select_one" else None
-            account.release({"policy": str(chosen), "trials": len(trials) if leaves is None else [leaves.number]})
+            winner = result.recommend().trial if chosen.name == "select_one" else None
+            alone = [] if winner is None else [winner.number]
+            account.release({"policy": str(chosen), "trials": alone if chosen.name == "select_one" else len(trials)})
         return carried_over(result, home, weights)
 
 
@@ -207,8 +209,7 @@ def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, 
     return {
         "spec": spec.to_json(),
         "policy": vars(policy),
-        "data": prepared.digest[:16],
-        "key": prepared.key.derive("fingerprint").hex()[:16],
+        **marks_of(prepared),
         "threads": torch.get_num_threads(),
         "precision": "bf16" if prepared.base.low_precision else "fp32",
     }
@@ -231,6 +232,7 @@ def _account(name: str, evaluator: Evaluator, identity: Mapping[str, Any]) -> Ac
         answers,
         limit,
         lambda number: reached(evaluator.folder, number, goes_on=goes_on),
+        evaluator.folder,
     )
 
 
@@ -285,6 +287,7 @@ def _result(
             "transformations": [{k: v for k, v in dataclasses.asdict(t).items() if k != "frozen"} for t in steps],
         },
         "policy": vars(policy),
+        "marks": marks_of(prepared),
         "declared": declared(prepared),
         "engine": prepared.engine,
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",

@@ -20,7 +20,8 @@ def account_of(evaluator: Evaluator, policy: Policy, name: str, run: TrainingRun
     prepared = evaluator.prepared
     limit = budget_filter(policy, prepared, evaluator.answers)
     fingerprint = prepared.key.derive("fingerprint").hex()[:8]
-    account = Account(ledger_of(prepared.spec.data), f"{name} {fingerprint}", lambda _: run, evaluator.answers, limit)
+    ledger = ledger_of(prepared.spec.data)
+    account = Account(ledger, f"{name} {fingerprint}", lambda _: run, evaluator.answers, limit, home=evaluator.folder)
     account.open(policy)
     return account
 

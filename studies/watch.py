@@ -14,8 +14,8 @@ from moo.errors import InputError, StorageError
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.events import Event, TrainingRun
 from moo.privacy.filters import RenyiFilter, epsilon_at
-from moo.privacy.ledger import Entry, charged, read_entries
-from moo.studies.accounts import composed, ledger_path
+from moo.privacy.ledger import PREPARATION, Entry, charged, read_entries
+from moo.studies.accounts import composed, everywhere, ledger_path
 from moo.studies.residuals import Residuals, drifted, look
 from moo.whole_files import write_whole
 
@@ -230,7 +230,7 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
     out = []
     for gate in (e for e in entries if e.kind == "gate" and "order" in e.body):
         limit = RenyiFilter(**{k: gate.body[k] for k in ("epsilon", "delta", "order")})
-        spent = _spent(limit, [e for e in entries if e.study == gate.study])
+        spent = _spent(limit, entries, gate.study)
         out.append(_budget(f"budget of {gate.study}", spent, limit.epsilon, limit.delta))
     if budget is not None:
         events = charged(entries)
@@ -245,8 +245,9 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
     ]
 
 
-def _spent(limit: RenyiFilter, entries: Sequence[Entry]) -> float:
-    events: list[Event] = charged(entries)
+def _spent(limit: RenyiFilter, entries: Sequence[Entry], study: str) -> float:
+    preparation, own = (charged([e for e in entries if e.study == of]) for of in (PREPARATION, study))
+    events: list[Event] = [*everywhere(preparation), *own]
     return epsilon_at(limit.order, limit.spent(events), limit.delta) if events else 0.0
 
 

@@ -276,10 +276,9 @@ def test_a_trial_that_does_not_exist_or_a_policy_without_room_is_refused(
     with pytest.raises(InputError, match=r"front\.json"):
         audit_trial(tmp_path, 0)
     with pytest.raises(PolicyError, match="select_one"):
-        audit._audit(spec, HEAD, tmp_path, audit.Policy.parse("select_one"), name="x", trial=0)
+        audit._evaluator(spec, tmp_path, audit.Policy.parse("select_one"), "x")
     (tmp_path / "study").mkdir()
     monkeypatch.setattr(audit.Account, "reserve", lambda *_, **__: {0})
     with pytest.raises(PolicyError, match="budget must admit"):
-        audit._audit(
-            spec, HEAD, tmp_path / "study", audit.Policy.parse("publish_all=1"), name="x", trial=0, canaries=300
-        )
+        evaluator = audit._evaluator(spec, tmp_path / "study", audit.Policy.parse("publish_all=1"), "x")
+        audit._audit(evaluator, HEAD, trial=0, canaries=300)

@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 
 from moo import validate
 from moo.errors import InputError
-from moo.privacy.events import Event, TrainingRun
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.tradeoff import HockeyStickCurve, advantage_of
 
 RenyiCurve = NDArray[np.float64]
@@ -149,22 +149,27 @@ def _epsilon(curve: RenyiCurve, delta: float) -> float:
     return float(rdp.compute_epsilon(ORDERS, curve.tolist(), delta)[0]) if np.isfinite(curve).any() else math.inf
 
 
-def epsilon_of_all(runs: Sequence[TrainingRun], *, delta: float) -> float:
-    """Epsilon of runs on the same units, by PLD: tighter than RDP, and sound where the runs were fixed without these units' data.
+def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
+    """Epsilon of runs and answers on the same units, by PLD: tighter than RDP, sound where they were fixed without these units' data.
 
     Source:
         Composition of privacy loss distributions, Sommer, Meiser and Mohammadi 2019; dp-accounting's accountant.
     """
-    if not all(run.private for run in runs):
+    if not all(event.private for event in events if isinstance(event, TrainingRun)):
         return math.inf
     accountant = pld.PLDAccountant(value_discretization_interval=_INTERVAL)
-    for run in runs:
-        accountant.compose(run.to_dp_event(runs=run.shadows_per_unit))
-    return float(accountant.get_epsilon(delta)) if runs else 0.0
+    for event in events:
+        runs = {"runs": event.shadows_per_unit} if isinstance(event, TrainingRun) else {}
+        accountant.compose(event.to_dp_event(**runs))
+    return float(accountant.get_epsilon(delta)) if events else 0.0
 
 
-def epsilon_of_any(kinds: Sequence[TrainingRun], *, times: int, delta: float) -> float:
+def epsilon_of_any(
+    kinds: Sequence[TrainingRun], *, times: int, delta: float, beside: Sequence[PrivateAnswer] = ()
+) -> float:
     """Epsilon that no multiset of so many runs on the same units passes, each of one of the kinds, by PLD; see `epsilon_of_all`.
+
+    What stands `beside` them was told of the same units once.
 
     Equal to `epsilon_of_all` of `times` runs where there is one kind. Of several the hockey-stick curves' upper envelope is composed:
     it is convex, so that it is a mechanism's own curve, and this one dominates each kind.
@@ -178,7 +183,14 @@ def epsilon_of_any(kinds: Sequence[TrainingRun], *, times: int, delta: float) ->
     losses = [_loss(run.sample_rate, run.steps * run.shadows_per_unit, run.noise_multiplier) for run in kinds]
     removing, adding = ([getattr(loss, side) for loss in losses] for side in ("_pmf_remove", "_pmf_add"))
     envelope = privacy_loss_distribution.PrivacyLossDistribution(_envelope(removing), _envelope(adding))
-    return float(envelope.self_compose(times).get_epsilon_for_delta(delta))
+    loss = envelope.self_compose(times)
+    for answer in beside:
+        loss = loss.compose(
+            privacy_loss_distribution.from_gaussian_mechanism(
+                answer.noise_multiplier, value_discretization_interval=_INTERVAL
+            )
+        )
+    return float(loss.get_epsilon_for_delta(delta))
 
 
 def _envelope(pmfs: Sequence[Any]) -> Any:
@@ -192,7 +204,7 @@ def _envelope(pmfs: Sequence[Any]) -> Any:
     return pld_pmf.create_pmf_pessimistic_connect_dots(_INTERVAL, at, np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)))
 
 
-def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float) -> float:
+def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float, beside: Sequence[Event] = ()) -> float:
     """Epsilon of the best of a random number of trials drawn alike, where that one alone is seen.
 
     Args:
@@ -200,12 +212,19 @@ def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float) -> f
             at every Renyi order. A draw from a public law diverges at each order by no more than its worst outcome.
         mean: Of the geometric law that the number of trials is drawn from, >= 1; the number itself stays secret.
         delta: Of the guarantee.
+        beside: What was told of the same units once, whatever the number of trials.
 
     Source:
         Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy", Theorem 2 with eta = 1,
         arXiv:2110.03620.
     """
-    return max(_epsilon(_selected(curve, mean), delta) for curve in dearest(kinds).values())
+    trial, once = dearest(kinds), charges(beside)
+    nothing = np.zeros(len(ORDERS))
+    curves = [
+        (_selected(trial[part], mean) if part in trial else nothing) + once.get(part, nothing)
+        for part in sorted({*trial, *once})
+    ]
+    return max(_epsilon(curve, delta) for curve in curves)
 
 
 def _selected(curve: RenyiCurve, mean: float) -> RenyiCurve:

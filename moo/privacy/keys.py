@@ -71,6 +71,19 @@ class StudyKey:
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "StudyKey":
+        """The key in a file of mode 0600.
+
+        Raises:
+            InputError: If there is none, the file holds no key, or others may read it.
+        """
+        if not path.is_file():
+            raise InputError(
+                f"the study's key must be at {path}, but there is none; restore it: another cannot take its place."
+            )
         if path.stat().st_mode & 0o077:
             raise InputError(f"only you may read the study key, but {path} is open to others; run chmod 600 on it.")
         return cls.from_hex(path.read_text(encoding="ascii"))

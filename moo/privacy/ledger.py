@@ -13,6 +13,7 @@ hash = SHA-256(domain, previous hash, canonical JSON of the entry, RFC 8785). A 
 rewrote all of it or cut its tail, unless its head was anchored elsewhere: `anchor` gives what to keep, `verify` takes it.
 """
 
+import fcntl
 import hashlib
 import json
 import sqlite3
@@ -168,6 +169,18 @@ class Ledger:
     def charged(self, study: str | None = None) -> list[Event]:
         """What the data set's units are charged for, by one study or by all: one run a reservation, with its steps; answers."""
         return charged(self.entries(study))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held by one thread of one process at a time, so that what is decided by the entries and written down then stays right.
+
+        Not to be nested.
+        """
+        with _reported(self.path):
+            lock = open(f"{self.path}.lock", "w")  # noqa: SIM115 - held until the end of the block
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _settle(self, kind: str, study: str, reservation: int, body: Mapping[str, Any]) -> int:
         with self._transaction() as connection:
