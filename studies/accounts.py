@@ -92,7 +92,7 @@ class Account:
     home: Path | None = None
     _open: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse a ledger that does not hold what the study has spent.
 
         Raises:
@@ -117,8 +117,9 @@ class Account:
         """Write down policy and budget, once, before anything is charged.
 
         Raises:
-            PolicyError: If the study began under others.
+            PolicyError: If the study began under others, or with another ledger.
         """
+        self.check()
         budget = {} if self.limit is None else dataclasses.asdict(self.limit)
         asked = {"policy": str(policy), **budget}
         with self.ledger.alone():
@@ -132,7 +133,8 @@ class Account:
             )
 
     def fix(self, name: str, chosen: Any) -> Any:
-        """Write a decision down, or read the one that was written down before."""
+        """Write a decision down, or read the one that was written down before; in the ledger that the study began with."""
+        self.check()
         with self.ledger.alone():
             before = self._gate(name)
             if before is None:
@@ -202,6 +204,12 @@ class Account:
             if not known:
                 self.ledger.record("release", self.study, body)
         return not known
+
+    def open_reservations(self) -> int:
+        """Trainings that were reserved and never settled: a call that was cut off has left them."""
+        entries = self.ledger.entries(self.study)
+        settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
+        return sum(e.kind == "reserve" and e.seq not in settled for e in entries)
 
     def preparation(self) -> list[PrivateAnswer]:
         """What the steps of the preparation are charged, for the units of every part: such a step read them all."""

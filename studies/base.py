@@ -184,6 +184,7 @@ class StudySpec:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         validate.one_of(("classification", "generation"), task=self.task)
         if not self.label and self.task == "classification":
             raise validate.refuse("a label column for classification", "label", self.label, "name it")
@@ -228,12 +229,28 @@ class StudySpec:
             raise InputError(f"the study must be a readable file, but got {path} ({error.strerror}).") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"the study must be TOML, but got {path}: {error}.") from error
-        return cls.from_mapping(values, source=str(path))
+        found = cls.from_mapping({"name": path.stem, **values}, source=str(path))
+        if "data" not in values:
+            raise InputError(
+                f"data must be named, a table's path or a data set, but {path} names none; see moo data list."
+            )
+        return found
 
     def quick(self) -> "StudySpec":
         """A smaller study that shows the whole path in a few minutes; its numbers are noisy."""
         most = 2400 if self.attribute else 900  # twenty users of every class take more
         return dataclasses.replace(self, n_records=min(self.n_records or most, most))
+
+
+def check_name(name: str) -> str:
+    """A study's name, which is that of its folder too.
+
+    Raises:
+        InputError: If it is empty, or would lead elsewhere.
+    """
+    if name != name.strip() or name in ("", ".", "..") or set(name) & set("/\\\0\n"):
+        raise validate.refuse("a name without slashes or spaces about it", "name", name, "it names the study's folder")
+    return name
 
 
 def presets() -> dict[str, str]:

@@ -98,6 +98,7 @@ class _Again:
         fingerprint = self.prepared(SAME_SPLIT).key.derive("fingerprint").hex()[:8]
         study = f"{self.result.name} {fingerprint}"
         self.account = Account(ledger_of(self.spec.data), study, _unplanned, home=self.home)
+        self.account.check()
         self._covered = self.account.covered()
 
     def prepared(self, replicate: int) -> Prepared:

@@ -67,6 +67,9 @@ def search_cost(
     if broken:
         guaranteed, label = math.inf, f"odometer, not a guarantee: the DP claim is {broken}"
     label = label or f"odometer over {trained} trainings, not a guarantee: results stay inside"
+    cut_off = account.open_reservations()
+    if cut_off:
+        label += f"; {cut_off} of them were cut off and are charged in full"
     refused = sum(t.cause == REFUSED for t in trials)
     if refused:
         label += f"; {refused} of {len(trials)} trials were refused, since they would have passed the budget"

@@ -10,6 +10,7 @@ from moo import validate
 from moo.masking import mask, mask_many
 from moo.models.blocks import opens
 from moo.models.trunk import encode
+from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_dearest, compose_epsilon
 from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
@@ -18,7 +19,12 @@ from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter, guarantee, runs_at
 from moo.studies.prepare import Prepared, Stage, no_stage
-from moo.studies.refusals import refuse_another_task, refuse_too_many_halvings
+from moo.studies.refusals import (
+    refuse_another_task,
+    refuse_by_policy,
+    refuse_too_many_halvings,
+    refuse_unknown_attack,
+)
 
 _SAMPLE = 48  # texts that are timed
 # One example of one shadow in one step, in passes of a text through one block of the trunk: e5-small, two cores (docs/LOG.md, by depth)
@@ -64,6 +70,9 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     policy = policy or Policy()
     validate.in_range(1, 1_000_000, n_trials=n_trials)
     refuse_another_task(spec)
+    refuse_unknown_attack(spec)
+    load_rules(spec.packs)
+    refuse_by_policy(policy, spec)
     with tempfile.TemporaryDirectory() as folder:
         share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
         prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)

@@ -178,11 +178,27 @@ class StudyResult:
         counts = {name: sum(t.constraints[name] > 0 for t in self.complete) for name in self.complete[0].constraints}
         worst = max(counts, key=lambda name: counts[name])
         nearest = min(self.complete, key=lambda t: sum(v for v in t.constraints.values() if v > 0))
+        unknown = self._unknown(worst)
+        if unknown:
+            return Recommendation(
+                trial=None,
+                reason=f"no trial is feasible: {worst} is not assessed, for want of {', '.join(unknown)}; bring the columns, or leave "
+                "the pack out",
+            )
         return Recommendation(
             trial=None,
             reason=f"no trial is feasible: {worst} is broken by {counts[worst]} of {len(self.complete)}; the nearest is "
             f"trial {nearest.number}, which breaks {', '.join(nearest.blocking)}",
         )
+
+    def _unknown(self, rule: str) -> list[str]:
+        """Facts that a rule lacks in every trial."""
+        rows = [row for t in self.complete for row in t.contributions if row["rule"] == rule]
+        if not rows or any(row["verdict"] != "not assessed" for row in rows):
+            return []
+        return [
+            name.removeprefix("data.").replace("_", " ") for name, value in rows[0]["facts"].items() if value is None
+        ]
 
     def weighed(self, weights: str | Weights | None) -> "StudyResult":
         """The same study with its recommendation made by other weights; a confirmation of another point is no longer its own.
@@ -304,12 +320,27 @@ def load_result(folder: str | Path) -> StudyResult:
     """
     source = Path(folder)
     try:
-        rows = json.loads((source / "front.json").read_text(encoding="utf-8"))
-        rest = json.loads((source / "result.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        rows, rest = (json.loads((source / name).read_text(encoding="utf-8")) for name in ("front.json", "result.json"))
+    except FileNotFoundError as error:
         raise InputError(
             f"the folder must hold front.json and result.json, but {source} does not; run a study first."
         ) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(source, error) from error
+    try:
+        return _of_json(rows, rest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Path, error: Exception) -> InputError:
+    return InputError(
+        f"front.json and result.json must be as a study wrote them, but those in {source} are not ({type(error).__name__}: {error}); "
+        "the same moo run writes them anew and trains nothing."
+    )
+
+
+def _of_json(rows: Any, rest: Any) -> StudyResult:
     trials = [TrialRecord.from_json(row) for row in rows]
     cost: dict[str, Any] = {k: number_in(v) if k.endswith("epsilon") else v for k, v in rest["cost"].items()}
     return StudyResult(

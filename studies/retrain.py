@@ -21,13 +21,14 @@ from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
+from moo.search import FAILED
 from moo.studies.accounts import Account, ledger_of
 from moo.studies.again import prepared_again
 from moo.studies.cost import released_run
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
-from moo.studies.trial import as_it_ran, training_settings
+from moo.studies.trial import CONSTRAINTS, as_it_ran, training_settings
 from moo.whole_files import write_whole
 
 
@@ -100,6 +101,12 @@ def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[
     for number in trials:
         if number == REFERENCE or number not in known:
             raise InputError(f"trials must be complete ones of {result.name}, {sorted(known)}, but got {number}.")
+        gates = [name for name in known[number].blocking if name not in (*CONSTRAINTS, FAILED)]
+        if gates:
+            raise PolicyError(
+                f"a setting whose model leaves must meet every gate, but trial {number} breaks {', '.join(gates)}; see moo "
+                "compliance check."
+            )
     return [known[number] for number in trials]
 
 

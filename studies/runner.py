@@ -25,7 +25,7 @@ from moo.records import REFERENCE, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
 from moo.studies.accounts import Account, composed, ledger_of
 from moo.studies.again import marks_of
-from moo.studies.base import StudySpec, load_spec
+from moo.studies.base import StudySpec, check_name, load_spec
 from moo.studies.carried import carried_over
 from moo.studies.cost import budget_filter, runs_at, search_cost
 from moo.studies.devices import devices
@@ -98,7 +98,7 @@ def run_study(
     refuse_by_policy(chosen, spec)
     if weights_of(weights) and chosen.name == "select_one":
         raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
-    name = name or spec.name
+    name = check_name(name or spec.name)
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
     with owned(home):
@@ -153,6 +153,7 @@ def run_study(
         trials = tuple(record_of(t) for t in found.trials)
         if all(t.cause == REFUSED for t in trials):
             raise PolicyError(_too_small(chosen, account, runs_at(prepared, spec.space.target_epsilon[0])))
+        account.check()
         cost = search_cost(account, prepared, chosen, trials, n_trials=n_trials)
         result = _result(name, cost, prepared, chosen, trials, watch.reference, time.monotonic() - started)
         if chosen.name in ("publish_all", "select_one"):
@@ -291,7 +292,7 @@ def _result(
         "declared": declared(prepared),
         "engine": prepared.engine,
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
-        "seconds": seconds,
+        "seconds": max(seconds, sum(sum(t.seconds.values()) for t in (*trials, *([reference] if reference else [])))),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "machine": {
             "python": platform.python_version(),

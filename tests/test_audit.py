@@ -279,6 +279,6 @@ def test_a_trial_that_does_not_exist_or_a_policy_without_room_is_refused(
         audit._evaluator(spec, tmp_path, audit.Policy.parse("select_one"), "x")
     (tmp_path / "study").mkdir()
     monkeypatch.setattr(audit.Account, "reserve", lambda *_, **__: {0})
+    evaluator = audit._evaluator(spec, tmp_path / "study", audit.Policy.parse("publish_all=1"), "x")
     with pytest.raises(PolicyError, match="budget must admit"):
-        evaluator = audit._evaluator(spec, tmp_path / "study", audit.Policy.parse("publish_all=1"), "x")
         audit._audit(evaluator, HEAD, trial=0, canaries=300)

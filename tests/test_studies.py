@@ -376,7 +376,7 @@ def test_specifications_come_from_presets_files_and_json(tmp_path: Path) -> None
     assert "reviews" in presets()
     shipped = load_spec("reviews")
     assert StudySpec.from_mapping(shipped.to_json()) == shipped
-    (tmp_path / "mine.toml").write_text('name = "mine"\n[space]\nmasking_level = [2, 5]\n')
+    (tmp_path / "mine.toml").write_text('data = "reviews"\n[space]\nmasking_level = [2, 5]\n')
     assert load_spec(tmp_path / "mine.toml").space.masking_level == (2, 5)
     (tmp_path / "bad.toml").write_text("name = ")
     for path, message in (

@@ -23,8 +23,10 @@ from moo.search import Candidate
 from moo.studies import retrain as retrain_module
 from moo.studies.accounts import ANCHORS, Account, everywhere, ledger_of
 from moo.studies.audit import audit_trial
-from moo.studies.base import StudySpec
+from moo.studies.base import StudySpec, load_spec
 from moo.studies.confirm import confirm
+from moo.studies.plan import plan_study
+from moo.studies.result import load_result
 from moo.studies.retrain import retrain
 from moo.studies.runner import owned, run_study
 from moo.studies.watch import _budgets
@@ -231,3 +233,72 @@ def test_what_is_told_beside_trainings_adds_to_each_epsilon() -> None:
     assert plain < beside <= plain + compose_epsilon([step], delta=1e-6) + 5
     elsewhere = dataclasses.replace(step, part="test")
     assert epsilon_of_selected([RUN], mean=3, delta=1e-5, beside=[elsewhere]) == plain
+
+
+def test_a_setting_that_breaks_a_gate_does_not_leave(spec: StudySpec, tmp_path: Path) -> None:
+    home = tmp_path / "s"
+    number = searched(dataclasses.replace(spec, name="gated"), home)
+    rows = json.loads((home / "front.json").read_text(encoding="utf-8"))
+    row = next(row for row in rows if row["number"] == number)
+    row["constraints"] |= {"G01": 1.0, "max_risk": 0.2}
+    (home / "front.json").write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(PolicyError, match=rf"every gate, but trial {number} breaks G01; see"):
+        retrain(home, [number], to=tmp_path / "o")
+    assert not models(tmp_path)
+
+
+def test_a_call_with_fewer_trials_shows_all_that_were_paid_for(spec: StudySpec, tmp_path: Path) -> None:
+    study = dataclasses.replace(spec, name="fewer")
+    whole = run_study(study, n_trials=3, folder=tmp_path)
+    fewer = run_study(study, n_trials=1, folder=tmp_path)
+    assert [t.to_json() for t in fewer.trials] == [t.to_json() for t in whole.trials]
+    assert fewer.cost.composed_epsilon == whole.cost.composed_epsilon
+    assert fewer.about["seconds"] >= sum(
+        sum(t.seconds.values()) for t in whole.trials
+    )  # of the study, not of this call
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("result.json", "{}"),
+        ("result.json", "[]"),
+        ("result.json", "garbage"),
+        ("result.json", ""),
+        ("front.json", '[{"number": 0}]'),
+        ("front.json", "3"),
+    ],
+)
+def test_a_damaged_result_says_how_it_is_written_anew(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / "front.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "result.json").write_text("{}", encoding="utf-8")
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"must be as a study wrote them.*writes them anew") as caught:
+        load_result(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "a/../../b", "a\\b", " a"])
+def test_a_name_leads_nowhere_else(spec: StudySpec, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="it names the study's folder"):
+        dataclasses.replace(spec, name=name)
+    if name:
+        with pytest.raises(InputError, match="it names the study's folder"):
+            run_study(spec, n_trials=1, name=name, folder=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_study_of_ones_own_names_its_data(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('text = "message"\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"data must be named.*mine\.toml names none"):
+        load_spec(path)
+    path.write_text('data = "mine.csv"\n', encoding="utf-8")
+    assert load_spec(path).name == "mine"
+
+
+def test_a_plan_refuses_what_a_run_refuses(spec: StudySpec) -> None:
+    with pytest.raises(InputError, match="nope"):
+        plan_study(dataclasses.replace(spec, packs=("nope",)), n_trials=2)
+    with pytest.raises(PolicyError, match="consent_filter = true"):
+        plan_study(dataclasses.replace(spec, consent_filter=False), n_trials=2, policy=Policy.parse("select_one"))

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from moo.cli import membership, view
     from moo.cli.machine import machine_of
     from moo.privacy.policies import Policy
-    from moo.report import save_report
+    from moo.report import renew_reports, save_report
     from moo.studies.base import load_spec
     from moo.studies.plan import plan_study
     from moo.studies.runner import run_study
@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
             argparse.Namespace(out=folder, shadows=max(8, spec.training.n_shadows), lang=options.lang)
         )
     written = save_report(result, folder, lang=options.lang)
+    renew_reports(folder)  # in the other language, where there is one
     view.print_result(out, result)
     if (folder / "again").is_dir() and not result.refined:
         say(out, "\nThe front is no longer the one that was confirmed: `moo confirm` trains what is new on it.")
@@ -105,6 +106,7 @@ def front(options: argparse.Namespace) -> int:
 def retrain(options: argparse.Namespace) -> int:
     """moo retrain"""
     from moo.cli import view
+    from moo.studies.result import load_result
     from moo.studies.retrain import retrain as train_again
 
     with view.fetching(out) as stage:
@@ -116,6 +118,11 @@ def retrain(options: argparse.Namespace) -> int:
             f"{folder}: epsilon {card['epsilon']:.2f} at delta {card['delta']:g} per {card['unit_of_privacy']}, "
             f"all retrained together "
             f"{card['epsilon_of_all_retrained']:.2f}; claim {card['claim']}",
+        )
+    for trial in (t for t in load_result(options.out).complete if t.number in options.trials and t.blocking):
+        say(
+            out,
+            f"[bold red]Trial {trial.number} breaks {', '.join(trial.blocking)}[/]: a limit of the study, not of the law.",
         )
     return 0
 

@@ -18,13 +18,14 @@ out = Console() if sys.stdout.isatty() else Console(width=120)
 def confirm(options: argparse.Namespace) -> int:
     """moo confirm"""
     from moo.cli import risk_lines, view
-    from moo.report import save_report
+    from moo.report import renew_reports, save_report
     from moo.studies.confirm import confirm as train_again
 
     with view.fetching(out) as stage:
         result = train_again(options.out, n_shadows=options.shadows, stage=stage)
     result.save(options.out)
     written = save_report(result, options.out, lang=options.lang)
+    renew_reports(options.out)
     risk_lines.print_refined(out, result)
     view.print_result(out, result)
     say(out, f"\nWritten: {options.out}/front.csv, front.json, {written.name}")

@@ -112,6 +112,7 @@ def search(
         for generation in range(math.ceil(n_trials / size)):
             if not run.generation(generation, execute, before, callbacks):
                 break
+        run.remember()
         return SearchResult(name=name, trials=run.done())
 
 
@@ -132,6 +133,14 @@ class _Run:
 
     def done(self) -> tuple[SearchTrial, ...]:
         return tuple(self.outcomes[n] for n in sorted(self.outcomes))
+
+    def remember(self) -> None:
+        """Trials that an earlier call with more of them has finished; they were paid for."""
+        for trial in self.study.get_trials(deepcopy=False):
+            known = trial.user_attrs.get(OUTCOME)
+            if trial.number not in self.outcomes and known is not None:
+                candidate = self._candidate(trial, trial.number // self.population)
+                self.outcomes[trial.number] = SearchTrial(candidate=candidate, outcome=Outcome.from_json(known))
 
     def generation(
         self,
