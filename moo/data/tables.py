@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moo.data.clean import clean, normalise
-from moo.data.columns import refuse_first, typed_frame, untrue
+from moo.data.columns import refuse_first, typed_frame, untrue, users_of
 from moo.data.schema import UNLABELLED, Records
 from moo.errors import InputError
 from moo.records import Transformation
@@ -45,7 +45,7 @@ def load_table(
         InputError: If the file or a column is missing, a group is the text or the user, the data are empty or of one class, or
             (with file and line) a cell of a column that the law asks about cannot be read, or is in the future.
     """
-    frame = _read(path)
+    frame = _read(path, user)
     for name in (text, *(name for name in (label, user) if name), *groups):
         if name not in frame.columns:
             raise InputError(f"column {name!r} must be in {path}, but it has {list(map(str, frame.columns))}.")
@@ -55,10 +55,13 @@ def load_table(
     columns, problems = typed_frame(frame)
     refuse_first(path, problems + (untrue(columns, as_of) if as_of else []))
     frame = frame.assign(**{c: v for c, v in columns.items() if c not in (text, label, user)})
+    users = users_of(frame[user]) if user else None
     frame, steps = _prepared(frame, text, label)
     if frame.empty:
         raise InputError(f"data must hold at least one record with {text} and {label}, but got none in {path}.")
-    owners = frame[user].astype(str) if user else pd.Series(np.arange(len(frame)).astype(str), index=frame.index)
+    owners = (
+        pd.Series(np.arange(len(frame)).astype(str), index=frame.index) if users is None else users.loc[frame.index]
+    )
     before = len(frame)
     frame = frame[~pd.DataFrame({"u": owners, "t": frame[text].astype(str)}).duplicated()]
     steps.append(
@@ -72,6 +75,17 @@ def load_table(
         )
     )
     units, unit_ids = pd.factorize(owners.loc[frame.index])
+    columns = {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}
+    if withdrawals:
+        if users is None:
+            raise InputError(
+                f"withdrawals need the column of the user, but user is empty; name it beside {withdrawals}."
+            )
+        listed = load_withdrawals(Path(withdrawals))
+        steps.append(_looked_up(listed, users))
+        columns["withdrawn"] = owners.loc[frame.index].isin(listed).to_numpy(dtype=bool) | columns.get(
+            "withdrawn", False
+        )
     labels, classes = _labels(frame, label)
     records = Records(
         name=path.name,
@@ -84,9 +98,7 @@ def load_table(
         language="zh" if _is_chinese(frame[text].astype(str).head(200)) else "en",
         gold=((),) * len(frame),
         fields=({},) * len(frame),
-        columns=_withdrawn(
-            {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}, owners.loc[frame.index], user, withdrawals
-        ),
+        columns=columns,
         groups={c: _codes(attributes[c].loc[frame.index]) for c in dict.fromkeys(groups)},
         transformations=tuple(steps),
         licence="yours",
@@ -135,16 +147,13 @@ def _prepared(frame: pd.DataFrame, text: str, label: str) -> tuple[pd.DataFrame,
     return frame.assign(**{text: texts})[kept], steps
 
 
-def _withdrawn(
-    columns: dict[str, NDArray[Any]], owners: "pd.Series[Any]", user: str, withdrawals: str
-) -> dict[str, NDArray[Any]]:
-    """The columns, with the users of the list withdrawn as well."""
-    if not withdrawals:
-        return columns
-    if not user:
-        raise InputError(f"withdrawals need the column of the user, but user is empty; name it beside {withdrawals}.")
-    listed = owners.isin(load_withdrawals(Path(withdrawals))).to_numpy(dtype=bool)
-    return {**columns, "withdrawn": listed | columns.get("withdrawn", False)}
+def _looked_up(listed: dict[str, date | None], users: "pd.Series[Any]") -> Transformation:
+    """How many of the list are among the data's users; an id written otherwise is not found, and drops nobody."""
+    n = len(set(listed) - set(users))
+    return Transformation(
+        name="withdrawals", scope="user", detail=f"{n} of {len(listed)} listed users were not found in the data",
+        why="who has withdrawn is found by the id as it is written, to the letter",
+    )  # fmt: skip
 
 
 def load_withdrawals(path: Path, *, as_of: date | None = None) -> dict[str, date | None]:
@@ -173,11 +182,13 @@ def load_withdrawals(path: Path, *, as_of: date | None = None) -> dict[str, date
     return out
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, user: str) -> pd.DataFrame:
+    """The table, its rows numbered from 0. Types are guessed but for the user's: an id is text, and keeps its zeros."""
+    kept = {user: object} if user else {}
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
+        ".csv": lambda p: pd.read_csv(p, dtype=dict.fromkeys(kept, str)),
         ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True),
+        ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=kept or True),
     }
     if path.suffix not in readers:
         raise InputError(f"data must be a known name or a file ending in {', '.join(FORMATS)}, but got {str(path)!r}.")
@@ -193,7 +204,7 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path} must be a readable {path.suffix[1:]} table, but: {str(error).splitlines()[0]}."
         ) from error
-    return frame
+    return frame.reset_index(drop=True)
 
 
 def _is_chinese(texts: "pd.Series[str]") -> bool:
