@@ -9,6 +9,7 @@ import itertools
 import os
 import tarfile
 import threading
+import tomllib
 import warnings
 from collections import defaultdict
 from datetime import date
@@ -26,6 +27,7 @@ from moo.data.schema import Records
 from moo.data.split import complementary_pairs, keyed_uniform, split_units
 from moo.data.tables import load_table
 from moo.errors import DownloadError, InputError, MachineError
+from moo.studies.base import StudySpec
 
 MEMBER = "parcel-1.0/parcel/data.txt"
 
@@ -274,6 +276,48 @@ def test_a_table_in_another_encoding_or_format_is_refused(tmp_path: Path) -> Non
         load_records(str(tmp_path / "absent.csv"))
     with pytest.raises(InputError, match="must be one of"):
         load_records("revews")
+
+
+def test_one_more_user_changes_a_table_by_that_user_alone_unless_n_records_cuts_it(tmp_path: Path) -> None:
+    rows = [(f"u{i:04d}", f"text number {i}", i % 2) for i in range(600)]
+    heavy = [("heavy", f"heavy text {i}", i % 2) for i in range(300)]
+    for name, data in (("one", rows), ("more", heavy + rows)):
+        pd.DataFrame(data, columns=["user", "text", "label"]).to_csv(tmp_path / f"{name}.csv", index=False)
+
+    def both(n_records: int) -> tuple[Records, Records]:
+        one, more = (
+            load_records(str(tmp_path / f"{name}.csv"), user="user", n_records=n_records) for name in ("one", "more")
+        )
+        return one, more
+
+    for n in (0, StudySpec().n_records, 900):
+        one, more = both(n)
+        assert set(more.unit_ids) - set(one.unit_ids) == {"heavy"}
+        assert set(one.unit_ids) <= set(more.unit_ids)
+        assert {t.scope for t in (*one.transformations, *more.transformations)} <= {"user", "record"}
+    one, more = both(500)
+    assert len(set(one.unit_ids) ^ set(more.unit_ids)) == 301  # what the declared step stands for
+    for records, before in ((one, 600), (more, 900)):
+        step = records.transformations[-1]
+        assert (step.name, step.scope, step.frozen, step.before, step.after) == (
+            "first_units", "dataset", False, before, 500,
+        )  # fmt: skip
+
+
+def test_shipped_studies_say_how_many_records_they_take() -> None:
+    from importlib import resources
+
+    for path in (f for f in resources.files("moo.studies.presets").iterdir() if f.name.endswith(".toml")):
+        assert "n_records" in tomllib.loads(path.read_text(encoding="utf-8")), path.name
+
+
+@pytest.mark.slow
+def test_the_first_customers_of_the_reviews_are_a_frozen_step_with_its_counts() -> None:
+    few, whole = load_records("reviews", n_records=300), load_records("reviews")
+    step = few.transformations[-1]
+    assert (step.name, step.scope, step.frozen) == ("first_units", "dataset", True)
+    assert (step.before, step.after) == (len(whole), len(few))
+    assert [t.name for t in whole.transformations] == [t.name for t in few.transformations[:-1]]
 
 
 @pytest.mark.slow

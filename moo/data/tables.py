@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moo.data.clean import clean, normalise
 from moo.data.columns import refuse_first, typed_frame, untrue, users_of
-from moo.data.schema import UNLABELLED, Records
+from moo.data.schema import UNLABELLED, Records, first_units
 from moo.errors import InputError
 from moo.records import Transformation
 
@@ -36,7 +36,7 @@ def load_table(
         path: CSV (UTF-8), Parquet or JSON Lines.
         text, label: Columns of the text and of its class; no label where none is asked for.
         user: Column of the unit of privacy; empty makes every record its own unit.
-        n_records: Stop at the user that reaches this many records; 0 takes all.
+        n_records: Stop at the user that reaches this many records, which no DP claim survives (`first_units`); 0 takes all.
         as_of: The day at which the data are judged; no date of theirs may lie after it. None does not look.
         withdrawals: List of users who have withdrawn, see `load_withdrawals`; needs `user`.
         groups: Columns of personal attributes; each value is a group, an empty cell is not known.
@@ -103,10 +103,13 @@ def load_table(
         transformations=tuple(steps),
         licence="yours",
     )
-    if not n_records or n_records >= len(records):
-        return records
-    sizes = np.cumsum(np.bincount(records.units))
-    return records.take(records.units <= int(np.searchsorted(sizes, n_records)))
+    return _cut(records, n_records) if n_records else records
+
+
+def _cut(records: Records, n_records: int) -> Records:
+    """Whole units in order until `n_records` are reached. Where that leaves somebody out, the records say so."""
+    kept = records.units <= int(np.searchsorted(np.cumsum(np.bincount(records.units)), n_records))
+    return records if kept.all() else records.take(kept, first_units(len(records), int(kept.sum())))
 
 
 def _labels(frame: pd.DataFrame, label: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
