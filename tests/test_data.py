@@ -1,5 +1,6 @@
 """Data: hash-pinned fetching, splits that no neighbour crosses, the legal filter, tables of one's own."""
 
+import dataclasses
 import functools
 import gc
 import hashlib
@@ -23,7 +24,7 @@ from moo.data import load_records
 from moo.data.fetch import Archive, fetch_member
 from moo.data.notes import synthetic_notes
 from moo.data.prepare import Terms, breaches, consent_filter, data_facts
-from moo.data.schema import Records
+from moo.data.schema import UNLABELLED, Records
 from moo.data.split import complementary_pairs, keyed_uniform, split_units
 from moo.data.tables import load_table
 from moo.errors import DownloadError, InputError, MachineError
@@ -213,6 +214,26 @@ def test_a_filter_that_leaves_nothing_says_for_what_and_why() -> None:
         InputError, match=rf"{TERMS.purpose} as of {TERMS.as_of} \(withdrawn 1, over retention 3\); .* as_of"
     ):
         consent_filter(late, TERMS)
+
+
+def test_classes_that_only_dropped_records_have_are_gone_and_labels_coded_anew() -> None:
+    records = dataclasses.replace(
+        law_table(withdrawn=[True, False, False, False]), classes=("a ward", "no", "other", "yes"), labels=np.array([0, 3, 1, 3])
+    )  # fmt: skip
+    kept, _ = consent_filter(records, TERMS)
+    assert kept.classes == ("no", "yes")
+    assert [kept.classes[c] for c in kept.labels] == ["yes", "no", "yes"]
+    bare = dataclasses.replace(records, classes=UNLABELLED, labels=np.zeros(4, np.int64))
+    assert consent_filter(bare, TERMS)[0].classes == UNLABELLED
+
+
+def test_a_filter_that_leaves_one_class_says_which_and_why() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"two classes must pass the consent filter, but each of the 2 of 4 of law .* 'yes', .*\(withdrawn 2\)",
+    ) as caught:
+        consent_filter(law_table(withdrawn=[True, False, True, False]), TERMS)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_column_is_unknown_not_zero() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from letters import letters_spec, save_table
@@ -413,6 +414,18 @@ def test_a_dataset_scoped_step_that_the_ledger_charges_keeps_the_claim(
     without = run_study(named(spec, "plain"), n_trials=1, policy="publish_all(40)", folder=tmp_path / "t")
     assert "withdrawn" in without.trials[0].claim
     assert result.cost.composed_epsilon > without.cost.composed_epsilon  # the step is charged to the study too
+
+
+def test_no_file_that_leaves_names_a_class_of_withdrawn_records_alone(spec: StudySpec, tmp_path: Path) -> None:
+    frame = pd.read_csv(save_table(tmp_path / "letters.csv")).astype({"label": str, "withdrawn": bool})
+    frame.loc[:1, ["label", "withdrawn"]] = ["oncology ward 7", True]
+    frame.to_csv(tmp_path / "letters.csv", index=False)
+    study, folder = named(spec, "left", data=str(tmp_path / "letters.csv")), tmp_path / "s"
+    run_study(study, n_trials=1, policy="proxy_then_retrain(1)", folder=folder).save(folder)
+    (out,) = retrain(folder, [0], to=tmp_path / "out")
+    assert json.loads((out / "card.json").read_text())["classes"] == ["0", "1"]
+    told = [p for place in (out, folder) for p in place.rglob("*") if p.is_file() and b"oncology" in p.read_bytes()]
+    assert told == []
 
 
 def test_a_table_that_n_records_cuts_has_no_claim_and_no_charge_of_another_step_brings_it_back(

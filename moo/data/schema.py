@@ -123,6 +123,13 @@ class Records:
             transformations=(*self.transformations, *also),
         )
 
+    def only_held_classes(self) -> "Records":
+        """The same records without the classes that none of them has, and labels coded anew."""
+        if self.classes == UNLABELLED:
+            return self
+        held, labels = np.unique(self.labels, return_inverse=True)
+        return dataclasses.replace(self, labels=labels.astype(np.int64), classes=tuple(self.classes[c] for c in held))
+
     @property
     def digest(self) -> str:
         """SHA-256 over texts, labels, units, columns and groups, hex. Not for publication: it answers "is this the data?"."""
