@@ -1,5 +1,6 @@
 """A table before training: every gate by its rows, bad cells by file and line, and the same answer as a study's filter."""
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -190,6 +191,27 @@ def test_check_and_study_find_the_same_listed_users_whatever_their_ids_look_like
         assert step.scope == "user"
         assert found.not_found == 2
         assert found.withdrawn_units == 1
+
+
+@pytest.mark.parametrize(("form", "empty"), [*itertools.product(sorted(WRITERS), [None, "", " "]), (".csv", "NA")])
+def test_a_row_without_a_user_is_refused_with_its_line_and_the_way_out(
+    form: str, empty: str | None, tmp_path: Path
+) -> None:
+    table = tmp_path / f"t{form}"
+    WRITERS[form](good().assign(user=["u0", "u0", empty, "u1", "u1", empty]), table)
+    place = f"{table}{LINE[form]}: "
+    with pytest.raises(InputError) as caught:
+        load_table(table, user="user")
+    said = str(caught.value)
+    assert said.startswith(f"{place}every row must have a user in column 'user' (")
+    assert "but 2 of 6 have none" in said
+    assert "leave user empty" in said
+    assert "\n" not in said
+    found = check_table(table, TERMS, user="user")
+    assert [p.startswith(f"{place}a user in column 'user' must hold") for p in found.problems] == [True]
+    assert "2 such rows" in found.problems[0]
+    assert found.units == 2
+    assert load_table(table).n_units == 6  # each row its own unit
 
 
 @pytest.mark.parametrize("form", sorted(WRITERS))

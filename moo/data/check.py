@@ -176,7 +176,14 @@ def _look(
     columns, problems = typed_frame(frame)
     if user:
         owners = users_of(frame[user])
-        seen.units.update(owners.unique())
+        seen.units |= {*owners.unique()} - {""}
+        if (owners == "").any():
+            problems.append(
+                Problem(
+                    text=f"a user in column {user!r} must hold",
+                    rows=np.flatnonzero(owners == ""),
+                )
+            )
         if withdrawals:
             listed = owners.isin(withdrawals).to_numpy(dtype=bool)
             columns["withdrawn"] = listed | columns.get("withdrawn", np.zeros(len(frame), dtype=bool))

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moo.data.clean import clean, normalise
-from moo.data.columns import refuse_first, typed_frame, untrue, users_of
+from moo.data.columns import places, refuse_first, typed_frame, untrue, users_of
 from moo.data.schema import UNLABELLED, Records, first_units
 from moo.errors import InputError
 from moo.records import Transformation
@@ -43,7 +43,7 @@ def load_table(
 
     Raises:
         InputError: If the file or a column is missing, a group is the text or the user, the data are empty or of one class, or
-            (with file and line) a cell of a column that the law asks about cannot be read, or is in the future.
+            (with file and line) a row has no user, or a cell of a column that the law asks about cannot be read or is in the future.
     """
     frame = _read(path, user)
     for name in (text, *(name for name in (label, user) if name), *groups):
@@ -55,7 +55,7 @@ def load_table(
     columns, problems = typed_frame(frame)
     refuse_first(path, problems + (untrue(columns, as_of) if as_of else []))
     frame = frame.assign(**{c: v for c, v in columns.items() if c not in (text, label, user)})
-    users = users_of(frame[user]) if user else None
+    users = _users(path, frame[user]) if user else None
     frame, steps = _prepared(frame, text, label)
     if frame.empty:
         raise InputError(f"data must hold at least one record with {text} and {label}, but got none in {path}.")
@@ -110,6 +110,23 @@ def _cut(records: Records, n_records: int) -> Records:
     """Whole units in order until `n_records` are reached. Where that leaves somebody out, the records say so."""
     kept = records.units <= int(np.searchsorted(np.cumsum(np.bincount(records.units)), n_records))
     return records if kept.all() else records.take(kept, first_units(len(records), int(kept.sum())))
+
+
+def _users(path: Path, cells: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Users as text, one in every row.
+
+    Raises:
+        InputError: If a row has none, with how many and the line of the first.
+    """
+    users = users_of(cells)
+    without = np.flatnonzero(users == "")
+    if len(without):
+        raise InputError(
+            f"{places(path, [int(without[0])])[0]}: every row must have a user in column {cells.name!r} (in CSV, NA and null are none "
+            f"too), but {len(without):,} of {len(users):,} have none, this one first; name them, take those rows out, or leave user "
+            "empty where each row is its own unit."
+        )
+    return users
 
 
 def _labels(frame: pd.DataFrame, label: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
