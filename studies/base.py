@@ -125,7 +125,7 @@ class StudySpec:
         data: A data set's name, or a path to CSV, Parquet or JSON Lines.
         text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record; a task of
             generation needs no label.
-        n_records: Records taken, whole units at a time; 0 takes all.
+        n_records: Records taken, whole units at a time; 0 takes all. A table of one's own that it cuts has no DP claim.
         model: Base model: a registered name, a folder or a hub id.
         pool, test: Public fractions of units that shadows are drawn from, and that accuracy is measured on; what is left
             is seen by no shadow and serves as the null of the attack.
@@ -159,7 +159,7 @@ class StudySpec:
     text: str = "text"
     label: str = "label"
     user: str = ""
-    n_records: int = 3600
+    n_records: int = 0
     model: str = "e5-small"
     pool: float = 0.64
     test: float = 0.24
@@ -237,7 +237,8 @@ class StudySpec:
         return found
 
     def quick(self) -> "StudySpec":
-        """A smaller study that shows the whole path in a few minutes; its numbers are noisy."""
+        """A smaller study that shows the whole path in a few minutes; its numbers are noisy, and a larger table of one's own loses
+        its DP claim to the cut."""
         most = 2400 if self.attribute else 900  # twenty users of every class take more
         return dataclasses.replace(self, n_records=min(self.n_records or most, most))
 

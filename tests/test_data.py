@@ -1,5 +1,6 @@
 """Data: hash-pinned fetching, splits that no neighbour crosses, the legal filter, tables of one's own."""
 
+import dataclasses
 import functools
 import gc
 import hashlib
@@ -9,6 +10,7 @@ import itertools
 import os
 import tarfile
 import threading
+import tomllib
 import warnings
 from collections import defaultdict
 from datetime import date
@@ -22,10 +24,11 @@ from moo.data import load_records
 from moo.data.fetch import Archive, fetch_member
 from moo.data.notes import synthetic_notes
 from moo.data.prepare import Terms, breaches, consent_filter, data_facts
-from moo.data.schema import Records
+from moo.data.schema import UNLABELLED, Records
 from moo.data.split import complementary_pairs, keyed_uniform, split_units
 from moo.data.tables import load_table
 from moo.errors import DownloadError, InputError, MachineError
+from moo.studies.base import StudySpec
 
 MEMBER = "parcel-1.0/parcel/data.txt"
 
@@ -213,6 +216,26 @@ def test_a_filter_that_leaves_nothing_says_for_what_and_why() -> None:
         consent_filter(late, TERMS)
 
 
+def test_classes_that_only_dropped_records_have_are_gone_and_labels_coded_anew() -> None:
+    records = dataclasses.replace(
+        law_table(withdrawn=[True, False, False, False]), classes=("a ward", "no", "other", "yes"), labels=np.array([0, 3, 1, 3])
+    )  # fmt: skip
+    kept, _ = consent_filter(records, TERMS)
+    assert kept.classes == ("no", "yes")
+    assert [kept.classes[c] for c in kept.labels] == ["yes", "no", "yes"]
+    bare = dataclasses.replace(records, classes=UNLABELLED, labels=np.zeros(4, np.int64))
+    assert consent_filter(bare, TERMS)[0].classes == UNLABELLED
+
+
+def test_a_filter_that_leaves_one_class_says_which_and_why() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"two classes must pass the consent filter, but each of the 2 of 4 of law .* 'yes', .*\(withdrawn 2\)",
+    ) as caught:
+        consent_filter(law_table(withdrawn=[True, False, True, False]), TERMS)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_column_is_unknown_not_zero() -> None:
     records = law_table()
     bare = Records(**{**vars(records), "columns": {}})
@@ -274,6 +297,48 @@ def test_a_table_in_another_encoding_or_format_is_refused(tmp_path: Path) -> Non
         load_records(str(tmp_path / "absent.csv"))
     with pytest.raises(InputError, match="must be one of"):
         load_records("revews")
+
+
+def test_one_more_user_changes_a_table_by_that_user_alone_unless_n_records_cuts_it(tmp_path: Path) -> None:
+    rows = [(f"u{i:04d}", f"text number {i}", i % 2) for i in range(600)]
+    heavy = [("heavy", f"heavy text {i}", i % 2) for i in range(300)]
+    for name, data in (("one", rows), ("more", heavy + rows)):
+        pd.DataFrame(data, columns=["user", "text", "label"]).to_csv(tmp_path / f"{name}.csv", index=False)
+
+    def both(n_records: int) -> tuple[Records, Records]:
+        one, more = (
+            load_records(str(tmp_path / f"{name}.csv"), user="user", n_records=n_records) for name in ("one", "more")
+        )
+        return one, more
+
+    for n in (0, StudySpec().n_records, 900):
+        one, more = both(n)
+        assert set(more.unit_ids) - set(one.unit_ids) == {"heavy"}
+        assert set(one.unit_ids) <= set(more.unit_ids)
+        assert {t.scope for t in (*one.transformations, *more.transformations)} <= {"user", "record"}
+    one, more = both(500)
+    assert len(set(one.unit_ids) ^ set(more.unit_ids)) == 301  # what the declared step stands for
+    for records, before in ((one, 600), (more, 900)):
+        step = records.transformations[-1]
+        assert (step.name, step.scope, step.frozen, step.before, step.after) == (
+            "first_units", "dataset", False, before, 500,
+        )  # fmt: skip
+
+
+def test_shipped_studies_say_how_many_records_they_take() -> None:
+    from importlib import resources
+
+    for path in (f for f in resources.files("moo.studies.presets").iterdir() if f.name.endswith(".toml")):
+        assert "n_records" in tomllib.loads(path.read_text(encoding="utf-8")), path.name
+
+
+@pytest.mark.slow
+def test_the_first_customers_of_the_reviews_are_a_frozen_step_with_its_counts() -> None:
+    few, whole = load_records("reviews", n_records=300), load_records("reviews")
+    step = few.transformations[-1]
+    assert (step.name, step.scope, step.frozen) == ("first_units", "dataset", True)
+    assert (step.before, step.after) == (len(whole), len(few))
+    assert [t.name for t in whole.transformations] == [t.name for t in few.transformations[:-1]]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A table before training: every gate by its rows, bad cells by file and line, and the same answer as a study's filter."""
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,6 +165,75 @@ def test_listed_users_are_withdrawn_in_check_and_study(tmp_path: Path) -> None:
         check_table(table, TERMS, withdrawals=["u1"])
 
 
+def numbered(ids: list[Any]) -> pd.DataFrame:
+    n = 2 * len(ids)
+    return good(n).assign(user=[ids[i // 2] for i in range(n)])
+
+
+@pytest.mark.parametrize("ids", [["000007", "7", "07", "12"], [7, 8, 9, 12], ["u7", " 7", "u9", "u12"]], ids=str)
+@pytest.mark.parametrize("form", sorted(WRITERS))
+def test_check_and_study_find_the_same_listed_users_whatever_their_ids_look_like(
+    form: str, ids: list[Any], tmp_path: Path
+) -> None:
+    table, listed = tmp_path / f"t{form}", tmp_path / "left.txt"
+    WRITERS[form](numbered(ids), table)
+    written = [str(i).strip() for i in ids]
+    for name in written:
+        listed.write_text(f"{name}\n0{name}0\nnobody\n")
+        found = check_table(table, TERMS, user="user", withdrawals=load_withdrawals(listed))
+        records = load_table(table, user="user", withdrawals=str(listed))
+        assert sorted(records.unit_ids) == sorted(written)  # "000007", "07" and "7" are three users
+        kept, report = consent_filter(records, TERMS)
+        assert report.dropped["withdrawn"] == found.dropped == found.breaches["withdrawn"].rows == 2
+        assert set(kept.unit_ids) == set(written) - {name}
+        (step,) = (t for t in records.transformations if t.name == "withdrawals")
+        assert step.detail == "2 of 3 listed users were not found in the data"
+        assert step.scope == "user"
+        assert found.not_found == 2
+        assert found.withdrawn_units == 1
+
+
+@pytest.mark.parametrize(("form", "empty"), [*itertools.product(sorted(WRITERS), [None, "", " "]), (".csv", "NA")])
+def test_a_row_without_a_user_is_refused_with_its_line_and_the_way_out(
+    form: str, empty: str | None, tmp_path: Path
+) -> None:
+    table = tmp_path / f"t{form}"
+    WRITERS[form](good().assign(user=["u0", "u0", empty, "u1", "u1", empty]), table)
+    place = f"{table}{LINE[form]}: "
+    with pytest.raises(InputError) as caught:
+        load_table(table, user="user")
+    said = str(caught.value)
+    assert said.startswith(f"{place}every row must have a user in column 'user' (")
+    assert "but 2 of 6 have none" in said
+    assert "leave user empty" in said
+    assert "\n" not in said
+    found = check_table(table, TERMS, user="user")
+    assert [p.startswith(f"{place}a user in column 'user' must hold") for p in found.problems] == [True]
+    assert "2 such rows" in found.problems[0]
+    assert found.units == 2
+    assert load_table(table).n_units == 6  # each row its own unit
+
+
+@pytest.mark.parametrize("form", sorted(WRITERS))
+def test_types_of_other_columns_do_not_hang_on_the_user(form: str, tmp_path: Path) -> None:
+    table = tmp_path / f"t{form}"
+    WRITERS[form](numbered(["007", "7", "x"]).assign(age=[30, 31, 32, 33, 34, 35]), table)
+    with_users, bare = load_table(table, user="user", groups=["age"]), load_table(table, groups=["age"])
+    assert with_users.classes == bare.classes == ("0", "1")
+    assert with_users.texts == bare.texts
+    for name in bare.columns:
+        assert with_users.columns[name].tolist() == bare.columns[name].tolist()
+    assert with_users.groups["age"].tolist() == bare.groups["age"].tolist()
+
+
+def test_rows_of_a_parquet_whose_index_repeats_keep_their_users(tmp_path: Path) -> None:
+    half = numbered(["007", "7"])
+    pd.concat([half, half.assign(text=half.text + " more")]).to_parquet(tmp_path / "t.parquet")
+    records = load_table(tmp_path / "t.parquet", user="user")
+    assert len(records) == 8
+    assert [records.unit_ids[u] for u in records.units] == ["007", "007", "7", "7"] * 2
+
+
 def test_consent_holds_for_the_purposes_of_its_notice_and_tags_for_the_legal_set(
     save: Callable[[pd.DataFrame], Path],
 ) -> None:
@@ -317,6 +387,9 @@ def test_the_command_tells_gates_rows_and_statuses(tmp_path: Path, capsys: pytes
     told = json.loads(capsys.readouterr().out)
     assert told["breaches"] == {"withdrawn": {"rows": 1, "first": [f"{path}:4"]}}
     assert {row["rule"]: row["verdict"] for row in told["gates"]}["G03"] == "fail"
+    (tmp_path / "left.txt").write_text("u1\nU1\n")
+    assert main([*command, "--withdrawals", str(tmp_path / "left.txt")]) == 4
+    assert "Listed users who were not found in the data: 1." in capsys.readouterr().out
     spoilt(consented="2024-07-01").to_csv(path, index=False)
     assert main(command) == 2
     assert f"{path}:4: consent not after use must hold" in capsys.readouterr().err

@@ -159,6 +159,8 @@ def test_fewer_records_are_whole_users_of_the_same_order(tables: Tables) -> None
     assert len(few) >= 50
     assert few.texts == whole.texts[: len(few)]
     assert few.units[-1] < whole.units[len(few)]
+    assert [(t.name, t.frozen) for t in few.transformations] == [("windows", False), ("first_units", True)]
+    assert [t.name for t in recommendation(tables, n_records=len(whole)).transformations] == ["windows"]
 
 
 def test_both_data_sets_share_the_ledger_of_their_people() -> None:

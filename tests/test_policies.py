@@ -471,6 +471,40 @@ def test_a_dataset_scoped_step_that_the_ledger_charges_keeps_the_claim(
     assert result.cost.composed_epsilon > without.cost.composed_epsilon  # the step is charged to the study too
 
 
+def test_no_file_that_leaves_names_a_class_of_withdrawn_records_alone(spec: StudySpec, tmp_path: Path) -> None:
+    frame = pd.read_csv(save_table(tmp_path / "letters.csv")).astype({"label": str, "withdrawn": bool})
+    frame.loc[:1, ["label", "withdrawn"]] = ["oncology ward 7", True]
+    frame.to_csv(tmp_path / "letters.csv", index=False)
+    study, folder = named(spec, "left", data=str(tmp_path / "letters.csv")), tmp_path / "s"
+    run_study(study, n_trials=1, policy="proxy_then_retrain(1)", folder=folder).save(folder)
+    (out,) = retrain(folder, [0], to=tmp_path / "out")
+    assert json.loads((out / "card.json").read_text())["classes"] == ["0", "1"]
+    told = [p for place in (out, folder) for p in place.rglob("*") if p.is_file() and b"oncology" in p.read_bytes()]
+    assert told == []
+
+
+def test_a_table_that_n_records_cuts_has_no_claim_and_no_charge_of_another_step_brings_it_back(
+    spec: StudySpec, tmp_path: Path
+) -> None:
+    study = named(spec, "cut", data=str(save_table(tmp_path / "letters.csv")))
+    noisy = [PrivateAnswer(name="rare_words", sensitivity=1.0, noise_multiplier=8.0, part=p) for p in ("pool", "test")]
+    ledger_of(study.data).answer(PREPARATION, REFERENCE, noisy)
+    claims, costs = {}, {}
+    for n in (0, 400, 480):
+        folder = tmp_path / str(n)
+        result = run_study(named(study, f"cut{n}", n_records=n), n_trials=1, policy="publish_all(40)", folder=folder)
+        claims[n], costs[n] = result.trials[0].claim, result.cost
+        steps = {t["name"]: t for t in result.about["data"]["transformations"]}
+        assert ("first_units" in steps) == (n == 400)
+        if n == 400:
+            assert "one user at a time" in steps["first_units"]["why"]
+    assert claims[0] == claims[480] == "holds"
+    assert claims[400] == "withdrawn because the step 'first_units' read other units' records without a ledger event"
+    assert costs[0].guaranteed_epsilon == 40
+    assert math.isinf(costs[400].guaranteed_epsilon)
+    assert "not a guarantee: the DP claim is withdrawn" in costs[400].label
+
+
 def planted_breach(name: str, patch: pytest.MonkeyPatch) -> str:
     """Break the engine in one way; the reason that the claim must give."""
     if name == "shuffled batches":

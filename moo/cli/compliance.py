@@ -96,6 +96,7 @@ def check(options: argparse.Namespace) -> int:
             "rows": found.rows,
             "units": found.units,
             "dropped": found.dropped,
+            "listed_not_found": found.not_found,
         }
         told |= {"missing": list(found.missing), "problems": list(found.problems), "gates": rows}
         told |= {"breaches": {k: {"rows": b.rows, "first": list(b.places)} for k, b in found.breaches.items()}}
@@ -160,6 +161,11 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
         )
     if found.dropped:
         out.print(f"The filter of a study would drop {found.dropped:,} of {found.rows:,} rows.", highlight=False)
+    if found.not_found:
+        out.print(
+            f"Listed users who were not found in the data: {found.not_found:,}. An id is matched as it is written.",
+            highlight=False,
+        )
     if not declared:
         out.print("Gates of the organisation (G08 to G16) were not looked at: no dossier was given.", highlight=False)
     for problem in found.problems[1:]:

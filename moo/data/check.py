@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from moo.data.columns import LAW_COLUMNS, Problem, places, typed_frame, untrue
+from moo.data.columns import LAW_COLUMNS, Problem, places, typed_frame, untrue, users_of
 from moo.data.prepare import RULES, Terms, breaches
 from moo.data.schema import Records
 from moo.errors import InputError
@@ -48,6 +48,7 @@ class DataCheck:
         problems: Cells that are no input, each with file and line: unreadable, in the future, consent after use.
         dropped: Rows that the filter of a study would drop.
         withdrawn_units: Users with a row that is withdrawn.
+        not_found: Listed users who have no row.
         expiring: Rows within their limit that will have passed it some days ahead.
     """
 
@@ -60,6 +61,7 @@ class DataCheck:
     problems: tuple[str, ...]
     dropped: int
     withdrawn_units: int
+    not_found: int
     expiring: int
 
 
@@ -128,7 +130,8 @@ def check_table(
             seen.expiring += int((then & ~now).sum()) if now is not None and then is not None else 0
     if not seen.rows:
         raise InputError(f"data must hold at least one record, but got none in {source}.")
-    return _done(source, seen, terms, have={*header, *(["withdrawn"] if withdrawals else [])})
+    have = {*header, *(["withdrawn"] if withdrawals else [])}
+    return _done(source, seen, terms, have=have, not_found=len(set(withdrawals) - seen.units))
 
 
 def check_records(records: Records, terms: Terms, *, sensitive_rows: str = "drop") -> DataCheck:
@@ -140,7 +143,9 @@ def check_records(records: Records, terms: Terms, *, sensitive_rows: str = "drop
     return _done(Path(records.name), seen, terms, have=set(records.columns), lines=False)
 
 
-def _done(source: Path, seen: _Seen, terms: Terms, *, have: set[str], lines: bool = True) -> DataCheck:
+def _done(
+    source: Path, seen: _Seen, terms: Terms, *, have: set[str], lines: bool = True, not_found: int = 0
+) -> DataCheck:
     asked = {c for needed, _ in RULES.values() for c in needed} - ({"tags"} if terms.legal_tags is None else set())
     rows = sorted(set(chain(*seen.first.values(), *(found for _, found in seen.problems.values()))))
     named = places(source, rows) if lines else [f"{source}, record {row + 1}" for row in rows]
@@ -159,6 +164,7 @@ def _done(source: Path, seen: _Seen, terms: Terms, *, have: set[str], lines: boo
         ),
         dropped=seen.rows - seen.kept,
         withdrawn_units=len(seen.withdrawn) or (seen.counts.get("withdrawn") or 0 if not seen.units else 0),
+        not_found=not_found,
         expiring=seen.expiring,
     )
 
@@ -169,8 +175,15 @@ def _look(
     """One batch, judged and added to what was seen; its columns."""
     columns, problems = typed_frame(frame)
     if user:
-        owners = frame[user].astype(str)
-        seen.units.update(owners.unique())
+        owners = users_of(frame[user])
+        seen.units |= {*owners.unique()} - {""}
+        if (owners == "").any():
+            problems.append(
+                Problem(
+                    text=f"a user in column {user!r} must hold",
+                    rows=np.flatnonzero(owners == ""),
+                )
+            )
         if withdrawals:
             listed = owners.isin(withdrawals).to_numpy(dtype=bool)
             columns["withdrawn"] = listed | columns.get("withdrawn", np.zeros(len(frame), dtype=bool))

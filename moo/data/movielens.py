@@ -1,8 +1,8 @@
 """MovieLens-100K as two data sets: `recommendation` (will this user like this title) and `profiling` (the user's age band).
 
 943 real people and their 100,000 ratings of 1997-98. A record is made of one user's own ratings and the public catalogue alone, so
-every step of the preparation is of scope "user". Times, ages and genders are real; the columns that the law asks for and that no
-such table has (consent, purpose, withdrawal, retention) are synthetic, and declared so.
+every step of the preparation is of scope "user", but for the choice of the first users. Times, ages and genders are real; the
+columns that the law asks for and that no such table has (consent, purpose, withdrawal, retention) are synthetic, and declared so.
 """
 
 import re
@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moo.data.fetch import RECBOLE, Progress, fetch_member
-from moo.data.schema import Records
+from moo.data.schema import Records, first_units
 from moo.errors import InputError
 from moo.records import Transformation
 
@@ -152,7 +152,8 @@ def _records(tables: Tables, name: str, classes: tuple[str, ...], make: _Maker, 
     order = np.random.default_rng([1997, seed]).permutation(np.unique(tables.ratings.user_id))
     texts, labels, owners, times = [], [], [], []
     kept: list[int] = []
-    for user in map(int, order):
+    cut = False
+    for place, user in enumerate(map(int, order), start=1):
         mine = tables.ratings[tables.ratings.user_id == user]
         rated = [(int(i), r >= LIKED) for i, r in zip(mine.item_id, mine.rating, strict=True)]
         found = list(make(rated, np.random.default_rng([1998, seed, user])))
@@ -166,6 +167,7 @@ def _records(tables: Tables, name: str, classes: tuple[str, ...], make: _Maker, 
             owners.append(len(kept) - 1)
             times.append(int(mine.timestamp.iloc[at]))
         if n_records and len(texts) >= n_records:
+            cut = place < len(order)
             break
     if not texts:
         raise InputError(
@@ -190,6 +192,7 @@ def _records(tables: Tables, name: str, classes: tuple[str, ...], make: _Maker, 
             Transformation(
                 name="windows", scope="user", detail="texts of a user's own ratings and the public catalogue"
             ),
+            *([first_units(0, 0, frozen=True)] if cut else []),
         ),
         licence=RECBOLE.licence,
         declaration=DECLARATION,

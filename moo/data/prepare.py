@@ -155,7 +155,7 @@ def data_facts(records: Records, terms: Terms) -> dict[str, float | None]:
 def consent_filter(
     records: Records, terms: Terms, *, sensitive_rows: str = "drop"
 ) -> tuple[Records, PreparationReport]:
-    """Keep the records that break no rule. Each record is judged by its own columns alone.
+    """Keep the records that break no rule, and the classes that they have. Each record is judged by its own columns alone.
 
     Args:
         records: n records.
@@ -163,7 +163,7 @@ def consent_filter(
         sensitive_rows: "keep" leaves sensitive records without separate consent in: then masking must cover them.
 
     Raises:
-        InputError: If nothing is left.
+        InputError: If nothing is left, or one class.
     """
     found = breaches(records.columns, terms)
     keep = np.ones(len(records), dtype=bool)
@@ -173,11 +173,16 @@ def consent_filter(
             continue
         dropped[name] = int((mask & keep).sum())
         keep &= ~mask
+    judged = f"for {terms.purpose} as of {terms.as_of} ({_told(dropped)}); see the columns, or name another purpose or as_of."
     if not keep.any():
-        told = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in dropped.items() if n)
         raise InputError(
-            f"some records must pass the consent filter, but all {len(records)} of {records.name} fail it, for {terms.purpose} as of "
-            f"{terms.as_of} ({told}); see the columns, or name another purpose or as_of."
+            f"some records must pass the consent filter, but all {len(records)} of {records.name} fail it, {judged}"
+        )
+    left = np.unique(records.labels[keep])
+    if len(left) < 2 <= len(records.classes):
+        raise InputError(
+            f"records of at least two classes must pass the consent filter, but each of the {int(keep.sum())} of {len(records)} of "
+            f"{records.name} that pass is {records.classes[int(left[0])]!r}, {judged}"
         )
     step = Transformation(
         name="consent_filter",
@@ -188,4 +193,8 @@ def consent_filter(
         why="a record that fails a legal gate is not trained on",
     )
     report = PreparationReport(before=len(records), after=int(keep.sum()), dropped=dropped)
-    return records.take(keep, step), report
+    return records.take(keep, step).only_held_classes(), report
+
+
+def _told(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in dropped.items() if n)

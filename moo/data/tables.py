@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moo.data.clean import clean, normalise
-from moo.data.columns import refuse_first, typed_frame, untrue
-from moo.data.schema import UNLABELLED, Records
+from moo.data.columns import places, refuse_first, typed_frame, untrue, users_of
+from moo.data.schema import UNLABELLED, Records, first_units
 from moo.errors import InputError
 from moo.records import Transformation
 
@@ -36,16 +36,16 @@ def load_table(
         path: CSV (UTF-8), Parquet or JSON Lines.
         text, label: Columns of the text and of its class; no label where none is asked for.
         user: Column of the unit of privacy; empty makes every record its own unit.
-        n_records: Stop at the user that reaches this many records; 0 takes all.
+        n_records: Stop at the user that reaches this many records, which no DP claim survives (`first_units`); 0 takes all.
         as_of: The day at which the data are judged; no date of theirs may lie after it. None does not look.
         withdrawals: List of users who have withdrawn, see `load_withdrawals`; needs `user`.
         groups: Columns of personal attributes; each value is a group, an empty cell is not known.
 
     Raises:
         InputError: If the file or a column is missing, a group is the text or the user, the data are empty or of one class, or
-            (with file and line) a cell of a column that the law asks about cannot be read, or is in the future.
+            (with file and line) a row has no user, or a cell of a column that the law asks about cannot be read or is in the future.
     """
-    frame = _read(path)
+    frame = _read(path, user)
     for name in (text, *(name for name in (label, user) if name), *groups):
         if name not in frame.columns:
             raise InputError(f"column {name!r} must be in {path}, but it has {list(map(str, frame.columns))}.")
@@ -55,10 +55,13 @@ def load_table(
     columns, problems = typed_frame(frame)
     refuse_first(path, problems + (untrue(columns, as_of) if as_of else []))
     frame = frame.assign(**{c: v for c, v in columns.items() if c not in (text, label, user)})
+    users = _users(path, frame[user]) if user else None
     frame, steps = _prepared(frame, text, label)
     if frame.empty:
         raise InputError(f"data must hold at least one record with {text} and {label}, but got none in {path}.")
-    owners = frame[user].astype(str) if user else pd.Series(np.arange(len(frame)).astype(str), index=frame.index)
+    owners = (
+        pd.Series(np.arange(len(frame)).astype(str), index=frame.index) if users is None else users.loc[frame.index]
+    )
     before = len(frame)
     frame = frame[~pd.DataFrame({"u": owners, "t": frame[text].astype(str)}).duplicated()]
     steps.append(
@@ -72,6 +75,17 @@ def load_table(
         )
     )
     units, unit_ids = pd.factorize(owners.loc[frame.index])
+    columns = {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}
+    if withdrawals:
+        if users is None:
+            raise InputError(
+                f"withdrawals need the column of the user, but user is empty; name it beside {withdrawals}."
+            )
+        listed = load_withdrawals(Path(withdrawals))
+        steps.append(_looked_up(listed, users))
+        columns["withdrawn"] = owners.loc[frame.index].isin(listed).to_numpy(dtype=bool) | columns.get(
+            "withdrawn", False
+        )
     labels, classes = _labels(frame, label)
     records = Records(
         name=path.name,
@@ -84,17 +98,35 @@ def load_table(
         language="zh" if _is_chinese(frame[text].astype(str).head(200)) else "en",
         gold=((),) * len(frame),
         fields=({},) * len(frame),
-        columns=_withdrawn(
-            {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}, owners.loc[frame.index], user, withdrawals
-        ),
+        columns=columns,
         groups={c: _codes(attributes[c].loc[frame.index]) for c in dict.fromkeys(groups)},
         transformations=tuple(steps),
         licence="yours",
     )
-    if not n_records or n_records >= len(records):
-        return records
-    sizes = np.cumsum(np.bincount(records.units))
-    return records.take(records.units <= int(np.searchsorted(sizes, n_records)))
+    return _cut(records, n_records) if n_records else records
+
+
+def _cut(records: Records, n_records: int) -> Records:
+    """Whole units in order until `n_records` are reached. Where that leaves somebody out, the records say so."""
+    kept = records.units <= int(np.searchsorted(np.cumsum(np.bincount(records.units)), n_records))
+    return records if kept.all() else records.take(kept, first_units(len(records), int(kept.sum())))
+
+
+def _users(path: Path, cells: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Users as text, one in every row.
+
+    Raises:
+        InputError: If a row has none, with how many and the line of the first.
+    """
+    users = users_of(cells)
+    without = np.flatnonzero(users == "")
+    if len(without):
+        raise InputError(
+            f"{places(path, [int(without[0])])[0]}: every row must have a user in column {cells.name!r} (in CSV, NA and null are none "
+            f"too), but {len(without):,} of {len(users):,} have none, this one first; name them, take those rows out, or leave user "
+            "empty where each row is its own unit."
+        )
+    return users
 
 
 def _labels(frame: pd.DataFrame, label: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -135,16 +167,13 @@ def _prepared(frame: pd.DataFrame, text: str, label: str) -> tuple[pd.DataFrame,
     return frame.assign(**{text: texts})[kept], steps
 
 
-def _withdrawn(
-    columns: dict[str, NDArray[Any]], owners: "pd.Series[Any]", user: str, withdrawals: str
-) -> dict[str, NDArray[Any]]:
-    """The columns, with the users of the list withdrawn as well."""
-    if not withdrawals:
-        return columns
-    if not user:
-        raise InputError(f"withdrawals need the column of the user, but user is empty; name it beside {withdrawals}.")
-    listed = owners.isin(load_withdrawals(Path(withdrawals))).to_numpy(dtype=bool)
-    return {**columns, "withdrawn": listed | columns.get("withdrawn", False)}
+def _looked_up(listed: dict[str, date | None], users: "pd.Series[Any]") -> Transformation:
+    """How many of the list are among the data's users; an id written otherwise is not found, and drops nobody."""
+    n = len(set(listed) - set(users))
+    return Transformation(
+        name="withdrawals", scope="user", detail=f"{n} of {len(listed)} listed users were not found in the data",
+        why="who has withdrawn is found by the id as it is written, to the letter",
+    )  # fmt: skip
 
 
 def load_withdrawals(path: Path, *, as_of: date | None = None) -> dict[str, date | None]:
@@ -173,11 +202,13 @@ def load_withdrawals(path: Path, *, as_of: date | None = None) -> dict[str, date
     return out
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, user: str) -> pd.DataFrame:
+    """The table, its rows numbered from 0. Types are guessed but for the user's: an id is text, and keeps its zeros."""
+    kept = {user: object} if user else {}
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
+        ".csv": lambda p: pd.read_csv(p, dtype=dict.fromkeys(kept, str)),
         ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True),
+        ".jsonl": lambda p: pd.read_json(p, lines=True, dtype=kept or True),
     }
     if path.suffix not in readers:
         raise InputError(f"data must be a known name or a file ending in {', '.join(FORMATS)}, but got {str(path)!r}.")
@@ -193,7 +224,7 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path} must be a readable {path.suffix[1:]} table, but: {str(error).splitlines()[0]}."
         ) from error
-    return frame
+    return frame.reset_index(drop=True)
 
 
 def _is_chinese(texts: "pd.Series[str]") -> bool:
