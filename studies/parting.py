@@ -45,7 +45,9 @@ def split(records: Records, spec: StudySpec, key: bytes) -> dict[str, Records]:
     for part, name in zip(PARTS, ("pool", "test", "rest"), strict=True):
         rows = masks[name][records.units]
         if not rows.any():
-            raise InputError(f"every part must hold records, but {part} got none of {len(records)}; take more data.")
+            raise InputError(
+                f"every part must hold records, but {part} got none of the {len(records)} of {records.n_units} units; bring more units."
+            )
         parts[part] = records.take(rows)
     labels = np.unique(parts["pool"].labels)
     if spec.task == "classification" and len(labels) < 2:

@@ -418,3 +418,11 @@ def test_a_study_refuses_a_dossier_that_breaks_a_gate_before_anything_is_spent(
     with pytest.raises(InputError, match=r"does not meet G12, Impact assessment .* declared.assessment_gap is 0.25"):
         run_study(spec, n_trials=1, folder=tmp_path / "run")
     assert not (tmp_path / "run" / "study.db").exists()
+
+
+def test_a_table_without_any_column_of_the_law_loses_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "bare.csv"
+    path.write_text("text,label,user\na,1,u\nb,2,v\nc,1,w\n", encoding="utf-8")
+    found = check_table(path, TERMS, user="user")
+    kept, _ = consent_filter(load_records(str(path), user="user"), TERMS)
+    assert (found.rows, found.dropped, len(kept)) == (3, 0, 3)

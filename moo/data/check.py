@@ -137,7 +137,7 @@ def check_table(
 def check_records(records: Records, terms: Terms, *, sensitive_rows: str = "drop") -> DataCheck:
     """The same of records that are loaded already; they are named by their number."""
     seen = _Seen()
-    _judge(dict(records.columns), [], seen, terms, sensitive_rows)
+    _judge(dict(records.columns), [], seen, terms, sensitive_rows, rows=len(records))
     seen.rows = len(records)
     seen.units.update(records.unit_ids)
     return _done(Path(records.name), seen, terms, have=set(records.columns), lines=False)
@@ -189,17 +189,23 @@ def _look(
             columns["withdrawn"] = listed | columns.get("withdrawn", np.zeros(len(frame), dtype=bool))
         if "withdrawn" in columns:
             seen.withdrawn.update(owners[columns["withdrawn"]].unique())
-    _judge(columns, problems, seen, terms, sensitive_rows)
+    _judge(columns, problems, seen, terms, sensitive_rows, rows=len(frame))
     seen.rows += len(frame)
     return columns
 
 
 def _judge(
-    columns: Mapping[str, NDArray[Any]], problems: list[Problem], seen: _Seen, terms: Terms, sensitive_rows: str
+    columns: Mapping[str, NDArray[Any]],
+    problems: list[Problem],
+    seen: _Seen,
+    terms: Terms,
+    sensitive_rows: str,
+    *,
+    rows: int,
 ) -> None:
     """Breaches and problems of one batch, added to what was seen."""
     found = breaches(columns, terms)
-    keep = np.ones(max((len(c) for c in columns.values()), default=0), dtype=bool)
+    keep = np.ones(rows, dtype=bool)
     for name, mask in found.items():
         seen.add(name, mask)
         if mask is not None and not (name == "sensitive_without_consent" and sensitive_rows == "keep"):
