@@ -125,7 +125,7 @@ class StudySpec:
         data: A data set's name, or a path to CSV, Parquet or JSON Lines.
         text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record; a task of
             generation needs no label.
-        n_records: Records taken, whole units at a time; 0 takes all. A table of one's own that it cuts has no DP claim.
+        n_records: Records taken, whole units at a time; 0 takes all. Of a table of one's own any number but 0 has no DP claim.
         model: Base model: a registered name, a folder or a hub id.
         pool, test: Public fractions of units that shadows are drawn from, and that accuracy is measured on; what is left
             is seen by no shadow and serves as the null of the attack.
@@ -237,7 +237,7 @@ class StudySpec:
         return found
 
     def quick(self) -> "StudySpec":
-        """A smaller study that shows the whole path in a few minutes; its numbers are noisy, and a larger table of one's own loses
+        """A smaller study that shows the whole path in a few minutes; its numbers are noisy, and a table of one's own loses
         its DP claim to the cut."""
         most = 2400 if self.attribute else 900  # twenty users of every class take more
         return dataclasses.replace(self, n_records=min(self.n_records or most, most))

@@ -495,11 +495,15 @@ def test_a_table_that_n_records_cuts_has_no_claim_and_no_charge_of_another_step_
         result = run_study(named(study, f"cut{n}", n_records=n), n_trials=1, policy="publish_all(40)", folder=folder)
         claims[n], costs[n] = result.trials[0].claim, result.cost
         steps = {t["name"]: t for t in result.about["data"]["transformations"]}
-        assert ("first_units" in steps) == (n == 400)
-        if n == 400:
+        assert ("first_units" in steps) == (n > 0)
+        if n:
             assert "one user at a time" in steps["first_units"]["why"]
-    assert claims[0] == claims[480] == "holds"
-    assert claims[400] == "withdrawn because the step 'first_units' read other units' records without a ledger event"
+    assert claims[0] == "holds"
+    assert (
+        claims[400]
+        == claims[480]
+        == "withdrawn because the step 'first_units' read other units' records without a ledger event"
+    )
     assert costs[0].guaranteed_epsilon == 40
     assert math.isinf(costs[400].guaranteed_epsilon)
     assert "not a guarantee: the DP claim is withdrawn" in costs[400].label

@@ -107,9 +107,9 @@ def load_table(
 
 
 def _cut(records: Records, n_records: int) -> Records:
-    """Whole units in order until `n_records` are reached. Where that leaves somebody out, the records say so."""
+    """Whole units in order until `n_records` are reached. The records say so also where all stay: one unit more, and some might not."""
     kept = records.units <= int(np.searchsorted(np.cumsum(np.bincount(records.units)), n_records))
-    return records if kept.all() else records.take(kept, first_units(len(records), int(kept.sum())))
+    return records.take(kept, first_units(len(records), int(kept.sum())))
 
 
 def _users(path: Path, cells: "pd.Series[Any]") -> "pd.Series[Any]":
