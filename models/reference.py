@@ -22,6 +22,7 @@ from moo.errors import InputError, TrialError
 from moo.models.adapted import Classifier, Shape, classifier_of, initialise, shape_of
 from moo.models.bank import Frozen
 from moo.models.checkpoints import counts
+from moo.models.clipping import products_in_fp32
 from moo.models.datamodule import Batch, PoissonBatches, PoissonDataModule
 from moo.models.dp import DPSettings, ShadowNoise, per_shadow
 from moo.models.independence import check_independent
@@ -44,6 +45,11 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
         )
         self._noise = noise
         self.steps_taken = self.noisy_steps = 0
+
+    def clip_and_accumulate(self) -> None:
+        """Opacus' own, on the units' gradients as they are: their norms and their sums see the same numbers."""
+        with products_in_fp32():
+            super().clip_and_accumulate()
 
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + noise_multiplier * max_grad_norm * noise."""
