@@ -198,7 +198,8 @@ def test_a_row_without_a_user_is_refused_with_its_line_and_the_way_out(
     form: str, empty: str | None, tmp_path: Path
 ) -> None:
     table = tmp_path / f"t{form}"
-    WRITERS[form](good().assign(user=["u0", "u0", empty, "u1", "u1", empty]), table)
+    users: list[Any] = ["u0", "u0", empty, "u1", "u1", empty]
+    WRITERS[form](good().assign(user=users), table)
     place = f"{table}{LINE[form]}: "
     with pytest.raises(InputError) as caught:
         load_table(table, user="user")

@@ -81,8 +81,9 @@ def test_norms_of_large_gradients_lose_nothing_to_the_length_of_their_sum() -> N
     torch.testing.assert_close(out, value.double().flatten(1).norm()[None, None], rtol=1e-6, atol=0)
 
 
-def precisions() -> tuple[str, str]:
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+def precisions() -> list[str]:
+    backends: list[Any] = [torch.backends.cuda, torch.backends.mkldnn]
+    return [backend.matmul.fp32_precision for backend in backends]
 
 
 @pytest.mark.parametrize("engine", ["bank", "opacus"])
@@ -91,7 +92,9 @@ def test_sums_stay_in_fp32_where_products_may_be_rounded(
     precision: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TF32 and bf16 keep three digits: sums made in them would pass the clip by one part in a thousand."""
-    seen, owner, name = [], *((Factors, "clipped_sum") if engine == "bank" else (DPOptimizer, "clip_and_accumulate"))
+    seen: list[list[str]] = []
+    owner: Any = Factors if engine == "bank" else DPOptimizer
+    name = "clipped_sum" if engine == "bank" else "clip_and_accumulate"
     sums = getattr(owner, name)
     monkeypatch.setattr(owner, name, lambda *args: (seen.append(precisions()), sums(*args))[1])
     before, product = torch.get_float32_matmul_precision(), opposite(SHAPES[1], 1.0, 0)
@@ -105,7 +108,7 @@ def test_sums_stay_in_fp32_where_products_may_be_rounded(
             weight.grad_sample = gradient(product).float()[0]
             dp = DPSettings(noise_multiplier=1.0, max_grad_norm=CLIP, expected_batch_size=1.0)
             ReferenceOptimizer(torch.optim.SGD([weight], lr=1.0), dp, 1.0, torch.zeros).clip_and_accumulate()
-        assert seen == [("ieee", "ieee")]
+        assert seen == [["ieee", "ieee"]]
         assert precisions() == allowed != seen[0]
     finally:
         torch.set_float32_matmul_precision(before)

@@ -75,7 +75,7 @@ def load_table(
         )
     )
     units, unit_ids = pd.factorize(owners.loc[frame.index])
-    columns = {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}
+    typed: dict[str, NDArray[Any]] = {c: frame[c].to_numpy(dtype=columns[c].dtype) for c in columns}
     if withdrawals:
         if users is None:
             raise InputError(
@@ -83,9 +83,8 @@ def load_table(
             )
         listed = load_withdrawals(Path(withdrawals))
         steps.append(_looked_up(listed, users))
-        columns["withdrawn"] = owners.loc[frame.index].isin(listed).to_numpy(dtype=bool) | columns.get(
-            "withdrawn", False
-        )
+        withdrawn: NDArray[Any] = owners.loc[frame.index].isin(listed).to_numpy(dtype=bool)
+        typed["withdrawn"] = withdrawn | typed["withdrawn"] if "withdrawn" in typed else withdrawn
     labels, classes = _labels(frame, label)
     records = Records(
         name=path.name,
@@ -98,7 +97,7 @@ def load_table(
         language="zh" if _is_chinese(frame[text].astype(str).head(200)) else "en",
         gold=((),) * len(frame),
         fields=({},) * len(frame),
-        columns=columns,
+        columns=typed,
         groups={c: _codes(attributes[c].loc[frame.index]) for c in dict.fromkeys(groups)},
         transformations=tuple(steps),
         licence="yours",
