@@ -211,6 +211,7 @@ def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, 
         "spec": spec.to_json(),
         "policy": vars(policy),
         **marks_of(prepared),
+        "weights": prepared.base.digest[:16],
         "threads": torch.get_num_threads(),
         "precision": "bf16" if prepared.base.low_precision else "fp32",
     }

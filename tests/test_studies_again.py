@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from letters import letters_spec
+from rich.console import Console
 
+from moo.cli.view import print_result
 from moo.errors import InputError, PolicyError, StorageError
 from moo.privacy.accounting import compose_epsilon, epsilon_of_all, epsilon_of_any, epsilon_of_selected
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
@@ -30,6 +32,7 @@ from moo.studies.result import load_result
 from moo.studies.retrain import retrain
 from moo.studies.runner import owned, run_study
 from moo.studies.watch import _budgets
+from tests.conftest import save_tiny
 
 RUN = TrainingRun(
     sample_rate=0.5, steps=25, noise_multiplier=3.0, max_grad_norm=0.3, delta=1e-5, n_units=100, unit="user",
@@ -302,3 +305,26 @@ def test_a_plan_refuses_what_a_run_refuses(spec: StudySpec) -> None:
         plan_study(dataclasses.replace(spec, packs=("nope",)), n_trials=2)
     with pytest.raises(PolicyError, match="consent_filter = true"):
         plan_study(dataclasses.replace(spec, consent_filter=False), n_trials=2, policy=Policy.parse("select_one"))
+
+
+def test_a_study_does_not_go_on_with_other_weights(spec: StudySpec, tmp_path: Path) -> None:
+    """Its front would be of two models."""
+    model = save_tiny(tmp_path / "model", seed=0)
+    study = dataclasses.replace(spec, name="weights", model=str(model))
+    run_study(study, n_trials=1, folder=tmp_path / "s")
+    save_tiny(model, seed=5)
+    with pytest.raises(InputError, match="weights was"):
+        run_study(study, n_trials=2, folder=tmp_path / "s")
+
+
+def test_the_terminal_says_what_of_a_penalty_was_not_assessed(
+    spec: StudySpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run_study(dataclasses.replace(spec, name="unassessed"), n_trials=1, folder=tmp_path)
+    print_result(Console(width=200), result)
+    rows = [r for r in result.trials[0].contributions if r["verdict"] == "not assessed" and r["contribution"]]
+    assert [r["rule"] for r in rows] == ["S08"]
+    assert (
+        f"up to {rows[0]['contribution']:.3f} of a penalty is of what could not be assessed: S08"
+        in capsys.readouterr().out
+    )

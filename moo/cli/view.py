@@ -142,6 +142,7 @@ def print_result(console: Console, result: StudyResult) -> None:
     )
     for notice, trials in result.notices.items():
         say(console, f"Note: {notice} ({trials}).")
+    _print_unassessed(console, result)
     for reason in dict.fromkeys(t.claim for t in result.complete if t.claim != HOLDS):
         say(console, f"[bold red]DP claim {reason}.[/]")
     for trial in result.complete:
@@ -158,6 +159,17 @@ def print_result(console: Console, result: StudyResult) -> None:
         f"{choice.reason}.",
     )
     print_confirmation(console, result)
+
+
+def _print_unassessed(console: Console, result: StudyResult) -> None:
+    """What of the penalties stands for rules that lacked a fact: such a rule counts in full."""
+    rows = [
+        [r for r in t.contributions if r["verdict"] == "not assessed" and r["contribution"]] for t in result.complete
+    ]
+    most = max((sum(float(r["contribution"]) for r in each) for each in rows), default=0.0)
+    if most:
+        rules = dict.fromkeys(f"{r['rule']} {r['title_en'].lower()}" for each in rows for r in each)
+        say(console, f"Note: up to {most:.3f} of a penalty is of what could not be assessed: {', '.join(rules)}.")
 
 
 def _print_reference(console: Console, result: StudyResult) -> None:
