@@ -4,8 +4,10 @@ A file (safetensors, mode 0600) holds what the shadows trained, the optimizers' 
 taken, noise multiplier, sampling rate, and where the generators of batches and noise stand. The frozen base model is left out. Whoever
 reads it can draw the noise again, as with the study's key: it stays in the study's folder, and goes when the trial is settled.
 
-What a crashed attempt is charged follows from the file alone. At most `every` steps lie between two checkpoints, so an attempt whose
-last one stands at step s ran at most to s + every. Where one cannot be written, the last is removed, and a crash is charged in full.
+What a crashed attempt is charged follows from the file, which names the attempt that wrote it. At most `every` steps lie between
+two checkpoints, so an attempt whose last one stands at step s ran at most to s + every. An attempt that takes a checkpoint up
+writes it anew under its own name, with its own `every` and where it began; a file of another attempt says nothing of it. Where one
+cannot be written, the last is removed, and a crash is charged in full.
 """
 
 import hashlib
@@ -39,18 +41,20 @@ class CheckpointSettings:
     Attributes:
         path: Of the files, without their endings.
         every: Steps between two, >= 1.
+        attempt: Whose they are; no other attempt may have the name.
     """
 
     path: Path
     every: int
+    attempt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """How far the attempt came that wrote the checkpoints of a training.
+    """How far an attempt at a training came.
 
     Attributes:
-        step: Steps of every shadow that need not be run again.
+        step: Steps of every shadow that need not be run again, at least.
         at_most: Steps that the attempt ran, at most.
     """
 
@@ -58,18 +62,21 @@ class Reach:
     at_most: int
 
 
-def reach_of(path: Path) -> Reach | None:
-    """What the checkpoints of a training say; None without any, or where one is damaged.
+def reach_of(path: Path, attempt: str = "") -> Reach | None:
+    """What the checkpoints of a training say of an attempt; None where none is of it, or one is damaged.
+
+    Shadows that are trained one after another leave no file of one that has just begun, so there an attempt may have run in full.
 
     Args:
-        path: As in `CheckpointSettings`.
+        path, attempt: As in `CheckpointSettings`.
     """
     found = [_metadata(file) for file in files_of(path)]
-    told = [meta for meta in found if meta is not None]
-    if not told or len(told) < len(found):
+    told = [meta for meta in found if meta is not None and meta.get("attempt") == attempt]
+    if not told or None in found:
         return None
-    step = min(m["step"] for m in told) if len(told) == told[0]["parts"] else 0
-    return Reach(step=step, at_most=max(min(m["step"] + m["every"], m["steps"]) - m["began"] for m in told))
+    steps, parts = told[0]["steps"], told[0]["parts"]
+    at_most = steps if parts > 1 else max(min(m["step"] + m["every"], steps) - m["began"] for m in told)
+    return Reach(step=min(m["step"] for m in told) if len(told) == parts else 0, at_most=at_most)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -111,6 +118,7 @@ class Checkpoints(lightning.Callback):
     ) -> None:
         name = settings.path.name + ("" if part is None else f".shadow-{part}") + SUFFIX
         self.path, self.every, self.start = settings.path.with_name(name), settings.every, 0
+        self._attempt = settings.attempt
         self.notices: list[str] = []
         self._parts, self._steps, self._batches, self._noise, self._accountant = (
             parts,
@@ -129,7 +137,10 @@ class Checkpoints(lightning.Callback):
         return self.start == self._steps
 
     def resume(self, module: Any) -> None:
-        """Take up the checkpoint, if there is one of this fit: parameters and generators now, the rest when the fit begins."""
+        """Take up the checkpoint, if there is one of this fit: parameters and generators now, the rest when the fit begins.
+
+        The file is this attempt's from here on.
+        """
         meta = _metadata(self.path)
         if meta is None or meta["identity"] != self._identity:
             with suppress(FileNotFoundError):
@@ -137,10 +148,12 @@ class Checkpoints(lightning.Callback):
             return
         with safe_open(self.path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        self.start = meta["step"]
+        self._save(tensors, meta | self._of_attempt())
         with torch.no_grad():
             for name, parameter in module.trained().items():
                 parameter.copy_(tensors.pop(f"parameter.{name}"))
-        self._optimizer, self.start, self.noisy_steps = tensors, meta["step"], meta["noisy_steps"]
+        self._optimizer, self.noisy_steps = tensors, meta["noisy_steps"]
         module.non_finite, module.chunk = meta["non_finite"], meta["chunk"]
         self._batches.go_on(self.start, [_decoded(s) for s in meta["sampling"]])
         for generator, state in zip(self._noise.generators, meta["noise"], strict=True):
@@ -175,10 +188,17 @@ class Checkpoints(lightning.Callback):
                 tensors |= {f"optimizer.{i}.{index}.{n}": t for n, t in state.items() if isinstance(t, Tensor)}
         sampling, noise = _states(self._batches, self._noise, step)
         meta = {
-            "identity": self._identity, "step": step, "began": self.start, "every": self.every, "steps": self._steps,
-            "parts": self._parts, "noisy_steps": optimizer.noisy_steps, "non_finite": module.non_finite, "chunk": module.chunk,
-            "sampling": sampling, "noise": noise, "accountant": dict(self._accountant),
+            "identity": self._identity, "step": step, "steps": self._steps, "parts": self._parts,
+            "noisy_steps": optimizer.noisy_steps, "non_finite": module.non_finite, "chunk": module.chunk,
+            "sampling": sampling, "noise": noise, "accountant": dict(self._accountant), **self._of_attempt(),
         }  # fmt: skip
+        self._save(tensors, meta)
+
+    def _of_attempt(self) -> dict[str, Any]:
+        """What a file says of the attempt that wrote it."""
+        return {"attempt": self._attempt, "began": self.start, "every": self.every}
+
+    def _save(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         raw = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {_KEY: json.dumps(meta)})
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:

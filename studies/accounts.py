@@ -79,7 +79,7 @@ class Account:
         plan: From a candidate to the run that it will be.
         answers: What each trial tells with noise.
         limit: Of `publish_all`: no trial that would pass it is admitted.
-        reached: How far a killed attempt of a trial came, by its checkpoints; None where it is not known.
+        reached: How far a killed attempt of a trial came, by its own checkpoints, of trial and attempt; None where it is not known.
         home: The study's folder, where the ledger's head as of its last reservation is kept; None keeps none.
     """
 
@@ -88,7 +88,7 @@ class Account:
     plan: Callable[[Candidate], TrainingRun]
     answers: tuple[PrivateAnswer, ...] = ()
     limit: RenyiFilter | None = None
-    reached: Callable[[int], "Reach | None"] = lambda _: None
+    reached: Callable[[int, str], "Reach | None"] = lambda _, __: None
     home: Path | None = None
     _open: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -174,15 +174,18 @@ class Account:
             spent += [run, *self.answers]
         return denied
 
+    def attempts(self) -> dict[int, str]:
+        """Names of the trials' attempts that are reserved and not settled: hashes of their entries, which nothing else has."""
+        hashes = {e.seq: e.hash for e in self.ledger.entries(self.study)}
+        return {number: hashes[reservation] for number, (reservation, _) in self._open.items()}
+
     def _settle_killed(self, number: int) -> None:
-        """The latest attempt of a trial that was killed pays for the steps that it can have run; without checkpoints, for all."""
-        reach = self.reached(number)
-        if reach is None:
-            return
+        """The latest attempt of a trial that was killed pays for the steps that it can have run; without its checkpoints, for all."""
         entries = self.ledger.entries(self.study)
         settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
         waiting = [e for e in entries if e.kind == "reserve" and e.body["trial"] == number and e.seq not in settled]
-        if waiting:
+        reach = self.reached(number, waiting[-1].hash if waiting else "")
+        if waiting and reach is not None:
             steps = min(reach.at_most, waiting[-1].body["run"]["steps"])
             cause = f"killed; the next attempt goes on from step {reach.step}"
             self.ledger.abort(self.study, waiting[-1].seq, steps=steps, cause=cause)

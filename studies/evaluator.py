@@ -1,7 +1,7 @@
 """From a candidate of the search to what the search is told of it: train, keep evidence, judge, add noise where the policy asks."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ from moo.studies.trial import BUDGETED, CONSTRAINTS, judge, run_trial, within_me
 
 @dataclass
 class Evaluator:
-    """From a candidate to its outcome. Travels to other processes without what it has loaded."""
+    """From a candidate to its outcome. Travels to other processes without what it has loaded.
+
+    Attributes:
+        attempts: Of trials by number, what their checkpoints name them by.
+    """
 
     spec: StudySpec
     folder: Path
@@ -31,6 +35,7 @@ class Evaluator:
     stage: Callable[[str, int, int], None] = no_stage
     covered: frozenset[str] = frozenset()
     name: str = ""
+    attempts: Mapping[int, str] = field(default_factory=dict)
     _prepared: Prepared | None = field(default=None, repr=False)
 
     @property
@@ -63,7 +68,8 @@ class Evaluator:
 
     def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
         with within_memory():
-            evidence = run_trial(params, self.prepared, number=number, replicate=replicate)
+            attempt = self.attempts.get(number, "")
+            evidence = run_trial(params, self.prepared, number=number, replicate=replicate, attempt=attempt)
         save_evidence(evidence, self.prepared, number=number)
         record = judge(evidence, self.prepared, number=number)
         if not self.answers or number == REFERENCE:

@@ -9,10 +9,11 @@ from moo.records import REFERENCE
 from moo.studies.prepare import Prepared
 
 
-def checkpoint_of(prepared: Prepared, number: int) -> CheckpointSettings | None:
+def checkpoint_of(prepared: Prepared, number: int, attempt: str) -> CheckpointSettings | None:
     """Where and how often a trial's training is written down; None where the study asks for no checkpoints."""
     every = prepared.spec.machine.checkpoint_steps
-    return CheckpointSettings(path=_checkpoints(prepared.folder, number), every=every) if every else None
+    path = _checkpoints(prepared.folder, number)
+    return CheckpointSettings(path=path, every=every, attempt=attempt) if every else None
 
 
 def logs_of(prepared: Prepared, number: int) -> LogSettings:
@@ -25,10 +26,10 @@ def logs_of(prepared: Prepared, number: int) -> LogSettings:
     )
 
 
-def reached(folder: Path, number: int, *, goes_on: bool) -> Reach | None:
+def reached(folder: Path, number: int, attempt: str, *, goes_on: bool) -> Reach | None:
     """How far a killed attempt of a trial came; its checkpoints go where the next attempt will not take them up."""
     path = _checkpoints(folder, number)
-    found = reach_of(path)
+    found = reach_of(path, attempt)
     if not goes_on:
         forget(path)
     return found

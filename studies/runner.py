@@ -130,6 +130,7 @@ def run_study(
             if chosen.allows_reference:
                 watch.reference = watch.reference or _reference(evaluator, identity, home, account)
             denied = account.reserve(candidates)
+            evaluator.attempts = account.attempts()
             return {c.number: evaluator.refused(c) for c in candidates if c.number in denied}
 
         found = search(
@@ -233,7 +234,7 @@ def _account(name: str, evaluator: Evaluator, identity: Mapping[str, Any]) -> Ac
         plan,
         answers,
         limit,
-        lambda number: reached(evaluator.folder, number, goes_on=goes_on),
+        lambda number, attempt: reached(evaluator.folder, number, attempt, goes_on=goes_on),
         evaluator.folder,
     )
 
@@ -247,6 +248,7 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
             return TrialRecord.from_json(kept["record"])
     evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
     account.reserve([Candidate(number=REFERENCE, generation=-1, params={}, replicate=0)], answers=False)
+    evaluator.attempts = account.attempts()
     try:
         record = evaluator.record(STATUS_QUO, number=REFERENCE)
     except TrialError as error:

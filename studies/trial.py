@@ -91,7 +91,9 @@ def planned_run(
     )
 
 
-def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate: int = 0) -> TrialEvidence:
+def run_trial(
+    params: TrialParams, prepared: Prepared, *, number: int, replicate: int = 0, attempt: str = ""
+) -> TrialEvidence:
     """Train K shadows on complementary halves of the pool, and gather what the objectives judge.
 
     Args:
@@ -99,6 +101,7 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
         prepared: The study.
         number: Of the trial; every stream of randomness is the trial's own.
         replicate: How often the configuration ran before.
+        attempt: What its checkpoints name it by.
 
     Raises:
         TrialError: If training fails; with its cause.
@@ -126,7 +129,9 @@ def run_trial(params: TrialParams, prepared: Prepared, *, number: int, replicate
     settings = training_settings(params, spec, run, engine=prepared.engine)
     trained = train(
         data,
-        dataclasses.replace(settings, checkpoint=checkpoint_of(prepared, number), logs=logs_of(prepared, number)),
+        dataclasses.replace(
+            settings, checkpoint=checkpoint_of(prepared, number, attempt), logs=logs_of(prepared, number)
+        ),
         prepared.frozen(params),
         key.generator,
     )

@@ -25,7 +25,7 @@ from moo.cli.machine import machine_of
 from moo.cli.main import parser
 from moo.errors import ConfigChangedError, InputError, TrialError
 from moo.models.arguments import ALLOWED, REFUSED, REFUSED_CALLBACKS, check_trainer
-from moo.models.checkpoints import Reach, reach_of
+from moo.models.checkpoints import Reach, files_of, reach_of
 from moo.privacy.ledger import verify
 from moo.records import TrialParams
 from moo.search import Candidate, Outcome, executors
@@ -222,6 +222,35 @@ def test_without_checkpoints_a_killed_trial_is_charged_in_full_and_again(spec: S
     assert charges(plain) == [(-1, "commit", 8), (0, "open", 8), (0, "commit", 8)]
 
 
+def test_attempts_with_other_intervals_are_charged_for_no_fewer_steps_than_ran(spec: StudySpec, tmp_path: Path) -> None:
+    """Checkpoints every 2 steps, killed at 3; every 1000 from step 2 on, killed at 7: 5 ran, and the file says where they began."""
+    kept = dataclasses.replace(spec, name="intervals", data=copied(spec, tmp_path))
+    for every, step in ((2, 3), (1000, 7)):
+        attempt = on(kept, checkpoint_steps=every, trainer={"callbacks": killing("trial-0000", step)})
+        with pytest.raises(Killed):
+            run_study(attempt, n_trials=1, folder=tmp_path / "a")
+    resumed = run_study(on(kept, checkpoint_steps=1000), n_trials=1, folder=tmp_path / "a")
+    assert resumed.trials[0].resumed_at == 2
+    assert charges(kept) == [(-1, "commit", 8), (0, "abort", 4), (0, "abort", 6), (0, "commit", 6)]
+
+
+def test_an_attempt_without_a_checkpoint_of_its_own_is_charged_in_full(spec: StudySpec, tmp_path: Path) -> None:
+    """Another study has left files of a training of the same number, on the other engine."""
+    left, kept = (dataclasses.replace(spec, name=name, data=copied(spec, tmp_path)) for name in ("left", "kept"))
+    opacus = dataclasses.replace(left, training=dataclasses.replace(left.training, engine="opacus"))
+    for study, every, step in ((opacus, 1, 2), (kept, 1000, 7)):
+        attempt = on(study, checkpoint_steps=every, trainer={"callbacks": killing_all("reference", step)})
+        with pytest.raises(Killed):
+            run_study(attempt, n_trials=1, folder=tmp_path / "a")
+    run_study(on(kept, checkpoint_steps=1000), n_trials=1, folder=tmp_path / "a")
+    assert charges(kept)[1:] == [(-1, "open", 8), (-1, "commit", 8), (0, "commit", 8)]
+
+
+def killing_all(name: str, step: int) -> Callable[[str], list[lightning.Callback]]:
+    """As `killing`, in whichever shadow comes first."""
+    return lambda training: [KillAt(step)] if training.startswith(name) else []
+
+
 @pytest.mark.slow
 def test_moo_run_killed_in_the_middle_of_trainings_goes_on_bit_for_bit_and_is_charged_what_ran(
     spec: StudySpec, tmp_path: Path
@@ -234,7 +263,7 @@ def test_moo_run_killed_in_the_middle_of_trainings_goes_on_bit_for_bit_and_is_ch
     (tmp_path / "long.toml").write_text(toml_of(long))
     command = [sys.executable, "-m", "moo.cli.main", "run", "long.toml", "--trials", "3", "--out", "a"]
     command += ["--checkpoint-steps", "10"]
-    ran = {-1: killed_in(command, tmp_path, "reference"), 1: killed_in(command, tmp_path, "trial-0001")}
+    ran = {-1: killed_in(command, tmp_path, long, -1), 1: killed_in(command, tmp_path, long, 1)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert charges(long) == [
@@ -254,16 +283,17 @@ def test_moo_run_killed_in_the_middle_of_trainings_goes_on_bit_for_bit_and_is_ch
     assert mine == theirs
 
 
-def killed_in(command: list[str], folder: Path, training: str) -> Reach:
+def killed_in(command: list[str], folder: Path, study: StudySpec, number: int) -> Reach:
     """Start the command, end it by SIGKILL when a training has written a checkpoint, and read how far that training came."""
-    path = folder / "a" / "checkpoints" / training
+    path = folder / "a" / "checkpoints" / ("reference" if number == -1 else f"trial-{number:04d}")
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
-        while reach_of(path) is None:
+        while not files_of(path):
             assert running.poll() is None, running.stderr and running.stderr.read()
             time.sleep(0.002)
         running.send_signal(signal.SIGKILL)
     assert running.returncode == -signal.SIGKILL
-    reach = reach_of(path)
+    attempts = [e.hash for e in ledger_of(study.data).entries() if e.kind == "reserve" and e.body["trial"] == number]
+    reach = reach_of(path, attempts[-1])
     assert reach is not None, "the training was over before the signal came"
     assert 0 < reach.step < 200
     return reach
