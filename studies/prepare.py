@@ -202,6 +202,7 @@ class Prepared:
             "weights": self.base.digest,
             "tokenizer": self._tokenizer,
             "spec": self.placeless,
+            **({"ner": ner.version()} if self.spec.ner else {}),
             "params": params.to_json(),
             "engine": self.engine,
             "precision": "bf16" if self.base.low_precision else "fp32",

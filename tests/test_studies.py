@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 from letters import TINY, letters_spec
 
 from moo.errors import ConfigChangedError, InputError, PolicyError, StorageError, TrialError
+from moo.masking import ner
 from moo.models.base_models import BaseModel
 from moo.models.datamodule import PoissonBatches
 from moo.models.dp import ShadowNoise
@@ -207,6 +209,26 @@ def test_a_stream_is_of_the_whole_run_and_noised_answers_of_their_policy(spec: S
     others.append(other.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes())
     assert len({first, *others}) == 1 + len(others)
     assert noise() == first
+
+
+def test_streams_are_of_the_recogniser_that_masks(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version masks other words: two runs on texts that differ must not share their noise. Without it none is asked for."""
+    pytest.importorskip("jieba")
+    params = TrialParams(target_epsilon=4.0, masking_level=2, lora_rank=2, learning_rate=1e-3, adapted_layers=1)
+    installed = metadata.version
+    drawn: dict[tuple[bool, str], set[bytes]] = {}
+    for masks in (True, False):
+        for found in ("0.42.1", "0.43", "0.42.1"):
+            own = {ner.PACKAGE: found}
+            monkeypatch.setattr(metadata, "version", lambda name, own=own: own.get(name) or installed(name))
+            made = Prepared(dataclasses.replace(spec, ner=masks), StudyKey(b"k" * 32), tmp_path)
+            noise = made.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes()
+            drawn.setdefault((masks, found), set()).add(noise)
+    assert [len(told) for told in drawn.values()] == [1] * 4  # the same run, the same noise
+    assert drawn[True, "0.42.1"].isdisjoint(drawn[True, "0.43"])
+    assert drawn[False, "0.42.1"] == drawn[False, "0.43"]
 
 
 def test_a_part_may_hold_one_class_alone_but_a_classifier_pool_may_not(spec: StudySpec, tmp_path: Path) -> None:
