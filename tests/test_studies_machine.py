@@ -131,7 +131,7 @@ def test_an_unfit_machine_is_refused_by_name(values: dict[str, Any], message: st
 
 def test_the_machine_is_no_part_of_what_the_study_is(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
-        'name = "mine"\n[machine]\nchunk = 7\ncache_gib = 2\n[machine.trainer]\ndeterministic = true\n'
+        'data = "reviews"\n[machine]\nchunk = 7\ncache_gib = 2\n[machine.trainer]\ndeterministic = true\n'
     )
     mine = StudySpec.from_toml(tmp_path / "mine.toml")
     assert mine.machine == Machine(chunk=7, cache_gib=2.0, trainer={"deterministic": True})
