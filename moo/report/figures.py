@@ -104,7 +104,7 @@ def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
             "xaxis": {**axis, "title": {"text": t[RISK]}},
             "yaxis": {**axis, "title": {"text": t[PENALTY]}},
             "zaxis": {**axis, "title": {"text": t[ACCURACY]}},
-            "camera": {"eye": {"x": 1.7, "y": 1.7, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.15}},
+            "camera": {"eye": {"x": 2.0, "y": 2.0, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.15}},
             "aspectmode": "cube",
         }
     )
