@@ -279,3 +279,43 @@ def test_draws_are_uniform_on_each_dimensions_own_scale() -> None:
     assert np.mean([d["x"] for d in drawn]) == pytest.approx(0.5, abs=0.02)
     assert np.mean([math.log10(d["y"]) for d in drawn]) == pytest.approx(-1.5, abs=0.05)
     assert np.bincount([int(d["n"]) for d in drawn]) == pytest.approx([1000] * 4, rel=0.1)
+
+
+def test_a_worker_ends_with_its_driver(tmp_path: Path) -> None:
+    """A driver that is killed takes its workers along: a training that went on would be charged to nobody."""
+    script = tmp_path / "driver.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys, time
+            from pathlib import Path
+            from moo.search.executors import run
+            from moo.search.types import Candidate, Outcome
+
+            def beat(candidate):
+                for _ in range(1200):
+                    Path(sys.argv[1]).write_text(str(time.time()))
+                    time.sleep(0.05)
+                return Outcome(values={}, constraints={}, payload={})
+
+            if __name__ == "__main__":
+                list(run(beat, [Candidate(number=0, generation=0, params={})], executor="processes", workers=1))
+            """
+        )
+    )
+    heart = tmp_path / "heart"
+    driver = subprocess.Popen([sys.executable, str(script), str(heart)])
+    try:
+        until = time.monotonic() + 120
+        while not heart.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert heart.exists()
+    finally:
+        driver.kill()
+        driver.wait()
+    until = time.monotonic() + 60
+    last = -1.0
+    while time.monotonic() < until and heart.stat().st_mtime != last:
+        last = heart.stat().st_mtime
+        time.sleep(2)
+    assert heart.stat().st_mtime == last

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.queues import SimpleQueue
-from typing import Any
 
 from moo import validate
 from moo.errors import TrialError
@@ -13,6 +14,7 @@ from moo.search.types import Candidate, Outcome
 
 Evaluate = Callable[[Candidate], Outcome]
 NAMES = ("inline", "processes")
+_LOOK = 0.2  # seconds between two looks of a worker whether its driver lives
 
 
 def safely(evaluate: Evaluate, candidate: Candidate) -> Outcome:
@@ -50,8 +52,8 @@ def run(
     free = context.SimpleQueue()
     for environment in environments:
         free.put(dict(environment))
-    own: dict[str, Any] = {"initializer": _enter, "initargs": (free,)} if environments else {}
-    with ProcessPoolExecutor(workers, mp_context=context, **own) as pool:
+    entered = (free if environments else None, os.getpid())
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=entered) as pool:
         futures = {pool.submit(safely, evaluate, c): c for c in candidates}
         try:
             for future in as_completed(futures):
@@ -61,6 +63,14 @@ def run(
             raise
 
 
-def _enter(free: "SimpleQueue[dict[str, str]]") -> None:
-    """Take one environment for the life of this process."""
-    os.environ.update(free.get())
+def _enter(free: "SimpleQueue[dict[str, str]] | None", driver: int) -> None:
+    """Take one environment for the life of this process, and end with the driver: what trains on after it is charged to nobody."""
+    if free is not None:
+        os.environ.update(free.get())
+    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+
+
+def _end_with(driver: int) -> None:
+    while os.getppid() == driver:
+        time.sleep(_LOOK)
+    os._exit(1)
