@@ -21,7 +21,8 @@ def account_of(evaluator: Evaluator, policy: Policy, name: str, run: TrainingRun
     limit = budget_filter(policy, prepared, evaluator.answers)
     fingerprint = prepared.key.derive("fingerprint").hex()[:8]
     ledger = ledger_of(prepared.spec.data)
-    home = evaluator.folder if limit is not None else None  # a training of its own, with no budget, goes on from nothing
+    # a training of its own, with no budget, goes on from nothing
+    home = evaluator.folder if limit is not None else None
     account = Account(ledger, f"{name} {fingerprint}", lambda _: run, evaluator.answers, limit, home=home)
     account.open(policy)
     return account
