@@ -18,19 +18,18 @@ from numpy.typing import NDArray
 from moo.errors import InputError, StorageError
 from moo.pareto import (
     hypervolume,
-    knee,
     non_dominated,
     probability_feasible,
     probability_non_dominated,
     running_hypervolume,
 )
-from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, TrialRecord, number_in, number_out
+from moo.records import ACCURACY, REFERENCE, TrialRecord, number_in, number_out
 from moo.studies.base import StudySpec
+from moo.studies.recommend import Recommendation, knee_of, knee_of_refined, minimised, none_feasible, selected, stderrs
 from moo.studies.rows import row_of
-from moo.studies.weights import SAID, Weights, weights_of
+from moo.studies.weights import Weights, weights_of
 from moo.whole_files import write_whole
 
-OBJECTIVES = (ACCURACY, RISK, PENALTY)
 WORST = (0.5, 0.5, 1.0)  # error rate, advantage, penalty: the reference point of the hypervolume
 _DRAWS = 400
 
@@ -57,19 +56,6 @@ class SearchCost:
     guaranteed_epsilon: float = math.inf
     data_epsilon: float = 0.0
     anchor: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recommendation:
-    """The point to take.
-
-    Attributes:
-        trial: The trial; None where nothing is feasible.
-        reason: Why, or which limit is in the way.
-    """
-
-    trial: TrialRecord | None
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,38 +153,11 @@ class StudyResult:
     def recommend(self) -> Recommendation:
         """The knee of the feasible front by the weights, with its reason; or the limit that is in the way of all trials."""
         if self.cost.policy == "select_one" and self.complete:
-            return self._selected()
+            return selected(self.complete)
         if self.refined:
-            return self._refined()
+            return knee_of_refined(self.refined, self.weights)
         front = [t for t in self.complete if t.number in self.on_front]
-        if front:
-            return self._knee_of(front)
-        if not self.complete:
-            return Recommendation(trial=None, reason="no trial has been completed")
-        counts = {name: sum(t.constraints[name] > 0 for t in self.complete) for name in self.complete[0].constraints}
-        worst = max(counts, key=lambda name: counts[name])
-        nearest = min(self.complete, key=lambda t: sum(v for v in t.constraints.values() if v > 0))
-        unknown = self._unknown(worst)
-        if unknown:
-            return Recommendation(
-                trial=None,
-                reason=f"no trial is feasible: {worst} is not assessed, for want of {', '.join(unknown)}; bring the columns, or leave "
-                "the pack out",
-            )
-        return Recommendation(
-            trial=None,
-            reason=f"no trial is feasible: {worst} is broken by {counts[worst]} of {len(self.complete)}; the nearest is "
-            f"trial {nearest.number}, which breaks {', '.join(nearest.blocking)}",
-        )
-
-    def _unknown(self, rule: str) -> list[str]:
-        """Facts that a rule lacks in every trial."""
-        rows = [row for t in self.complete for row in t.contributions if row["rule"] == rule]
-        if not rows or any(row["verdict"] != "not assessed" for row in rows):
-            return []
-        return [
-            name.removeprefix("data.").replace("_", " ") for name, value in rows[0]["facts"].items() if value is None
-        ]
+        return knee_of(front, self.weights) if front else none_feasible(self.complete)
 
     def weighed(self, weights: str | Weights | None) -> "StudyResult":
         """The same study with its recommendation made by other weights; a confirmation of another point is no longer its own.
@@ -216,37 +175,6 @@ class StudyResult:
         chosen = changed.recommend().trial
         kept = self.confirmed if self.confirmed and chosen and self.confirmed.number == chosen.number else None
         return dataclasses.replace(changed, confirmed=kept)
-
-    def _knee_of(self, front: Sequence[TrialRecord]) -> Recommendation:
-        weights = [self.weights[name] for name in OBJECTIVES] if self.weights else []
-        choice = knee(minimised(front), [SAID[name] for name in OBJECTIVES], weights, stderrs(front))
-        return Recommendation(trial=front[choice.index], reason=choice.reason)
-
-    def _refined(self) -> Recommendation:
-        """The knee of what is left of the front where its points were trained anew."""
-        feasible = [t for t in self.refined if t.feasible]
-        if not feasible:
-            names = sorted({name for t in self.refined for name in t.blocking})
-            return Recommendation(
-                trial=None,
-                reason=f"none of the {len(self.refined)} points of the front held its limits when trained anew: {', '.join(names)}",
-            )
-        kept = [t for t, stays in zip(feasible, non_dominated(minimised(feasible)), strict=True) if stays]
-        return self._knee_of(kept)
-
-    def _selected(self) -> Recommendation:
-        """The winner by a score of each trial's own noised answers: the most accurate within the limits, else the nearest to them."""
-        feasible = [t for t in self.complete if t.feasible]
-        if feasible:
-            winner = max(feasible, key=lambda t: t.objectives[ACCURACY].value)
-            return Recommendation(
-                trial=winner, reason="the most accurate within the limits, by noised answers; it alone may leave"
-            )
-        nearest = min(self.complete, key=lambda t: sum(v for v in t.constraints.values() if v > 0))
-        return Recommendation(
-            trial=nearest,
-            reason=f"no trial is within the limits; this one is nearest, and breaks {', '.join(nearest.blocking)}",
-        )
 
     def _chances(self) -> dict[int, tuple[float, float]]:
         """Number -> probability of being non-dominated among all complete trials, and of being feasible."""
@@ -355,18 +283,6 @@ def _of_json(rows: Any, rest: Any) -> StudyResult:
         refined=tuple(TrialRecord.from_json(row) for row in rest.get("refined", [])),
         confirmed=None if rest.get("confirmed") is None else TrialRecord.from_json(rest["confirmed"]),
     )
-
-
-def minimised(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-    """Error rate, risk and penalty of complete trials, shape (n, 3), all to be minimised."""
-    rows = [(1 - t.objectives[ACCURACY].value, t.objectives[RISK].value, t.objectives[PENALTY].value) for t in trials]
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
-
-
-def stderrs(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-    """Standard errors of the same, shape (n, 3)."""
-    rows = [[t.objectives[name].stderr for name in OBJECTIVES] for t in trials]
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
 def feasible_hypervolume(trials: Sequence[TrialRecord]) -> float:

@@ -21,6 +21,8 @@ from moo.privacy.filters import RenyiFilter
 from moo.privacy.ledger import PREPARATION, Ledger
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE
+from moo.report import renew_reports, save_report
+from moo.report.chinese import said
 from moo.search import Candidate
 from moo.studies import retrain as retrain_module
 from moo.studies.accounts import ANCHORS, Account, everywhere, ledger_of
@@ -328,3 +330,28 @@ def test_the_terminal_says_what_of_a_penalty_was_not_assessed(
         f"up to {rows[0]['contribution']:.3f} of a penalty is of what could not be assessed: S08"
         in capsys.readouterr().out
     )
+
+
+def test_where_columns_are_missing_no_trial_is_feasible_for_want_of_them(spec: StudySpec, tmp_path: Path) -> None:
+    table = tmp_path / "bare.csv"
+    pd.read_csv(spec.data)[["text", "label", "user"]].to_csv(table, index=False)
+    result = run_study(dataclasses.replace(spec, name="bare", data=str(table)), n_trials=1, folder=tmp_path / "s")
+    reason = result.recommend().reason
+    assert reason.startswith(
+        "no trial is feasible: G01 is not assessed, for want of no lawful basis, consent after use;"
+    )
+    assert "没有可行的试验：G01 未评估" in said(reason, "zh")
+
+
+def test_a_report_in_the_other_language_is_renewed_with_the_first(spec: StudySpec, tmp_path: Path) -> None:
+    home = tmp_path / "s"
+    searched(dataclasses.replace(spec, name="told"), home, "internal")
+    for lang in ("en", "zh"):
+        save_report(load_result(home), home, lang=lang)
+    english, chinese = ((home / name).read_bytes() for name in ("report.html", "report.zh.html"))
+    result = run_study(dataclasses.replace(spec, name="told"), n_trials=3, folder=home)
+    result.save(home)
+    renew_reports(home, but="en")
+    assert (home / "report.html").read_bytes() == english
+    assert (home / "report.zh.html").read_bytes() != chinese
+    assert "3 次试验" in (home / "report.zh.html").read_text(encoding="utf-8")

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             argparse.Namespace(out=folder, shadows=max(8, spec.training.n_shadows), lang=options.lang)
         )
     written = save_report(result, folder, lang=options.lang)
-    renew_reports(folder)  # in the other language, where there is one
+    renew_reports(folder, but=options.lang)
     view.print_result(out, result)
     if (folder / "again").is_dir() and not result.refined:
         say(out, "\nThe front is no longer the one that was confirmed: `moo confirm` trains what is new on it.")

@@ -25,7 +25,7 @@ def confirm(options: argparse.Namespace) -> int:
         result = train_again(options.out, n_shadows=options.shadows, stage=stage)
     result.save(options.out)
     written = save_report(result, options.out, lang=options.lang)
-    renew_reports(options.out)
+    renew_reports(options.out, but=options.lang)
     risk_lines.print_refined(out, result)
     view.print_result(out, result)
     say(out, f"\nWritten: {options.out}/front.csv, front.json, {written.name}")

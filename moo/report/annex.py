@@ -18,7 +18,8 @@ from moo.objectives.compliance.sensitivity import TOO_ALIKE, alike, domain_score
 from moo.records import ACCURACY, PENALTY, RISK, TrialRecord, number_out
 from moo.report.audits import of_point
 from moo.studies.audited import AuditReport
-from moo.studies.result import StudyResult, minimised
+from moo.studies.recommend import minimised
+from moo.studies.result import StudyResult
 
 FORMAT = "moo PIA evidence annex 1"
 DRAWS = 1000

@@ -58,10 +58,10 @@ def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") ->
     return target
 
 
-def renew_reports(folder: str | Path) -> None:
-    """Write the reports that a study's folder holds anew, from what it holds now."""
+def renew_reports(folder: str | Path, *, but: str = "") -> None:
+    """Write the reports that a study's folder holds anew, from what it holds now; not the one in a language that is up to date."""
     for lang, name in (("en", "report.html"), ("zh", "report.zh.html")):
-        if (Path(folder) / name).is_file():
+        if lang != but and (Path(folder) / name).is_file():
             save_report(load_result(folder), folder, lang=lang)
 
 
