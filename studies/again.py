@@ -46,7 +46,7 @@ def check_same(result: StudyResult, prepared: Prepared, folder: Path) -> None:
     known, found = result.about.get("marks"), marks_of(prepared)
     if known is None:
         raise InputError(
-            f"the result must say which users {result.name} was searched on; run the study again in {folder}."
+            f"the result must say which users {result.name} was searched on; begin it anew under another name."
         )
     if known["key"] != found["key"]:
         raise InputError(
