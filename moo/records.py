@@ -17,6 +17,8 @@ REFERENCE = -1  # number of the reference trial (no DP, level 0), which the samp
 ACCURACY = "accuracy"
 RISK = "membership_risk"
 PENALTY = "compliance_penalty"
+MAJORITY = "majority_accuracy"  # accuracy of always answering the most frequent class of the test part
+ABOVE_MAJORITY = "above_majority"  # accuracy minus that, with the error of the paired difference
 ALARM = "alarm"  # how the note of a measurement begins that contradicts the DP claim
 
 
@@ -150,7 +152,8 @@ class TrialRecord:
         state: "complete", or "failed" with its `cause`.
         objectives: "accuracy", "membership_risk", "compliance_penalty", as people read them (accuracy upward).
         constraints: Named violations; <= 0 is feasible.
-        extras: Further measurements, e.g. "epsilon_spent", "tpr_at_1pct_fpr", "auc", "null_auc", "baseline_accuracy".
+        extras: Further measurements, e.g. "epsilon_spent", "tpr_at_1pct_fpr", "auc", "null_auc", "baseline_accuracy",
+            "majority_accuracy" (absent where numbers carry noise: an exact one would read private units).
         contributions: Rows of the penalty's breakdown, as `moo.objectives.compliance` makes them.
         claim: "holds", or "withdrawn because ...": the DP claim of the training run.
         seconds: Wall-clock seconds by stage.

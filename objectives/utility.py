@@ -65,6 +65,38 @@ def accuracy(evidence: UtilityEvidence) -> Measurement:
     return _mean(_correct(evidence), evidence.units)
 
 
+def majority_accuracy(evidence: UtilityEvidence) -> Measurement:
+    """Return the accuracy of always answering the most frequent class of the held-out records.
+
+    It is the number that an accuracy must beat to say that anything was learnt. It needs no model, so its standard error is
+    over test units alone.
+
+    Raises:
+        InputError: If shapes disagree, or log_probs holds NaN.
+    """
+    return _mean(_constant(evidence), evidence.units)
+
+
+def above_majority(evidence: UtilityEvidence) -> Measurement:
+    """Return accuracy minus majority accuracy, a fraction in [-1, 1].
+
+    Both are measured on the same records, so the standard error is of the paired difference: it is what "two standard errors above
+    the baseline" must be judged by.
+
+    Raises:
+        InputError: If shapes disagree, or log_probs holds NaN.
+    """
+    return _mean(_correct(evidence) - _constant(evidence), evidence.units)
+
+
+def _constant(evidence: UtilityEvidence) -> Floats:
+    """Shape (1, m): 1.0 where the label is the most frequent one, of equals the first."""
+    check_utility(evidence)
+    most = np.bincount(evidence.labels).argmax()
+    constant: Floats = (evidence.labels == most).astype(float)[None]
+    return constant
+
+
 def log_loss(evidence: UtilityEvidence) -> Measurement:
     """Cross-entropy of the labels in nats, mean over shadows; lower is better."""
     check_utility(evidence)

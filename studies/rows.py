@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
+from moo.records import ACCURACY, MAJORITY, PENALTY, RISK, Measurement, TrialRecord
 
 ATTRIBUTE = ("advantage", "attribute_leakage", "attribute_min_entropy", "attribute_training", "attribute_p")
 
@@ -15,6 +15,9 @@ def row_of(trial: TrialRecord, on_front: bool, non_dominated_p: float, feasible_
     for name in (ACCURACY, RISK, PENALTY):
         measured = trial.objectives.get(name, nothing)
         row |= {name: measured.value, f"{name}_stderr": measured.stderr}
+        if name == ACCURACY:
+            majority = trial.extras.get(MAJORITY, nothing)
+            row |= {MAJORITY: majority.value, f"{MAJORITY}_stderr": majority.stderr}
     exposed = trial.extras.get("worst_decile", nothing)
     row |= {"worst_decile": exposed.value, "worst_decile_stderr": exposed.stderr}
     for name in ATTRIBUTE:

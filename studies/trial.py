@@ -23,12 +23,23 @@ from moo.models.module import OptimizerSettings, is_out_of_memory, log_probs
 from moo.models.training import Trained, TrainingData, TrainingSettings, train
 from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.compliance.facts import privacy_facts, utility_facts
-from moo.objectives.utility import accuracy
+from moo.objectives.utility import above_majority, accuracy, majority_accuracy
 from moo.privacy.accounting import advantage_ceiling, calibrate_noise, epsilon_pld, tpr_ceiling
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
-from moo.records import ACCURACY, ALARM, PENALTY, REFERENCE, RISK, Measurement, TrialParams, TrialRecord
+from moo.records import (
+    ABOVE_MAJORITY,
+    ACCURACY,
+    ALARM,
+    MAJORITY,
+    PENALTY,
+    REFERENCE,
+    RISK,
+    Measurement,
+    TrialParams,
+    TrialRecord,
+)
 from moo.studies.base import StudySpec
 from moo.studies.baseline import base_losses, baseline_accuracy
 from moo.studies.gathered import attribute_of, losses_of, membership_of
@@ -281,6 +292,8 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         "epsilon_spent": Measurement(value=evidence.privacy.epsilon_spent),
         "noise_multiplier": Measurement(value=evidence.privacy.noise_multiplier),
         "risk_ceiling": ceiling_of(advantage_ceiling(run), told.advantage),
+        MAJORITY: majority_accuracy(evidence.utility),
+        ABOVE_MAJORITY: above_majority(evidence.utility),
     }
     extras["tpr_ceiling"] = ceiling_of(tpr_ceiling(run, 0.01), extras["tpr_at_1pct_fpr"])
     if number == REFERENCE:

@@ -43,6 +43,28 @@ def test_accuracy_stderr_grows_when_records_repeat_in_a_unit() -> None:
     assert utility.accuracy(tripled).stderr == pytest.approx(utility.accuracy(e).stderr, rel=1e-9)
 
 
+def test_majority_accuracy_is_the_share_of_the_most_frequent_class_by_unit() -> None:
+    labels, units = np.array([0, 2, 2, 2, 0, 2]), np.array([0, 0, 1, 1, 2, 2])
+    log_probs = np.log(np.full((4, 6, 3), 1 / 3))
+    e = UtilityEvidence(log_probs=log_probs, labels=labels, units=units)
+    told = utility.majority_accuracy(e)
+    assert told.value == pytest.approx(4 / 6)
+    by_unit = np.array([1, 2, 1]) / 6 - 2 * 4 / 36  # sum of (hit - mean) / n in each unit
+    assert told.stderr == pytest.approx(math.sqrt((by_unit**2).sum() * 3 / 2))
+
+
+def test_a_model_that_answers_the_majority_class_is_exactly_not_above_it() -> None:
+    e = make(5)
+    most = np.bincount(e.labels).argmax()
+    constant = np.zeros_like(e.log_probs)
+    constant[:, :, most] = 1.0
+    same = UtilityEvidence(log_probs=constant, labels=e.labels, units=e.units)
+    assert utility.above_majority(same).value == utility.above_majority(same).stderr == 0.0
+    above = utility.above_majority(e)
+    assert above.value == pytest.approx(utility.accuracy(e).value - utility.majority_accuracy(e).value)
+    assert 0 < above.stderr < utility.accuracy(e).stderr + utility.majority_accuracy(e).stderr
+
+
 def test_log_loss_and_auc_equal_scikit_learn() -> None:
     e = make(3)
     losses = [sk_log_loss(e.labels, np.exp(row)) for row in e.log_probs]

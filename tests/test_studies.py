@@ -75,6 +75,19 @@ def test_a_study_measures_every_objective_and_spends_no_more_than_it_may(done: t
     assert result.cost.composed_epsilon > max(t.params.target_epsilon for t in result.trials)
 
 
+def test_every_accuracy_has_the_majority_baseline_of_the_test_part(done: tuple[StudyResult, Path]) -> None:
+    result, folder = done
+    kept = np.load(folder / "evidence" / "trial-0000.npz")
+    labels, right = kept["test_labels"], kept["test_log_probs"].argmax(-1) == kept["test_labels"]
+    for record in (result.reference, *result.trials):
+        assert record is not None
+        assert record.extras["majority_accuracy"].value == pytest.approx(np.bincount(labels).max() / len(labels))
+        assert record.extras["majority_accuracy"].stderr > 0
+    above = result.trials[0].extras["above_majority"]
+    assert above.value == pytest.approx(right.mean() - np.bincount(labels).max() / len(labels))
+    assert (result.table["majority_accuracy"] == result.trials[0].extras["majority_accuracy"].value).all()
+
+
 def test_the_status_quo_runs_first_and_is_never_told_to_the_sampler(done: tuple[StudyResult, Path]) -> None:
     result, folder = done
     assert result.reference is not None
