@@ -99,10 +99,44 @@ def test_a_record_is_masked_alike_whatever_stands_beside_it(first: str, second: 
         ("销量83559989件", 1, "销量83559989件"),
         ("师傅阚砚装的", 2, "师傅[NAME]装的"),
         ("店员鲜于棠很好", 2, "店员[NAME]很好"),
+        ("找[TEL:13812345678]", 1, "找[TEL:[MOBILE]]"),
+        ("[MOBILE:13812345678]", 1, "[MOBILE:[MOBILE]]"),
+        ("［TEL：１３８１２３４５６７８］", 1, "［TEL：[MOBILE]］"),
+        ("【13812345678】<13812345678>", 1, "【[MOBILE]】<[MOBILE]>"),
+        ("[CQ:at,qq=123456]谢谢", 1, "[CQ:at,qq=[QQ]]谢谢"),
+        ("[NAME:王小明]", 2, "[NAME:[NAME]]"),
+        ("[ADDRESS:收货人王小明]", 2, "[ADDRESS:收货人[NAME]]"),
+        ("[AGE:13812345670-13812345679]", 1, "[AGE:[MOBILE]-[MOBILE]]"),
+        ("[AMOUNT:10^13812345678]", 1, "[AMOUNT:10^[MOBILE]]"),
+        ("[NAME:0013812345678000]", 1, "[NAME:[ORDER_NUMBER]]"),
+        ("[PHONE_13812345678]", 1, "[PHONE_[MOBILE]]"),
+        ("138[NAME]1234[NAME]5678", 1, "[ORDER_NUMBER][NAME][ORDER_NUMBER][NAME][ORDER_NUMBER]"),
+        ("寄到阳光花园小区3栋501室。", 2, "寄到[ADDRESS]。"),
     ],
 )
 def test_known_cases(text: str, level: int, expected: str) -> None:
     assert mask(text, level) == expected
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "[NAME]", "[REDACTED]", "<NUM>", "<RARE>", "[AGE:30-39]", "[AGE:120-129]", "[DATE:2025Q1]", "[DATE:Q4]", "[AMOUNT:10^-1]",
+        "[AMOUNT:0]", "[CITY:浙江]", "[ADDRESS:浙江省杭州市]", "[MOBILE:bcdfghjklmnpqrst]", "[PHONE_1]", "[PERSON2]", "<PHONE_NUMBER>",
+        "<EMAIL_ADDRESS_12>", "[ORDER_NUMBER_123]",
+    ],
+)  # fmt: skip
+def test_tokens_of_any_masker_are_left_alone_at_every_level(token: str) -> None:
+    assert [mask(f"给{token}，", level) for level in range(5)] == [f"给{token}，"] * 5
+    assert token in mask(f"给{token}，", 5)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["[AGE:31-40]", "[AGE:130-139]", "[DATE:2199]", "[CITY:西湖]", "[ADDRESS:朝阳区]", "[PERSON_1234]", "［NAME］"],
+)
+def test_what_no_masker_writes_is_text_whatever_it_looks_like(token: str) -> None:
+    assert token not in mask(token, 5)
 
 
 def test_checksums_decide_where_there_is_no_cue_word() -> None:

@@ -149,7 +149,8 @@ def test_the_keyed_hash_joins_one_value_however_it_is_written_and_needs_its_key(
     own = Operators.from_environment({"mobile": "hmac"})
     first, second, third = (mask(f"打{n}", 1, operators=own) for n in ("13812345678", "138 1234 5678", "13812345679"))
     assert first == second != third
-    assert mask(first, 1, operators=own) == first
+    assert all(mask(first, level, operators=own) == first for level in (1, 4))
+    assert not set("0123456789aeiou") & set(first)
     assert KEY not in repr(own) + first
     monkeypatch.setenv(KEY_VARIABLE, KEY[::-1])
     assert mask("打13812345678", 1, operators=Operators.from_environment({"mobile": "hmac"})) != first
@@ -159,6 +160,7 @@ def test_operators_by_type() -> None:
     own = Operators(chosen={"age": "token", "name": "redact", "address": "token"})
     assert mask("刘婷今年34岁", 3, operators=own) == "[REDACTED]今年[AGE]"
     assert mask("寄到杭州市西湖区文三路12号", 2, operators=own) == "寄到[ADDRESS]"
+    assert mask_record({"age": 13812345678}, Columns(level=3)) == {"age": "[AGE]"}
     for wrong in ({"age": "hide"}, {"phone": "token"}):
         with pytest.raises(InputError, match="TYPE=OPERATOR"):
             Operators(chosen=wrong)

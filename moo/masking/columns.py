@@ -12,8 +12,9 @@ from moo.errors import InputError
 from moo.masking import ner
 from moo.masking.ladder import apply, find_spans
 from moo.masking.lexicon import load
-from moo.masking.normal import BLANK, normalise
+from moo.masking.normal import normalise
 from moo.masking.operators import Operators
+from moo.masking.tokens import BLANK
 
 TEXT, KEEP = "text", "keep"
 _NUMBER_DIGITS = 7  # a number of so many digits in a column that nobody named is looked at as a text

@@ -17,6 +17,7 @@ from moo.masking import names, names_en, ner, places, words
 from moo.masking.hits import Hit, again
 from moo.masking.patterns import PATTERNS, Pattern
 from moo.masking.quasi import QUASI
+from moo.masking.tokens import parted_numbers
 
 _NUMBER = re.compile(r"[0-9](?:[ \-.()（）·,:]{0,2}[0-9])*")
 _CAPITAL = re.compile("[A-Z]")
@@ -81,6 +82,7 @@ def _of(p: Pattern) -> Rule:
 def _rules() -> dict[int, list[Rule]]:
     """Level -> its rules in order of trust."""
     rules = {n: [_of(p) for p in (*PATTERNS, *QUASI) if ENTITY_LEVELS[p.type] == n] for n in range(1, MAX_LEVEL + 1)}
+    rules[1].append(Rule(parted_numbers))
     rules[2] += [
         Rule(places.addresses, places.ADDRESS_KEYS, script="han"),
         Rule(names.behind_cues, names.cue_keys(), script="han", everywhere=True),

@@ -12,8 +12,9 @@ from moo import validate
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
 from moo.masking import gate
 from moo.masking.hits import Hit
-from moo.masking.normal import BLANK, normalise
+from moo.masking.normal import normalise
 from moo.masking.operators import Operators
+from moo.masking.tokens import BLANK
 
 _PASSES = 8  # looks again at most this often
 _BESIDE = 8  # characters on both sides of what was covered, where a mention begins or ends that it laid bare

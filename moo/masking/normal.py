@@ -7,9 +7,8 @@ a number, Cyrillic and Greek letters that look Latin, and the invisible characte
 import re
 import unicodedata
 
-# what masking leaves behind: a second pass must see a blank there, not letters and digits
-_TOKEN = re.compile(r"\[[A-Z_]{2,20}(?::[^\[\]\n]{0,24})?\]|<NUM>|<RARE>")
-BLANK = "\x00"
+from moo.masking.tokens import BLANK, token_pattern
+
 _LAST = 0x1FC00  # digits of the last script end here
 
 
@@ -50,11 +49,20 @@ _CHINESE = re.compile("[零〇○一二三四五六七八九幺壹贰叁肆伍�
 def normalise(text: str) -> str:
     """The text with one character for each of its own: tokens blanked, digits in ASCII where they form a number."""
     out = text if text.isascii() else text.translate(_TABLE)
-    if "]" in out or ">" in out:
-        out = _TOKEN.sub(lambda m: BLANK * len(m.group()), out)
+    if "]" in text or ">" in text:
+        out = _without_tokens(text, out)
     if not out.isascii() and _CHINESE.search(out):
         out = _ZH_RUN.sub(lambda m: m.group().translate(_NUMERALS), out)
     return _LIKE_RUN.sub(_look_alikes, out)
+
+
+def _without_tokens(text: str, folded: str) -> str:
+    """The folded text, blank where a token stands in the text as it came: brackets of other forms are none of a token's."""
+    parts, at = [], 0
+    for token in token_pattern().finditer(text):
+        parts += [folded[at : token.start()], BLANK * len(token.group())]
+        at = token.end()
+    return "".join([*parts, folded[at:]])
 
 
 def _look_alikes(match: "re.Match[str]") -> str:

@@ -1,7 +1,7 @@
 """What stands in a text where personal information stood: a type token, a fixed public bin, a keyed hash, or nothing that tells.
 
-All of it stands in square brackets (or is `<RARE>`, `<NUM>`), so that a second pass sees that it was masked already. None of it depends
-on another record: bins are fixed and public, and the keyed hash is a function of the mention and a secret alone.
+Each is a token of `moo.masking.tokens`, which a second pass skips. None depends on another record: bins are fixed and public, and
+the keyed hash is a function of the mention and a secret alone.
 """
 
 import hashlib
@@ -15,16 +15,15 @@ from dataclasses import dataclass, field
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
 from moo.errors import InputError
 from moo.masking.normal import normalise
-from moo.masking.places import provinces
+from moo.masking.places import provinces, region
+from moo.masking.tokens import HASH_CHARACTERS, HASH_LETTERS, MOST_YEARS, REDACTED
 
 KEY_VARIABLE = "MOO_MASK_KEY"
 MIN_KEY = 32  # characters
-HASH_CHARACTERS = 16  # 64 bits: two values of a billion meet with a chance of 3 in 100
 OPERATORS = ("token", "bin", "hmac", "redact")
-REDACTED = "[REDACTED]"
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_DISTRICT = re.compile(r"^[\u4e00-\u9fff]{2,12}?(?:市|区|县)")
+_HEX = str.maketrans("0123456789abcdef", HASH_LETTERS)
 _ZH = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -76,20 +75,21 @@ class Operators:
     def _hash(self, kind: str, mention: str) -> str:
         """The same for one value however it is spaced or capitalised; different for each type."""
         plain = "".join(c for c in normalise(mention).lower() if c.isalnum())
-        return hmac.new(self.key, f"{kind}\x00{plain}".encode(), hashlib.sha256).hexdigest()[:HASH_CHARACTERS]
+        digest = hmac.new(self.key, f"{kind}\x00{plain}".encode(), hashlib.sha256).hexdigest()
+        return digest[:HASH_CHARACTERS].translate(_HEX)
 
 
 def replacement(kind: str, mention: str, level: int) -> str:
     """The token for a mention of a type at a level.
 
-    Ages go to ten years, dates to quarters, amounts to powers of ten, cities to provinces, addresses to their district: fixed
+    Ages go to ten years, dates to quarters, amounts to powers of ten, cities to provinces, addresses to their city: fixed
     public bins, so that no other person's record decides what stands there.
     """
     if kind == "rare":
         return "<RARE>"
     if kind == "digits":
         return "<NUM>"
-    bins = {"age": _age, "date": _date, "amount": _amount, "city": _city, "address": _district}
+    bins = {"age": _age, "date": _date, "amount": _amount, "city": _city, "address": region}
     detail = bins[kind](mention) if kind in bins and level < (3 if kind == "address" else 5) else ""
     return f"[{kind.upper()}:{detail}]" if detail else f"[{kind.upper()}]"
 
@@ -112,7 +112,7 @@ def _whole(text: str) -> int | None:
 
 def _age(mention: str) -> str:
     years = _whole(mention)
-    if years is None:
+    if years is None or years > MOST_YEARS:
         return ""
     low = years // 10 * 10
     return f"{low}-{low + 9}"
@@ -140,8 +140,3 @@ def _amount(mention: str) -> str:
 def _city(mention: str) -> str:
     known = provinces()
     return next((known[mention[:n]] for n in (4, 3, 2) if mention[:n] in known), "")
-
-
-def _district(mention: str) -> str:
-    found = _DISTRICT.match(mention)
-    return found.group() if found else ""

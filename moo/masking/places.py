@@ -125,3 +125,24 @@ def provinces() -> dict[str, str]:
     """City or province -> its province."""
     listed = load("places_zh")["provinces"]
     return {p: p for p in listed} | {c.removesuffix("市"): p for p, cities in listed.items() for c in cities}
+
+
+@lru_cache(maxsize=1)
+def region_pattern() -> str:
+    """A regular expression for a listed province, a listed city, or both, with what they are called by."""
+    listed = load("places_zh")["provinces"]
+    cities = sorted((c.removesuffix("市") for cities in listed.values() for c in cities), key=len, reverse=True)
+    province = rf"(?:{'|'.join(listed)})(?:省|市|(?:壮族|回族|维吾尔)?自治区)?"
+    city = rf"(?:{'|'.join(cities)})(?:市|地区)?"
+    return rf"(?:{province}(?:{city})?|{city})"
+
+
+@lru_cache(maxsize=1)
+def _region() -> "re.Pattern[str]":
+    return re.compile(region_pattern())
+
+
+def region(address: str) -> str:
+    """The listed province and city that an address begins with, as they stand there; empty if it begins otherwise."""
+    found = _region().match(address)
+    return found.group() if found else ""

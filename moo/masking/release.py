@@ -33,6 +33,7 @@ _DECIDE = (
     "patterns",
     "places",
     "quasi",
+    "tokens",
     "words",
 )  # modules
 _LEXICONS = ("names_zh", "names_en", "places_zh", "streets_en", "sensitive_zh", "sensitive_en")
