@@ -13,7 +13,6 @@ import platformdirs
 
 from moo.data import DATASETS
 from moo.errors import InputError, PolicyError, StorageError
-from moo.privacy.accounting import compose_epsilon
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.keys import StudyKey
@@ -240,17 +239,3 @@ def everywhere(preparation: Sequence[Event]) -> list[PrivateAnswer]:
 def _told(gate: Mapping[str, Any]) -> str:
     order = f", order {gate['order']:g}" if "order" in gate else ""
     return f"{gate['policy']}{order}"
-
-
-def composed(events: Sequence[Event], *, delta: float, disjoint: bool = True) -> tuple[float, bool]:
-    """Epsilon of the private events, and whether others are among them, for which no bound holds.
-
-    Args:
-        events: Of one study, or of several.
-        delta: Of the composition.
-        disjoint: Whether a unit is in one part alone: true of one study; another splits the units anew.
-    """
-    private = [e for e in events if isinstance(e, PrivateAnswer) or e.private]
-    if not disjoint:
-        private = [dataclasses.replace(e, part="any") for e in private]
-    return compose_epsilon(private, delta=delta), len(private) < len(events)

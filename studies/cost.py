@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from moo.privacy.accounting import epsilon_of_any, epsilon_of_selected
 from moo.privacy.claims import HOLDS
+from moo.privacy.composed import compose
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.ledger import NO_GUARANTEE
 from moo.privacy.policies import Policy
 from moo.records import TrialParams, TrialRecord
 from moo.search import REFUSED
-from moo.studies.accounts import Account, composed
+from moo.studies.accounts import Account
 from moo.studies.prepare import Prepared
 from moo.studies.result import SearchCost
 from moo.studies.trial import planned_run
@@ -60,7 +61,7 @@ def search_cost(
     """What the study's trials compose to by the ledger, crashed attempts included, and the guarantee if there is one."""
     delta = prepared.spec.training.target_delta
     events = account.events()
-    epsilon, unbounded = composed(events, delta=delta)
+    composed = compose(events, delta=delta)
     trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
     guaranteed, label = guarantee(prepared, policy, account.answers, n_trials, account.preparation())
     broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
@@ -73,15 +74,15 @@ def search_cost(
     refused = sum(t.cause == REFUSED for t in trials)
     if refused:
         label += f"; {refused} of {len(trials)} trials were refused, since they would have passed the budget"
-    if unbounded:
+    if composed.includes_non_private:
         label += f"; {NO_GUARANTEE}" + (" for the users searched on" if policy.name == "proxy_then_retrain" else "")
     return SearchCost(
         policy=str(policy),
-        composed_epsilon=epsilon,
+        composed_epsilon=composed,
         delta=delta,
         label=label,
         guaranteed_epsilon=guaranteed,
-        data_epsilon=composed(account.ledger.charged(), delta=delta, disjoint=False)[0],
+        data_epsilon=compose(account.ledger.charged(), delta=delta, disjoint=False),
         anchor=account.ledger.head(),
     )
 

@@ -12,6 +12,7 @@ from moo.models.blocks import opens
 from moo.models.trunk import encode
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_dearest, compose_epsilon
+from moo.privacy.composed import ComposedEpsilon
 from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
@@ -45,7 +46,8 @@ class Plan:
         seconds, trunk_seconds: In all, and of masking and trunk; on this machine, from a timed sample.
         disk_bytes: In the study's folder.
         epsilon_low, epsilon_high, delta: Of a trial.
-        composed_low, composed_high: Of all trials with their answers, were they all at one end, and as cheap or as dear as any there.
+        composed_low, composed_high: Epsilon of all trials with their answers and of the status quo, if all trials were at one end
+            of the space and as cheap, or as dear, as any there.
         policy: The release policy.
         holds: What it guarantees, or how far its budget goes, in words.
     """
@@ -59,8 +61,8 @@ class Plan:
     epsilon_low: float
     epsilon_high: float
     delta: float
-    composed_low: float
-    composed_high: float
+    composed_low: ComposedEpsilon
+    composed_high: ComposedEpsilon
     policy: str
     holds: str
 
@@ -101,8 +103,10 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         epsilon_low=spec.space.target_epsilon[0],
         epsilon_high=spec.space.target_epsilon[1],
         delta=t.target_delta,
-        composed_low=min(compose_epsilon(kind * n_trials, delta=t.target_delta) for kind in cheap),
-        composed_high=compose_dearest(dear, trials=n_trials, delta=t.target_delta),
+        composed_low=_planned(
+            min(compose_epsilon(kind * n_trials, delta=t.target_delta) for kind in cheap), policy, t.target_delta
+        ),
+        composed_high=_planned(compose_dearest(dear, trials=n_trials, delta=t.target_delta), policy, t.target_delta),
         policy=str(policy),
         holds=_holds(prepared, policy, n_trials),
     )
@@ -144,6 +148,11 @@ def _kinds(prepared: Prepared, policy: Policy, epsilon: float) -> list[list[Even
     """Events of one trial at an epsilon, at each number of halvings."""
     answers = planned_answers(prepared.spec, policy, prepared.n_units)
     return [[run, *answers] for run in runs_at(prepared, epsilon)]
+
+
+def _planned(private_part: float, policy: Policy, delta: float) -> ComposedEpsilon:
+    """Add the status quo, which trains without DP wherever the policy allows it."""
+    return ComposedEpsilon(private_part=private_part, delta=delta, includes_non_private=policy.allows_reference)
 
 
 def _holds(prepared: Prepared, policy: Policy, n_trials: int) -> str:

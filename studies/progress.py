@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from moo.privacy.composed import ComposedEpsilon, compose
 from moo.records import TrialRecord
 from moo.search import Progress, SearchTrial
+
+NOTHING_SPENT = compose([], delta=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,7 @@ class StudyProgress:
         reference: The reference trial, once it has run.
         newest: The trial that has just finished; None between trials.
         n_trials: How many there will be.
-        composed_epsilon: Of the private trials so far and those reserved for their generation, for a unit in K/2 shadows
+        composed_epsilon: Epsilon of the trials so far and those reserved for their generation, for a unit in K/2 shadows
             of each.
         stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
     """
@@ -25,7 +28,7 @@ class StudyProgress:
     reference: TrialRecord | None
     newest: TrialRecord | None
     n_trials: int
-    composed_epsilon: float = 0.0
+    composed_epsilon: ComposedEpsilon = NOTHING_SPENT
     stage: str = ""
     stage_done: int = 0
     stage_total: int = 0
@@ -42,8 +45,8 @@ class Watch:
     n_trials: int
     trials: tuple[TrialRecord, ...] = ()
     reference: TrialRecord | None = None
-    compose: Callable[[], float] = lambda: 0.0
-    composed_epsilon: float = 0.0
+    compose: Callable[[], ComposedEpsilon] = lambda: NOTHING_SPENT
+    composed_epsilon: ComposedEpsilon = NOTHING_SPENT
 
     def stage(self, what: str, done: int, total: int) -> None:
         self._tell(None, what, done, total)

@@ -23,6 +23,7 @@ from moo.pareto import (
     probability_non_dominated,
     running_hypervolume,
 )
+from moo.privacy.composed import ComposedEpsilon
 from moo.records import ACCURACY, REFERENCE, TrialRecord, number_in, number_out
 from moo.studies.base import StudySpec
 from moo.studies.recommend import Recommendation, knee_of, knee_of_refined, minimised, none_feasible, selected, stderrs
@@ -40,22 +41,36 @@ class SearchCost:
 
     Attributes:
         policy: The release policy, chosen before the study.
-        composed_epsilon: Of all private trials and noised answers, for a unit in K/2 shadows of each; RDP composition.
+        composed_epsilon: Epsilon of all trials and noised answers, for a unit in K/2 shadows of each; RDP composition.
         delta: Of the composition.
-        label: What that number is, in words: it stands wherever the number stands.
+        label: Meaning of that number in words; shown wherever the number is.
         guaranteed_epsilon: What the policy guarantees to those it protects, at the same delta; infinite where it guarantees
             nothing. `label` says to whom.
-        data_epsilon: Of the private trials of all studies on the same data, from the ledger; the same delta.
+        data_epsilon: Epsilon of all studies on the same data, from the ledger; the same delta.
         anchor: Head of the data's ledger at the end, "seq:hash": kept here, it shows a tail that was cut later.
     """
 
     policy: str
-    composed_epsilon: float
+    composed_epsilon: ComposedEpsilon
     delta: float
     label: str
+    data_epsilon: ComposedEpsilon
     guaranteed_epsilon: float = math.inf
-    data_epsilon: float = 0.0
     anchor: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "composed_epsilon": self.composed_epsilon.to_json(),
+            "data_epsilon": self.data_epsilon.to_json(),
+            "guaranteed_epsilon": number_out(self.guaranteed_epsilon),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SearchCost":
+        delta = data["delta"]
+        composed = {k: ComposedEpsilon.from_json(data[k], delta=delta) for k in ("composed_epsilon", "data_epsilon")}
+        return cls(**{**data, **composed, "guaranteed_epsilon": number_in(data["guaranteed_epsilon"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +223,7 @@ class StudyResult:
             "name": self.name,
             "spec": dict(self.spec),
             "limits": dict(self.limits),
-            "cost": {k: number_out(v) if isinstance(v, float) else v for k, v in vars(self.cost).items()},
+            "cost": self.cost.to_json(),
             "about": dict(self.about),
             "weights": dict(self.weights),
             "refined": [t.to_json() for t in self.refined],
@@ -270,14 +285,13 @@ def _damaged(source: Path, error: Exception) -> InputError:
 
 def _of_json(rows: Any, rest: Any) -> StudyResult:
     trials = [TrialRecord.from_json(row) for row in rows]
-    cost: dict[str, Any] = {k: number_in(v) if k.endswith("epsilon") else v for k, v in rest["cost"].items()}
     return StudyResult(
         name=rest["name"],
         spec=rest["spec"],
         trials=tuple(t for t in trials if t.number >= 0),
         reference=next((t for t in trials if t.number < 0), None),
         limits=rest["limits"],
-        cost=SearchCost(**cost),
+        cost=SearchCost.from_json(rest["cost"]),
         about=rest["about"],
         weights=rest.get("weights", {}),
         refined=tuple(TrialRecord.from_json(row) for row in rest.get("refined", [])),

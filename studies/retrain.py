@@ -17,8 +17,10 @@ from moo.models.saved import save_bank
 from moo.models.training import Trained, TrainingData, train
 from moo.privacy.accounting import check_delta, epsilon_of_all, epsilon_pld
 from moo.privacy.claims import claim
-from moo.privacy.events import TrainingRun
+from moo.privacy.composed import ComposedEpsilon, compose
+from moo.privacy.events import Event, TrainingRun
 from moo.privacy.keys import StudyKey
+from moo.privacy.ledger import PREPARATION, charged
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
 from moo.search import FAILED
@@ -169,13 +171,20 @@ def _retrain(
         e for e in account.ledger.entries(account.study) if e.kind == "reserve" and e.body["run"]["part"] == "release"
     ]
     begun = {e.body["trial"] for e in entries}
-    charged = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
+    own = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
     following = [r for n, r in runs.items() if n not in begun]
     preparation = [e for e in account.preparation() if e.part == "release"]
-    together = epsilon_of_all([*preparation, *charged, *following], delta=run.delta)
-    card = _card(trial, ran, together, prepared, account, policy)
+    released: list[Event] = [*preparation, *own, *following]
+    together = epsilon_of_all(released, delta=run.delta)
+    everything = compose([*released, *_of_other_studies(account)], delta=run.delta, disjoint=False)
+    card = _card(trial, ran, prepared, together=together, everything=everything, account=account, policy=policy)
     write_whole(out / "card.json", json.dumps(card, ensure_ascii=False, indent=1) + "\n")
     return out
+
+
+def _of_other_studies(account: Account) -> list[Event]:
+    """Return what other studies on the same data charged: their users may be this one's release users."""
+    return charged([e for e in account.ledger.entries() if e.study not in (account.study, PREPARATION)])
 
 
 def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -> None:
@@ -193,7 +202,14 @@ def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -
 
 
 def _card(
-    trial: TrialRecord, run: TrainingRun, together: float, prepared: Prepared, account: Account, policy: Policy
+    trial: TrialRecord,
+    run: TrainingRun,
+    prepared: Prepared,
+    *,
+    together: float,
+    everything: ComposedEpsilon,
+    account: Account,
+    policy: Policy,
 ) -> dict[str, Any]:
     """What whoever receives the model is told; numbers of the search only where they carry noise."""
     told = {name: m.to_json() for name, m in trial.objectives.items()}
@@ -206,6 +222,7 @@ def _card(
         "unit_of_privacy": run.unit,
         "epsilon": epsilon_pld(run),
         "epsilon_of_all_retrained": together,
+        "epsilon_with_other_studies": everything.to_json(),
         "delta": run.delta,
         "noise_multiplier": run.noise_multiplier,
         "accountant": "calibrated by PLD, add or remove one",

@@ -18,12 +18,13 @@ from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_epsilon
+from moo.privacy.composed import compose
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
-from moo.studies.accounts import Account, composed, ledger_of
+from moo.studies.accounts import Account, ledger_of
 from moo.studies.again import marks_of
 from moo.studies.base import StudySpec, check_name, load_spec
 from moo.studies.carried import carried_over
@@ -123,7 +124,7 @@ def run_study(
         watch.n_trials = drawn
         account = _account(name, evaluator, identity)
         evaluator.covered = prepared.covered = account.covered()
-        watch.compose = lambda: composed(account.events(), delta=spec.training.target_delta)[0]
+        watch.compose = lambda: compose(account.events(), delta=spec.training.target_delta)
 
         def before(candidates: Sequence[Candidate]) -> Mapping[int, Outcome]:
             account.open(chosen)

@@ -12,10 +12,12 @@ from moo.data.prepare import Terms
 from moo.data.tables import load_withdrawals
 from moo.errors import InputError, StorageError
 from moo.objectives.compliance.loader import load_rules
-from moo.privacy.events import Event, TrainingRun
-from moo.privacy.filters import RenyiFilter, epsilon_at
+from moo.privacy.composed import ComposedEpsilon, compose
+from moo.privacy.events import TrainingRun
+from moo.privacy.filters import RenyiFilter
 from moo.privacy.ledger import PREPARATION, Entry, charged, read_entries
-from moo.studies.accounts import composed, everywhere, ledger_path
+from moo.records import number_out
+from moo.studies.accounts import everywhere, ledger_path
 from moo.studies.residuals import Residuals, drifted, look
 from moo.whole_files import write_whole
 
@@ -231,13 +233,11 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
     for gate in (e for e in entries if e.kind == "gate" and "order" in e.body):
         limit = RenyiFilter(**{k: gate.body[k] for k in ("epsilon", "delta", "order")})
         spent = _spent(limit, entries, gate.study)
-        out.append(_budget(f"budget of {gate.study}", spent, limit.epsilon, limit.delta))
+        out.append(_budget(f"budget of {gate.study}", spent, limit.epsilon))
     if budget is not None:
         events = charged(entries)
         delta = max((e.delta for e in events if isinstance(e, TrainingRun)), default=_DELTA)
-        epsilon, unbounded = composed(events, delta=delta, disjoint=False)
-        bare = "; trainings without DP are among them, for which no bound holds" if unbounded else ""
-        out.append(_budget("budget of the house", epsilon, budget, delta, more=bare))
+        out.append(_budget("budget of the house", compose(events, delta=delta, disjoint=False), budget))
     return out or [
         Finding(
             name="budget", status="not assessed", text="no study has fixed a budget, and none was named with --budget"
@@ -245,17 +245,25 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
     ]
 
 
-def _spent(limit: RenyiFilter, entries: Sequence[Entry], study: str) -> float:
+def _spent(limit: RenyiFilter, entries: Sequence[Entry], study: str) -> ComposedEpsilon:
+    """Compose at the filter's own order, which its guarantee is of."""
     preparation, own = (charged([e for e in entries if e.study == of]) for of in (PREPARATION, study))
-    events: list[Event] = [*everywhere(preparation), *own]
-    return epsilon_at(limit.order, limit.spent(events), limit.delta) if events else 0.0
+    return compose([*everywhere(preparation), *own], delta=limit.delta, order=limit.order)
 
 
-def _budget(name: str, spent: float, budget: float, delta: float, *, more: str = "") -> Finding:
-    scarce = spent > (1 - LOW) * budget
+def _budget(name: str, spent: ComposedEpsilon, budget: float) -> Finding:
+    left = max(0.0, budget - spent.value)
+    scarce = spent.value > (1 - LOW) * budget
     return Finding(
         name=name,
-        status="attention" if scarce or more else "ok",
-        text=f"epsilon {spent:.2f} of {budget:g} is spent at delta {delta:g}, {max(0.0, budget - spent):.2f} left{more}",
-        numbers={"spent": spent, "budget": budget, "delta": delta, "left": max(0.0, budget - spent)},
+        status="attention" if scarce else "ok",
+        text=f"epsilon {spent} of {budget:g} is spent at delta {spent.delta:g}, {left:.2f} left",
+        numbers={
+            "spent": number_out(spent.value),
+            "private_part": number_out(spent.private_part),
+            "includes_non_private": spent.includes_non_private,
+            "budget": budget,
+            "delta": spent.delta,
+            "left": left,
+        },
     )

@@ -17,6 +17,7 @@ from moo.objectives.membership import choice, deciles, metrics, one_run, quantil
 from moo.objectives.membership.attacks import ATTACKS, attack_scores
 from moo.objectives.memorisation import mean_bits
 from moo.objectives.private import bounded_accuracy, bounded_advantage, bounded_share
+from moo.privacy.composed import ComposedEpsilon
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialParams, TrialRecord
 from moo.report.figures import describe
 from moo.report.page import plus_minus
@@ -159,7 +160,8 @@ def test_a_risk_that_was_not_assessed_holds_no_limit_and_is_shown_as_such() -> N
         )
         for i, m in enumerate((known, unknown))
     ]
-    cost = SearchCost(policy="internal", composed_epsilon=1.0, delta=1e-5, label="")
+    spent = ComposedEpsilon(private_part=1.0, delta=1e-5, includes_non_private=False)
+    cost = SearchCost(policy="internal", composed_epsilon=spent, delta=1e-5, label="", data_epsilon=spent)
     result = StudyResult(name="s", spec={}, trials=tuple(told), reference=None, limits={}, cost=cost)
     assert result.hypervolumes[0] == result.hypervolumes[1] > 0
     assert result.on_front == {0}

@@ -19,9 +19,10 @@ from moo.models.datamodule import PoissonBatches
 from moo.models.module import log_probs
 from moo.models.saved import load_bank
 from moo.privacy.accounting import epsilon_of_all, epsilon_of_selected
+from moo.privacy.composed import compose
 from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, Entry
+from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, Entry, charged
 from moo.privacy.policies import POLICIES, Policy
 from moo.records import ACCURACY, REFERENCE, RISK, Transformation, TrialParams, TrialRecord
 from moo.report import save_report
@@ -108,7 +109,7 @@ def test_publishing_all_stops_before_its_filter_would_break(
     assert [e.body["trial"] for e in entries if e.kind == "deny"] == refused
     assert {e.body["trial"] for e in entries if e.kind == "reserve"}.isdisjoint(refused)
     assert not any(t.feasible for t in result.trials if t.number in refused)
-    assert result.cost.composed_epsilon <= result.cost.guaranteed_epsilon == 40
+    assert result.cost.composed_epsilon.value <= result.cost.guaranteed_epsilon == 40
     assert "guarantee per user" in result.cost.label
     assert f"{len(refused)} of {len(result.trials)} trials were refused" in result.cost.label
 
@@ -364,6 +365,10 @@ def test_at_most_m_settings_are_retrained_in_one_call_and_their_papers_leave(
     total = epsilon_of_all(released, delta=spec.training.target_delta)
     assert [card["epsilon_of_all_retrained"] for card in cards] == pytest.approx([total, total])
     assert total <= result.cost.guaranteed_epsilon
+    name = next(e.study for e in entries_of(spec, "proxy"))
+    elsewhere = charged([e for e in ledger_of(spec.data).entries() if e.study != name])
+    everything = compose([*released, *elsewhere], delta=spec.training.target_delta, disjoint=False)
+    assert cards[1]["epsilon_with_other_studies"] == everything.to_json()
 
 
 def test_a_retrained_model_reloads_to_predictions_and_its_noise_is_no_ones_key(spec: StudySpec, tmp_path: Path) -> None:
@@ -468,7 +473,9 @@ def test_a_dataset_scoped_step_that_the_ledger_charges_keeps_the_claim(
     assert result.cost.guaranteed_epsilon == 40
     without = run_study(named(spec, "plain"), n_trials=1, policy="publish_all(40)", folder=tmp_path / "t")
     assert "withdrawn" in without.trials[0].claim
-    assert result.cost.composed_epsilon > without.cost.composed_epsilon  # the step is charged to the study too
+    assert (
+        result.cost.composed_epsilon.value > without.cost.composed_epsilon.value
+    )  # the step is charged to the study too
 
 
 def test_no_file_that_leaves_names_a_class_of_withdrawn_records_alone(spec: StudySpec, tmp_path: Path) -> None:

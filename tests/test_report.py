@@ -105,7 +105,7 @@ def test_a_report_fetches_nothing_and_says_what_must_be_said(result: StudyResult
     choice = result.recommend().trial
     assert choice is not None
     assert f"{choice.objectives['accuracy'].value:.3f}" in text
-    assert f"{result.cost.composed_epsilon:.1f}"[:4] in text
+    assert f"{result.cost.composed_epsilon.private_part:.1f}"[:4] in text
     assert said(result.cost.label, lang)[1:] in text
     assert t["status_quo"] in text
     assert t["legal"] in text

@@ -161,7 +161,7 @@ def test_a_study_goes_on_with_the_ledger_that_holds_what_it_has_spent(
             call()
     monkeypatch.undo()
     again = run_study(study, n_trials=3, policy="publish_all(60)", folder=home)
-    assert again.cost.composed_epsilon > result.cost.composed_epsilon
+    assert again.cost.composed_epsilon.value > result.cost.composed_epsilon.value
 
 
 def _entries(study: StudySpec) -> list[Any]:

@@ -11,6 +11,7 @@ from test_cli import study  # noqa: F401 - a fixture
 
 from moo.cli import view
 from moo.cli.terminal import say
+from moo.privacy.composed import ComposedEpsilon
 from moo.privacy.ledger import read_entries
 from moo.records import Measurement
 from moo.studies.accounts import ledger_path
@@ -77,8 +78,10 @@ def test_a_trials_line_fits_and_the_bars_are_not_cut(result: StudyResult, width:
     shown, out = console(width)
     newest = dataclasses.replace(result.complete[0], constraints={"max_penalty": 0.2, "max_risk": 0.1})
     with view.Live(shown, 24) as live:
-        told = StudyProgress(trials=(newest,), reference=None, newest=newest, n_trials=24, composed_epsilon=126.5)
+        spent = ComposedEpsilon(private_part=126.5, delta=1e-5, includes_non_private=False)
+        told = StudyProgress(trials=(newest,), reference=None, newest=newest, n_trials=24, composed_epsilon=spent)
         live(told)
+        live(dataclasses.replace(told, composed_epsilon=dataclasses.replace(spent, includes_non_private=True)))
         live(
             dataclasses.replace(told, newest=None, stage="trunk, masking level 5, pool", stage_done=3, stage_total=525)
         )
@@ -88,6 +91,7 @@ def test_a_trials_line_fits_and_the_bars_are_not_cut(result: StudyResult, width:
     assert "…" not in plain
     assert "breaks max_penalty, max_risk" in " ".join(plain.split())
     assert "(search 126.5)" in plain
+    assert "(search unbounded, DP alone 126.5)" in " ".join(plain.split())
     assert "trunk, masking level 5, pool" in plain
 
 

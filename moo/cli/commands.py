@@ -106,6 +106,7 @@ def front(options: argparse.Namespace) -> int:
 def retrain(options: argparse.Namespace) -> int:
     """moo retrain"""
     from moo.cli import view
+    from moo.privacy.composed import ComposedEpsilon
     from moo.studies.result import load_result
     from moo.studies.retrain import retrain as train_again
 
@@ -113,11 +114,12 @@ def retrain(options: argparse.Namespace) -> int:
         written = train_again(options.out, options.trials, to=options.to, stage=stage)
     for folder in written:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        everything = ComposedEpsilon.from_json(card["epsilon_with_other_studies"], delta=card["delta"])
         say(
             out,
             f"{folder}: epsilon {card['epsilon']:.2f} at delta {card['delta']:g} per {card['unit_of_privacy']}, "
             f"all retrained together "
-            f"{card['epsilon_of_all_retrained']:.2f}; claim {card['claim']}",
+            f"{card['epsilon_of_all_retrained']:.2f}, with other studies on these data {everything}; claim {card['claim']}",
         )
     for trial in (t for t in load_result(options.out).complete if t.number in options.trials and t.blocking):
         say(

@@ -15,12 +15,12 @@ from moo.cli.risk_lines import print_attribute, print_confirmation, told
 from moo.cli.terminal import heading, narrow, say
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
+from moo.privacy.composed import ComposedEpsilon, compose
 from moo.privacy.events import TrainingRun
 from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
 from moo.privacy.policies import Policy
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report.annex import likeness
-from moo.studies.accounts import composed
 from moo.studies.plan import Plan
 from moo.studies.progress import StudyProgress
 from moo.studies.result import StudyResult, feasible_hypervolume
@@ -77,7 +77,7 @@ class Live:
         say(self._console, _line(newest, progress.composed_epsilon, short=narrow(self._console)))
 
 
-def _line(trial: TrialRecord, composed: float, *, short: bool) -> str:
+def _line(trial: TrialRecord, composed: ComposedEpsilon, *, short: bool) -> str:
     if trial.state == "failed":
         return f"trial {trial.number:>3}  [red]failed[/]: {trial.cause}"
     o = trial.objectives
@@ -85,7 +85,8 @@ def _line(trial: TrialRecord, composed: float, *, short: bool) -> str:
     p = trial.params
     halved = f" halvings {p.batch_halvings}" if p.batch_halvings else ""
     setting = f"eps {_epsilon(p.target_epsilon):>4}", f"L{p.masking_level} depth {p.adapted_layers}{halved}"
-    search = f"(search {_epsilon(composed):>5})"
+    private = f"{_epsilon(composed.private_part):>5}"
+    search = f"(search unbounded, DP alone {private})" if composed.includes_non_private else f"(search {private})"
     values = f"accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}"
     if short:
         return f"trial {trial.number:>3}  {'  '.join(setting)}  {values}\n{'':9}{search}  {verdict}"
@@ -137,9 +138,10 @@ def print_result(console: Console, result: StudyResult) -> None:
     cost = result.cost
     say(
         console,
-        f"\nThe search, policy {cost.policy}: composed epsilon {_epsilon(cost.composed_epsilon)} at delta {cost.delta:g} "
+        f"\nThe search, policy {cost.policy}: composed epsilon {cost.composed_epsilon} at delta {cost.delta:g} "
         f"({cost.label}).",
     )
+    say(console, f"All studies on these data: composed epsilon {cost.data_epsilon}.")
     for notice, trials in result.notices.items():
         say(console, f"Note: {notice} ({trials}).")
     _print_unassessed(console, result)
@@ -274,12 +276,18 @@ def print_plan(console: Console, plan: Plan) -> None:
         ),
         ("disk", f"about {plan.disk_bytes / 1e9:.1f} GB in the study's folder"),
         ("epsilon of a trial", f"{plan.epsilon_low:g} to {plan.epsilon_high:g} at delta {plan.delta:g}"),
-        ("epsilon of the search", f"{plan.composed_low:.1f} to {plan.composed_high:.0f}, were all trials at one end"),
+        ("epsilon of the search", _planned_epsilon(plan)),
         (f"policy {plan.policy}", plan.holds),
     ]
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)
     console.print(table)
+
+
+def _planned_epsilon(plan: Plan) -> str:
+    low, high = plan.composed_low, plan.composed_high
+    span = f"{low.private_part:.1f} to {high.private_part:.0f}, if all trials were at one end of the space"
+    return f"unbounded, since the status quo trains without DP; DP alone: {span}" if high.includes_non_private else span
 
 
 _COUNTED = (("trainings", 9), ("open", 4), ("failed", 6), ("without DP", 7), ("answers", 7))
@@ -291,7 +299,7 @@ def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow(console) else 2, 0, 0))
     table.add_column("study", min_width=max((len(word) for name in studies for word in name.split()), default=5))
     table.add_column("policy", overflow="fold")
-    for name, least in (*_COUNTED, ("composed epsilon", 8), ("delta", 6)):
+    for name, least in (*_COUNTED, ("composed epsilon", 9), ("of it DP alone", 5), ("delta", 6)):
         table.add_column(name, justify="right", width=least)
     for study in studies:
         _ledger_row(table, study, [e for e in entries if e.study == study], one=True)
@@ -309,10 +317,11 @@ def _ledger_row(table: Table, name: str, entries: Sequence[Entry], *, one: bool)
     runs = [e for e in events if isinstance(e, TrainingRun)]
     kinds = Counter(e.kind for e in entries)
     delta = max((run.delta for run in runs), default=0.0)
-    epsilon, _ = composed(events, delta=delta, disjoint=one)
+    composed = compose(events, delta=delta, disjoint=one)
     still = kinds["reserve"] - kinds["commit"] - kinds["abort"]
     bare = sum(not run.private for run in runs)
     policy = next((str(e.body.get("policy", "")) for e in entries if e.kind == "gate"), "") if one else ""
     answers = len(events) - len(runs)
     counts = [str(n) for n in (len(runs), still, kinds["abort"], bare, answers)]
-    table.add_row(name, policy, *counts, _epsilon(epsilon), f"{delta:g}")
+    bound = "unbounded" if composed.includes_non_private else _epsilon(composed.value)
+    table.add_row(name, policy, *counts, bound, _epsilon(composed.private_part), f"{delta:g}")

@@ -60,7 +60,8 @@ def study_note(result: StudyResult) -> str:
     if result.reference:
         lines.append(f"Status quo (no DP, nothing masked), never shown to the sampler: {_values(result.reference)}.")
     cost = result.cost
-    lines.append(f"The search: composed epsilon {cost.composed_epsilon:.2f} at delta {cost.delta:g} ({cost.label}).")
+    lines.append(f"The search: composed epsilon {cost.composed_epsilon} at delta {cost.delta:g} ({cost.label}).")
+    lines.append(f"All studies on these data: composed epsilon {cost.data_epsilon}.")
     front = ", ".join(map(str, sorted(result.on_front))) or "none"
     lines.append(
         f"Feasible front: trials {front}. The dashboard's own list of best trials does not look at constraints."

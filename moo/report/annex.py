@@ -80,7 +80,7 @@ def annex_of(
         "front": _front(result),
         "checks": _checks(result),
         "audits": of_point(audits, point.number),
-        "search": {k: number_out(v) if isinstance(v, float) else v for k, v in vars(result.cost).items()},
+        "search": result.cost.to_json(),
         "data": dict(result.about.get("data", {})),
         "collection": list(own.get("collection", ())),
         "roles": list(own.get("roles", ())),

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from moo.errors import InputError, StorageError
+from moo.privacy.composed import ComposedEpsilon
 from moo.records import ACCURACY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
 from moo.report.annex_words import article_words, fact_words, words
@@ -260,12 +261,18 @@ def _privacy(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
             epsilon=number(spent), delta=f"{search['delta']:g}", unit=t.get(unit, unit), claim=told
         ),
         t["search_epsilon"].format(
-            epsilon=number(search["composed_epsilon"]), delta=f"{search['delta']:g}", all=number(search["data_epsilon"])
+            epsilon=_composed(search["composed_epsilon"], t),
+            delta=f"{search['delta']:g}",
+            all=_composed(search["data_epsilon"], t),
         ),
         by_policy,
-        *([t["unbounded"]] if annex["status_quo"] else []),
         f"{t['anchor']}{t['colon']}{search['anchor'] or '–'}",
     ]
+
+
+def _composed(found: Any, t: Mapping[str, str]) -> str:
+    """Say a composed epsilon; a bare number is of an older annex."""
+    return said(str(ComposedEpsilon.from_json(found, delta=0.0)), t["lang"])
 
 
 def _steps(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -300,7 +307,7 @@ def _difference(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> di
     if found["params"][0] != found["params"][1]:
         rows.insert(0, (t["changed_point"], *(_settings(p, t) for p in found["params"])))
     if found["composed_epsilon"][0] != found["composed_epsilon"][1]:
-        rows.append((t["changed_search"], *map(number, found["composed_epsilon"])))
+        rows.append((t["changed_search"], *(_composed(e, t) for e in found["composed_epsilon"])))
     for change in found["rules"]:
         shown = [
             t["aside"].format(text=t[verdict], aside=t["and"].join(_fact(k, v, lang, t) for k, v in facts.items()))

@@ -235,7 +235,7 @@ def _measured(row: Mapping[str, Any] | None, t: Mapping[str, str]) -> str:
 def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
     cost, chosen = result.cost, result.recommend().trial
     out: dict[str, Any] = {
-        "line": t["cost_line"].format(epsilon=epsilon_text(cost.composed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}"),
+        "line": t["cost_line"].format(epsilon=said(str(cost.composed_epsilon), t["lang"]), delta=f"{cost.delta:g}"),
         "label": sentence(cost.label, t),
         "guarantee": ""
         if math.isinf(cost.guaranteed_epsilon)
@@ -246,9 +246,7 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
         "trial": "",
         "claim": "",
         "group": "",
-        "data": t["data_line"].format(
-            epsilon=epsilon_text(cost.data_epsilon, t["no_dp"]), anchor=cost.anchor[:24] or "–"
-        ),
+        "data": t["data_line"].format(epsilon=said(str(cost.data_epsilon), t["lang"]), anchor=cost.anchor[:24] or "–"),
     }
     if chosen is not None:
         unit = result.about.get("data", {}).get("unit", "record")
