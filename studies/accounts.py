@@ -64,7 +64,7 @@ def ledger_path(data: str) -> Path:
 
 
 def _dataset(home: Path, data: str) -> str:
-    identity = DATASETS[data].people if data in DATASETS else str(Path(data).resolve())
+    identity = DATASETS[data].people if data in DATASETS else str(Path(data).expanduser().resolve())
     return StudyKey.load_or_create(home / "ledger.key").derive("dataset", identity).hex()[:32]
 
 

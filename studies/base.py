@@ -13,6 +13,9 @@ from typing import Any
 from moo import validate
 from moo.errors import InputError
 from moo.studies.machine import Machine
+from moo.tables import Reading
+
+PLACES = ("data", "model", "dossier", "withdrawals")  # paths; where they lead does not decide a run, what is there does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,11 @@ class StudySpec:
         purpose: Why the data are used; compared with the purposes consented to.
         as_of: Date at which consents and retention are judged, ISO 8601.
         dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.
+        encoding: Of a table in CSV or JSON Lines, e.g. "gb18030"; empty for UTF-8.
+        separator: Of a table in CSV: ",", ";" or "tab"; empty takes the one that the header line holds.
+        na_values: Texts that count as an empty cell of a table, e.g. ["NA"]; by default only an empty cell does.
         withdrawals: List of a table's users who have withdrawn.
+        allow_unmatched: Whether listed users may lack a row, e.g. since their rows are deleted.
         applies: Flags of the study, e.g. "profiling", which switch on rules with `applies_if`.
         consent_filter: Whether records that fail a legal gate are dropped before anything else.
         sensitive_rows: "drop" sensitive records without separate consent, or "keep" them, which makes masking below
@@ -174,7 +181,11 @@ class StudySpec:
     purpose: str = "model_training"
     as_of: str = "2026-11-01"
     dossier: str = ""
+    encoding: str = ""
+    separator: str = ""
+    na_values: tuple[str, ...] = ()
     withdrawals: str = ""
+    allow_unmatched: bool = False
     applies: tuple[str, ...] = ()
     consent_filter: bool = True
     sensitive_rows: str = "drop"
@@ -184,7 +195,11 @@ class StudySpec:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
+        for name in PLACES:
+            if getattr(self, name).startswith("~"):
+                object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser()))
         check_name(self.name)
+        _ = self.reading
         validate.one_of(("classification", "generation"), task=self.task)
         if not self.label and self.task == "classification":
             raise validate.refuse("a label column for classification", "label", self.label, "name it")
@@ -205,6 +220,11 @@ class StudySpec:
         except ValueError:
             raise validate.refuse("as_of an ISO date", "as_of", self.as_of, "write it as 2026-11-01") from None
 
+    @property
+    def reading(self) -> Reading:
+        """How the table's file is read."""
+        return Reading(encoding=self.encoding, separator=self.separator, na_values=self.na_values)
+
     def to_json(self) -> dict[str, Any]:
         """JSON of what the study is, and a changed configuration is recognised by; the machine stays out."""
         out: dict[str, Any] = _plain(dataclasses.asdict(dataclasses.replace(self, machine=Machine())))
@@ -223,13 +243,18 @@ class StudySpec:
 
     @classmethod
     def from_toml(cls, path: Path) -> "StudySpec":
+        """Read a TOML file; its relative paths start at its own folder, or where there is no such file, at the current one.
+
+        Raises:
+            InputError: If it cannot be read, or does not hold a study.
+        """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise InputError(f"the study must be a readable file, but got {path} ({error.strerror}).") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"the study must be TOML, but got {path}: {error}.") from error
-        found = cls.from_mapping({"name": path.stem, **values}, source=str(path))
+        found = _placed(cls.from_mapping({"name": path.stem, **values}, source=str(path)), path.parent)
         if "data" not in values:
             raise InputError(
                 f"data must be named, a table's path or a data set, but {path} names none; see moo data list."
@@ -241,6 +266,13 @@ class StudySpec:
         its DP claim to the cut."""
         most = 2400 if self.attribute else 900  # twenty users of every class take more
         return dataclasses.replace(self, n_records=min(self.n_records or most, most))
+
+
+def _placed(spec: StudySpec, folder: Path) -> StudySpec:
+    """Return the study with the paths that lead somewhere from its own folder."""
+    there = {name: folder / getattr(spec, name) for name in PLACES if getattr(spec, name)}
+    found: dict[str, Any] = {name: str(path) for name, path in there.items() if path.exists()}
+    return dataclasses.replace(spec, **found)
 
 
 def check_name(name: str) -> str:
@@ -272,7 +304,7 @@ def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
     shipped = resources.files("moo.studies.presets") / f"{spec}.toml"
     if isinstance(spec, str) and "/" not in spec and shipped.is_file():
         return StudySpec.from_mapping(tomllib.loads(shipped.read_text(encoding="utf-8")), source=f"{spec}.toml")
-    path = Path(spec)
+    path = Path(spec).expanduser()
     if path.suffix == ".toml":
         return StudySpec.from_toml(path)
     known = ", ".join(

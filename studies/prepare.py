@@ -36,7 +36,7 @@ from moo.privacy.accounting import check_delta
 from moo.privacy.keys import StudyKey
 from moo.records import TrialParams, number_in, number_out
 from moo.studies import parting
-from moo.studies.base import StudySpec
+from moo.studies.base import PLACES, StudySpec
 from moo.whole_files import write_whole
 
 Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
@@ -62,9 +62,6 @@ class MaskedPart:
     spans: tuple[tuple[Found, ...], ...]
     wordless: NDArray[np.bool_]
     notices: tuple[str, ...] = ()
-
-
-_PLACES = ("data", "model", "dossier", "withdrawals")  # where they stand does not decide a run, what they hold does
 
 
 class Prepared:
@@ -103,6 +100,8 @@ class Prepared:
             user=spec.user,
             as_of=self.as_of,
             withdrawals=spec.withdrawals,
+            allow_unmatched=spec.allow_unmatched,
+            reading=spec.reading,
             groups=[name for name in (spec.attribute, *spec.attribute_auxiliary) if name],
             progress=lambda done, total: stage("fetching the data", done, total),
         )
@@ -213,7 +212,7 @@ class Prepared:
     @property
     def placeless(self) -> dict[str, Any]:
         """The specification as JSON, without where its files stand."""
-        return {k: v for k, v in self.spec.to_json().items() if k not in _PLACES}
+        return {k: v for k, v in self.spec.to_json().items() if k not in PLACES}
 
     @cached_property
     def _tokenizer(self) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import fisher_exact
 
-from moo.data.check import header_of, read_columns
 from moo.entities import DIRECT, ENTITY_LEVELS
-from moo.errors import InputError
 from moo.masking import apply, find_spans
 from moo.objectives.compliance.facts import rate_ucb
+from moo.tables import Reading, open_table
 
 SAMPLE = 2000  # records looked at
 ALARM = 0.001  # chance of a false alarm over all types together
@@ -38,7 +37,9 @@ class Residuals:
     left_ucb_per_1000: float | None
 
 
-def look(path: Path, *, text: str, level: int, rows: int, sample: int = SAMPLE) -> Residuals:
+def look(
+    path: Path, *, text: str, level: int, rows: int, sample: int = SAMPLE, reading: Reading | None = None
+) -> Residuals:
     """Mask an even sample of a table's texts and count; each text is read by itself.
 
     A column named like a type of direct identifier ("mobile", "name", ...) is a structured field of its record: it is never shown to
@@ -50,17 +51,19 @@ def look(path: Path, *, text: str, level: int, rows: int, sample: int = SAMPLE) 
         level: Masking level of what is released.
         rows: Rows of the table.
         sample: About how many are looked at.
+        reading: How the file is read.
 
     Raises:
         InputError: If the column is not there.
     """
-    header = header_of(path)
-    if text not in header:
-        raise InputError(f"column {text!r} must be in {path}, but it has {header}.")
-    fields = sorted(DIRECT.intersection(header))
+    table = open_table(path, reading)
+    if table.columns:
+        table.require(text)
     stride, at, looked, left = max(1, rows // sample), 0, 0, 0
     found: Counter[str] = Counter()
-    for frame in read_columns(path, [text, *fields]):
+    for batch in table.batches([text, *sorted(DIRECT)]):
+        fields = sorted(DIRECT.intersection(table.columns))
+        frame = batch.frame()[[text, *fields]]
         chosen = frame.iloc[-at % stride :: stride]
         at += len(frame)
         for row in chosen.astype(object).where(chosen.notna(), "").to_dict("records"):
@@ -69,6 +72,8 @@ def look(path: Path, *, text: str, level: int, rows: int, sample: int = SAMPLE) 
             masked = apply(body, find_spans(body, level))
             left += any(len(own := str(row[name]).strip()) > 1 and own in masked for name in fields)
             looked += 1
+    table.require(text)
+    fields = sorted(DIRECT.intersection(table.columns))
     return Residuals(
         records=looked,
         level=level,

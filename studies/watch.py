@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from moo.data.check import DataCheck, check_table
 from moo.data.prepare import Terms
-from moo.data.tables import load_withdrawals
+from moo.data.users import load_withdrawals
 from moo.errors import InputError, StorageError
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.composed import ComposedEpsilon, compose
@@ -19,6 +19,7 @@ from moo.privacy.ledger import PREPARATION, Entry, charged, read_entries
 from moo.records import number_out
 from moo.studies.accounts import everywhere, ledger_path
 from moo.studies.residuals import Residuals, drifted, look
+from moo.tables import Reading
 from moo.whole_files import write_whole
 
 Status = Literal["ok", "attention", "not assessed"]
@@ -49,26 +50,33 @@ class Watched:
 
     Attributes:
         data: A table.
-        text, user: Its columns; without `user` each row is a unit.
+        text, label, user: Its columns; without `user` each row is a unit, without `label` no label is looked at.
+        required: Which of the three must be there if named.
         terms: What rows are judged by, today's date among them.
         models: Folders with the card of a released model, or above them.
         withdrawals: List of users who have withdrawn.
+        allow_unmatched: Whether listed users may lack a row, e.g. since their rows are deleted.
         days_ahead: How far ahead retention is looked at.
         level: Masking level where no card tells one.
         budget: Of all studies on the data, epsilon; None asks for none beside those in the ledger.
         state: File in which the rates of the first look are kept; empty keeps none.
+        reading: How the table's file is read.
     """
 
     data: Path
     text: str
     user: str
     terms: Terms
+    label: str = ""
+    required: tuple[str, ...] = ("text", "label", "user")
     models: tuple[Path, ...] = ()
     withdrawals: str = ""
+    allow_unmatched: bool = False
     days_ahead: int = 30
     level: int = 2
     budget: float | None = None
     state: str = ""
+    reading: Reading = field(default_factory=Reading)
 
 
 def watch(watched: Watched) -> list[Finding]:
@@ -80,11 +88,28 @@ def watch(watched: Watched) -> list[Finding]:
     """
     listed = load_withdrawals(Path(watched.withdrawals), as_of=watched.terms.as_of) if watched.withdrawals else {}
     found = check_table(
-        watched.data, watched.terms, user=watched.user, withdrawals=listed, days_ahead=watched.days_ahead
+        watched.data,
+        watched.terms,
+        text=watched.text,
+        label=watched.label,
+        user=watched.user,
+        required=watched.required,
+        withdrawals=listed,
+        allow_unmatched=watched.allow_unmatched,
+        days_ahead=watched.days_ahead,
+        reading=watched.reading,
     )
+    if found.problems:
+        raise InputError(found.problems[0])
     cards = _cards(watched.models)
     levels = [int(card["preprocessing"]["masking_level"]) for _, card in cards]
-    seen = look(watched.data, text=watched.text, level=min(levels, default=watched.level), rows=found.rows)
+    seen = look(
+        watched.data,
+        text=watched.text,
+        level=min(levels, default=watched.level),
+        rows=found.rows,
+        reading=watched.reading,
+    )
     return [
         _withdrawals(found),
         *(_lag(folder, card, found, listed) for folder, card in cards),

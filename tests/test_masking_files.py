@@ -98,19 +98,19 @@ def test_what_the_user_says_of_a_column_wins() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
-        ("a.csv", "a\n你好\n".encode() + "你好\n".encode("gb18030"), r"line 3, byte 1 .*GB18030.*mixes encodings"),
-        ("a.csv", b"a\n" + "你好\n".encode("gb18030"), r"line 2, byte 1 .*iconv -f GB18030"),
+        ("a.csv", "a\n你好\n".encode() + "你好\n".encode("gb18030"), r"a\.csv:3: byte 1 .*GB18030.*mixes encodings"),
+        ("a.csv", b"a\n" + "你好\n".encode("gb18030"), r"a\.csv:2: byte 1 .*encoding = \"gb18030\".*iconv -f GB18030"),
         ("a.csv", "a\n你好\n".encode("utf-16"), "UTF-16"),
-        ("a.csv", b"a\n1\n2\x003\n", "line 3, byte 2 .*NUL"),
-        ("a.csv", b"a\n1\n" + b"x" * 50_000_000 + b"\n", "line 3 must hold at most"),
-        ("a.csv", b"a,b\n1,2\n3\n", "line 3 must hold 2 fields.*holds 1"),
-        ("a.csv", b'a\n"1\n2\n', "line 3: unexpected end of data"),
+        ("a.csv", b"a\n1\n2\x003\n", r"a\.csv:3: byte 2 .*NUL"),
+        ("a.csv", b"a\n1\n" + b"x" * 50_000_000 + b"\n", r"a\.csv:3: a line must hold at most"),
+        ("a.csv", b"a,b\n1,2\n3\n", r"a\.csv:3: a row must hold 2 fields.*holds 1"),
+        ("a.csv", b'a\n"1\n2\n', r"a\.csv:2: .*read to line 3: unexpected end of data"),
         ("a.csv", b"a,a\n1,2\n", "different names"),
         ("a.csv", b"", "is empty"),
-        ("a.jsonl", b'{"a": 1}\n{"a": \n', "line 2 must be one JSON object, but at column"),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', "line 2 must be one JSON object, but is list"),
-        ("a.jsonl", b'{"a": "\\ud800"}\n', "line 1 must hold whole characters"),
-        ("a.parquet", b"PAR1 not", "readable Parquet"),
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', r"a\.jsonl:2: one JSON object a line must hold, but at column"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', r"a\.jsonl:2: one JSON object a line must hold, but got list"),
+        ("a.jsonl", b'{"a": "\\ud800"}\n', r"a\.jsonl:1: whole characters must hold"),
+        ("a.parquet", b"PAR1 not", "must be a readable parquet table"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_its_place_and_nothing_is_left(
@@ -214,6 +214,6 @@ def test_two_processes_write_what_one_does_in_the_same_order(tmp_path: Path, suf
 def test_a_broken_line_is_told_and_nothing_is_left_with_two_processes(tmp_path: Path) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text('{"a": "x"}\n' * 1500 + "{\n", encoding="utf-8")
-    with pytest.raises(InputError, match="line 1501 must be one JSON object"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1501: one JSON object a line"):
         mask_file(source, tmp_path / "b.jsonl", Columns(level=1), workers=2)
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]

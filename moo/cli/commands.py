@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     spec = load_spec(options.study)
     spec = spec.quick() if options.quick else spec
     limits = {"max_risk": options.max_risk, "max_penalty": options.max_penalty}
+    limits |= {"allow_unmatched": options.allow_unmatched or None}
     spec = dataclasses.replace(
         spec, **{k: v for k, v in limits.items() if v is not None}, machine=machine_of(options, spec.machine)
     )

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,9 @@ def check(options: argparse.Namespace) -> int:
     as_of = date.fromisoformat(spec.as_of)
     dossier = load_dossier(spec.dossier) if spec.dossier else None
     terms = Terms.of(dossier, purpose=spec.purpose, as_of=as_of)
-    found = _checked(spec, terms)
+    whole = Path(options.data).suffix.lower() == ".toml"
+    named = (("text", whole or options.text), ("label", whole or options.label), ("user", True))
+    found = _checked(spec, terms, [name for name, asked in named if asked])
     facts = {**found.facts, **declared_facts(dossier, as_of=as_of)}
     stages: tuple[Stage, ...] = ("trial", "release") if dossier else ("trial",)
     report = evaluate(facts, load_rules(spec.packs), applies=spec.applies, stages=stages)
@@ -97,6 +100,8 @@ def check(options: argparse.Namespace) -> int:
             "units": found.units,
             "dropped": found.dropped,
             "listed_not_found": found.not_found,
+            "unlabelled": found.unlabelled,
+            "labels_stripped": found.stripped,
         }
         told |= {"missing": list(found.missing), "problems": list(found.problems), "gates": rows}
         told |= {"breaches": {k: {"rows": b.rows, "first": list(b.places)} for k, b in found.breaches.items()}}
@@ -114,11 +119,18 @@ def _spec(options: argparse.Namespace) -> "StudySpec":
     """The study that the options describe: a TOML as it stands, or a table with what the options say of it."""
     from moo.studies.base import StudySpec, load_spec
 
-    if Path(options.data).suffix == ".toml":
-        return load_spec(options.data)
+    if Path(options.data).suffix.lower() == ".toml":
+        spec = load_spec(options.data)
+        return replace(spec, allow_unmatched=spec.allow_unmatched or options.allow_unmatched)
     return StudySpec(
         data=options.data,
+        text=options.text or StudySpec().text,
+        label=options.label or StudySpec().label,
         user=options.user,
+        encoding=options.encoding,
+        separator=options.separator,
+        na_values=tuple(options.na_values),
+        allow_unmatched=options.allow_unmatched,
         purpose=options.purpose,
         as_of=options.as_of or date.today().isoformat(),
         dossier=options.dossier or "",
@@ -129,15 +141,26 @@ def _spec(options: argparse.Namespace) -> "StudySpec":
     )
 
 
-def _checked(spec: "StudySpec", terms: Any) -> "DataCheck":
+def _checked(spec: "StudySpec", terms: Any, required: Sequence[str]) -> "DataCheck":
     from moo.data import DATASETS, load_records
     from moo.data.check import check_records, check_table
-    from moo.data.tables import load_withdrawals
+    from moo.data.users import load_withdrawals
 
     if spec.data in DATASETS:
         return check_records(load_records(spec.data), terms, sensitive_rows=spec.sensitive_rows)
     listed = load_withdrawals(Path(spec.withdrawals), as_of=terms.as_of) if spec.withdrawals else {}
-    return check_table(spec.data, terms, user=spec.user, withdrawals=listed, sensitive_rows=spec.sensitive_rows)
+    return check_table(
+        spec.data,
+        terms,
+        text=spec.text,
+        label=spec.label,
+        user=spec.user,
+        required=required,
+        withdrawals=listed,
+        allow_unmatched=spec.allow_unmatched,
+        sensitive_rows=spec.sensitive_rows,
+        reading=spec.reading,
+    )
 
 
 def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[str, Any]], declared: bool) -> None:
@@ -161,11 +184,13 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
         )
     if found.dropped:
         out.print(f"The filter of a study would drop {found.dropped:,} of {found.rows:,} rows.", highlight=False)
-    if found.not_found:
-        out.print(
-            f"Listed users who were not found in the data: {found.not_found:,}. An id is matched as it is written.",
-            highlight=False,
-        )
+    for n, what in (
+        (found.unlabelled, "Rows without a label, which a study drops"),
+        (found.stripped, "Labels with blanks around them, which a study takes away"),
+        (found.not_found, "Listed users who were not found in the data"),
+    ):
+        if n:
+            out.print(f"{what}: {n:,}.", highlight=False)
     if not declared:
         out.print("Gates of the organisation (G08 to G16) were not looked at: no dossier was given.", highlight=False)
     for problem in found.problems[1:]:
@@ -219,6 +244,7 @@ def watch(options: argparse.Namespace) -> int:
     from moo.data.prepare import Terms
     from moo.studies.watch import Watched
     from moo.studies.watch import watch as look
+    from moo.tables import Reading
 
     validate.in_range(0, 36_500, ahead=options.ahead)
     if options.budget is not None:
@@ -231,10 +257,14 @@ def watch(options: argparse.Namespace) -> int:
         Watched(
             data=Path(options.data),
             text=options.text,
+            label=options.label or "label",
+            required=("text", "user", *(["label"] if options.label else [])),
             user=options.user,
             terms=Terms(purpose=options.purpose, as_of=as_of),
             models=tuple(map(Path, options.models)),
             withdrawals=options.withdrawals,
+            allow_unmatched=options.allow_unmatched,
+            reading=Reading(encoding=options.encoding, separator=options.separator),
             days_ahead=options.ahead,
             level=options.level,
             budget=options.budget,

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="Z",
         help="noise on numbers that read private units, over their sensitivity",
     )
+    _unmatched(run)
     run.add_argument("--quick", action="store_true", help="a small study of a few minutes; its numbers are noisy")
     run.add_argument("--plan", action="store_true", help="print time, disk and epsilon; spend nothing")
     run.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default en)")
@@ -167,6 +168,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _unmatched(one: _Parser) -> None:
+    one.add_argument(
+        "--allow-unmatched",
+        action="store_true",
+        help="accept users who have withdrawn and have no row, e.g. since it is deleted",
+    )
+
+
+def _reading(one: _Parser) -> None:
+    one.add_argument("--encoding", default="", metavar="NAME", help="of the table, e.g. gb18030 (default utf-8)")
+    one.add_argument(
+        "--separator", default="", metavar="S", help='of the table: ",", ";" or tab (default: the one in its header)'
+    )
+
+
 def _weights(one: _Parser) -> None:
     one.add_argument(
         "--weights",
@@ -213,6 +229,8 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
     explained.add_argument("rule", metavar="RULE")
     check = _add(rules, "check", compliance.check, "judge a table by the gates, before any training")
     check.add_argument("--data", metavar="DATA", required=True, help="a table, a data set's name, or a study's TOML")
+    check.add_argument("--text", metavar="COLUMN", help="column of the text (default: text, where there is one)")
+    check.add_argument("--label", metavar="COLUMN", help="column of the class (default: label, where there is one)")
     check.add_argument("--user", default="", metavar="COLUMN", help="column of the unit of privacy")
     check.add_argument(
         "--purpose", default="model_training", metavar="P", help="why the data are used (default model_training)"
@@ -222,6 +240,9 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
         "--dossier", metavar="FILE", help="what the company declares: purposes, roles, audits and the like"
     )
     check.add_argument("--withdrawals", metavar="FILE", help="users who have withdrawn, one a line")
+    check.add_argument(
+        "--na-values", nargs="+", default=[], metavar="TEXT", help="texts that count as an empty cell, e.g. NA"
+    )
     check.add_argument("--applies", nargs="+", default=[], metavar="FLAG", help='flags of the study, e.g. "profiling"')
     check.add_argument("--sensitive-rows", choices=("drop", "keep"), default="drop")
     check.add_argument("--format", choices=("table", "json"), default="table")
@@ -232,7 +253,8 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
         "look at data and released models, for a scheduler",
     )
     watch.add_argument("--data", metavar="FILE", required=True, help="the table")
-    watch.add_argument("--text", default="text", metavar="COLUMN")
+    watch.add_argument("--text", default="text", metavar="COLUMN", help="column of the text (default text)")
+    watch.add_argument("--label", metavar="COLUMN", help="column of the class (default: label, where there is one)")
     watch.add_argument("--user", default="", metavar="COLUMN", help="column of the unit of privacy")
     watch.add_argument("--purpose", default="model_training", metavar="P")
     watch.add_argument(
@@ -270,6 +292,9 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
         "--previous", metavar="FILE", help="annex.json to tell the difference to (default: the one there)"
     )
     annex.add_argument("--no-pdf", action="store_true", help="do not ask a browser to print")
+    for one in (check, watch):
+        _unmatched(one)
+        _reading(one)
     for one in (listed, explained, check):
         one.add_argument("--packs", nargs="+", metavar="PACK", help="names, or paths of a company's own packs")
 

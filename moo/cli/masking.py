@@ -23,7 +23,7 @@ _SEED = 11  # of the evaluated notes; public
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("text", nargs="?", metavar="TEXT|FILE", help="a text, or a .csv, .jsonl or .parquet file")
+    parser.add_argument("text", nargs="?", metavar="TEXT|FILE", help="a text, or a .csv, .tsv, .jsonl or .parquet file")
     parser.add_argument("--level", type=int, default=2, metavar="L", help="0 to 5 (default 2)")
     parser.add_argument("--out", metavar="FILE", help="where a masked file (or, with --evaluate, the figures) goes")
     parser.add_argument(
@@ -45,6 +45,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="ask the optional recogniser of Chinese names too (moo-privacy[ner]); much slower",
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that mask a file (default 1)")
+    parser.add_argument("--encoding", default="", metavar="NAME", help="of the file, e.g. gb18030 (default utf-8)")
+    parser.add_argument(
+        "--separator", default="", metavar="S", help='of the file: ",", ";" or tab (default: the one in its header)'
+    )
     parser.add_argument("--explain", action="store_true", help="show what was masked and why")
     parser.add_argument(
         "--evaluate",
@@ -66,9 +70,9 @@ def mask(options: argparse.Namespace, out: Console) -> int:
 
 
 def _is_table(text: str) -> bool:
-    from moo.masking.files import FORMATS
+    from moo.tables import FORMATS
 
-    return "\n" not in text and len(text) < 1000 and Path(text).suffix in FORMATS
+    return "\n" not in text and len(text) < 1000 and Path(text).suffix.lower() in FORMATS
 
 
 def _pairs(items: Iterable[str], what: str) -> dict[str, str]:
@@ -107,6 +111,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
     from moo.masking import Operators
     from moo.masking.columns import Columns
     from moo.masking.files import mask_file
+    from moo.tables import Reading
 
     if not options.out:
         raise InputError(f"a masked file needs a place: give --out FILE; {options.text} was not read.")
@@ -123,6 +128,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
             columns,
             progress=lambda done, total: stage(f"masking {options.text}", done, total),
             workers=options.workers,
+            reading=Reading(encoding=options.encoding, separator=options.separator),
         )
     _print_masked(out, masked, explain=options.explain)
     say(out, f"Written: {options.out}, {masked.rows:,} records at L{options.level}.")

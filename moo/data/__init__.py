@@ -12,6 +12,7 @@ from moo.data.reviews import load_reviews
 from moo.data.schema import Records
 from moo.data.tables import load_table
 from moo.errors import InputError
+from moo.tables import Reading
 
 __all__ = ["DATASETS", "Dataset", "Records", "fetch_dataset", "load_records"]
 
@@ -98,7 +99,9 @@ def load_records(
     user: str = "",
     as_of: date | None = None,
     withdrawals: str = "",
+    allow_unmatched: bool = False,
     groups: Sequence[str] = (),
+    reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> Records:
     """Load a named data set, or a user's own table.
@@ -110,7 +113,9 @@ def load_records(
         text, label, user: Columns of a table.
         as_of: The day at which a table is judged: none of its dates may lie after it.
         withdrawals: List of a table's users who have withdrawn.
+        allow_unmatched: Whether listed users may lack a row.
         groups: Columns of a table with personal attributes; a named data set has its own.
+        reading: How a table's file is read.
         progress: Of a download, called with (bytes done, bytes in all or 0).
 
     Raises:
@@ -127,6 +132,8 @@ def load_records(
             n_records=n_records,
             as_of=as_of,
             withdrawals=withdrawals,
+            allow_unmatched=allow_unmatched,
             groups=groups,
+            reading=reading,
         )
     raise InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.")

@@ -1,29 +1,24 @@
-"""A table judged before any training, in one pass over its columns and without its texts: a million rows in seconds."""
+"""A table judged before any training, in one pass over its columns: a million rows in seconds."""
 
-import csv
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
-from moo.data.columns import LAW_COLUMNS, Problem, places, typed_frame, untrue, users_of
+from moo.data.columns import LAW_COLUMNS, SHOWN, Problem, sentence, typed_frame, untrue
+from moo.data.labels import counts_of, labels_of
 from moo.data.prepare import RULES, Terms, breaches
 from moo.data.schema import Records
+from moo.data.tables import nothing_left, refuse_labels
+from moo.data.users import unmatched, users_of
 from moo.errors import InputError
-
-SHOWN = 3  # rows named for each breach and each problem
-_BLOCK = 16 << 20  # bytes of CSV read at a time
-_ROWS = 100_000  # rows of the other formats
+from moo.tables import Batch, Reading, open_table
+from moo.tables.clean import is_seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +45,8 @@ class DataCheck:
         withdrawn_units: Users with a row that is withdrawn.
         not_found: Listed users who have no row.
         expiring: Rows within their limit that will have passed it some days ahead.
+        unlabelled: Rows that a study drops for want of a label.
+        stripped: Labels with blanks around them, which a study takes away.
     """
 
     path: Path
@@ -63,135 +60,193 @@ class DataCheck:
     withdrawn_units: int
     not_found: int
     expiring: int
+    unlabelled: int = 0
+    stripped: int = 0
 
 
 @dataclass
 class _Seen:
-    """What a pass over the table adds up."""
+    """What a pass over the table adds up; rows are named by their line."""
 
     rows: int = 0
     kept: int = 0
     expiring: int = 0
+    usable: int = 0
+    unlabelled: int = 0
+    stripped: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
     units: set[str] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
     counts: dict[str, int | None] = field(default_factory=dict)
     first: dict[str, list[int]] = field(default_factory=dict)
     problems: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
 
-    def add(self, name: str, mask: "np.ndarray[tuple[int], np.dtype[np.bool_]] | None") -> None:
+    def add(self, name: str, mask: "np.ndarray[tuple[int], np.dtype[np.bool_]] | None", lines: NDArray[Any]) -> None:
         if mask is None:
             self.counts[name] = None
             return
         at = np.flatnonzero(mask)
         self.counts[name] = (self.counts.get(name) or 0) + len(at)
-        self.first.setdefault(name, []).extend(int(i) + self.rows for i in at[: SHOWN - len(self.first.get(name, []))])
+        first = self.first.setdefault(name, [])
+        first.extend(map(int, lines[at[: SHOWN - len(first)]]))
 
-    def note(self, problem: Problem) -> None:
+    def note(self, problem: Problem, lines: NDArray[Any]) -> None:
         before, rows = self.problems.get(problem.text, (0, []))
-        rows += [int(i) + self.rows for i in problem.rows[: SHOWN - len(rows)]]
+        rows += map(int, lines[problem.rows[: SHOWN - len(rows)]])
         self.problems[problem.text] = (before + len(problem.rows), rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a table is judged by, and under which names its columns are looked for."""
+
+    terms: Terms
+    text: str
+    label: str
+    user: str
+    withdrawals: Collection[str]
+    sensitive_rows: str
+    days_ahead: int
 
 
 def check_table(
     path: str | Path,
     terms: Terms,
     *,
+    text: str = "",
+    label: str = "",
     user: str = "",
+    required: Collection[str] = ("text", "label", "user"),
     withdrawals: Collection[str] = (),
+    allow_unmatched: bool = False,
     sensitive_rows: str = "drop",
     days_ahead: int = 0,
+    reading: Reading | None = None,
 ) -> DataCheck:
     """Judge a table as a study would, before any training.
 
     Args:
-        path: CSV (UTF-8), Parquet or JSON Lines.
+        path: CSV, Parquet or JSON Lines.
         terms: What records are judged by.
-        user: Column of the unit of privacy.
+        text, label, user: Columns of the text, of its class and of the unit of privacy; an empty name is not looked at.
+        required: Which of these three must be there if named; others are looked at where the table has them.
         withdrawals: Users who have withdrawn.
+        allow_unmatched: Whether listed users may lack a row.
         sensitive_rows: As in a study: "keep" leaves sensitive rows to masking.
         days_ahead: How far ahead retention is looked at.
+        reading: How the file is read.
 
     Raises:
-        InputError: If there is no such table, or it cannot be read (with the line, where there is one).
+        InputError: If there is no such table, a column is missing, or a row breaks the file's rules (with its line).
     """
-    source, seen = Path(path), _Seen()
-    header = header_of(source)
-    if user and user not in header:
-        raise InputError(f"column {user!r} must be in {source}, but it has {header}.")
     if withdrawals and not user:
         raise InputError("withdrawals need the column of the user; name it with --user.")
-    asked: list[str] = [*LAW_COLUMNS, user]
-    wanted = [name for name in dict.fromkeys(asked) if name and name in header]
-    later = replace(terms, as_of=terms.as_of + timedelta(days=days_ahead))
-    for frame in read_columns(source, wanted or header[:1]):
-        columns = _look(frame, seen, terms, user, withdrawals, sensitive_rows)
-        if days_ahead:
-            now, then = (breaches(columns, t)["over_retention"] for t in (terms, later))
-            seen.expiring += int((then & ~now).sum()) if now is not None and then is not None else 0
+    table = open_table(path, reading)
+    named = {"text": text, "label": label, "user": user}
+    needed = [name for role, name in named.items() if name and role in required]
+    if table.columns:
+        table.require(*needed)
+    wanted = list(dict.fromkeys([*LAW_COLUMNS, *filter(None, named.values())]))
+    while True:
+        seen, known = _Seen(), table.columns
+        for batch in table.batches(wanted):
+            known = known or table.columns
+            there = {role: name if name in known else "" for role, name in named.items()}
+            asked = _Asked(
+                **there, terms=terms, withdrawals=withdrawals, sensitive_rows=sensitive_rows, days_ahead=days_ahead
+            )
+            _look(batch, seen, asked, [name for name in LAW_COLUMNS if name in known])
+        if known == table.columns:
+            break  # else a later line of JSON has brought a column, which is empty in the rows before: look again
+    table.require(*needed)
     if not seen.rows:
-        raise InputError(f"data must hold at least one record, but got none in {source}.")
-    have = {*header, *(["withdrawn"] if withdrawals else [])}
-    return _done(source, seen, terms, have=have, not_found=len(set(withdrawals) - seen.units))
+        raise InputError(f"data must hold at least one record, but got none in {table.path}.")
+    n_absent, refusal = unmatched(withdrawals, seen.units, table.path, allowed=allow_unmatched)
+    refusals = [refusal, refuse_labels(seen.labels, label, table.path)]
+    refusals += [nothing_left(text, label, table.path) if not seen.usable else ""]
+    have = {*table.columns, *(["withdrawn"] if withdrawals else [])}
+    return _done(
+        table.path, seen, terms, have=have, not_found=n_absent, place=table.place, refusals=[r for r in refusals if r]
+    )
 
 
 def check_records(records: Records, terms: Terms, *, sensitive_rows: str = "drop") -> DataCheck:
-    """The same of records that are loaded already; they are named by their number."""
-    seen = _Seen()
-    _judge(dict(records.columns), [], seen, terms, sensitive_rows, rows=len(records))
+    """Judge records that are loaded already; they are named by their number."""
+    seen, numbers = _Seen(), np.arange(1, len(records) + 1)
+    _judge(dict(records.columns), [], seen, terms, sensitive_rows, lines=numbers)
     seen.rows = len(records)
     seen.units.update(records.unit_ids)
-    return _done(Path(records.name), seen, terms, have=set(records.columns), lines=False)
+    source = Path(records.name)
+    return _done(source, seen, terms, have=set(records.columns), place=lambda number: f"{source}, record {number}")
 
 
 def _done(
-    source: Path, seen: _Seen, terms: Terms, *, have: set[str], lines: bool = True, not_found: int = 0
+    source: Path,
+    seen: _Seen,
+    terms: Terms,
+    *,
+    have: set[str],
+    place: Callable[[int], str],
+    not_found: int = 0,
+    refusals: Sequence[str] = (),
 ) -> DataCheck:
     asked = {c for needed, _ in RULES.values() for c in needed} - ({"tags"} if terms.legal_tags is None else set())
-    rows = sorted(set(chain(*seen.first.values(), *(found for _, found in seen.problems.values()))))
-    named = places(source, rows) if lines else [f"{source}, record {row + 1}" for row in rows]
-    at = dict(zip(rows, named, strict=True))
+    problems = sorted(seen.problems.items(), key=lambda item: item[1][1][0])
     return DataCheck(
         path=source,
         rows=seen.rows,
         units=len(seen.units) or seen.rows,
         facts={f"data.{k}": None if n is None else n / seen.rows for k, n in seen.counts.items()},
-        breaches={
-            k: Breach(rows=n, places=tuple(at[row] for row in seen.first[k])) for k, n in seen.counts.items() if n
-        },
+        breaches={k: Breach(rows=n, places=tuple(map(place, seen.first[k]))) for k, n in seen.counts.items() if n},
         missing=tuple(sorted(asked - have)),
-        problems=tuple(
-            _told(source, text, count, [at[row] for row in rows]) for text, (count, rows) in seen.problems.items()
+        problems=(
+            *(sentence(text, [place(line) for line in lines], count) for text, (count, lines) in problems),
+            *refusals,
         ),
         dropped=seen.rows - seen.kept,
         withdrawn_units=len(seen.withdrawn) or (seen.counts.get("withdrawn") or 0 if not seen.units else 0),
         not_found=not_found,
         expiring=seen.expiring,
+        unlabelled=seen.unlabelled,
+        stripped=seen.stripped,
     )
 
 
-def _look(
-    frame: pd.DataFrame, seen: _Seen, terms: Terms, user: str, withdrawals: Collection[str], sensitive_rows: str
-) -> dict[str, NDArray[Any]]:
-    """One batch, judged and added to what was seen; its columns."""
-    columns, problems = typed_frame(frame)
-    if user:
-        owners = users_of(frame[user])
+def _look(batch: Batch, seen: _Seen, asked: _Asked, law: Sequence[str]) -> None:
+    """Add one batch, judged, to what was seen."""
+    frame = batch.frame()
+    columns, problems = typed_frame(frame[list(law)])
+    _add_usable(batch, seen, asked)
+    if asked.user:
+        owners, lost = users_of(frame[asked.user])
+        problems += lost
         seen.units |= {*owners.unique()} - {""}
-        if (owners == "").any():
-            problems.append(
-                Problem(
-                    text=f"a user in column {user!r} must hold",
-                    rows=np.flatnonzero(owners == ""),
-                )
-            )
-        if withdrawals:
-            listed = owners.isin(withdrawals).to_numpy(dtype=bool)
+        if asked.withdrawals:
+            listed = owners.isin(asked.withdrawals).to_numpy(dtype=bool)
             columns["withdrawn"] = listed | columns.get("withdrawn", np.zeros(len(frame), dtype=bool))
         if "withdrawn" in columns:
             seen.withdrawn.update(owners[columns["withdrawn"]].unique())
-    _judge(columns, problems, seen, terms, sensitive_rows, rows=len(frame))
+    _judge(columns, problems, seen, asked.terms, asked.sensitive_rows, lines=batch.lines)
     seen.rows += len(frame)
-    return columns
+    if asked.days_ahead:
+        later = replace(asked.terms, as_of=asked.terms.as_of + timedelta(days=asked.days_ahead))
+        now, then = (breaches(columns, t)["over_retention"] for t in (asked.terms, later))
+        seen.expiring += int((then & ~now).sum()) if now is not None and then is not None else 0
+
+
+def _add_usable(batch: Batch, seen: _Seen, asked: _Asked) -> None:
+    """Count the rows with a text and a label, and the labels of all rows that have one."""
+    usable = np.ones(len(batch.lines), dtype=bool)
+    if asked.text:
+        usable &= is_seen(batch.cells[asked.text]).to_numpy(zero_copy_only=False)
+    if asked.label:
+        labels, changed = labels_of(batch.cells[asked.label].to_pandas())
+        there = (labels != "").to_numpy(dtype=bool)
+        seen.unlabelled += int((~there).sum())
+        seen.stripped += int(changed.sum())
+        usable &= there
+        seen.labels.update(counts_of(labels[usable]))
+    seen.usable += int(usable.sum())
 
 
 def _judge(
@@ -201,13 +256,13 @@ def _judge(
     terms: Terms,
     sensitive_rows: str,
     *,
-    rows: int,
+    lines: NDArray[Any],
 ) -> None:
-    """Breaches and problems of one batch, added to what was seen."""
+    """Add breaches and problems of one batch to what was seen."""
     found = breaches(columns, terms)
-    keep = np.ones(rows, dtype=bool)
+    keep = np.ones(len(lines), dtype=bool)
     for name, mask in found.items():
-        seen.add(name, mask)
+        seen.add(name, mask, lines)
         if mask is not None and not (name == "sensitive_without_consent" and sensitive_rows == "keep"):
             keep &= ~mask
     late = found["consent_after_use"]
@@ -217,80 +272,5 @@ def _judge(
         if late.any():
             problems.append(Problem(text="consent not after use must hold", rows=np.flatnonzero(late)))
     for problem in [*problems, *untrue(columns, terms.as_of)]:
-        seen.note(problem)
+        seen.note(problem, lines)
     seen.kept += int(keep.sum())
-
-
-def _told(path: Path, text: str, count: int, found: list[str]) -> str:
-    where, *others = found
-    also = f", also at {', '.join(place.removeprefix(f'{path}:') for place in others)}" if others else ""
-    return f"{where}: {text}; {count:,} such row{'s' if count > 1 else ''}{also}."
-
-
-def header_of(path: Path) -> list[str]:
-    """Names of a table's columns; of JSON Lines those of the first line."""
-    try:
-        if path.suffix == ".parquet":
-            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                return next(csv.reader(file), [])
-            if path.suffix == ".jsonl":
-                return [str(name) for name in json.loads(next((line for line in file if line.strip()), "{}"))]
-    except FileNotFoundError as error:
-        raise InputError(f"data must be a readable file, but got {path} (no such file).") from error
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path} must be a readable {path.suffix[1:]} table, but: {str(error).splitlines()[0]}."
-        ) from error
-    raise InputError(f"data must be a file ending in .csv, .parquet, .jsonl, but got {str(path)!r}.")
-
-
-def read_columns(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
-    """Frames of the wanted columns alone, in order."""
-    try:
-        if path.suffix == ".csv":
-            yield from _csv(path, columns)
-        elif path.suffix == ".parquet":
-            with pyarrow.parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
-                    yield batch.to_pandas()
-        else:
-            yield from _json_lines(path, columns)
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} must be a readable {path.suffix[1:]} table, but: {str(error).splitlines()[0]}."
-        ) from error
-
-
-def _csv(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
-    reader = pyarrow.csv.open_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True
-        ),
-    )
-    with reader:
-        for batch in reader:
-            yield batch.to_pandas()
-
-
-def _json_lines(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
-    cells: list[list[object]] = [[] for _ in columns]
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                found = json.loads(line)
-                for name, column in zip(columns, cells, strict=True):
-                    column.append(found.get(name))
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise InputError(f"{path}:{number}: one JSON object a line must hold, but {error}.") from error
-            if len(cells[0]) == _ROWS:
-                yield pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object)
-                cells = [[] for _ in columns]
-    if cells[0]:
-        yield pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object)

@@ -1,11 +1,8 @@
 """Columns of a table that the law asks about, typed: what cannot be read and what cannot be true, with file and line."""
 
-import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,7 @@ COUNTS = {"retention_days": -1.0, "birth_year": np.nan}  # an empty limit is pas
 LAW_COLUMNS: tuple[str, ...] = (*TEXTS, *DATES, *FLAGS, *COUNTS)
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t", "是"), ("false", "0", "0.0", "no", "n", "f", "否")
 _EPOCH = np.datetime64("NaT", "D")
+SHOWN = 3  # rows that are named for each breach and each problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,47 +131,25 @@ def typed_frame(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], list[Prob
     return out, problems
 
 
-def users_of(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Users as text in every format, "" where the cell is empty. What was text stays as it is, "007" beside "7"; a whole number is
-    its digits. A list of withdrawals is matched against these."""
-    codes, unique = pd.factorize(values)
-    names = [str(int(u)) if isinstance(u, (float, np.floating)) and u.is_integer() else str(u).strip() for u in unique]
-    return pd.Series(np.array([*names, ""], dtype=object)[codes], index=values.index)  # code -1 takes the last
+def sentence(text: str, places: Sequence[str], count: int) -> str:
+    """Return what a person reads of a problem: its first place, the problem, how many rows have it, and the next places.
+
+    Args:
+        text: The problem's.
+        places: Of the first rows, each as "file:line".
+        count: Rows in all.
+    """
+    first, *others = places
+    more = f"; {count:,} such rows, the next at {', '.join(others)}" if others else ""
+    return f"{first}: {text}{more}."
 
 
-def places(path: Path, rows: Sequence[int]) -> list[str]:
-    """Where rows of a table stand: "file:line", or "file, row n" (from 1) in a format without lines."""
-    if path.suffix == ".parquet":
-        return [f"{path}, row {row + 1}" for row in rows]
-    wanted = sorted(set(rows))
-    lines = dict(zip(wanted, _lines(path, wanted), strict=True))
-    return [f"{path}:{lines[row]}" for row in rows]
-
-
-def _lines(path: Path, rows: Sequence[int]) -> Iterator[int]:
-    """1-based lines on which ascending rows begin; a quoted text may hold line breaks, so rows are counted by a reader."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":
-            starts = _starts(file)
-            next(starts, None)  # the header
-        else:
-            starts = (number for number, line in enumerate(file, start=1) if line.strip())
-        at = 0
-        for row in rows:
-            yield next(islice(starts, row - at, None))
-            at = row + 1
-
-
-def _starts(file: Iterator[str]) -> Iterator[int]:
-    reader, before = csv.reader(file), 0
-    for cells in reader:
-        if cells:
-            yield before + 1
-        before = reader.line_num
-
-
-def refuse_first(path: Path, problems: Sequence[Problem]) -> None:
+def refuse_first(problems: Sequence[Problem], place: Callable[[int], str]) -> None:
     """Raise the problem that stands first.
+
+    Args:
+        problems: With their rows, from 0.
+        place: From such a row to its file and line.
 
     Raises:
         InputError: With file and line.
@@ -181,5 +157,4 @@ def refuse_first(path: Path, problems: Sequence[Problem]) -> None:
     found = [p for p in problems if len(p.rows)]
     if found:
         first = min(found, key=lambda p: int(p.rows[0]))
-        more = f" (and {len(first.rows) - 1:,} more such rows)" if len(first.rows) > 1 else ""
-        raise InputError(f"{places(path, [int(first.rows[0])])[0]}: {first.text}{more}.")
+        raise InputError(sentence(first.text, [place(int(row)) for row in first.rows[:SHOWN]], len(first.rows)))

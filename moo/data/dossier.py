@@ -118,7 +118,7 @@ def load_dossier(path: str | Path, *, today: date | None = None) -> Dossier:
     """
     source = Path(path)
     try:
-        text = source.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8-sig")
         tables = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"the dossier must be a readable file, but got {source} ({error.strerror}).") from error

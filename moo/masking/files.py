@@ -3,14 +3,13 @@
 import csv
 import json
 import os
-import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,15 +18,13 @@ from moo import validate
 from moo.entities import ENTITY_LEVELS
 from moo.errors import InputError, StorageError
 from moo.masking.columns import KEEP, TEXT, Columns, Seen
-from moo.masking.lines import MAX_LINE, read_lines
 from moo.masking.parallel import mask_records
+from moo.tables import Reading, format_of, open_table
+from moo.tables.base import Progress, silent
+from moo.tables.columnar import ParquetTable
+from moo.tables.delimited import DelimitedTable
+from moo.tables.objects import ObjectTable
 
-FORMATS = (".csv", ".jsonl", ".parquet")
-Progress = Callable[[int, int], None]  # done and in all, in bytes (rows for Parquet)
-_TOLD_EVERY = 500  # records
-_BATCH = 4096  # rows of Parquet at a time
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON can name half of a character
-_HALVES = re.compile("[\ud800-\udfff]")
 MAX_WORKERS = 256
 
 
@@ -46,39 +43,45 @@ class Masked:
     seen: Seen
 
 
-def _silent(_done: int, _total: int) -> None:
-    pass
-
-
 def mask_file(
-    source: Path, target: Path, columns: Columns, *, progress: Progress = _silent, workers: int = 1
+    source: Path,
+    target: Path,
+    columns: Columns,
+    *,
+    progress: Progress = silent,
+    workers: int = 1,
+    reading: Reading | None = None,
 ) -> Masked:
     """Mask a table into another of the same format.
 
     Args:
-        source: CSV or JSON Lines in UTF-8, or Parquet; read a record at a time.
+        source: CSV, JSON Lines or Parquet; read a record at a time.
         target: Written beside itself under another name and moved there when all is done: whatever fails leaves nothing behind.
         columns: What each column is, the level and the operators.
         progress: Told how far it is.
         workers: Processes that mask; the result is the same.
+        reading: How the source is read. The target has its separator, and is in UTF-8.
 
     Raises:
-        InputError: If the file or a column is missing, or a place of it cannot be read: the error names line and byte.
+        InputError: If the file or a column is missing, or a row breaks the file's rules: the error names the line.
         StorageError: If the target cannot be written.
     """
     validate.in_range(1, MAX_WORKERS, workers=workers)
-    if source.suffix not in FORMATS:
-        raise InputError(f"a file to mask must end in {', '.join(FORMATS)}, but got {source}.")
-    if target.suffix != source.suffix:
+    source, target = source.expanduser(), target.expanduser()
+    if format_of(target) != format_of(source):
         raise InputError(f"the target must have the source's format, {source.suffix}, but got {target}.")
-    if not source.is_file():
-        raise InputError(f"a file to mask must be readable, but got {source} (no such file).")
+    table = open_table(source, reading)
     if target.exists() and target.samefile(source):
         raise InputError(f"the target must be another file than the source, but got {target} for both.")
     partial = target.with_name(f".{target.name}.{os.getpid()}")
-    work = {".csv": _mask_csv, ".jsonl": _mask_jsonl, ".parquet": _mask_parquet}[source.suffix]
     try:
-        masked = work(source, partial, columns, progress, workers)
+        match table:
+            case ParquetTable():
+                masked = _mask_parquet(table, partial, columns, progress, workers)
+            case DelimitedTable():
+                masked = _mask_delimited(table, partial, columns, progress, workers)
+            case _:
+                masked = _mask_objects(table, partial, columns, progress, workers)
         os.replace(partial, target)
     except InputError:
         raise
@@ -90,114 +93,44 @@ def mask_file(
     return masked
 
 
-def _mask_csv(source: Path, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
-    total, seen, rows = source.stat().st_size, Counter[tuple[str, str, str]](), 0
-    before = csv.field_size_limit(MAX_LINE)
-    try:
-        with open(source, "rb") as raw, open(partial, "w", encoding="utf-8", newline="") as out:
-            reader = csv.reader(read_lines(raw, source), strict=True)
-            header = _next_row(reader, source)
-            if not header:
-                raise InputError(f"{source} must begin with a line of column names, but is empty.")
-            if len(set(header)) < len(header):
-                raise InputError(f"the columns of {source} must have different names, but got {header}.")
-            columns.check(header, source)
-            writer = csv.writer(out, lineterminator="\n")
-            writer.writerow(header)
-            for record in mask_records(_csv_records(reader, header, source), columns, seen, workers=workers):
-                writer.writerow(record.values())
-                rows += 1
-                _tell(progress, raw, rows, total)
-    finally:
-        csv.field_size_limit(before)
-    progress(total, total)
-    return Masked(rows=rows, columns={c: columns.role(c) for c in header}, seen=seen)
+def _mask_delimited(table: DelimitedTable, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
+    seen, rows = Counter[tuple[str, str, str]](), 0
+    columns.check([*table.columns], table.path)
+    with open(partial, "w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, delimiter=table.separator, lineterminator="\n")
+        writer.writerow(table.columns)
+        for record in mask_records(table.records(progress), columns, seen, workers=workers):
+            writer.writerow(record.values())
+            rows += 1
+    return Masked(rows=rows, columns={c: columns.role(c) for c in table.columns}, seen=seen)
 
 
-def _csv_records(reader: Any, header: list[str], source: Path) -> Iterator[dict[str, str]]:
-    while row := _next_row(reader, source):
-        if len(row) != len(header):
-            raise InputError(
-                f"{source}, line {reader.line_num} must hold {len(header)} fields, as the first line does, but holds {len(row)}."
-            )
-        yield dict(zip(header, row, strict=True))
-
-
-def _next_row(reader: Any, source: Path) -> list[str]:
-    """The next row that is not blank; an empty list at the end."""
-    try:
-        for row in reader:
-            if row:
-                return list(row)
-    except csv.Error as error:
-        raise InputError(
-            f"{source} must be CSV with commas and double quotes, but line {reader.line_num}: {error}."
-        ) from error
-    return []
-
-
-def _tell(progress: Progress, raw: IO[bytes], rows: int, total: int) -> None:
-    if rows % _TOLD_EVERY == 0:
-        progress(raw.tell(), total)
-
-
-def _mask_jsonl(source: Path, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
-    total, seen, rows = source.stat().st_size, Counter[tuple[str, str, str]](), 0
-    names: dict[str, str] = {}
-    with open(source, "rb") as raw, open(partial, "wb") as out:
-        for record in mask_records(_json_records(raw, source, columns, names), columns, seen, workers=workers):
+def _mask_objects(table: ObjectTable, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
+    seen, rows = Counter[tuple[str, str, str]](), 0
+    with open(partial, "wb") as out:
+        for record in mask_records(table.records(progress), columns, seen, workers=workers):
             out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             rows += 1
-            _tell(progress, raw, rows, total)
-    columns.check([*names], source)
-    progress(total, total)
-    return Masked(rows=rows, columns=names, seen=seen)
+    columns.check([*table.columns], table.path)
+    return Masked(rows=rows, columns={c: columns.role(c) for c in table.columns}, seen=seen)
 
 
-def _json_records(raw: IO[bytes], source: Path, columns: Columns, names: dict[str, str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_lines(raw, source), start=1):
-        if not line.strip():
-            continue
-        record = _record(line, number, source)
-        if _HALF.search(line) and (half := _HALVES.search(json.dumps(record, ensure_ascii=False))):
-            raise InputError(
-                f"{source}, line {number} must hold whole characters, but holds half of one ({half.group()!a})."
-            )
-        names.update((c, columns.role(c)) for c in record)
-        yield record
-
-
-def _record(line: str, number: int, source: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        told = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(f"{source}, line {number} must be one JSON object, but at {told}.") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{source}, line {number} must be one JSON object, but is {type(record).__name__}.")
-    return record
-
-
-def _mask_parquet(source: Path, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
-    seen, rows = Counter[tuple[str, str, str]](), 0
-    try:
-        with pq.ParquetFile(source) as file:
-            columns.check(file.schema_arrow.names, source)
-            roles = {f.name: _parquet_role(f, columns, source) for f in file.schema_arrow}
-            plan = Columns(level=columns.level, roles=roles, operators=columns.operators, ner=columns.ner)
-            schema = pa.schema([_out_field(f, roles[f.name], columns.level) for f in file.schema_arrow])
-            with pq.ParquetWriter(partial, schema) as writer:
-                touched = [n for n in schema.names if roles[n] != KEEP]
-                batches: deque[pa.RecordBatch] = deque()  # read, and not written yet
-                records = mask_records(_parquet_records(file, touched, batches), plan, seen, workers=workers)
-                while (first := next(records, None)) is not None:
-                    batch = batches.popleft()
-                    masked = [first, *islice(records, batch.num_rows - 1)]
-                    writer.write_batch(_masked_batch(batch, schema, touched, masked))
-                    rows += batch.num_rows
-                    progress(rows, file.metadata.num_rows)
-    except pa.ArrowException as error:
-        raise InputError(f"{source} must be readable Parquet, but: {str(error).splitlines()[0]}.") from error
+def _mask_parquet(table: ParquetTable, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
+    seen, rows, total = Counter[tuple[str, str, str]](), 0, table.n_rows
+    columns.check([*table.columns], table.path)
+    roles = {f.name: _parquet_role(f, columns, table.path) for f in table.schema}
+    plan = Columns(level=columns.level, roles=roles, operators=columns.operators, ner=columns.ner)
+    schema = pa.schema([_out_field(f, roles[f.name], columns.level) for f in table.schema])
+    with pq.ParquetWriter(partial, schema) as writer:
+        touched = [n for n in schema.names if roles[n] != KEEP]
+        batches: deque[pa.RecordBatch] = deque()  # read, and not written yet
+        records = mask_records(_parquet_records(table, touched, batches), plan, seen, workers=workers)
+        while (first := next(records, None)) is not None:
+            batch = batches.popleft()
+            masked = [first, *islice(records, batch.num_rows - 1)]
+            writer.write_batch(_masked_batch(batch, schema, touched, masked))
+            rows += batch.num_rows
+            progress(rows, total)
     return Masked(rows=rows, columns=roles, seen=seen)
 
 
@@ -226,12 +159,11 @@ def _out_field(column: pa.Field, role: str, level: int) -> pa.Field:
 
 
 def _parquet_records(
-    file: pq.ParquetFile, touched: list[str], batches: "deque[pa.RecordBatch]"
+    table: ParquetTable, touched: list[str], batches: "deque[pa.RecordBatch]"
 ) -> Iterator[dict[str, Any]]:
-    for batch in file.iter_batches(batch_size=_BATCH):
-        if batch.num_rows:
-            batches.append(batch)
-            yield from batch.select(touched).to_pylist() if touched else [{}] * batch.num_rows
+    for batch in table.record_batches(table.columns):
+        batches.append(batch)
+        yield from batch.select(touched).to_pylist() if touched else [{}] * batch.num_rows
 
 
 def _masked_batch(

@@ -53,7 +53,7 @@ def read_pack(name: str | Path) -> Pack:
         if not path.is_file():
             raise InputError(f"packs in {list(BUILT_IN)} or the path of a TOML file must hold, but got {str(name)!r}.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: TOML in UTF-8 must hold, but {error}.") from error

@@ -1,0 +1,88 @@
+"""Lines of a text file, with the place of whatever is wrong with them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from moo.errors import InputError
+from moo.tables.reading import UTF8
+
+MAX_LINE = 1 << 20  # bytes: a record that is longer is an accident of an export
+_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_BOM = b"\xef\xbb\xbf"
+_OTHERS = ("gb18030", "big5", "shift_jis")  # tried on a line that is not UTF-8; the result must be mostly Chinese
+
+
+def read_lines(raw: IO[bytes], source: Path, *, encoding: str = UTF8, before: int = 0) -> Iterator[str]:
+    """Yield lines with their ends, without a byte-order mark.
+
+    Args:
+        raw: Open at the beginning of a line.
+        source: Name of the file, for errors.
+        encoding: One of `ENCODINGS`.
+        before: Lines of the file that stand before.
+
+    Raises:
+        InputError: With file, line and byte (from 1), at a line that is too long, cannot be decoded, or holds a NUL byte or a
+            carriage return that ends no line.
+    """
+    number, beyond_ascii = before, 0
+    while line := raw.readline(MAX_LINE + 1):
+        number += 1
+        if number == 1:
+            line = _unmarked(line, source)
+        if len(line) > MAX_LINE:
+            raise InputError(
+                f"{source}:{number}: a line must hold at most {MAX_LINE:,} bytes, but is longer; split it, or look for a lost line end."
+            )
+        _refuse_controls(line, source, number)
+        try:
+            text = line.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise InputError(_undecodable(source, number, error, encoding, mixed=beyond_ascii > 0)) from error
+        beyond_ascii += not text.isascii()
+        yield text
+
+
+def _unmarked(line: bytes, source: Path) -> bytes:
+    if line[:2] in _MARKS:
+        raise InputError(f"{source}:1: the file must be UTF-8, but begins like {_MARKS[line[:2]]}; convert it.")
+    return line.removeprefix(_BOM)
+
+
+def _refuse_controls(line: bytes, source: Path, number: int) -> None:
+    nul = line.find(0)
+    if nul >= 0:
+        raise InputError(
+            f"{source}:{number}: byte {nul + 1} must be text, but is NUL; the file may be damaged or binary."
+        )
+    bare = line.replace(b"\r\n", b"  ").find(b"\r") if b"\r" in line else -1
+    if bare >= 0:
+        raise InputError(
+            f"{source}:{number}: lines must end in LF or CR LF, but byte {bare + 1} is a bare CR; convert the line ends."
+        )
+
+
+def _undecodable(source: Path, number: int, error: UnicodeDecodeError, encoding: str, *, mixed: bool) -> str:
+    place = f"{source}:{number}: byte {error.start + 1}"
+    if encoding != UTF8:
+        return f"{place} must be {encoding}, as declared, but is {error.object[error.start]:#04x}; declare another encoding."
+    name = _name(error.object)
+    guess = f"reads as {name}" if name else "is of no encoding that is tried here"
+    also = " while lines before it are UTF-8: the file mixes encodings" if mixed else ""
+    way_out = f' or declare encoding = "{name.lower()}", or e.g. iconv -f {name} -t UTF-8' if name and not mixed else ""
+    return (
+        f"{place} must be UTF-8, but is {error.object[error.start]:#04x}; the line {guess}{also}; convert it{way_out}."
+    )
+
+
+def _name(line: bytes) -> str:
+    for name in _OTHERS:
+        try:
+            text = line.decode(name)
+        except UnicodeDecodeError:
+            continue
+        beyond = [c for c in text if ord(c) > 127]
+        if beyond and sum("\u3000" <= c <= "\u9fff" or "\uff00" <= c <= "\uffef" for c in beyond) > 0.8 * len(beyond):
+            return name.upper()
+    return "WINDOWS-1252" if all(b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D) for b in line) else ""

@@ -1,0 +1,38 @@
+"""A path opened as a table, by its ending."""
+
+from pathlib import Path
+
+from moo.errors import InputError
+from moo.tables.columnar import ParquetTable
+from moo.tables.delimited import DelimitedTable
+from moo.tables.objects import ObjectTable
+from moo.tables.reading import Reading, format_of
+
+AnyTable = DelimitedTable | ObjectTable | ParquetTable
+_KINDS: dict[str, type[AnyTable]] = {
+    ".csv": DelimitedTable,
+    ".tsv": DelimitedTable,
+    ".jsonl": ObjectTable,
+    ".parquet": ParquetTable,
+}
+
+
+def open_table(path: str | Path, reading: Reading | None = None) -> AnyTable:
+    """Open a table and read its header.
+
+    Args:
+        path: CSV, JSON Lines or Parquet; "~" is the user's home.
+        reading: How it is read.
+
+    Raises:
+        InputError: If there is no such file, or its header cannot be read.
+    """
+    source = Path(path).expanduser()
+    kind = _KINDS[format_of(source)]
+    try:
+        with source.open("rb"):
+            pass
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+        raise InputError(f"data must be a readable file, but got {source} ({reason}).") from error
+    return kind(source, reading or Reading())

@@ -1,0 +1,60 @@
+"""Declared properties of a table's file: encoding, separator and texts that stand for an empty cell."""
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+
+from moo import validate
+from moo.errors import InputError
+
+FORMATS = (".csv", ".tsv", ".parquet", ".jsonl")
+UTF8 = "utf-8"
+# Encodings in which the bytes of a comma, a quote and a line end mean nothing else, so that lines can be cut before decoding
+ENCODINGS = (UTF8, "gb18030", "gbk", "gb2312", "big5", "shift_jis", "cp1252")
+SEPARATORS = (",", ";", "\t")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a table's file is read.
+
+    Attributes:
+        encoding: Name of the encoding, e.g. "gb18030"; empty for UTF-8. A byte-order mark is accepted.
+        separator: "," or ";" or a tab, of CSV; empty takes the one that the header line holds.
+        na_values: Texts of cells that count as empty, e.g. ("NA", "null"); blanks around a cell are ignored.
+    """
+
+    encoding: str = ""
+    separator: str = ""
+    na_values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoding", _encoding(self.encoding))
+        separator = "\t" if self.separator in ("\\t", "tab") else self.separator
+        if separator and separator not in SEPARATORS:
+            raise validate.refuse('separator in ",", ";" or "tab"', "separator", self.separator)
+        object.__setattr__(self, "separator", separator)
+
+
+def _encoding(name: str) -> str:
+    if not name:
+        return UTF8
+    try:
+        found = codecs.lookup(name).name.replace("utf-8-sig", UTF8)
+    except (LookupError, ValueError):
+        found = ""
+    if found not in ENCODINGS:
+        raise InputError(f"encoding must be one of {', '.join(ENCODINGS)}, got {name!r}; convert the file to UTF-8.")
+    return found
+
+
+def format_of(path: Path) -> str:
+    """Return the suffix of `FORMATS` that a path ends in, in lower case.
+
+    Raises:
+        InputError: If it ends in another.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"data must be a known name or a file ending in {', '.join(FORMATS)}, but got {str(path)!r}.")
+    return suffix
