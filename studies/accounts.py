@@ -1,10 +1,10 @@
 """What a study's trainings cost the units of its data set: reserved before, settled after, kept beside no model."""
 
 import dataclasses
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,14 @@ from moo.errors import InputError, PolicyError, StorageError
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import PREPARATION, Ledger, parse_anchor
+from moo.privacy.ledger import PREPARATION, Ledger
 from moo.privacy.policies import Policy
-from moo.search import Candidate
-from moo.whole_files import write_whole
+from moo.studies.anchors import check_anchor, keep_anchor
 
 if TYPE_CHECKING:
     from moo.models.checkpoints import Reach
 
-ANCHORS = "ledger.json"  # in a study's folder
+OVER_BUDGET = "it would pass the budget"
 CHARGED = ("pool", "test", "release")  # parts whose units pay for something
 
 
@@ -72,19 +71,19 @@ def _dataset(home: Path, data: str) -> str:
 class Account:
     """One study's entries in the ledger of its data set. Lives in the driver: no worker writes.
 
+    After every entry the ledger's head is kept in the study's folder, so that an older ledger put back is refused.
+
     Attributes:
-        ledger: Of the data set.
+        ledger: Ledger of the data set.
         study: Name and fingerprint, so that two studies of one name stay apart.
-        plan: From a candidate to the run that it will be.
-        answers: What each trial tells with noise.
-        limit: Of `publish_all`: no trial that would pass it is admitted.
-        reached: How far a killed attempt of a trial came, by its own checkpoints, of trial and attempt; None where it is not known.
-        home: The study's folder, where the ledger's head as of its last reservation is kept; None keeps none.
+        answers: Noised answers of each trial.
+        limit: Filter of `publish_all`: no trial that would pass it is admitted.
+        reached: How far a killed attempt came by its own checkpoints, from trial and attempt; None where that is unknown.
+        home: The study's folder, where the ledger's head is kept; None keeps none.
     """
 
     ledger: Ledger
     study: str
-    plan: Callable[[Candidate], TrainingRun]
     answers: tuple[PrivateAnswer, ...] = ()
     limit: RenyiFilter | None = None
     reached: Callable[[int, str], "Reach | None"] = lambda _, __: None
@@ -97,20 +96,8 @@ class Account:
         Raises:
             PolicyError: If another one, or an older copy, lies where the ledger did.
         """
-        anchor = self._anchors().get(self.study)
-        if anchor is None:
-            return
-        seq, digest = parse_anchor(anchor)
-        entries = self.ledger.entries()
-        if seq > len(entries) or entries[seq - 1].hash != digest:
-            raise PolicyError(
-                f"the ledger must hold what {self.study} has spent so far, up to entry {seq}, but {self.ledger.path} does not; set "
-                "MOO_LEDGERS and the data's place as they were, or restore the ledger."
-            )
-
-    def _anchors(self) -> dict[str, str]:
-        path = None if self.home is None else self.home / ANCHORS
-        return {} if path is None or not path.is_file() else dict(json.loads(path.read_text(encoding="utf-8")))
+        if self.home is not None:
+            check_anchor(self.home, self.study, self.ledger)
 
     def open(self, policy: Policy) -> None:
         """Write down policy and budget, once, before anything is charged.
@@ -118,10 +105,9 @@ class Account:
         Raises:
             PolicyError: If the study began under others, or with another ledger.
         """
-        self.check()
         budget = {} if self.limit is None else dataclasses.asdict(self.limit)
         asked = {"policy": str(policy), **budget}
-        with self.ledger.alone():
+        with self._writing():
             begun = self._gate("policy")
             if begun is None:
                 self.ledger.record("gate", self.study, asked)
@@ -132,9 +118,8 @@ class Account:
             )
 
     def fix(self, name: str, chosen: Any) -> Any:
-        """Write a decision down, or read the one that was written down before; in the ledger that the study began with."""
-        self.check()
-        with self.ledger.alone():
+        """Write a decision down, or return the one that was written down before."""
+        with self._writing():
             before = self._gate(name)
             if before is None:
                 self.ledger.record("gate", self.study, {name: chosen})
@@ -143,29 +128,39 @@ class Account:
     def _gate(self, name: str) -> Mapping[str, Any] | None:
         return next((e.body for e in self.ledger.entries(self.study) if e.kind == "gate" and name in e.body), None)
 
-    def reserve(self, candidates: Sequence[Candidate], *, answers: bool = True) -> set[int]:
-        """Charge trials in full before they train, with their answers where they tell any.
+    def reserve(self, runs: Mapping[int, TrainingRun], *, answers: bool = True) -> dict[int, str]:
+        """Charge trainings in full before they start, with their answers where they have any.
+
+        Args:
+            runs: Number of a trial -> its training.
+            answers: Whether the trials tell their answers.
 
         Returns:
-            Numbers of those that would pass the budget: denied, and not charged.
+            Number -> reason of those that are denied, and not charged.
         """
-        runs = {c.number: self.plan(c) for c in candidates}  # calibrates noise, which takes its time
-        with self.ledger.alone():
+        with self._writing():
             for number in runs:
                 self._settle_killed(number)
-            denied = self._admitted(runs, answers=answers)
-            if self.home is not None:
-                kept = self._anchors() | {self.study: self.ledger.head()}
-                write_whole(self.home / ANCHORS, json.dumps(kept, indent=1) + "\n")
-        return denied
+            return self._admitted(runs, answers=answers)
 
-    def _admitted(self, runs: Mapping[int, TrainingRun], *, answers: bool) -> set[int]:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the ledger alone, once it is known to be the study's; keep its head afterwards."""
+        with self.ledger.alone():
+            self.check()
+            try:
+                yield
+            finally:
+                if self.home is not None:
+                    keep_anchor(self.home, self.study, self.ledger)
+
+    def _admitted(self, runs: Mapping[int, TrainingRun], *, answers: bool) -> dict[int, str]:
         spent = self.events() if self.limit is not None else []
-        denied = set()
+        denied = {}
         for number, run in runs.items():
             if self.limit is not None and not self.limit.admits(spent, [run, *self.answers]):
-                denied.add(number)
-                self.ledger.record("deny", self.study, {"trial": number, "reason": "it would pass the budget"})
+                denied[number] = OVER_BUDGET
+                self.ledger.record("deny", self.study, {"trial": number, "reason": OVER_BUDGET})
                 continue
             self._open[number] = (self.ledger.reserve(self.study, number, run), run.steps)
             if self.answers and answers:
@@ -179,7 +174,7 @@ class Account:
         return {number: hashes[reservation] for number, (reservation, _) in self._open.items()}
 
     def _settle_killed(self, number: int) -> None:
-        """The latest attempt of a trial that was killed pays for the steps that it can have run; without its checkpoints, for all."""
+        """Charge the latest killed attempt of a trial for the steps that it can have run; without its checkpoints, for all."""
         entries = self.ledger.entries(self.study)
         settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
         waiting = [e for e in entries if e.kind == "reserve" and e.body["trial"] == number and e.seq not in settled]
@@ -189,19 +184,23 @@ class Account:
             cause = f"killed; the next attempt goes on from step {reach.step}"
             self.ledger.abort(self.study, waiting[-1].seq, steps=steps, cause=cause)
 
-    def settle(self, number: int, cause: str, *, resumed_at: int = 0) -> None:
-        """A finished trial took all its steps but those of a checkpoint; of a failed one that is not known, so it pays for all."""
-        if number not in self._open:  # finished by an earlier call, and settled or charged there
+    def settle(self, number: int, cause: str = "", *, resumed_at: int = 0) -> None:
+        """Record the steps of a training: those since its checkpoint if it finished, all planned ones if it failed.
+
+        A training that is not open is left alone: an earlier call settled or charged it.
+        """
+        if number not in self._open:
             return
         reservation, steps = self._open.pop(number)
-        if cause:
-            self.ledger.abort(self.study, reservation, steps=steps, cause=cause)
-        else:
-            self.ledger.commit(self.study, reservation, steps=steps - resumed_at)
+        with self._writing():
+            if cause:
+                self.ledger.abort(self.study, reservation, steps=steps, cause=cause)
+            else:
+                self.ledger.commit(self.study, reservation, steps=steps - resumed_at)
 
     def release(self, body: Mapping[str, Any]) -> bool:
         """Write down what leaves, once; False where it was written down before."""
-        with self.ledger.alone():
+        with self._writing():
             known = any(e.kind == "release" and e.body == body for e in self.ledger.entries(self.study))
             if not known:
                 self.ledger.record("release", self.study, body)

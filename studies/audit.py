@@ -32,11 +32,12 @@ from moo.studies.accounts import Account
 from moo.studies.again import check_same
 from moo.studies.audited import AuditReport, save_audit
 from moo.studies.base import StudySpec
+from moo.studies.cost import budget_filter
 from moo.studies.evaluator import Evaluator
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.refusals import refuse_another_task
 from moo.studies.result import load_result
-from moo.studies.single import account_of, charged
+from moo.studies.single import account_of, training
 from moo.studies.trial import as_it_ran, planned_run, training_settings
 
 __all__ = ["AuditOptions", "AuditReport", "audit_configuration", "audit_trial", "epsilon_within"]
@@ -132,7 +133,8 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
     beta = (1 - asked.confidence) / len(LADDER)
     _check_enough(run, canaries, beta)
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
-    account = account_of(evaluator, policy, name, run)
+    account = account_of(prepared, name=name, limit=budget_filter(policy, prepared, evaluator.answers))
+    account.open(policy)
     watch = Watch(planted.units)
     number = -2 if trial is None else trial
     own = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
@@ -233,12 +235,8 @@ def _train(
     settings = dataclasses.replace(settings, trainer={**settings.trainer, "callbacks": [watch]})
     prepared.stage("training with canaries", 0, 0)
     frozen = prepared.frozen(params)
-    return charged(
-        account,
-        run,
-        number,
-        lambda: train(data, settings, frozen, key.generator),
-    )
+    with training(account, number, run):
+        return train(data, settings, frozen, key.generator)
 
 
 def epsilon_within(found: tuple[Guessed, ...], run: TrainingRun, *, beta: float) -> float:

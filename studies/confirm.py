@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from moo import validate
-from moo.errors import InputError, PolicyError, TrialError
+from moo.errors import InputError, PolicyError
 from moo.objectives.membership.attacks import ATTACKS
 from moo.objectives.membership.choice import CHOSEN
 from moo.objectives.membership.permutation import permutation_p_value
-from moo.privacy.events import TrainingRun
 from moo.privacy.policies import Policy
 from moo.records import Measurement, TrialRecord
-from moo.studies.accounts import Account, ledger_of
 from moo.studies.again import prepared_again
 from moo.studies.base import StudySpec
 from moo.studies.cost import search_cost
 from moo.studies.keep import save_evidence
+from moo.studies.places import forget_trial
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
+from moo.studies.single import account_of, training
 from moo.studies.trial import judge, planned_run, run_trial, within_memory
 from moo.whole_files import write_whole
 
@@ -95,9 +95,7 @@ class _Again:
 
     def __post_init__(self) -> None:
         self._ready: dict[int, Prepared] = {}
-        fingerprint = self.prepared(SAME_SPLIT).key.derive("fingerprint").hex()[:8]
-        study = f"{self.result.name} {fingerprint}"
-        self.account = Account(ledger_of(self.spec.data), study, _unplanned, home=self.home)
+        self.account = account_of(self.prepared(SAME_SPLIT), name=self.result.name)
         self.account.check()
         self._covered = self.account.covered()
 
@@ -126,24 +124,19 @@ class _Again:
     def _train(self, trial: TrialRecord, prepared: Prepared, replicate: int, again: str) -> TrialRecord:
         # The fresh split shares users with the old one: they are charged in one part, as if every unit were in both.
         run = planned_run(trial.params, self.spec, prepared.expected_units, prepared.records.unit_name)
-        reservation = self.account.ledger.reserve(self.account.study, trial.number, run)
-        try:
+        number = trial.number
+        with training(self.account, number, run):
+            attempt = self.account.attempts()[number]
             with within_memory():
-                evidence = run_trial(trial.params, prepared, number=trial.number, replicate=replicate)
-        except TrialError as error:
-            self.account.ledger.abort(self.account.study, reservation, steps=run.steps, cause=error.cause)
-            raise
-        self.account.ledger.commit(self.account.study, reservation, steps=run.steps)
+                evidence = run_trial(trial.params, prepared, number=number, replicate=replicate, attempt=attempt)
+            self.account.settle(number, resumed_at=evidence.resumed_at)
+        forget_trial(self.home, number)
         save_evidence(evidence, prepared, number=trial.number, again=again)
         record = judge(evidence, prepared, number=trial.number)
         if self.spec.attack == CHOSEN:
             return record
         p = permutation_p_value(evidence.membership, ATTACKS[self.spec.attack], n_draws=384)
         return dataclasses.replace(record, extras={**record.extras, "permutation_p": Measurement(value=p)})
-
-
-def _unplanned(_: object) -> TrainingRun:
-    raise AssertionError("settings are planned one by one here")
 
 
 def _once(path: Path, identity: Mapping[str, Any], make: Callable[[], TrialRecord]) -> TrialRecord:

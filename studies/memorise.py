@@ -44,7 +44,7 @@ from moo.studies.base import StudySpec
 from moo.studies.evaluator import Evaluator
 from moo.studies.memorised import Canary, MemorisationReport, difference, save_memorisation
 from moo.studies.prepare import Prepared, Stage, no_stage
-from moo.studies.single import account_of, charged
+from moo.studies.single import account_of, training
 from moo.studies.trial import as_it_ran, planned_run, training_settings
 
 _LETTERS = list("abcdefghijklmnopqrstuvwxyz")
@@ -110,9 +110,11 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
     run = _planned(params, prepared, asked)
     secrets = _Secrets.drawn(base, asked, key.generator("secrets"))
     texts = _texts(base, prepared, params, "pool")
-    account = account_of(evaluator, policy, name, run)
+    account = account_of(prepared, name=name)
+    account.open(policy)
     prepared.stage("training with planted secrets", 0, 0)
-    trained = charged(account, run, _NUMBER, lambda: _train(base, texts, secrets, params, prepared, run, key, asked))
+    with training(account, _NUMBER, run):
+        trained = _train(base, texts, secrets, params, prepared, run, key, asked)
     done = as_it_ran(run, trained)
     found = _asked_for(trained.generator, secrets, prepared.stage)
     canaries, control = found[: asked.canaries], found[asked.canaries :]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moo.errors import InputError, PolicyError, StorageError, TrialError
+from moo.errors import InputError, PolicyError, StorageError
 from moo.masking.release import save_preprocessing
 from moo.models.export import export_peft, has_peft_form
 from moo.models.export_reference import export_reference, peft_of, save_reference
@@ -24,12 +24,13 @@ from moo.privacy.ledger import PREPARATION, charged
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialRecord
 from moo.search import FAILED
-from moo.studies.accounts import Account, ledger_of
+from moo.studies.accounts import Account
 from moo.studies.again import prepared_again
 from moo.studies.cost import released_run
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
+from moo.studies.single import account_of, training
 from moo.studies.trial import CONSTRAINTS, as_it_ran, training_settings
 from moo.whole_files import write_whole
 
@@ -65,9 +66,7 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
         spec = prepared.spec
         check_delta(spec.training.target_delta, prepared.release_units)
         runs = {t.number: released_run(prepared, t.params) for t in chosen}
-        fingerprint = prepared.key.derive("fingerprint").hex()[:8]
-        ledger = ledger_of(spec.data)
-        account = Account(ledger, f"{result.name} {fingerprint}", lambda c: runs[c.number], home=home)
+        account = account_of(prepared, name=result.name)
         _fix_choice(account, sorted(runs))
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -142,18 +141,13 @@ def _retrain(
     )
     prepared.stage(f"retraining trial {trial.number}", 0, 0)
     fresh = StudyKey.fresh()
-    reservation = account.ledger.reserve(account.study, trial.number, run)
-    try:
+    with training(account, trial.number, run):
         trained = train(
             data,
             training_settings(trial.params, prepared.spec, run, engine=prepared.engine),
             prepared.frozen(trial.params),
             lambda purpose, shadow: fresh.generator(purpose, shadow),
         )
-    except TrialError as error:
-        account.ledger.abort(account.study, reservation, steps=run.steps, cause=error.cause)
-        raise
-    account.ledger.commit(account.study, reservation, steps=trained.steps)
     ran = as_it_ran(run, trained)
     out = target / f"trial-{trial.number:04d}"
     out.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ import platform
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from moo.privacy.composed import compose
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
-from moo.records import REFERENCE, TrialRecord
+from moo.records import REFERENCE, TrialParams, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
-from moo.studies.accounts import Account, ledger_of
+from moo.studies.accounts import Account
 from moo.studies.again import marks_of
 from moo.studies.base import StudySpec, check_name, load_spec
 from moo.studies.carried import carried_over
@@ -32,7 +32,7 @@ from moo.studies.cost import budget_filter, runs_at, search_cost
 from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
 from moo.studies.gates import declared, refuse_broken_gates, refuse_broken_promises
-from moo.studies.places import forget_all, forget_trial, reached
+from moo.studies.places import forget_all, forget_trial
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.refusals import (
@@ -44,6 +44,7 @@ from moo.studies.refusals import (
     refuse_what_the_model_lacks,
 )
 from moo.studies.result import SearchCost, StudyResult
+from moo.studies.single import account_of, charged, training
 from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
 from moo.studies.trial import CONSTRAINTS, planned_run
 from moo.studies.weights import Weights, weights_of
@@ -122,7 +123,9 @@ def run_study(
             settings = of_study.generator("settings")
             first = [space.draw(settings) for _ in range(drawn)]
         watch.n_trials = drawn
-        account = _account(name, evaluator, identity)
+        account = account_of(
+            prepared, name=name, answers=evaluator.answers, limit=budget_filter(chosen, prepared, evaluator.answers)
+        )
         evaluator.covered = prepared.covered = account.covered()
         watch.compose = lambda: compose(account.events(), delta=spec.training.target_delta)
 
@@ -130,27 +133,29 @@ def run_study(
             account.open(chosen)
             if chosen.allows_reference:
                 watch.reference = watch.reference or _reference(evaluator, identity, home, account)
-            denied = account.reserve(candidates)
+            runs = {c.number: _planned(prepared, params_of(c.params)) for c in candidates}
+            denied = bookings.enter_context(charged(account, runs, answers=True))
             evaluator.attempts = account.attempts()
             return {c.number: evaluator.refused(c) for c in candidates if c.number in denied}
 
-        found = search(
-            evaluator,
-            space,
-            GOALS,
-            n_trials=drawn,
-            storage=storage if storage is not None else home / "study.db",
-            name=name,
-            seed=seed,
-            enqueue=first,
-            config=identity,
-            constraint_names=CONSTRAINTS,
-            executor=executor,
-            workers=workers,
-            environments=devices(spec.machine, executor=executor, workers=workers),
-            before=before,
-            callbacks=[lambda p: _settle(account, home, record_of(p.newest)), watch.trial],
-        )
+        with ExitStack() as bookings:
+            found = search(
+                evaluator,
+                space,
+                GOALS,
+                n_trials=drawn,
+                storage=storage if storage is not None else home / "study.db",
+                name=name,
+                seed=seed,
+                enqueue=first,
+                config=identity,
+                constraint_names=CONSTRAINTS,
+                executor=executor,
+                workers=workers,
+                environments=devices(spec.machine, executor=executor, workers=workers),
+                before=before,
+                callbacks=[lambda p: _settle(account, home, record_of(p.newest)), watch.trial],
+            )
         forget_all(home)
         trials = tuple(record_of(t) for t in found.trials)
         if all(t.cause == REFUSED for t in trials):
@@ -219,25 +224,9 @@ def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, 
     }
 
 
-def _account(name: str, evaluator: Evaluator, identity: Mapping[str, Any]) -> Account:
-    """The study's account with its data set's ledger."""
-    prepared, answers = evaluator.prepared, evaluator.answers
-
-    def plan(candidate: Candidate) -> TrainingRun:
-        params = params_of(candidate.params) if candidate.number != REFERENCE else STATUS_QUO
-        return planned_run(params, prepared.spec, prepared.expected_units, prepared.records.unit_name)
-
-    limit = budget_filter(evaluator.policy, prepared, answers)
-    goes_on = prepared.spec.machine.checkpoint_steps > 0
-    return Account(
-        ledger_of(prepared.spec.data),
-        f"{name} {identity['key'][:8]}",
-        plan,
-        answers,
-        limit,
-        lambda number, attempt: reached(evaluator.folder, number, attempt, goes_on=goes_on),
-        evaluator.folder,
-    )
+def _planned(prepared: Prepared, params: TrialParams) -> TrainingRun:
+    """Return the training that a trial will be; calibrates its noise."""
+    return planned_run(params, prepared.spec, prepared.expected_units, prepared.records.unit_name)
 
 
 def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, account: Account) -> TrialRecord:
@@ -248,14 +237,13 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
         if kept["identity"] == json.loads(json.dumps(identity)):
             return TrialRecord.from_json(kept["record"])
     evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
-    account.reserve([Candidate(number=REFERENCE, generation=-1, params={}, replicate=0)], answers=False)
-    evaluator.attempts = account.attempts()
     try:
-        record = evaluator.record(STATUS_QUO, number=REFERENCE)
+        with training(account, REFERENCE, _planned(evaluator.prepared, STATUS_QUO)):
+            evaluator.attempts = account.attempts()
+            record = evaluator.record(STATUS_QUO, number=REFERENCE)
+            _settle(account, home, record)
     except TrialError as error:
-        account.settle(REFERENCE, error.cause)
         raise InputError(f"the status quo must be trainable, but: {error}") from error
-    _settle(account, home, record)
     write_whole(path, json.dumps({"identity": identity, "record": record.to_json()}))
     return record
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from moo.cli.main import main
 from moo.data import load_records
-from moo.errors import InputError, TrialError
+from moo.errors import InputError, PolicyError, TrialError
 from moo.objectives.memorisation import UNTRAINED_BITS
 from moo.privacy.accounting import group_privacy
 from moo.privacy.keys import StudyKey
@@ -24,6 +24,7 @@ from moo.privacy.ledger import read_entries
 from moo.records import TrialParams
 from moo.studies import memorise as module
 from moo.studies.accounts import ledger_path
+from moo.studies.anchors import ANCHORS
 from moo.studies.audit import audit_configuration
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.memorise import memorise
@@ -116,11 +117,20 @@ def test_it_is_reserved_before_it_trains_settled_after_and_kept(
     def broken(*_: Any) -> None:
         raise TrialError("it broke", cause="broken")
 
+    older = ledger_path(spec.data).read_bytes()
     monkeypatch.setattr(module, "train_generator", broken)
     with pytest.raises(TrialError):
         memorise(quick, PRIVATE, folder=tmp_path, canaries=3, digits=1)
     last = read_entries(ledger_path(spec.data))[-1]
     assert (last.kind, last.body["steps"]) == ("abort", 2)
+    path = ledger_path(spec.data)
+    (anchor,) = json.loads((tmp_path / ANCHORS).read_text(encoding="utf-8")).values()
+    assert anchor == f"{last.seq}:{last.hash}"
+    newer = path.read_bytes()
+    path.write_bytes(older)
+    with pytest.raises(PolicyError, match=r"must hold what letters memorisation \w+ has spent so far"):
+        memorise(quick, PRIVATE, folder=tmp_path, canaries=3, digits=1)
+    path.write_bytes(newer)
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_spent(spec: StudySpec, tmp_path: Path) -> None:

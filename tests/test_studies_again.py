@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from moo.privacy.policies import Policy
 from moo.records import REFERENCE
 from moo.report import renew_reports, save_report
 from moo.report.chinese import said
-from moo.search import Candidate
 from moo.studies import retrain as retrain_module
-from moo.studies.accounts import ANCHORS, Account, everywhere, ledger_of
+from moo.studies.accounts import Account, everywhere, ledger_of
+from moo.studies.anchors import ANCHORS
 from moo.studies.audit import audit_trial
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.confirm import confirm
@@ -121,16 +120,13 @@ def test_two_retrainings_at_once_give_one_model(
 
 
 def test_accounts_that_reserve_at_once_stay_within_the_budget(tmp_path: Path) -> None:
-    def slow(candidate: Candidate) -> TrainingRun:
-        time.sleep(0.02)  # as long as calibrating noise takes
-        return dataclasses.replace(RUN, noise_multiplier=3.0 + candidate.number / 100)
-
     limit = RenyiFilter.tuned(epsilon=12.0, delta=1e-5, typical=[RUN])
-    accounts = [Account(Ledger(tmp_path / "x.ledger", "d"), "s k", slow, (), limit) for _ in range(3)]
-    denied: list[set[int]] = []
+    accounts = [Account(Ledger(tmp_path / "x.ledger", "d"), "s k", (), limit) for _ in range(3)]
+    runs = [{n: dataclasses.replace(RUN, noise_multiplier=3.0 + n / 100) for n in range(i, i + 6)} for i in (0, 10, 20)]
+    denied: list[dict[int, str]] = []
     threads = [
-        threading.Thread(target=lambda a=a, i=i: denied.append(a.reserve([_candidate(10 * i + n) for n in range(6)])))
-        for i, a in enumerate(accounts)
+        threading.Thread(target=lambda a=a, r=r: denied.append(a.reserve(r)))
+        for a, r in zip(accounts, runs, strict=True)
     ]
     for thread in threads:
         thread.start()
@@ -140,10 +136,6 @@ def test_accounts_that_reserve_at_once_stay_within_the_budget(tmp_path: Path) ->
     assert len(events) == 18 - sum(map(len, denied)) > 1
     assert limit.spent(events) <= limit.budget
     assert not limit.admits(events, [RUN])  # it was used up, not refused
-
-
-def _candidate(number: int) -> Candidate:
-    return Candidate(number=number, generation=0, params={}, replicate=0)
 
 
 def test_a_study_goes_on_with_the_ledger_that_holds_what_it_has_spent(
@@ -174,7 +166,7 @@ def test_a_budget_that_was_fixed_is_not_raised(spec: StudySpec, tmp_path: Path) 
     (tmp_path / "study.db").unlink()
     with pytest.raises(PolicyError, match=r"began with publish_all\(20\).* got publish_all\(60\)"):
         run_study(study, n_trials=1, policy="publish_all(60)", folder=tmp_path)
-    account = Account(ledger_of(study.data), _entries(study)[0].study, lambda _: RUN)
+    account = Account(ledger_of(study.data), _entries(study)[0].study)
     with pytest.raises(PolicyError, match="give the new study another name"):
         account.open(Policy())
 
