@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -307,11 +307,17 @@ class Prepared:
         known = json.loads(path.read_text()) if path.is_file() else {}
         if str(level) not in known:
             self.stage(f"measuring masking level {level}", 0, 0)
-            notes = synthetic_notes(self.spec.probe_records, seed=PROBE_SEED, language=self.records.language)
-            facts = masking_facts(probe(notes.texts, notes.gold, notes.users, level, ner=self.spec.ner))
+            facts = _measured(level, self.spec.probe_records, self.records.language, self.spec.ner)
             known[str(level)] = {k: None if v is None else number_out(v) for k, v in facts.items()}
             write_whole(path, json.dumps(known, indent=1))
         return {k: None if v is None else number_in(v) for k, v in known[str(level)].items()}
+
+
+@lru_cache(maxsize=64)
+def _measured(level: int, n_records: int, language: str, ner: bool) -> Mapping[str, float | None]:
+    """Measure a masking level on synthetic identities, the same for every study of a process."""
+    notes = synthetic_notes(n_records, seed=PROBE_SEED, language=language)
+    return masking_facts(probe(notes.texts, notes.gold, notes.users, level, ner=ner))
 
 
 def depth_of(params: TrialParams, spec: StudySpec) -> Depth:

@@ -7,7 +7,7 @@ runs and is never below PLD for the same event.
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 from dp_accounting import pld, rdp
 from dp_accounting.pld import pld_pmf, privacy_loss_distribution
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from moo import validate
 from moo.errors import InputError
@@ -29,6 +28,7 @@ RenyiCurve = NDArray[np.float64]
 ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(11, 64)] + [128.0, 256.0, 512.0, 1024.0])
 _INTERVAL = 1e-3  # of the discretised privacy loss; rounding is pessimistic, so a coarser one only overstates epsilon
 _LARGEST_NOISE = 1e4
+_SLACK = 5e-4  # relative share of the target epsilon that a calibration may leave unspent
 
 
 def check_delta(delta: float, n_units: int) -> None:
@@ -48,10 +48,7 @@ def check_delta(delta: float, n_units: int) -> None:
 def _pld_epsilon(sample_rate: float, steps: int, noise_multiplier: float, delta: float) -> float:
     if noise_multiplier <= 0:
         return math.inf
-    accountant = pld.PLDAccountant(value_discretization_interval=_INTERVAL)
-    step = dp_accounting.PoissonSampledDpEvent(sample_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
-    accountant.compose(step, steps)
-    return float(accountant.get_epsilon(delta))
+    return float(_loss(sample_rate, steps, noise_multiplier).get_epsilon_for_delta(delta))
 
 
 def epsilon_pld(run: TrainingRun) -> float:
@@ -246,7 +243,7 @@ def group_privacy(epsilon: float, delta: float, records: int) -> tuple[float, fl
 
 
 def calibrate_noise(*, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """The least noise multiplier (to 1 part in 1,000) whose PLD epsilon does not exceed the target.
+    """Return a noise multiplier whose PLD epsilon reaches the target to 1 part in 2,000 and does not exceed it.
 
     Raises:
         InputError: If the target is not positive, or no noise up to 10,000 reaches it.
@@ -264,24 +261,39 @@ def _calibrated(target_epsilon: float, delta: float, sample_rate: float, steps: 
         epsilon = _pld_epsilon(sample_rate, steps, math.exp(log_noise), delta)
         return math.log(max(epsilon, 1e-12) / target_epsilon)
 
-    low, high = _bracket(excess)
-    noise = math.exp(float(brentq(excess, low, high, xtol=5e-4)))
-    while _pld_epsilon(sample_rate, steps, noise, delta) > target_epsilon:
-        noise *= 1.0005
-    return noise
+    start = max(0.5, 3 * sample_rate * math.sqrt(steps) / min(target_epsilon, 3.0))
+    return math.exp(_just_below(excess, math.log(start)))
 
 
-def _bracket(excess: Any) -> tuple[float, float]:
-    low, high = math.log(0.3), math.log(2.0)
-    while excess(low) < 0:
-        low -= 0.7
-    while excess(high) > 0:
-        if high > math.log(_LARGEST_NOISE):
+def _just_below(excess: Callable[[float], float], at: float) -> float:
+    """Return the log of a noise multiplier whose excess lies in (-`_SLACK`, 0], by safeguarded secant steps.
+
+    Epsilon is nearly a power of the noise, so a straight line through two points in logarithms is close; each
+    evaluation costs one privacy loss distribution, the more the less noise there is.
+
+    Args:
+        excess: Falling function of the log noise: log of epsilon over its target.
+        at: First log noise to try.
+
+    Raises:
+        InputError: If the excess stays above 0 up to the largest noise.
+    """
+    low, high, slope, found = -math.inf, math.inf, -1.2, excess(at)
+    while not -_SLACK < found <= 0:
+        low, high = (max(low, at), high) if found > 0 else (low, min(high, at))
+        if low > math.log(_LARGEST_NOISE):
             raise InputError(
                 "some noise must reach the target epsilon, but none up to 10,000 does; raise target_epsilon."
             )
-        low, high = high, high + 1.0
-    return low, high
+        if high - low < 1e-9:
+            return high
+        following = at + min(1.0, max(-1.0, -(found + _SLACK / 2) / slope))
+        if not low < following < high:
+            following = (low + high) / 2
+        value = excess(following)
+        slope = min(-0.1, (value - found) / (following - at))
+        at, found = following, value
+    return at
 
 
 def curve_of(run: TrainingRun) -> HockeyStickCurve:
@@ -297,6 +309,7 @@ def curve_of(run: TrainingRun) -> HockeyStickCurve:
     return HockeyStickCurve(epsilons=found.epsilons, deltas=worse, deltas_back=worse)
 
 
+@lru_cache(maxsize=8)
 def _loss(sample_rate: float, steps: int, noise_multiplier: float) -> Any:
     """The privacy loss of a training."""
     step = privacy_loss_distribution.from_gaussian_mechanism(

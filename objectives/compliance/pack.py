@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,10 +26,18 @@ class Pack:
     tables: tuple[Mapping[str, Any], ...]
     weights: Mapping[str, float]
 
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @cached_property
+    def _heads(self) -> list[int]:
+        """Lines, from 0, at which rules begin."""
+        return [i for i, line in enumerate(self._lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
+
     def line(self, index: int | None = None, key: str = "") -> int:
         """1-based line of a key of the index-th rule, of the rule itself, or of a key before all rules."""
-        lines = self.text.splitlines()
-        heads = [i for i, line in enumerate(lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
+        lines, heads = self._lines, self._heads
         start = 0 if index is None else heads[index]
         after = [h for h in heads if h > start or index is None]
         for i in range(start, after[0] if after else len(lines)):
