@@ -1,6 +1,7 @@
 """What a study's trainings cost the units of its data set: reserved before, settled after, kept beside no model."""
 
 import dataclasses
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +14,13 @@ import platformdirs
 
 from moo.data import DATASETS
 from moo.errors import InputError, PolicyError, StorageError
+from moo.privacy.caps import Cap
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import PREPARATION, Ledger
-from moo.privacy.policies import Policy
+from moo.privacy.ledger import PREPARATION, Entry, Ledger, cap_of, charged, read_entries
 from moo.studies.anchors import check_anchor, keep_anchor
+from moo.studies.terms import refuse_other_terms
 
 if TYPE_CHECKING:
     from moo.models.checkpoints import Reach
@@ -62,6 +64,15 @@ def ledger_path(data: str) -> Path:
     return home / f"{_dataset(home, data)[:16]}.ledger"
 
 
+def cap_and_charges(data: str) -> tuple[Cap | None, list[Event]]:
+    """Return the cap on a data set and what is charged to it; nothing is made where no ledger exists."""
+    try:
+        entries = read_entries(ledger_path(data))
+    except InputError:
+        return None, []
+    return cap_of(entries), charged(entries)
+
+
 def _dataset(home: Path, data: str) -> str:
     identity = DATASETS[data].people if data in DATASETS else str(Path(data).expanduser().resolve())
     return StudyKey.load_or_create(home / "ledger.key").derive("dataset", identity).hex()[:32]
@@ -99,23 +110,36 @@ class Account:
         if self.home is not None:
             check_anchor(self.home, self.study, self.ledger)
 
-    def open(self, policy: Policy) -> None:
-        """Write down policy and budget, once, before anything is charged.
+    def open(self, terms: Mapping[str, Any], *, begun: bool = False) -> None:
+        """Write the study's terms down, once, before anything is charged.
+
+        Args:
+            terms: As of `terms_of`.
+            begun: True if the study must have begun: its terms are then in the ledger.
 
         Raises:
-            PolicyError: If the study began under others, or with another ledger.
+            PolicyError: If a study of this name began with others, or in another folder, or with another ledger.
         """
-        budget = {} if self.limit is None else dataclasses.asdict(self.limit)
-        asked = {"policy": str(policy), **budget}
         with self._writing():
-            begun = self._gate("policy")
-            if begun is None:
-                self.ledger.record("gate", self.study, asked)
-        if begun is not None and dict(begun) != asked:
-            raise PolicyError(
-                f"policy and budget are fixed before a study's first trial: {self.study} began with {_told(begun)}, but got "
-                f"{_told(asked)}; give the new study another name."
-            )
+            gates = self._refuse_other(terms)
+            known = any(e.study == self.study for e in gates)
+            if not known and begun and terms["policy"] != "internal":
+                raise PolicyError(
+                    f"the ledger must hold the terms that {self.study} began with, but {self.ledger.path} does not; set MOO_LEDGERS "
+                    "and the data's place as they were, or restore the ledger."
+                )
+            if not known:
+                self.ledger.record("gate", self.study, terms)
+
+    def begun(self, terms: Mapping[str, Any]) -> bool:
+        """Refuse what `open` would refuse, and write nothing; return True if the study has begun."""
+        self.check()
+        return any(e.study == self.study for e in self._refuse_other(terms))
+
+    def _refuse_other(self, terms: Mapping[str, Any]) -> list[Entry]:
+        gates = [e for e in self.ledger.entries() if e.kind == "gate" and "policy" in e.body]
+        refuse_other_terms(terms, self.study, gates)
+        return gates
 
     def fix(self, name: str, chosen: Any) -> Any:
         """Write a decision down, or return the one that was written down before."""
@@ -159,14 +183,20 @@ class Account:
         denied = {}
         for number, run in runs.items():
             if self.limit is not None and not self.limit.admits(spent, [run, *self.answers]):
-                denied[number] = OVER_BUDGET
-                self.ledger.record("deny", self.study, {"trial": number, "reason": OVER_BUDGET})
+                denied[number] = self._deny(number, OVER_BUDGET)
                 continue
-            self._open[number] = (self.ledger.reserve(self.study, number, run), run.steps)
-            if self.answers and answers:
-                self.ledger.answer(self.study, number, self.answers)
+            try:
+                seq = self.ledger.reserve(self.study, number, run, self.answers if answers else ())
+            except PolicyError as error:
+                denied[number] = self._deny(number, str(error))
+                continue
+            self._open[number] = (seq, run.steps)
             spent += [run, *self.answers]
         return denied
+
+    def _deny(self, number: int, reason: str) -> str:
+        self.ledger.record("deny", self.study, {"trial": number, "reason": reason})
+        return reason
 
     def attempts(self) -> dict[int, str]:
         """Names of the trials' attempts that are reserved and not settled: hashes of their entries, which nothing else has."""
@@ -198,13 +228,28 @@ class Account:
             else:
                 self.ledger.commit(self.study, reservation, steps=steps - resumed_at)
 
-    def release(self, body: Mapping[str, Any]) -> bool:
-        """Write down what leaves, once; False where it was written down before."""
+    def release(self, body: Mapping[str, Any], *, only: bool = False) -> bool:
+        """Write down what leaves, once.
+
+        Args:
+            body: What leaves.
+            only: True if nothing else of the study may leave, before or after.
+
+        Returns:
+            False if it was written down before.
+
+        Raises:
+            PolicyError: If something else has left, and only one thing may.
+        """
         with self._writing():
-            known = any(e.kind == "release" and e.body == body for e in self.ledger.entries(self.study))
-            if not known:
+            before = [e.body for e in self.ledger.entries(self.study) if e.kind == "release"]
+            if only and any(other != body for other in before):
+                raise PolicyError(
+                    f"one result alone of {self.study} may leave, and another has; give the new study another name."
+                )
+            if body not in before:
                 self.ledger.record("release", self.study, body)
-        return not known
+        return body not in before
 
     def open_reservations(self) -> int:
         """Trainings that were reserved and never settled: a call that was cut off has left them."""
@@ -215,6 +260,12 @@ class Account:
     def preparation(self) -> list[PrivateAnswer]:
         """What the steps of the preparation are charged, for the units of every part: such a step read them all."""
         return everywhere(self.ledger.charged(PREPARATION))
+
+    @property
+    def cap(self) -> Cap | None:
+        """Cap on the data; None without one, or where it was lifted."""
+        cap = cap_of(self.ledger.entries())
+        return None if cap is None or math.isinf(cap.epsilon) else cap
 
     def events(self) -> list[Event]:
         """What this study's units are charged for so far: crashed attempts included, and the preparation of the data."""
@@ -233,8 +284,3 @@ def everywhere(preparation: Sequence[Event]) -> list[PrivateAnswer]:
         anywhere = dataclasses.replace(answer, part="")
         times[anywhere] = max(n, times.get(anywhere, 0))
     return [dataclasses.replace(e, part=part) for e, n in times.items() for part in CHARGED for _ in range(n)]
-
-
-def _told(gate: Mapping[str, Any]) -> str:
-    order = f", order {gate['order']:g}" if "order" in gate else ""
-    return f"{gate['policy']}{order}"

@@ -38,6 +38,7 @@ from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.refusals import refuse_another_task
 from moo.studies.result import load_result
 from moo.studies.single import account_of, training
+from moo.studies.terms import known_terms
 from moo.studies.trial import as_it_ran, planned_run, training_settings
 
 __all__ = ["AuditOptions", "AuditReport", "audit_configuration", "audit_trial", "epsilon_within"]
@@ -133,8 +134,9 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
     beta = (1 - asked.confidence) / len(LADDER)
     _check_enough(run, canaries, beta)
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
-    account = account_of(prepared, name=name, limit=budget_filter(policy, prepared, evaluator.answers))
-    account.open(policy)
+    limit = budget_filter(policy, prepared, evaluator.answers)
+    account = account_of(prepared, name=name, limit=limit)
+    account.open(known_terms(policy, prepared, limit), begun=trial is not None)
     watch = Watch(planted.units)
     number = -2 if trial is None else trial
     own = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)

@@ -28,6 +28,7 @@ from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
 from moo.studies.single import account_of, training
+from moo.studies.terms import known_terms
 from moo.studies.trial import judge, planned_run, run_trial, within_memory
 from moo.whole_files import write_whole
 
@@ -95,8 +96,9 @@ class _Again:
 
     def __post_init__(self) -> None:
         self._ready: dict[int, Prepared] = {}
-        self.account = account_of(self.prepared(SAME_SPLIT), name=self.result.name)
-        self.account.check()
+        prepared, policy = self.prepared(SAME_SPLIT), Policy(**self.result.about.get("policy", {}))
+        self.account = account_of(prepared, name=self.result.name)
+        self.account.open(known_terms(policy, prepared, spec=self.result.specification()), begun=True)
         self._covered = self.account.covered()
 
     def prepared(self, replicate: int) -> Prepared:

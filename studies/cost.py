@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 from moo.privacy.accounting import epsilon_of_any, epsilon_of_selected
+from moo.privacy.caps import told_cap
 from moo.privacy.claims import HOLDS
 from moo.privacy.composed import compose
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
@@ -58,15 +59,39 @@ def released_run(prepared: Prepared, params: TrialParams) -> TrainingRun:
 def search_cost(
     account: Account, prepared: Prepared, policy: Policy, trials: Sequence[TrialRecord], *, n_trials: int
 ) -> SearchCost:
-    """What the study's trials compose to by the ledger, crashed attempts included, and the guarantee if there is one."""
+    """Compose the study's trials by the ledger, crashed attempts included, and say what the policy guarantees.
+
+    Under `select_one` no number that depends on how many trials there were is told.
+    """
     delta = prepared.spec.training.target_delta
     events = account.events()
-    composed = compose(events, delta=delta)
-    trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
     guaranteed, label = guarantee(prepared, policy, account.answers, n_trials, account.preparation())
     broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
     if broken:
         guaranteed, label = math.inf, f"odometer, not a guarantee: the DP claim is {broken}"
+    alone = policy.name == "select_one"  # its number of trials is secret
+    if not alone:
+        label = _counted(label, account, policy, trials, events)
+    charged = account.ledger.charged()
+    capped = told_cap(account.cap, charged)
+    return SearchCost(
+        policy=str(policy),
+        composed_epsilon=None if alone else compose(events, delta=delta),
+        delta=delta,
+        label=f"{label}; {capped}",
+        guaranteed_epsilon=guaranteed,
+        data_epsilon=None if alone else compose(charged, delta=delta, disjoint=False),
+        anchor=account.ledger.head().partition(":")[2] if alone else account.ledger.head(),
+        cap=account.cap,
+        capped=capped,
+    )
+
+
+def _counted(
+    label: str, account: Account, policy: Policy, trials: Sequence[TrialRecord], events: Sequence[Event]
+) -> str:
+    """Add what the trials were, by number: refused, cut off, without DP."""
+    trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
     label = label or f"odometer over {trained} trainings, not a guarantee: results stay inside"
     cut_off = account.open_reservations()
     if cut_off:
@@ -74,17 +99,9 @@ def search_cost(
     refused = sum(t.cause == REFUSED for t in trials)
     if refused:
         label += f"; {refused} of {len(trials)} trials were refused, since they would have passed the budget"
-    if composed.includes_non_private:
+    if any(isinstance(e, TrainingRun) and e.steps and not e.private for e in events):
         label += f"; {NO_GUARANTEE}" + (" for the users searched on" if policy.name == "proxy_then_retrain" else "")
-    return SearchCost(
-        policy=str(policy),
-        composed_epsilon=composed,
-        delta=delta,
-        label=label,
-        guaranteed_epsilon=guaranteed,
-        data_epsilon=compose(account.ledger.charged(), delta=delta, disjoint=False),
-        anchor=account.ledger.head(),
-    )
+    return label
 
 
 def guarantee(

@@ -45,6 +45,7 @@ from moo.studies.evaluator import Evaluator
 from moo.studies.memorised import Canary, MemorisationReport, difference, save_memorisation
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.single import account_of, training
+from moo.studies.terms import terms_of
 from moo.studies.trial import as_it_ran, planned_run, training_settings
 
 _LETTERS = list("abcdefghijklmnopqrstuvwxyz")
@@ -111,7 +112,7 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
     secrets = _Secrets.drawn(base, asked, key.generator("secrets"))
     texts = _texts(base, prepared, params, "pool")
     account = account_of(prepared, name=name)
-    account.open(policy)
+    account.open(terms_of(policy, prepared))
     prepared.stage("training with planted secrets", 0, 0)
     with training(account, _NUMBER, run):
         trained = _train(base, texts, secrets, params, prepared, run, key, asked)

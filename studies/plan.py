@@ -12,10 +12,12 @@ from moo.models.blocks import opens
 from moo.models.trunk import encode
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_dearest, compose_epsilon
+from moo.privacy.caps import told_cap
 from moo.privacy.composed import ComposedEpsilon
 from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
+from moo.studies.accounts import cap_and_charges
 from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter, guarantee, runs_at
@@ -108,7 +110,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         ),
         composed_high=_planned(compose_dearest(dear, trials=n_trials, delta=t.target_delta), policy, t.target_delta),
         policy=str(policy),
-        holds=_holds(prepared, policy, n_trials),
+        holds=f"{_holds(prepared, policy, n_trials)}; {told_cap(*cap_and_charges(spec.data))}",
     )
 
 

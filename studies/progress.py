@@ -39,7 +39,11 @@ Callback = Callable[[StudyProgress], None]
 
 @dataclass
 class Watch:
-    """Turns what happens into `StudyProgress`."""
+    """Turns what happens into `StudyProgress`.
+
+    Attributes:
+        secret: Stage that is told in place of all else, where trials and their number must not be told; empty tells all.
+    """
 
     callbacks: Sequence[Callback]
     n_trials: int
@@ -47,11 +51,14 @@ class Watch:
     reference: TrialRecord | None = None
     compose: Callable[[], ComposedEpsilon] = lambda: NOTHING_SPENT
     composed_epsilon: ComposedEpsilon = NOTHING_SPENT
+    secret: str = ""
 
     def stage(self, what: str, done: int, total: int) -> None:
-        self._tell(None, what, done, total)
+        self._tell(None, self.secret or what, 0 if self.secret else done, 0 if self.secret else total)
 
     def trial(self, progress: Progress) -> None:
+        if self.secret:
+            return
         self.trials = tuple(record_of(t) for t in progress.done)
         self.composed_epsilon = self.compose()
         self._tell(record_of(progress.newest), "", 0, 0)

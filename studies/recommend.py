@@ -1,5 +1,7 @@
 """Which trial of a study to take, and why; or what is in the way of all of them."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,18 +49,28 @@ def knee_of_refined(refined: Sequence[TrialRecord], weights: Mapping[str, float]
 
 
 def selected(complete: Sequence[TrialRecord]) -> Recommendation:
-    """The winner by a score of each trial's own noised answers: the most accurate within the limits, else the nearest to them."""
-    feasible = [t for t in complete if t.feasible]
-    if feasible:
-        winner = max(feasible, key=lambda t: t.objectives[ACCURACY].value)
+    """Return the winner: the trial with the highest score of its own, whichever others there are (Theorem 2 asks for that)."""
+    winner = max(complete, key=own_score)
+    if winner.feasible:
         return Recommendation(
             trial=winner, reason="the most accurate within the limits, by noised answers; it alone may leave"
         )
-    nearest = _nearest(complete)
     return Recommendation(
-        trial=nearest,
-        reason=f"no trial is within the limits; this one is nearest, and breaks {', '.join(nearest.blocking)}",
+        trial=winner,
+        reason=f"no trial is within the limits; this one is nearest, and breaks {', '.join(winner.blocking)}",
     )
+
+
+def own_score(trial: TrialRecord) -> tuple[bool, float, str]:
+    """Return what `select_one` ranks a complete trial by; it reads this trial's settings and noised answers alone.
+
+    Within the limits comes first and then accuracy; outside, the sum of the violations. Ties go by the settings, so that the order of
+    the trials decides nothing.
+    """
+    violation = sum(v for v in trial.constraints.values() if v > 0)
+    value = trial.objectives[ACCURACY].value if trial.feasible else -violation
+    settings = json.dumps([trial.params.to_json(), trial.to_json()["constraints"]], sort_keys=True)
+    return trial.feasible, -math.inf if math.isnan(value) else value, settings
 
 
 def none_feasible(complete: Sequence[TrialRecord]) -> Recommendation:

@@ -23,6 +23,7 @@ from moo.pareto import (
     probability_non_dominated,
     running_hypervolume,
 )
+from moo.privacy.caps import Cap
 from moo.privacy.composed import ComposedEpsilon
 from moo.records import ACCURACY, REFERENCE, TrialRecord, number_in, number_out
 from moo.studies.base import StudySpec
@@ -41,36 +42,49 @@ class SearchCost:
 
     Attributes:
         policy: The release policy, chosen before the study.
-        composed_epsilon: Epsilon of all trials and noised answers, for a unit in K/2 shadows of each; RDP composition.
+        composed_epsilon: Epsilon of all trials and noised answers, for a unit in K/2 shadows of each; RDP composition. None
+            under `select_one`, where it would tell how many trials there were.
         delta: Of the composition.
         label: Meaning of that number in words; shown wherever the number is.
         guaranteed_epsilon: What the policy guarantees to those it protects, at the same delta; infinite where it guarantees
             nothing. `label` says to whom.
-        data_epsilon: Epsilon of all studies on the same data, from the ledger; the same delta.
-        anchor: Head of the data's ledger at the end, "seq:hash": kept here, it shows a tail that was cut later.
+        data_epsilon: Epsilon of all studies on the same data, from the ledger; the same delta. None under `select_one`.
+        anchor: Head of the data's ledger at the end, "seq:hash": kept here, it shows a tail that was cut later. Under
+            `select_one` the hash alone.
+        cap: Cap on the data at the end; None without one.
+        capped: The same in words, as `label` has it at its end; empty in a result from before there were caps.
     """
 
     policy: str
-    composed_epsilon: ComposedEpsilon
+    composed_epsilon: ComposedEpsilon | None
     delta: float
     label: str
-    data_epsilon: ComposedEpsilon
+    data_epsilon: ComposedEpsilon | None
     guaranteed_epsilon: float = math.inf
     anchor: str = ""
+    cap: Cap | None = None
+    capped: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
             **vars(self),
-            "composed_epsilon": self.composed_epsilon.to_json(),
-            "data_epsilon": self.data_epsilon.to_json(),
+            **{name: value and value.to_json() for name, value in self._composed().items()},
             "guaranteed_epsilon": number_out(self.guaranteed_epsilon),
+            "cap": self.cap and self.cap.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SearchCost":
         delta = data["delta"]
-        composed = {k: ComposedEpsilon.from_json(data[k], delta=delta) for k in ("composed_epsilon", "data_epsilon")}
-        return cls(**{**data, **composed, "guaranteed_epsilon": number_in(data["guaranteed_epsilon"])})
+        composed = {
+            k: None if data[k] is None else ComposedEpsilon.from_json(data[k], delta=delta)
+            for k in ("composed_epsilon", "data_epsilon")
+        }
+        cap = data.get("cap") and Cap.from_json(data["cap"])
+        return cls(**{**data, **composed, "guaranteed_epsilon": number_in(data["guaranteed_epsilon"]), "cap": cap})
+
+    def _composed(self) -> dict[str, ComposedEpsilon | None]:
+        return {"composed_epsilon": self.composed_epsilon, "data_epsilon": self.data_epsilon}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +122,11 @@ class StudyResult:
             InputError: If this machine lacks what they ask for.
         """
         return StudySpec.from_mapping({**self.spec, "machine": self.about.get("machine", {}).get("settings", {})})
+
+    @property
+    def alone(self) -> bool:
+        """True under `select_one`: the winner is the one trial, and its number says nothing."""
+        return self.cost.policy == "select_one"
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
@@ -167,7 +186,7 @@ class StudyResult:
 
     def recommend(self) -> Recommendation:
         """The knee of the feasible front by the weights, with its reason; or the limit that is in the way of all trials."""
-        if self.cost.policy == "select_one" and self.complete:
+        if self.alone and self.complete:
             return selected(self.complete)
         if self.refined:
             return knee_of_refined(self.refined, self.weights)
@@ -184,7 +203,7 @@ class StudyResult:
             InputError: If the weights are unfit, or the policy makes the choice by itself.
         """
         found = weights_of(weights)
-        if found and self.cost.policy == "select_one":
+        if found and self.alone:
             raise InputError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
         changed = dataclasses.replace(self, weights=found)
         chosen = changed.recommend().trial

@@ -16,6 +16,7 @@ from moo.models.reference_shadows import ReferenceShadows
 from moo.models.saved import save_bank
 from moo.models.training import Trained, TrainingData, train
 from moo.privacy.accounting import check_delta, epsilon_of_all, epsilon_pld
+from moo.privacy.caps import told_cap
 from moo.privacy.claims import claim
 from moo.privacy.composed import ComposedEpsilon, compose
 from moo.privacy.events import Event, TrainingRun
@@ -31,6 +32,7 @@ from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
 from moo.studies.single import account_of, training
+from moo.studies.terms import known_terms
 from moo.studies.trial import CONSTRAINTS, as_it_ran, training_settings
 from moo.whole_files import write_whole
 
@@ -67,6 +69,7 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
         check_delta(spec.training.target_delta, prepared.release_units)
         runs = {t.number: released_run(prepared, t.params) for t in chosen}
         account = account_of(prepared, name=result.name)
+        account.open(known_terms(policy, prepared), begun=True)
         _fix_choice(account, sorted(runs))
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -226,6 +229,8 @@ def _card(
         "measured_on_others": told
         if policy.answer_noise
         else "stays inside: the search told its numbers without noise",
+        "cap": account.cap and account.cap.to_json(),
+        "capped": told_cap(account.cap, account.ledger.charged()),
         "ledger": account.ledger.head(),
         "limits": "floating-point Gaussian noise is not hardened; rules and numbers are evidence for a person to judge",
     }

@@ -18,9 +18,9 @@ from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_epsilon
+from moo.privacy.caps import told_cap
 from moo.privacy.composed import compose
 from moo.privacy.events import TrainingRun
-from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialParams, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
@@ -44,8 +44,10 @@ from moo.studies.refusals import (
     refuse_what_the_model_lacks,
 )
 from moo.studies.result import SearchCost, StudyResult
+from moo.studies.select_one import NAME, SECRET, drawn, mark_internal, refuse_early_end, winner_alone
 from moo.studies.single import account_of, charged, training
 from moo.studies.space import GOALS, STATUS_QUO, anchors, params_of, space_of
+from moo.studies.terms import terms_of
 from moo.studies.trial import CONSTRAINTS, planned_run
 from moo.studies.weights import Weights, weights_of
 from moo.whole_files import write_whole
@@ -98,7 +100,7 @@ def run_study(
     validate.in_range(1, 1_000_000, n_trials=n_trials)
     chosen = Policy.parse(policy, answer_noise=answer_noise)
     refuse_by_policy(chosen, spec)
-    if weights_of(weights) and chosen.name == "select_one":
+    if weights_of(weights) and chosen.name == NAME:
         raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
     name = check_name(name or spec.name)
     home = Path(folder) if folder is not None else Path("moo-runs") / name
@@ -114,36 +116,40 @@ def run_study(
         refuse_unknown_attributes(prepared)
         identity = _identity(spec, chosen, prepared)
         of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True), n_trials)
-        drawn = _drawn(chosen, of_study, n_trials)
+        n_drawn, secret = drawn(chosen, of_study, n_trials), chosen.name == NAME
         space, first = space_of(spec.space), anchors(spec.space)
-        if (
-            chosen.name == "select_one"
-        ):  # independent draws, from the secret key: an open seed, or 32 bits of one, would number them
+        if secret:  # independent draws, from the secret key: an open seed, or 32 bits of one, would number them
             identity["mean_trials"] = n_trials
             settings = of_study.generator("settings")
-            first = [space.draw(settings) for _ in range(drawn)]
-        watch.n_trials = drawn
-        account = account_of(
-            prepared, name=name, answers=evaluator.answers, limit=budget_filter(chosen, prepared, evaluator.answers)
-        )
+            first = [space.draw(settings) for _ in range(n_drawn)]
+            mark_internal(home, storage=storage is not None)
+        limit = budget_filter(chosen, prepared, evaluator.answers)
+        account = account_of(prepared, name=name, answers=evaluator.answers, limit=limit)
+        law = (n_trials, of_study) if secret else None
+        terms = terms_of(chosen, prepared, limit, law=law)
+        if not account.begun(terms) and secret:
+            refuse_early_end(account, prepared, n_trials)
         evaluator.covered = prepared.covered = account.covered()
         watch.compose = lambda: compose(account.events(), delta=spec.training.target_delta)
 
         def before(candidates: Sequence[Candidate]) -> Mapping[int, Outcome]:
-            account.open(chosen)
-            if chosen.allows_reference:
+            account.open(terms)
+            if chosen.allows_reference and account.cap is None:
                 watch.reference = watch.reference or _reference(evaluator, identity, home, account)
             runs = {c.number: _planned(prepared, params_of(c.params)) for c in candidates}
             denied = bookings.enter_context(charged(account, runs, answers=True))
             evaluator.attempts = account.attempts()
+            if denied and secret:  # ending early would break the law of the number of trials
+                raise PolicyError(next(iter(denied.values())))
             return {c.number: evaluator.refused(c) for c in candidates if c.number in denied}
 
+        watch.secret = SECRET if secret else ""
         with ExitStack() as bookings:
             found = search(
                 evaluator,
                 space,
                 GOALS,
-                n_trials=drawn,
+                n_trials=n_drawn,
                 storage=storage if storage is not None else home / "study.db",
                 name=name,
                 seed=seed,
@@ -163,24 +169,19 @@ def run_study(
         account.check()
         cost = search_cost(account, prepared, chosen, trials, n_trials=n_trials)
         result = _result(name, cost, prepared, chosen, trials, watch.reference, time.monotonic() - started)
-        if chosen.name in ("publish_all", "select_one"):
-            winner = result.recommend().trial if chosen.name == "select_one" else None
-            alone = [] if winner is None else [winner.number]
-            account.release({"policy": str(chosen), "trials": alone if chosen.name == "select_one" else len(trials)})
+        if secret:
+            result, winner = winner_alone(result)
+            account.release({"policy": str(chosen), "trials": [] if winner is None else [winner]}, only=True)
+        elif chosen.name == "publish_all":
+            account.release({"policy": str(chosen), "what": "front, curves and models"})
         return carried_over(result, home, weights)
 
 
-def _drawn(policy: Policy, key: StudyKey, n_trials: int) -> int:
-    """How many trials there will be: n_trials, or under `select_one` a draw from the geometric law of that mean, kept secret."""
-    if policy.name != "select_one":
-        return n_trials
-    return int(key.generator("number of trials").geometric(1 / n_trials))
-
-
 def _too_small(policy: Policy, account: Account, strictest: Sequence[TrainingRun]) -> str:
-    """Why not one trial was admitted."""
+    """Say why not one trial was admitted."""
     limit = account.limit
-    assert limit is not None
+    if limit is None:
+        return f"a trial must fit under the cap, but {told_cap(account.cap, account.ledger.charged())}; see moo ledger cap."
     needs = min(compose_epsilon([run, *account.answers], delta=limit.delta) for run in strictest)
     return (
         f"the budget must admit one trial, but {policy} does not: the cheapest alone composes to epsilon {needs:.2f} with its "

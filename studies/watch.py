@@ -1,6 +1,7 @@
 """What a scheduler asks of data and released models, day by day: withdrawals, retention, drift of identifiers, budget left."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,7 +16,7 @@ from moo.objectives.compliance.loader import load_rules
 from moo.privacy.composed import ComposedEpsilon, compose
 from moo.privacy.events import TrainingRun
 from moo.privacy.filters import RenyiFilter
-from moo.privacy.ledger import PREPARATION, Entry, charged, read_entries
+from moo.privacy.ledger import PREPARATION, Entry, cap_of, charged, read_entries
 from moo.records import number_out
 from moo.studies.accounts import everywhere, ledger_path
 from moo.studies.residuals import Residuals, drifted, look
@@ -259,8 +260,10 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
         limit = RenyiFilter(**{k: gate.body[k] for k in ("epsilon", "delta", "order")})
         spent = _spent(limit, entries, gate.study)
         out.append(_budget(f"budget of {gate.study}", spent, limit.epsilon))
+    events, cap = charged(entries), cap_of(entries)
+    if cap is not None and math.isfinite(cap.epsilon):
+        out.append(_budget("cap on the data", cap.spent(events), cap.epsilon))
     if budget is not None:
-        events = charged(entries)
         delta = max((e.delta for e in events if isinstance(e, TrainingRun)), default=_DELTA)
         out.append(_budget("budget of the house", compose(events, delta=delta, disjoint=False), budget))
     return out or [

@@ -168,7 +168,7 @@ def test_a_budget_that_was_fixed_is_not_raised(spec: StudySpec, tmp_path: Path) 
         run_study(study, n_trials=1, policy="publish_all(60)", folder=tmp_path)
     account = Account(ledger_of(study.data), _entries(study)[0].study)
     with pytest.raises(PolicyError, match="give the new study another name"):
-        account.open(Policy())
+        account.open({"policy": "internal"})
 
 
 def test_a_preparation_that_was_charged_is_in_every_epsilon(
@@ -186,7 +186,9 @@ def test_a_preparation_that_was_charged_is_in_every_epsilon(
         number = searched(spec, home)
         (out,) = retrain(home, [number], to=tmp_path / f"o{noise}")
         card = json.loads((out / "card.json").read_text(encoding="utf-8"))
-        one = run_study(spec, n_trials=2, policy="select_one", folder=tmp_path / f"one {noise}")
+        one = run_study(
+            dataclasses.replace(spec, name="one"), n_trials=2, policy="select_one", folder=tmp_path / f"one {noise}"
+        )
         proxy = run_study(spec, n_trials=2, policy="proxy_then_retrain(1)", folder=home)
         told[noise] = [card["epsilon_of_all_retrained"], proxy.cost.guaranteed_epsilon, one.cost.guaranteed_epsilon]
         assert card["epsilon_of_all_retrained"] > card["epsilon"]

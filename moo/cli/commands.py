@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     for line in _notices(spec.data, spec.model):
         say(out, line)
     view.print_policy(out, policy)
-    with view.Live(out, options.trials) as live:
+    with view.Live(out, options.trials, secret=policy.name == "select_one") as live:
         result = run_study(
             spec,
             n_trials=options.trials,
@@ -120,7 +120,8 @@ def retrain(options: argparse.Namespace) -> int:
             out,
             f"{folder}: epsilon {card['epsilon']:.2f} at delta {card['delta']:g} per {card['unit_of_privacy']}, "
             f"all retrained together "
-            f"{card['epsilon_of_all_retrained']:.2f}, with other studies on these data {everything}; claim {card['claim']}",
+            f"{card['epsilon_of_all_retrained']:.2f}, with other studies on these data {everything}; "
+            f"{card['capped']}; claim {card['claim']}",
         )
     for trial in (t for t in load_result(options.out).complete if t.number in options.trials and t.blocking):
         say(
@@ -214,21 +215,40 @@ def mask(options: argparse.Namespace) -> int:
 def ledger_show(options: argparse.Namespace) -> int:
     """moo ledger show"""
     from moo.cli import view
-    from moo.privacy.ledger import read_entries
+    from moo.privacy.caps import told_cap
+    from moo.privacy.ledger import cap_of, charged, read_entries
     from moo.studies.accounts import ledger_path
 
-    view.print_ledger(out, read_entries(ledger_path(options.data)))
+    entries = read_entries(ledger_path(options.data))
+    view.print_ledger(out, entries)
+    say(out, f"{told_cap(cap_of(entries), charged(entries)).capitalize()}.")
+    return 0
+
+
+def ledger_cap(options: argparse.Namespace) -> int:
+    """moo ledger cap"""
+    from moo.data import DATASETS
+    from moo.privacy.caps import Cap, told_cap
+    from moo.studies.accounts import cap_and_charges, ledger_of
+
+    if options.data not in DATASETS and not Path(options.data).is_file():
+        raise InputError(
+            f"DATA must be a data set's name or the path to a table, got {options.data}; see moo data list."
+        )
+    seq = ledger_of(options.data).cap(Cap(epsilon=options.epsilon, delta=options.delta), reason=options.reason)
+    say(out, f"entry {seq}: {told_cap(*cap_and_charges(options.data))}.")
     return 0
 
 
 def ledger_verify(options: argparse.Namespace) -> int:
     """moo ledger verify"""
-    from moo.privacy.ledger import parse_anchor, read_entries, verify
+    from moo.privacy.ledger import parse_anchor, place_of, read_entries, verify
     from moo.studies.accounts import ledger_path
 
     path = ledger_path(options.data)
-    read_entries(path)
-    found = verify(path, dict(map(parse_anchor, options.anchor)))
+    entries = read_entries(path)
+    anchors = [f"{place_of(text, entries)}:{text}" if ":" not in text else text for text in options.anchor]
+    found = verify(path, dict(map(parse_anchor, anchors)))
     if not found.intact:
         raise StorageError(f"the ledger must be as it was written, but {found.reason}: {path}.")
     until = f"anchored up to entry {found.anchored}" if found.anchored else "not anchored: a cut tail would not show"

@@ -149,15 +149,20 @@ def parser() -> argparse.ArgumentParser:
 
     _compliance(groups)
 
-    ledger = _group(groups, "ledger", "what trainings cost the people in a data set: show, verify, anchor, export")
+    ledger = _group(groups, "ledger", "what trainings cost the people in a data set: show, cap, verify, anchor, export")
     for name, action, text in (
         ("show", commands.ledger_show, "studies and what they compose to"),
+        ("cap", commands.ledger_cap, "cap what all studies together may compose to"),
         ("verify", commands.ledger_verify, "check the chain, and an anchor that was kept elsewhere"),
         ("anchor", commands.ledger_anchor, "the head of the chain, to be kept elsewhere"),
         ("export", commands.ledger_export, "all entries, as JSON Lines"),
     ):
         one = _add(ledger, name, action, text)
         one.add_argument("data", metavar="DATA", help="a data set's name, or the path to a table")
+        if name == "cap":
+            one.add_argument("epsilon", metavar="EPSILON", type=float, help="the cap; inf lifts it")
+            one.add_argument("--delta", type=float, default=1e-5, help="delta of the cap (default 1e-5)")
+            one.add_argument("--reason", default="", help="why the cap rises; stays in the ledger")
         if name == "verify":
             one.add_argument("--anchor", metavar="SEQ:HASH", action="append", default=[], help="as `anchor` printed it")
 

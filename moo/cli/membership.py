@@ -40,8 +40,10 @@ def attacks(options: argparse.Namespace) -> int:
     from moo.objectives.membership.risk import auc, tpr
     from moo.studies.keep import load_membership
     from moo.studies.result import load_result
+    from moo.studies.select_one import refuse_looking_inside
 
     result = load_result(options.out)
+    refuse_looking_inside(result)
     number = REFERENCE if options.trial is None else options.trial
     evidence = load_membership(Path(options.out), number)
     table = Table("attack", "AUC by record", "AUC by user", "TPR at 1 % FPR", box=None, pad_edge=False)
@@ -69,8 +71,10 @@ def attributes(options: argparse.Namespace) -> int:
     from moo.studies.gathered import columns_of
     from moo.studies.keep import load_attributes
     from moo.studies.result import load_result
+    from moo.studies.select_one import refuse_looking_inside
 
     result = load_result(options.out)
+    refuse_looking_inside(result)
     number = REFERENCE if options.trial is None else options.trial
     every = load_attributes(Path(options.out), number)
     codes = {name: evidence.attribute for name, evidence in every.items()}

@@ -27,9 +27,15 @@ from moo.studies.result import StudyResult, feasible_hypervolume
 
 
 class Live:
-    """A progress bar that is fed with `StudyProgress`; on a terminal it moves, elsewhere each trial is a line."""
+    """A progress bar that is fed with `StudyProgress`; on a terminal it moves, elsewhere each trial is a line.
 
-    def __init__(self, console: Console, n_trials: int) -> None:
+    Args:
+        console: Terminal or file.
+        n_trials: Trials that are expected.
+        secret: True where trials and their number are not told.
+    """
+
+    def __init__(self, console: Console, n_trials: int, *, secret: bool = False) -> None:
         self._console = console
         self._started = time.monotonic()
         self._spent: list[float] = []
@@ -41,7 +47,7 @@ class Live:
             TextColumn("{task.fields[facts]}"),
             console=console,
         )
-        self._trials = self._bar.add_task("trials", total=n_trials, facts="")
+        self._trials = self._bar.add_task("trials", total=n_trials, facts="", visible=not secret)
         self._stage = self._bar.add_task("now", total=1, facts="starting")
 
     def __enter__(self) -> "Live":
@@ -119,7 +125,9 @@ def print_result(console: Console, result: StudyResult) -> None:
         (t for t in result.complete if t.number in result.on_front), key=lambda t: -t.objectives[ACCURACY].value
     )
     shown += [("front", t) for t in rest if t.number not in anchors]
-    heading(console, f"{result.name}: feasible front and anchors")
+    if result.alone:
+        shown = [("the winner", t) for t in result.complete]
+    heading(console, f"{result.name}: {'the winner' if result.alone else 'feasible front and anchors'}")
     console.print(_front_table(result, shown, short=narrow(console)))
     print_attribute(console, result)
     _print_reference(console, result)
@@ -136,12 +144,13 @@ def print_result(console: Console, result: StudyResult) -> None:
             "or because the fast one does not know the model.",
         )
     cost = result.cost
-    say(
-        console,
-        f"\nThe search, policy {cost.policy}: composed epsilon {cost.composed_epsilon} at delta {cost.delta:g} "
-        f"({cost.label}).",
+    composed = (
+        "" if cost.composed_epsilon is None else f"composed epsilon {cost.composed_epsilon} at delta {cost.delta:g} "
     )
-    say(console, f"All studies on these data: composed epsilon {cost.data_epsilon}.")
+    label = f"({cost.label})" if composed else cost.label
+    say(console, f"\nThe search, policy {cost.policy}: {composed}{label}.")
+    if cost.data_epsilon is not None:
+        say(console, f"All studies on these data: composed epsilon {cost.data_epsilon}.")
     for notice, trials in result.notices.items():
         say(console, f"Note: {notice} ({trials}).")
     _print_unassessed(console, result)
@@ -149,7 +158,7 @@ def print_result(console: Console, result: StudyResult) -> None:
         say(console, f"[bold red]DP claim {reason}.[/]")
     for trial in result.complete:
         for alarm in trial.alarms:
-            say(console, f"[bold red]Trial {trial.number}, {alarm}.[/]")
+            say(console, f"[bold red]{_called(result, trial).capitalize()}, {alarm}.[/]")
     choice = result.recommend()
     if choice.trial is None:
         say(console, f"[bold]No recommendation[/]: {choice.reason}.")
@@ -157,10 +166,14 @@ def print_result(console: Console, result: StudyResult) -> None:
     spent = choice.trial.extras["epsilon_spent"].value
     say(
         console,
-        f"[bold]Recommended: trial {choice.trial.number}[/] (epsilon {_epsilon(spent)}, claim {choice.trial.claim}); "
+        f"[bold]Recommended: {_called(result, choice.trial)}[/] (epsilon {_epsilon(spent)}, claim {choice.trial.claim}); "
         f"{choice.reason}.",
     )
     print_confirmation(console, result)
+
+
+def _called(result: StudyResult, trial: TrialRecord) -> str:
+    return "the winner" if result.alone else f"trial {trial.number}"
 
 
 def _print_unassessed(console: Console, result: StudyResult) -> None:
@@ -176,7 +189,8 @@ def _print_unassessed(console: Console, result: StudyResult) -> None:
 
 def _print_reference(console: Console, result: StudyResult) -> None:
     if result.reference is None:
-        say(console, "\nNo status quo: the policy allows no training without DP.")
+        by = "policy" if result.cost.cap is None else "cap on these data"
+        say(console, f"\nNo status quo: the {by} allows no training without DP.")
         return
     extras = result.reference.extras
     nulls = result.null_aucs
@@ -202,10 +216,10 @@ def _front_table(result: StudyResult, shown: Sequence[tuple[str, TrialRecord]], 
         right = name in numbers or (name == "trial" and not short)
         table.add_column(name, justify="right" if right else "left", no_wrap=right or name == left[-1])
     for label, trial in shown:
-        number = str(trial.number) if trial.number >= 0 else "-"
+        number = "-" if trial.number < 0 or result.alone else str(trial.number)
         names = [label, number, _setting(trial)]
         if short:
-            names = [f"{label}{'' if trial.number < 0 else f', trial {number}'}\n {_setting(trial)}"]
+            names = [f"{label}{'' if number == '-' else f', trial {number}'}\n {_setting(trial)}"]
         values = _values(trial, exposed=exposed)
         values = [v.replace(" ± 0.", " ±.") for v in values] if short else values
         table.add_row(*names, *values, _verdict(label, trial, trial.number in result.on_front))

@@ -7,12 +7,13 @@ from pathlib import Path
 import optuna
 from optuna_dashboard import run_server, save_note, save_plotly_graph_object
 
-from moo.errors import InputError
+from moo.errors import InputError, PolicyError
 from moo.records import ACCURACY, PENALTY, RISK, TrialRecord
 from moo.report import figures
 from moo.report.texts import texts
 from moo.search.storage import as_url, reading
 from moo.studies.result import StudyResult, load_result
+from moo.studies.select_one import INTERNAL, refuse_looking_inside
 
 HOST = "127.0.0.1"
 
@@ -28,7 +29,9 @@ def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna
 
     Raises:
         InputError: If the storage holds no study of that name.
+        PolicyError: Under `select_one`: the dashboard shows every trial.
     """
+    refuse_looking_inside(result)
     try:
         study = optuna.load_study(study_name=result.name, storage=storage)
     except KeyError as error:
@@ -99,6 +102,10 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
     if storage is None and not (folder / "study.db").is_file():
         raise InputError(
             f"the folder must hold a study's study.db, but {folder} does not; run a study, or pass --storage."
+        )
+    if (folder / INTERNAL).is_file():
+        raise PolicyError(
+            f"under select_one only the winner leaves, but the dashboard shows every trial of {folder}; see its report."
         )
     with reading(url):
         opened = optuna.storages.get_storage(url)

@@ -8,6 +8,7 @@ Events are data; epsilon is derived from them and never stored. One SQLite file 
     deny     a policy refused it: nothing is charged
     answer   numbers computed from private units are told with noise: charged before they are
     gate, release   a decision of a person or a policy, for the record
+    cap      the most that all studies together may compose to; every reservation and answer is held to the newest
 
 hash = SHA-256(domain, previous hash, canonical JSON of the entry, RFC 8785). A chain shows edits. It does not show that its owner
 rewrote all of it or cut its tail, unless its head was anchored elsewhere: `anchor` gives what to keep, `verify` takes it.
@@ -27,12 +28,14 @@ from typing import Any
 import rfc8785
 
 from moo.errors import InputError, MachineError, StorageError
+from moo.privacy.caps import Cap, next_cap
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 
-KINDS = ("genesis", "reserve", "commit", "abort", "deny", "answer", "gate", "release")
+KINDS = ("genesis", "reserve", "commit", "abort", "deny", "answer", "gate", "release", "cap")
 PREPARATION = "preparation"  # the study under which steps that read all units are charged, once for every study
 NO_GUARANTEE = "with the non-private reference: no guarantee"
 _DOMAIN = b"moo ledger 1\0"
+_READ = "SELECT seq, at, kind, study, body, previous, hash FROM entries"
 _WAIT = 60.0  # seconds that a writer waits for another
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -128,14 +131,23 @@ class Ledger:
                     f"the ledger must be of this data set, but {self.path} is of another; name another file."
                 )
 
-    def reserve(self, study: str, trial: int, run: TrainingRun) -> int:
-        """Charge a run in full before it trains.
+    def reserve(self, study: str, trial: int, run: TrainingRun, answers: Sequence[PrivateAnswer] = ()) -> int:
+        """Charge a run in full before it trains, and the noised answers that it will tell.
 
         Returns:
-            The entry's seq: what `commit` and `abort` settle.
+            Seq of the reservation, which `commit` and `abort` settle.
+
+        Raises:
+            PolicyError: If the cap on the data does not admit them; nothing is written.
         """
         note = {} if run.private else {"note": NO_GUARANTEE}
-        return self._write("reserve", study, {"trial": trial, "run": run.to_json(), **note})
+        with self._transaction() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            _hold_to_cap(connection, [run, *answers])
+            seq = _append(connection, "reserve", study, {"trial": trial, "run": run.to_json(), **note})
+            if answers:
+                _append(connection, "answer", study, {"trial": trial, "answers": [a.to_json() for a in answers]})
+        return seq
 
     def commit(self, study: str, reservation: int, *, steps: int) -> int:
         """The run trained; it is charged for the steps that it took."""
@@ -163,8 +175,29 @@ class Ledger:
         return f"{seq}:{digest}"
 
     def answer(self, study: str, trial: int, answers: Sequence[PrivateAnswer]) -> int:
-        """Charge noised answers before they are told."""
-        return self._write("answer", study, {"trial": trial, "answers": [a.to_json() for a in answers]})
+        """Charge noised answers before they are told.
+
+        Raises:
+            PolicyError: If the cap on the data does not admit them.
+        """
+        with self._transaction() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            _hold_to_cap(connection, answers)
+            return _append(connection, "answer", study, {"trial": trial, "answers": [a.to_json() for a in answers]})
+
+    def cap(self, cap: Cap, *, reason: str = "") -> int:
+        """Cap what all studies on the data may compose to, from the next reservation on.
+
+        Args:
+            cap: The new cap. Lower is always allowed.
+            reason: Reason of a cap that is higher than the one before; it stays in the chain.
+
+        Raises:
+            InputError: If the cap rises without a reason.
+        """
+        with self._transaction() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            return _append(connection, "cap", "", next_cap(cap, _cap(connection), reason))
 
     def charged(self, study: str | None = None) -> list[Event]:
         """What the data set's units are charged for, by one study or by all: one run a reservation, with its steps; answers."""
@@ -232,6 +265,11 @@ def charged(entries: Sequence[Entry]) -> list[Event]:
     return out
 
 
+def cap_of(entries: Sequence[Entry]) -> Cap | None:
+    """Return the newest cap among a ledger's entries; None without one."""
+    return next((Cap.from_json(e.body) for e in reversed(entries) if e.kind == "cap"), None)
+
+
 def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...]:
     """All entries of a ledger's file as they stand, or those of one study.
 
@@ -243,13 +281,9 @@ def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...
         raise InputError(f"the ledger must be a file, but {path} is none; run a study first.")
     # "rw" and not "ro": after a kill in the middle of a commit, the first reader has to roll the half-written pages back
     with _reported(Path(path)), closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=_WAIT)) as connection:
-        rows = connection.execute(
-            "SELECT seq, at, kind, study, body, previous, hash FROM entries WHERE ?1 IS NULL OR study = ?1 ORDER BY seq",
-            (study,),
-        ).fetchall()
-    names = ("seq", "at", "kind", "study", "body", "previous", "hash")
+        rows = connection.execute(f"{_READ} WHERE ?1 IS NULL OR study = ?1 ORDER BY seq", (study,)).fetchall()
     try:
-        return tuple(Entry(**{**dict(zip(names, row, strict=True)), "body": json.loads(row[4])}) for row in rows)
+        return tuple(map(_entry, rows))
     except ValueError as error:
         raise StorageError(f"every entry of {path} must hold JSON, but one does not: it was edited.") from error
 
@@ -284,6 +318,18 @@ def parse_anchor(text: str) -> tuple[int, str]:
     return int(seq), digest
 
 
+def place_of(digest: str, entries: Sequence[Entry]) -> int:
+    """Return the seq of the entry with a hash, kept without its seq.
+
+    Raises:
+        StorageError: If no entry has it: it was cut off or edited.
+    """
+    found = next((e.seq for e in entries if e.hash == digest), None)
+    if found is None:
+        raise StorageError(f"the ledger must hold the anchored entry {digest}, but does not: it was cut off or edited.")
+    return found
+
+
 def _first_break(entries: Sequence[Entry]) -> tuple[int, str] | None:
     previous, before = "0" * 64, ""
     for place, entry in enumerate(entries, start=1):
@@ -310,6 +356,22 @@ def _missed(entries: Sequence[Entry], anchors: Mapping[int, str]) -> tuple[int, 
         if entries[seq - 1].hash != digest:
             return seq, f"entry {seq} is not the one that was anchored"
     return None
+
+
+def _cap(connection: sqlite3.Connection) -> Cap | None:
+    row = connection.execute("SELECT body FROM entries WHERE kind = 'cap' ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if row is None else Cap.from_json(json.loads(row[0]))
+
+
+def _hold_to_cap(connection: sqlite3.Connection, following: Sequence[Event]) -> None:
+    cap = _cap(connection)
+    if cap is not None:
+        cap.refuse(charged([_entry(row) for row in connection.execute(f"{_READ} ORDER BY seq")]), following)
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    seq, at, kind, study, body, previous, digest = row
+    return Entry(seq=seq, at=at, kind=kind, study=study, body=json.loads(body), previous=previous, hash=digest)
 
 
 def _append(connection: sqlite3.Connection, kind: str, study: str, body: Mapping[str, Any]) -> int:

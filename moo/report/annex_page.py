@@ -18,7 +18,7 @@ from moo.report.annex_words import article_words, fact_words, words
 from moo.report.attribute import attribute_lines, interval
 from moo.report.audits import annex_audits
 from moo.report.browser import find_browser, print_pdf
-from moo.report.chinese import said
+from moo.report.chinese import said, sentence
 from moo.whole_files import write_whole
 
 
@@ -182,7 +182,7 @@ def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any
     shown = [row for row in annex["front"] if row["on_front"] or row["kept"] or row["number"] == chosen]
     out = [
         {
-            "name": f"{row['number']}{' · ' + t['shown_here'] if row['number'] == chosen else ''}",
+            "name": f"{_called(row['number'], annex, t)}{' · ' + t['shown_here'] if row['number'] == chosen else ''}",
             "css": "chosen" if row["number"] == chosen else "",
             "settings": _settings(row["params"], t),
             "kept": f"{100 * row['kept']:.0f} %",
@@ -198,6 +198,10 @@ def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any
     return out
 
 
+def _called(number: int, annex: Mapping[str, Any], t: Mapping[str, str]) -> str:
+    return t["winner"] if annex["study"].get("alone") else str(number)
+
+
 def _pm(measured: Sequence[Any]) -> str:
     value, error = float(measured[0]), float(measured[1])
     return f"{value:.3f} ± {error:.3f}" if error else f"{value:.3f}"
@@ -205,6 +209,8 @@ def _pm(measured: Sequence[Any]) -> str:
 
 def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
     point, why = annex["point"], annex["point"]["why"]
+    if annex["study"].get("alone"):
+        return [t["why_selected" if point["feasible"] else "why_nearest"].format(blocking=", ".join(point["blocking"]))]
     only = point["on_front"] and why["on_front"] == 1
     out = [
         t["why_only" if only else "why_recommended" if why["recommended"] else "why_chosen"].format(n=why["on_front"])
@@ -260,14 +266,19 @@ def _privacy(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
         t["trial_epsilon"].format(
             epsilon=number(spent), delta=f"{search['delta']:g}", unit=t.get(unit, unit), claim=told
         ),
-        t["search_epsilon"].format(
-            epsilon=_composed(search["composed_epsilon"], t),
-            delta=f"{search['delta']:g}",
-            all=_composed(search["data_epsilon"], t),
-        ),
+        *_search_epsilon(search, t),
         by_policy,
+        *([sentence(search["capped"], t)] if search.get("capped") else []),
         f"{t['anchor']}{t['colon']}{search['anchor'] or '–'}",
     ]
+
+
+def _search_epsilon(search: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
+    """Say what the search composes to; nothing where that would tell how many trials there were."""
+    if search["composed_epsilon"] is None:
+        return []
+    composed, everything = (_composed(search[name], t) for name in ("composed_epsilon", "data_epsilon"))
+    return [t["search_epsilon"].format(epsilon=composed, delta=f"{search['delta']:g}", all=everything)]
 
 
 def _composed(found: Any, t: Mapping[str, str]) -> str:
@@ -306,7 +317,7 @@ def _difference(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> di
     ]
     if found["params"][0] != found["params"][1]:
         rows.insert(0, (t["changed_point"], *(_settings(p, t) for p in found["params"])))
-    if found["composed_epsilon"][0] != found["composed_epsilon"][1]:
+    if found["composed_epsilon"][0] != found["composed_epsilon"][1] and None not in found["composed_epsilon"]:
         rows.append((t["changed_search"], *(_composed(e, t) for e in found["composed_epsilon"])))
     for change in found["rules"]:
         shown = [

@@ -34,7 +34,7 @@ def audit_lines(result: StudyResult, audits: Sequence[AuditReport], t: Mapping[s
     """The last audit of each trial and kind, every one that contradicted its claim, and how to make the recommended trial's first."""
     told = [_line(a, t) for a in last_and_alarmed(audits)]
     chosen = result.recommend().trial
-    if chosen is None or not chosen.params.private or any(a.trial == chosen.number for a in audits):
+    if result.alone or chosen is None or not chosen.params.private or any(a.trial == chosen.number for a in audits):
         return told
     return [*told, AuditLine(t["audit_none"].format(trial=chosen.number))]
 

@@ -20,10 +20,15 @@ def epsilon_text(value: float, nothing: str) -> str:
     return nothing if math.isinf(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
+def called(number: int, t: Mapping[str, str]) -> str:
+    """Name a trial on a page; where one alone may leave, without its number."""
+    return t.get("alone") or f"{t['trial']} {number}"
+
+
 def describe(trial: TrialRecord, t: Mapping[str, str]) -> str:
     """Hover text of a trial."""
     p = trial.params
-    name = t["status_quo_long"] if trial.number < 0 else f"{t['trial']} {trial.number}"
+    name = t["status_quo_long"] if trial.number < 0 else called(trial.number, t)
     epsilon = epsilon_text(p.target_epsilon, t["no_dp"])
     halved = [f"{t['halvings']} {p.batch_halvings}"] if p.batch_halvings else []
     settings = t["and"].join(

@@ -26,7 +26,7 @@ from moo.report.chinese import said, sentence
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.audited import AuditReport, load_audits
-from moo.studies.result import StudyResult, load_result
+from moo.studies.result import SearchCost, StudyResult, load_result
 from moo.whole_files import write_whole
 
 _SEVERAL = 3  # records of one person, as an example of what record-level DP means for people
@@ -67,7 +67,7 @@ def renew_reports(folder: str | Path, *, but: str = "") -> None:
 
 def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditReport] = ()) -> str:
     """The page's HTML; `audits` of its trials are set beside the claim."""
-    t = texts(lang)
+    t = texts(lang) | ({"alone": texts(lang)["winner"]} if result.alone else {})
     folder = resources.files("moo.report") / "templates"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -87,6 +87,7 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
         result=result,
+        called=lambda record: figures.called(record.number, t),
         title=said(result.spec.get("title") or result.name, lang),
         recommendation=recommendation,
         deltas=_deltas(recommendation.trial, result.reference),
@@ -94,7 +95,7 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         confirmed=result.confirmed is not None,
         figure_2d=_html(figures.front_2d(result, t), "front-2d") if complete else "",
         figure_3d=_html(figures.front_3d(result, t), "front-3d") if complete else "",
-        figure_hv=_html(figures.hypervolume(result, t), "hypervolume") if result.complete else "",
+        figure_hv=_html(figures.hypervolume(result, t), "hypervolume") if result.complete and not result.alone else "",
         figure_domains=_html(figures.domains(result, t), "domains") if complete else "",
         rows=[_row(row, t) for row in result.table.to_dict("records")],
         halved=any(t.params.batch_halvings for t in result.trials),
@@ -235,7 +236,9 @@ def _measured(row: Mapping[str, Any] | None, t: Mapping[str, str]) -> str:
 def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
     cost, chosen = result.cost, result.recommend().trial
     out: dict[str, Any] = {
-        "line": t["cost_line"].format(epsilon=said(str(cost.composed_epsilon), t["lang"]), delta=f"{cost.delta:g}"),
+        "line": ""
+        if cost.composed_epsilon is None
+        else t["cost_line"].format(epsilon=said(str(cost.composed_epsilon), t["lang"]), delta=f"{cost.delta:g}"),
         "label": sentence(cost.label, t),
         "guarantee": ""
         if math.isinf(cost.guaranteed_epsilon)
@@ -246,7 +249,7 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
         "trial": "",
         "claim": "",
         "group": "",
-        "data": t["data_line"].format(epsilon=said(str(cost.data_epsilon), t["lang"]), anchor=cost.anchor[:24] or "–"),
+        "data": _data_line(cost, t),
     }
     if chosen is not None:
         unit = result.about.get("data", {}).get("unit", "record")
@@ -316,7 +319,13 @@ def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
 
 
 def _name(record: TrialRecord, t: Mapping[str, str]) -> str:
-    return t["status_quo"] if record.number < 0 else f"{t['trial']} {record.number}"
+    return t["status_quo"] if record.number < 0 else figures.called(record.number, t)
+
+
+def _data_line(cost: SearchCost, t: Mapping[str, str]) -> str:
+    if cost.data_epsilon is None:  # the whole hash: it finds its entry by itself
+        return t["head_line"].format(anchor=cost.anchor)
+    return t["data_line"].format(epsilon=said(str(cost.data_epsilon), t["lang"]), anchor=cost.anchor[:24] or "–")
 
 
 def _made(result: StudyResult, t: Mapping[str, str]) -> str:
@@ -324,6 +333,8 @@ def _made(result: StudyResult, t: Mapping[str, str]) -> str:
     if not about:
         return ""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    if result.alone:
+        return t["made_alone"].format(versions=versions)
     return t["made"].format(
         trials=len(result.trials),
         minutes=f"{about['seconds'] / 60:.1f}",
