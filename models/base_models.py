@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from moo import validate
 from moo.errors import InputError
 from moo.models.pretrained import hushed, load_pretrained
 from moo.models.registry import REGISTRY, fetch_model
@@ -91,7 +92,7 @@ def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: An
         first = str(error).strip().splitlines()[0]
         raise InputError(
             f"model must be one of {sorted(REGISTRY)}, a hub id or a folder with safetensors weights, but got "
-            f"model={name!r} ({first})."
+            f"model={name!r} ({first}).{validate.nearest(name, REGISTRY)}"
         ) from error
     if tokenizer.pad_token_id is None:  # decoders often have none; padding stands behind the text and is masked
         tokenizer.pad_token = tokenizer.eos_token

@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+from moo import validate
 from moo.data.fetch import E5_SMALL, MINILM_L6, SMOLLM2, Archive, Progress, cache_dir, fetch_member
 from moo.errors import DownloadError, InputError, MachineError
 from moo.models import e5
@@ -63,6 +64,20 @@ class Registered:
         return self.archive.megabytes
 
 
+def registered(name: str) -> Registered:
+    """Return a registered model.
+
+    Raises:
+        InputError: If the name is not registered.
+    """
+    if name not in REGISTRY:
+        raise InputError(
+            f"model in {sorted(REGISTRY)} must hold, but got model={name!r}; or give a folder or a hub id."
+            f"{validate.nearest(name, REGISTRY)}"
+        )
+    return REGISTRY[name]
+
+
 def fetch_model(name: str, progress: Progress | None = None) -> Path:
     """The folder of a registered model, fetched, converted and checked on first use.
 
@@ -71,14 +86,10 @@ def fetch_model(name: str, progress: Progress | None = None) -> Path:
         DownloadError: If the archive cannot be had, its hash is wrong, or the model does not read.
         MachineError: If it does not fit into the cache.
     """
-    if name not in REGISTRY:
-        raise InputError(
-            f"model in {sorted(REGISTRY)} must hold, but got model={name!r}; or give a folder or a hub id."
-        )
+    model = registered(name)
     folder = cache_dir() / "models" / name
     if (folder / CHECKED).is_file():
         return folder
-    model = REGISTRY[name]
     files = {Path(m).name: fetch_member(model.archive, m, progress=progress) for m in model.archive.members}
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))

@@ -69,7 +69,7 @@ class AuditOptions:
     def __post_init__(self) -> None:
         validate.one_of(KINDS, kind=self.kind)
         validate.in_range(1e-6, 1 - 1e-6, confidence=self.confidence)
-        validate.in_range(2, 1_000_000, canaries=self.canaries)
+        validate.whole(2, 1_000_000, canaries=self.canaries)
 
 
 def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:

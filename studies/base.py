@@ -1,7 +1,6 @@
 """StudySpec: data, model, space, limits and training recipe of a study, as one frozen object or one TOML file."""
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from moo import validate
 from moo.errors import InputError
 from moo.studies.machine import Machine
+from moo.studies.typed import build, set_typed
 from moo.tables import Reading
 
 PLACES = ("data", "model", "dossier", "withdrawals")  # paths; where they lead does not decide a run, what is there does
@@ -43,6 +43,7 @@ class SpaceSpec:
     batch_halvings: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
+        set_typed(self, "space.")
         for f in dataclasses.fields(self):
             low, high = getattr(self, f.name)
             if not low <= high:
@@ -97,6 +98,7 @@ class TrainingSpec:
     adaptation: str = "lora"
 
     def __post_init__(self) -> None:
+        set_typed(self, "training.")
         if self.n_shadows < 4 or self.n_shadows % 2:
             raise validate.refuse("n_shadows even and >= 4", "n_shadows", self.n_shadows, "shadows come in pairs")
         if not 0 < self.target_delta < 1:
@@ -195,6 +197,7 @@ class StudySpec:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
+        set_typed(self)
         for name in PLACES:
             if getattr(self, name).startswith("~"):
                 object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser()))
@@ -232,14 +235,17 @@ class StudySpec:
         return out
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], *, source: str = "the specification") -> "StudySpec":
+    def from_mapping(cls, values: Mapping[str, Any], *, source: str = "") -> "StudySpec":
         """Build from parsed TOML or JSON.
 
         Raises:
-            InputError: If a key is unknown, or a value has the wrong type; names the source.
+            InputError: If a key is unknown, or a value is unfit; names the source.
         """
-        out: StudySpec = _build(cls, values, source=source, prefix="")
-        return out
+        try:
+            made: StudySpec = build(cls, values)
+        except InputError as error:
+            raise InputError(f"{source}: {error}" if source else str(error)) from error
+        return made
 
     @classmethod
     def from_toml(cls, path: Path) -> "StudySpec":
@@ -281,16 +287,19 @@ def check_name(name: str) -> str:
     Raises:
         InputError: If it is empty, or would lead elsewhere.
     """
-    if name != name.strip() or name in ("", ".", "..") or set(name) & set("/\\\0\n"):
+    if not isinstance(name, str) or name != name.strip() or name in ("", ".", "..") or set(name) & set("/\\\0\n"):
         raise validate.refuse("a name without slashes or spaces about it", "name", name, "it names the study's folder")
     return name
 
 
 def presets() -> dict[str, str]:
     """Shipped studies: name -> title."""
+    return {name: load_spec(name).title for name in _shipped()}
+
+
+def _shipped() -> list[str]:
     folder = resources.files("moo.studies.presets")
-    names = sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-    return {name: load_spec(name).title for name in names}
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
 def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
@@ -304,56 +313,16 @@ def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
     shipped = resources.files("moo.studies.presets") / f"{spec}.toml"
     if isinstance(spec, str) and "/" not in spec and shipped.is_file():
         return StudySpec.from_mapping(tomllib.loads(shipped.read_text(encoding="utf-8")), source=f"{spec}.toml")
+    if not isinstance(spec, str | Path):
+        raise InputError(f"study must be a name, a path or a StudySpec, but got {spec!r}.")
     path = Path(spec).expanduser()
     if path.suffix == ".toml":
         return StudySpec.from_toml(path)
-    known = ", ".join(
-        sorted(
-            f.name.removesuffix(".toml")
-            for f in resources.files("moo.studies.presets").iterdir()
-            if f.name.endswith(".toml")
-        )
+    known = _shipped()
+    raise InputError(
+        f"study must be one of {', '.join(known)}, or a path to a .toml file, but got study={str(spec)!r}."
+        f"{validate.nearest(spec, known)}"
     )
-    raise InputError(f"study must be one of {known}, or a path to a .toml file, but got study={str(spec)!r}.")
-
-
-def _build(cls: type[Any], values: Mapping[str, Any], *, source: str, prefix: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise InputError(f"keys must be among {sorted(fields)}, but got {prefix}{unknown[0]} in {source}.")
-    default = cls()
-    return cls(**{k: _value(v, getattr(default, k), source=source, name=prefix + k) for k, v in values.items()})
-
-
-def _value(value: Any, default: Any, *, source: str, name: str) -> Any:
-    """The value in the type of the default."""
-    if dataclasses.is_dataclass(default):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{name} must be a table, but got {value!r} in {source}.")
-        return _build(type(default), value, source=source, prefix=f"{name}.")
-    if isinstance(default, Mapping):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{name} must be a table, but got {value!r} in {source}.")
-        return dict(value)
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)):
-            raise InputError(f"{name} must be a list, but got {value!r} in {source}.")
-        pairs = (
-            zip(value, default, strict=False)
-            if name.startswith("space.")
-            else ((v, default[0] if default else "") for v in value)
-        )
-        if name.startswith("space.") and len(value) != 2:
-            raise InputError(f"{name} must be [low, high], but got {value!r} in {source}.")
-        return tuple(_value(v, d, source=source, name=name) for v, d in pairs)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise InputError(f"{name} must be {type(default).__name__}, but got {value!r} in {source}.")
-    if isinstance(value, float) and math.isnan(value):
-        raise InputError(f"{name} must be a number, but got NaN in {source}.")
-    return value
 
 
 def _plain(value: Any) -> Any:

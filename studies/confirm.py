@@ -57,6 +57,8 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
         TrialError: If a training fails; what it was charged stays charged.
     """
     home = Path(folder)
+    if validate.whole(4, 1024, n_shadows=n_shadows) % 2:
+        raise validate.refuse("n_shadows even", "n_shadows", n_shadows, "shadows come in pairs")
     result = load_result(home)
     policy = Policy(**result.about.get("policy", {}))
     if policy.answer_noise or policy.name not in ("internal", "proxy_then_retrain"):
@@ -64,8 +66,6 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
             f"the policy must tell exact numbers, internal or proxy_then_retrain(m), but {result.name} has {policy}: confirming would "
             "cost its users more than the budget that was fixed before."
         )
-    if n_shadows % 2:
-        raise validate.refuse("n_shadows even", "n_shadows", n_shadows, "shadows come in pairs")
     front = [t for t in result.complete if t.number in result.on_front]
     if not front:
         raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 from moo import validate
 from moo.models.arguments import check_trainer, has_tensorboard
 from moo.models.segments import LIMIT_GIB
+from moo.studies.typed import set_typed
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
@@ -40,6 +41,7 @@ class Machine:
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        set_typed(self, "machine.")
         validate.one_of(ACCELERATORS, accelerator=self.accelerator)
         validate.one_of(PRECISIONS, precision=self.precision, way_out="16-bit training would break clipping and noise")
         validate.one_of(LOGGERS, logger=self.logger)

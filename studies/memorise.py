@@ -74,9 +74,9 @@ class MemoriseOptions:
     key: StudyKey | None = None
 
     def __post_init__(self) -> None:
-        validate.in_range(2, 100_000, canaries=self.canaries)
-        validate.in_range(1, 1000, repeats=self.repeats)
-        validate.in_range(1, 5, digits=self.digits)
+        validate.whole(2, 100_000, canaries=self.canaries)
+        validate.whole(1, 1000, repeats=self.repeats)
+        validate.whole(1, 5, digits=self.digits)
         validate.in_range(1e-6, 1 - 1e-6, confidence=self.confidence)
 
 

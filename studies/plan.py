@@ -10,7 +10,6 @@ from moo import validate
 from moo.masking import mask, mask_many
 from moo.models.blocks import opens
 from moo.models.trunk import encode
-from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_dearest, compose_epsilon
 from moo.privacy.caps import told_cap
 from moo.privacy.composed import ComposedEpsilon
@@ -23,10 +22,8 @@ from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter, guarantee, runs_at
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.refusals import (
-    refuse_another_task,
-    refuse_by_policy,
+    refuse_specification,
     refuse_too_many_halvings,
-    refuse_unknown_attack,
 )
 
 _SAMPLE = 48  # texts that are timed
@@ -72,11 +69,8 @@ class Plan:
 def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, stage: Stage = no_stage) -> Plan:
     """Time a sample of texts and compose the epsilons; the study's own folder is not touched."""
     policy = policy or Policy()
-    validate.in_range(1, 1_000_000, n_trials=n_trials)
-    refuse_another_task(spec)
-    refuse_unknown_attack(spec)
-    load_rules(spec.packs)
-    refuse_by_policy(policy, spec)
+    validate.whole(1, 1_000_000, n_trials=n_trials)
+    refuse_specification(spec, policy)
     with tempfile.TemporaryDirectory() as folder:
         share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
         prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)

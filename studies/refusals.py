@@ -1,22 +1,67 @@
 """What of a specification is refused before anything is spent, beside its types and bounds."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from moo.data import Records
+from moo import validate
+from moo.data import DATASETS, Records, unknown_data
 from moo.errors import InputError, PolicyError
 from moo.models.adapted import Shape
 from moo.models.reference import check_trainable
 from moo.models.run import Adaptation
+from moo.objectives.compliance.loader import load_rules
+from moo.objectives.compliance.pack import BUILT_IN
+from moo.objectives.compliance.rule import RULE
 from moo.objectives.membership.attacks import ATTACKS, check_attack
 from moo.objectives.membership.choice import CHOSEN
 from moo.privacy.policies import Policy
 from moo.records import TrialParams
+from moo.search.executors import NAMES as EXECUTORS
 from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared, depth_of
 from moo.studies.recipe import refuse_empty_batches
 from moo.studies.space import STATUS_QUO, depths
+
+
+def refuse_arguments(
+    *, n_trials: int, seed: int, executor: str, workers: int, callbacks: Sequence[object], policy: Policy, weighed: bool
+) -> None:
+    """Raise if an argument of a search is unfit, whatever the study."""
+    validate.whole(1, 1_000_000, n_trials=n_trials)
+    validate.whole(-(2**63), 2**63 - 1, seed=seed)
+    validate.one_of(EXECUTORS, executor=executor)
+    validate.whole(1, 4096, workers=workers)
+    for callback in callbacks:
+        if not callable(callback):
+            raise validate.refuse("callbacks that can be called", "callbacks", callback)
+    if weighed and policy.name == "select_one":
+        raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
+
+
+def refuse_specification(spec: StudySpec, policy: Policy) -> None:
+    """Raise if a specification names what does not exist, or its policy forbids it. Nothing is read but rule packs."""
+    refuse_another_task(spec)
+    refuse_unknown_attack(spec)
+    refuse_unknown_flags(spec)
+    refuse_by_policy(policy, spec)
+    if spec.data not in DATASETS and not Path(spec.data).suffix:
+        raise unknown_data(spec.data)
+    for name in ("dossier", "withdrawals"):
+        path = getattr(spec, name)
+        if path and not Path(path).expanduser().is_file():
+            raise InputError(f"{name} must be a readable file, but got {path} (no such file).")
+
+
+def refuse_unknown_flags(spec: StudySpec) -> None:
+    """Raise if a flag of `applies` switches no rule on."""
+    rules = load_rules(tuple(dict.fromkeys((*BUILT_IN, *spec.packs)))).rules
+    known = sorted({rule.applies_if for rule in rules} - {""} - {f"{RULE}{rule.id}" for rule in rules})
+    for flag in spec.applies:
+        if flag not in known:
+            raise InputError(f"applies must hold flags of {known}, but got {flag!r}.{validate.nearest(flag, known)}")
 
 
 def refuse_another_task(spec: StudySpec) -> None:
@@ -93,7 +138,8 @@ def refuse_unknown_attributes(prepared: Prepared) -> None:
     spec, known = prepared.spec, sorted(prepared.records.groups)
     for name in (spec.attribute, *spec.attribute_auxiliary):
         if name and name not in known:
-            raise InputError(f"attribute among {known} of {spec.data} must hold, but got {name!r}.")
+            near = validate.nearest(name, known)
+            raise InputError(f"attribute among {known} of {spec.data} must hold, but got {name!r}.{near}")
     if spec.attribute and spec.attribute in spec.attribute_auxiliary:
         raise InputError(
             f"attribute_auxiliary must hold others than the attribute itself, but got {spec.attribute!r} in it."

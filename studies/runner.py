@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 
-from moo import validate
 from moo.errors import InputError, PolicyError, StorageError, TrialError
-from moo.objectives.compliance.loader import load_rules
 from moo.privacy.accounting import compose_epsilon
 from moo.privacy.caps import told_cap
 from moo.privacy.composed import compose
@@ -36,10 +34,9 @@ from moo.studies.places import forget_all, forget_trial
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.refusals import (
-    refuse_another_task,
-    refuse_by_policy,
+    refuse_arguments,
+    refuse_specification,
     refuse_too_many_halvings,
-    refuse_unknown_attack,
     refuse_unknown_attributes,
     refuse_what_the_model_lacks,
 )
@@ -94,15 +91,18 @@ def run_study(
         MachineError: If disk, network or storage fail.
     """
     spec = load_spec(spec)
-    refuse_another_task(spec)
-    refuse_unknown_attack(spec)
-    load_rules(spec.packs)
-    validate.in_range(1, 1_000_000, n_trials=n_trials)
     chosen = Policy.parse(policy, answer_noise=answer_noise)
-    refuse_by_policy(chosen, spec)
-    if weights_of(weights) and chosen.name == NAME:
-        raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
-    name = check_name(name or spec.name)
+    refuse_arguments(
+        n_trials=n_trials,
+        seed=seed,
+        executor=executor,
+        workers=workers,
+        callbacks=callbacks,
+        policy=chosen,
+        weighed=bool(weights_of(weights)),
+    )
+    refuse_specification(spec, chosen)
+    name = check_name(spec.name if name is None else name)
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
     with owned(home):

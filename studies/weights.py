@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from moo import validate
 from moo.errors import InputError
 from moo.records import ACCURACY, PENALTY, RISK
 
@@ -21,11 +22,14 @@ def weights_of(asked: str | Weights | None) -> dict[str, float]:
     Raises:
         InputError: If a name is none of accuracy, risk and penalty, a weight is no number >= 0, or all are 0.
     """
+    if asked is not None and not isinstance(asked, str | Mapping):
+        raise InputError(f"weights must be a text or a mapping of objectives, but got {asked!r}.")
     found = dict.fromkeys(NAMES.values(), 1.0)
     for name, weight in (_parsed(asked) if isinstance(asked, str) else asked or {}).items():
         if name not in NAMES:
             raise InputError(
                 f"weights of {', '.join(NAMES)} must hold, but got {name!r}; write accuracy=2,risk=1,penalty=1."
+                f"{validate.nearest(name, NAMES)}"
             )
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise InputError(f"a weight >= 0 must hold, but got {name}={weight!r}; 0 leaves an objective out.")

@@ -150,26 +150,21 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["ledger", "verify", "reviews", "--anchor", "x"], BAD, "run a study first"),
         (["run", "revews"], BAD, "study must be one of"),
         (["run", "absent.toml"], BAD, "readable file"),
-        (["run", "STUDY", "--trials", "0"], BAD, "n_trials"),
-        (["run", "STUDY", "--max-risk", "7", "--out", "OUT"], BAD, "max_risk"),
+        (["run", "revews"], BAD, "Did you mean 'reviews'?"),
         (["run", "STUDY", "--max-penalty", "0.1", "--out", "RUN"], BAD, "use another name"),
         (["run", "STUDY", "--out", "FILE"], MACHINE, "folder must be writable"),
         (["run", "STUDY", "--out", "OUT", "--storage", "FILE"], MACHINE, "storage must be readable"),
         (["front", "--out", "OUT"], BAD, "run a study first"),
         (["report", "--out", "OUT"], BAD, "run a study first"),
         (["dashboard", "--out", "OUT"], BAD, "study.db"),
-        (["dashboard", "--out", "RUN", "--port", "0"], BAD, "port"),
-        (["data", "fetch", "revews"], BAD, "data in"),
+        (["data", "fetch", "revews"], BAD, "Did you mean 'reviews'?"),
         (["data", "purge", "OUT"], BAD, "nothing was removed"),
         (["models", "fetch", "gpt"], BAD, "gpt"),
-        (["mask", "--level", "9", "x"], BAD, "level"),
         (["audit"], BAD, "a STUDY, or --out with --trial"),
         (["audit", "STUDY", "--trial", "0"], BAD, "--trial N needs --out DIR"),
         (["audit", "--out", "OUT", "--trial", "0"], BAD, "run a study first"),
         (["audit", "--out", "RUN", "--trial", "99"], BAD, "trial must be a complete one"),
         (["audit", "STUDY", "--out", "OUT", "--canaries", "3"], BAD, "canaries >= about"),
-        (["audit", "STUDY", "--out", "OUT", "--epsilon", "-1"], BAD, "target_epsilon > 0"),
-        (["audit", "STUDY", "--out", "OUT", "--kind", "gold"], BAD, "kind"),
         (["compliance", "explain", "X99"], BAD, "rule must be one of"),
     ],
 )
@@ -196,7 +191,114 @@ def test_bad_input_gets_one_line_and_its_exit_status(
     assert (occupied.read_bytes(), (study[1] / "study.db").read_bytes()) == before
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["runn"], ["run", "reviews", "--trials", "many"]])
+NO = "absent.toml"  # never looked for
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "values"),
+    [
+        (["run", NO], "--trials", ["0", "-1", "1.5", "many", "10000000"]),
+        (["run", NO], "--workers", ["0", "-2", "x"]),
+        (["run", NO], "--seed", ["-1", "x", "1.0"]),
+        (["run", NO], "--max-risk", ["7", "nan", "low"]),
+        (["run", NO], "--max-penalty", ["-0.1", "nan"]),
+        (["run", NO], "--policy", ["everything", "publish_all", "publish_all=-1", "proxy_then_retrain=1.5"]),
+        (["run", NO], "--answer-noise", ["-1", "x"]),
+        (["run", NO], "--weights", ["speed=1", "accuracy=0,risk=0,penalty=0", "x"]),
+        (["run", NO], "--lang", ["fr"]),
+        (["run", NO], "--name", ["a/b", ".."]),
+        (["run", NO], "--out", [""]),
+        (["run", NO], "--accelerator", ["tpu"]),
+        (["run", NO], "--precision", ["16"]),
+        (["run", NO], "--logger", ["wandb"]),
+        (["run", NO], "--checkpoint-steps", ["-1"]),
+        (["run", NO], "--cache-gib", ["-1", "nan"]),
+        (["front", "--out", "OUT"], "--format", ["xml"]),
+        (["front", "--out", "OUT"], "--weights", ["x"]),
+        (["confirm", "--out", "OUT"], "--shadows", ["0", "2", "5"]),
+        (["attacks", "--out", "OUT"], "--trial", ["-1", "x"]),
+        (["attributes", "--out", "OUT"], "--permutations", ["0"]),
+        (["retrain", "--out", "OUT", "--to", "OUT"], "--trials", ["-1", "x"]),
+        (["audit", NO], "--epsilon", ["0", "-1", "nan"]),
+        (["audit", NO], "--kind", ["gold"]),
+        (["audit", NO], "--depth", ["-1"]),
+        (["audit", NO], "--halvings", ["13"]),
+        (["audit", NO], "--canaries", ["0"]),
+        (["audit", NO], "--confidence", ["0", "1", "nan"]),
+        (["memorise", NO], "--epsilon", ["0", "x"]),
+        (["memorise", NO], "--rate", ["0"]),
+        (["memorise", NO], "--records", ["0"]),
+        (["memorise", NO], "--steps", ["0"]),
+        (["memorise", NO], "--level", ["6"]),
+        (["memorise", NO], "--digits", ["6"]),
+        (["mask", "text"], "--level", ["9", "-1", "x"]),
+        (["mask", "text"], "--workers", ["0", "1000"]),
+        (["mask", "text"], "--evaluate", ["0"]),
+        (["compliance", "check", "--data", NO], "--as-of", ["yesterday", "2026-13-01"]),
+        (["compliance", "check", "--data", NO], "--sensitive-rows", ["maybe"]),
+        (["compliance", "watch", "--data", NO], "--as-of", ["soon"]),
+        (["compliance", "watch", "--data", NO], "--ahead", ["-1"]),
+        (["compliance", "watch", "--data", NO], "--level", ["6"]),
+        (["compliance", "watch", "--data", NO], "--budget", ["0", "inf", "x"]),
+        (["compliance", "annex", "OUT"], "--lang", ["fr"]),
+        (["dashboard", "--out", "OUT"], "--port", ["0", "70000"]),
+    ],
+)
+def test_an_unfit_option_is_refused_by_its_name_before_anything_is_printed_or_made(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    option: str,
+    values: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in values:
+        assert main([*(w.replace("OUT", str(tmp_path / "out")) for w in command), option, value]) == BAD
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith(f"moo: {option}"), value
+        assert len(told.err.splitlines()) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["rnu", "reviews"], "'run'"),
+        (["compliance", "chek"], "'check'"),
+        (["run", "reviews", "--trails", "3"], "'--trials'"),
+        (["run", "reviews", "--polcy=select_one"], "'--policy'"),
+    ],
+)
+def test_unknown_commands_and_options_get_the_nearest(
+    arguments: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == BAD
+    assert f"Did you mean {nearest}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["run", "reviews", "--policy", "select_on"], "select_one"),
+        (["run", "reviews", "--weights", "acuracy=2"], "accuracy"),
+        (["run", "reviews", "--accelerator", "gpuu"], "gpu"),
+        (["models", "fetch", "e5_small"], "e5-small"),
+        (["compliance", "explain", "g01"], "G01"),
+        (["compliance", "list", "--packs", "pilp"], "pipl"),
+        (["mask", "text", "--operator", "mobil=token"], "mobile"),
+    ],
+)
+def test_unknown_names_get_the_nearest(arguments: list[str], nearest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == BAD
+    told = capsys.readouterr()
+    assert (told.out, f"Did you mean '{nearest}" in told.err) == ("", True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["runn"], ["run", "reviews", "--many"]])
 def test_a_wrong_command_line_is_status_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

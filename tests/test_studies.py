@@ -34,7 +34,7 @@ from moo.records import REFERENCE, TrialParams
 from moo.studies import evaluator as evaluator_module
 from moo.studies import trial as trial_module
 from moo.studies.accounts import ledger_of
-from moo.studies.base import SpaceSpec, StudySpec, load_spec, presets
+from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
 from moo.studies.plan import plan_study
 from moo.studies.prepare import Prepared
 from moo.studies.progress import StudyProgress
@@ -422,6 +422,67 @@ def test_specifications_come_from_presets_files_and_json(tmp_path: Path) -> None
     ):
         with pytest.raises(InputError, match=message):
             load_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StudySpec(max_risk="low"), "max_risk must be float, but got 'low'"),  # type: ignore[arg-type]
+        (lambda: StudySpec(packs="pipl"), "packs must be a list"),  # type: ignore[arg-type]
+        (lambda: StudySpec(n_records=True), "n_records must be int"),
+        (lambda: StudySpec(consent_filter=1), "consent_filter must be bool"),  # type: ignore[arg-type]
+        (lambda: StudySpec(name=None), "name must be str"),  # type: ignore[arg-type]
+        (lambda: StudySpec(max_penalty=math.nan), "max_penalty must be a number, but got NaN"),
+        (lambda: StudySpec(space={"target_epsilo": (1, 2)}), "Did you mean 'target_epsilon'"),  # type: ignore[arg-type]
+        (lambda: SpaceSpec(target_epsilon=(1.0,)), r"space\.target_epsilon must be \[low, high\]"),  # type: ignore[arg-type]
+        (lambda: SpaceSpec(masking_level=(0, 1.5)), r"space\.masking_level must be int"),  # type: ignore[arg-type]
+        (lambda: TrainingSpec(steps=2.5), r"training\.steps must be int"),  # type: ignore[arg-type]
+        (lambda: TrainingSpec(engine="bnak"), "Did you mean 'bank'"),
+        (lambda: StudySpec.from_mapping({"max_rsk": 0.1}, source="a.toml"), r"a\.toml: .*Did you mean 'max_risk'"),
+    ],
+)
+def test_python_arguments_are_checked_like_those_of_toml(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_values_from_python_take_the_types_of_their_fields() -> None:
+    made = StudySpec(data=Path("a.csv"), max_risk=1, packs=["pipl"], space={"target_epsilon": [1, 8]})  # type: ignore[arg-type]
+    assert (made.data, made.max_risk, made.packs) == ("a.csv", 1.0, ("pipl",))
+    assert made.space == SpaceSpec(target_epsilon=(1.0, 8.0))
+    assert StudySpec.from_mapping(made.to_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_trials": 0}, "n_trials"),
+        ({"n_trials": 2.0}, "n_trials a whole number"),
+        ({"n_trials": "3"}, "n_trials a number"),
+        ({"n_trials": True}, "n_trials a number"),
+        ({"seed": 1.5}, "seed a whole number"),
+        ({"workers": 0}, "workers"),
+        ({"executor": "process"}, "Did you mean 'processes'"),
+        ({"callbacks": [3]}, "callbacks"),
+        ({"policy": 7}, "policy must be a name"),
+        ({"policy": "select_on"}, "Did you mean 'select_one'"),
+        ({"policy": "publish_all(9)", "answer_noise": "much"}, "answer_noise a number"),
+        ({"weights": 3}, "weights must be"),
+        ({"name": ""}, "a name without slashes"),
+        ({"spec": 3}, "study must be a name"),
+        ({"spec": StudySpec(applies=("profilng",))}, "Did you mean 'profiling'"),
+        ({"spec": StudySpec(data="revews")}, "Did you mean 'reviews'"),
+        ({"spec": StudySpec(packs=("pilp",))}, "Did you mean 'pipl'"),
+        ({"spec": StudySpec(attack="pair_refernce")}, "Did you mean 'pair_reference'"),
+        ({"spec": StudySpec(dossier="absent.toml")}, "no such file"),
+    ],
+)
+def test_unfit_arguments_of_a_search_are_refused_before_its_folder_is_made(
+    spec: StudySpec, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run_study(**{"spec": spec, "n_trials": 2, **arguments}, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_known_policies_and_counts_are_taken(spec: StudySpec, tmp_path: Path) -> None:

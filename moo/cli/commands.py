@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moo.cli.terminal import say
-from moo.errors import InputError, StorageError
+from moo.errors import InputError, PolicyError, StorageError
 
 out = Console() if sys.stdout.isatty() else Console(width=120)
 
@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
     from moo.report import renew_reports, save_report
     from moo.studies.base import load_spec
     from moo.studies.plan import plan_study
+    from moo.studies.refusals import refuse_specification
     from moo.studies.runner import run_study
     from moo.studies.weights import weights_of
 
@@ -35,7 +36,9 @@ def run(options: argparse.Namespace) -> int:
         spec, **{k: v for k, v in limits.items() if v is not None}, machine=machine_of(options, spec.machine)
     )
     policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
-    weights_of(options.weights)
+    refuse_specification(spec, policy)
+    if weights_of(options.weights) and policy.name == "select_one":
+        raise PolicyError("--weights must not be given with --policy select_one: its guarantee is of its own choice.")
     name = options.name or spec.name + ("-quick" if options.quick else "")
     folder = Path(options.out) if options.out else Path("moo-runs") / name
     if options.plan:
@@ -155,10 +158,11 @@ def data_list(_: argparse.Namespace) -> int:
 def data_fetch(options: argparse.Namespace) -> int:
     """moo data fetch"""
     from moo.cli import view
-    from moo.data import DATASETS, fetch_dataset
+    from moo.data import DATASETS, fetch_dataset, unknown_data
 
-    if options.name in DATASETS:
-        out.print(f"Licence of {options.name}: {DATASETS[options.name].licence}", highlight=False)
+    if options.name not in DATASETS:
+        raise unknown_data(options.name)
+    out.print(f"Licence of {options.name}: {DATASETS[options.name].licence}", highlight=False)
     with view.fetching(out) as stage:
         paths = fetch_dataset(options.name, progress=lambda done, total: stage(f"fetching {options.name}", done, total))
     for path in paths:
@@ -193,10 +197,9 @@ def models_list(_: argparse.Namespace) -> int:
 def models_fetch(options: argparse.Namespace) -> int:
     """moo models fetch"""
     from moo.cli import view
-    from moo.models.base_models import REGISTRY, fetch_model
+    from moo.models.registry import fetch_model, registered
 
-    if options.name in REGISTRY:
-        out.print(f"Licence of {options.name}: {REGISTRY[options.name].licence}", highlight=False)
+    out.print(f"Licence of {options.name}: {registered(options.name).licence}", highlight=False)
     with view.fetching(out) as stage:
         path = fetch_model(options.name, lambda done, total: stage(f"fetching {options.name}", done, total))
     checked = json.loads((path / "checked.json").read_text())

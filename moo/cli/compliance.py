@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from moo import validate
 from moo.cli.commands import out
 from moo.cli.terminal import say
 from moo.errors import InputError
@@ -43,7 +44,8 @@ def explain_rule(options: argparse.Namespace) -> int:
 
     rules = {rule.id: rule for rule in load_rules(_packs(options)).rules}
     if options.rule not in rules:
-        raise InputError(f"rule must be one of {', '.join(rules)}, but got {options.rule!r}.")
+        near = validate.nearest(options.rule, rules)
+        raise InputError(f"rule must be one of {', '.join(rules)}, but got {options.rule!r}.{near}")
     rule = rules[options.rule]
     table = Table(show_header=False, box=None)
     names = (
@@ -132,7 +134,7 @@ def _spec(options: argparse.Namespace) -> "StudySpec":
         na_values=tuple(options.na_values),
         allow_unmatched=options.allow_unmatched,
         purpose=options.purpose,
-        as_of=options.as_of or date.today().isoformat(),
+        as_of=(options.as_of or date.today()).isoformat(),
         dossier=options.dossier or "",
         withdrawals=options.withdrawals or "",
         packs=tuple(options.packs or StudySpec().packs),
@@ -240,19 +242,12 @@ def annex(options: argparse.Namespace) -> int:
 
 def watch(options: argparse.Namespace) -> int:
     """moo compliance watch"""
-    from moo import validate
     from moo.data.prepare import Terms
     from moo.studies.watch import Watched
     from moo.studies.watch import watch as look
     from moo.tables import Reading
 
-    validate.in_range(0, 36_500, ahead=options.ahead)
-    if options.budget is not None:
-        validate.finite(budget=validate.positive(budget=options.budget))
-    try:
-        as_of = date.fromisoformat(options.as_of) if options.as_of else date.today()
-    except ValueError:
-        raise validate.refuse("as_of an ISO date", "as_of", options.as_of, "write it as 2026-11-01") from None
+    as_of = options.as_of or date.today()
     findings = look(
         Watched(
             data=Path(options.data),

@@ -3,9 +3,10 @@
 import argparse
 import dataclasses
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from moo.cli.arguments import Parser, fit, number, whole
 from moo.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,26 +15,41 @@ if TYPE_CHECKING:
 _OPTIONS = ("accelerator", "precision", "logger", "checkpoint_steps", "cache_gib")
 
 
-def add_machine(run: argparse.ArgumentParser) -> None:
+def add_machine(run: Parser) -> None:
     """Add the options to a command."""
-    group = run.add_argument_group("machine", "how the study runs here; no part of what it is")
-    group.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="trials at a time, each in a process (default 1)"
+    run.option(
+        "--workers", whole(1, 4096), default=1, metavar="N", help="trials at a time, each in a process (default 1)"
     )
-    group.add_argument("--accelerator", metavar="A", help="auto, cpu or gpu")
-    group.add_argument("--precision", metavar="P", help="of what is frozen: auto, 32-true or bf16-mixed")
-    group.add_argument("--logger", metavar="L", help="of every trial's steps: none, auto, csv or tensorboard")
-    group.add_argument(
-        "--checkpoint-steps", type=int, metavar="N", help="steps between checkpoints of a training (default 0: none)"
+    run.option("--accelerator", fit(_machine("accelerator")), metavar="A", help="auto, cpu or gpu")
+    run.option(
+        "--precision", fit(_machine("precision")), metavar="P", help="of what is frozen: auto, 32-true or bf16-mixed"
     )
-    group.add_argument("--cache-gib", type=float, metavar="G", help="size of the trunk's cache (default 20)")
-    group.add_argument(
+    run.option(
+        "--logger", fit(_machine("logger")), metavar="L", help="of every trial's steps: none, auto, csv or tensorboard"
+    )
+    run.option(
+        "--checkpoint-steps",
+        whole(0, 1_000_000),
+        metavar="N",
+        help="steps between checkpoints of a training (default 0: none)",
+    )
+    run.option("--cache-gib", number(0, 1_000_000), metavar="G", help="size of the trunk's cache (default 20)")
+    run.add_argument(
         "--trainer",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="argument of lightning.Trainer, the value in TOML",
     )
+
+
+def _machine(name: str) -> Callable[[str], "Machine"]:
+    def made(text: str) -> "Machine":
+        from moo.studies.machine import Machine
+
+        return dataclasses.replace(Machine(), **{name: text})  # type: ignore[arg-type]
+
+    return made
 
 
 def machine_of(options: argparse.Namespace, machine: "Machine") -> "Machine":

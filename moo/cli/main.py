@@ -4,27 +4,26 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from math import inf
 
 from rich.console import Console
 
 from moo import __version__
 from moo.cli import audit, commands, compliance, masking, membership, memorise
+from moo.cli.arguments import SEEDS, Parser, day, even, filled, fit, number, whole
 from moo.cli.machine import add_machine
+from moo.entities import MAX_LEVEL
 from moo.errors import MooError
+from moo.privacy.policies import Policy
+from moo.studies.weights import weights_of
 
 INTERRUPTED = 130
+MANY = 1_000_000  # trials, canaries and the like
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument that does not fit gets one line, as every other bad input does."""
-
-    def error(self, message: str) -> "None":  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """All commands and options."""
-    top = _Parser(prog="moo", description="Choose the privacy of a language model fine-tuned on customers' data.")
+    top = Parser(prog="moo", description="Choose the privacy of a language model fine-tuned on customers' data.")
     top.add_argument("--version", action="version", version=f"moo {__version__}")
     groups = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -32,22 +31,23 @@ def parser() -> argparse.ArgumentParser:
         groups, "run", commands.run, "search a study's privacy settings; the same command goes on where it stopped"
     )
     run.add_argument("study", metavar="STUDY", help="a shipped study's name, or a path to TOML")
-    run.add_argument("--trials", type=int, default=24, metavar="N", help="trials in all (default 24)")
-    run.add_argument("--out", metavar="DIR", help="folder of the study (default moo-runs/NAME)")
-    run.add_argument("--storage", metavar="URL", help="Optuna storage (default DIR/study.db)")
-    run.add_argument("--name", metavar="NAME", help="name of the study (default: the specification's)")
-    run.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sampler (default 0)")
-    run.add_argument("--max-risk", type=float, metavar="R", help="limit on the membership advantage")
-    run.add_argument("--max-penalty", type=float, metavar="P", help="limit on the compliance penalty")
-    run.add_argument(
+    run.option("--trials", whole(1, MANY), default=24, metavar="N", help="trials in all (default 24)")
+    run.option("--out", filled, metavar="DIR", help="folder of the study (default moo-runs/NAME)")
+    run.option("--storage", filled, metavar="URL", help="Optuna storage (default DIR/study.db)")
+    run.option("--name", fit(_check_name), metavar="NAME", help="name of the study (default: the specification's)")
+    run.option("--seed", whole(0, SEEDS), default=0, metavar="S", help="seed of the sampler (default 0)")
+    run.option("--max-risk", number(-1, 1), metavar="R", help="limit on the membership advantage")
+    run.option("--max-penalty", number(0, 1), metavar="P", help="limit on the compliance penalty")
+    run.option(
         "--policy",
+        fit(Policy.parse),
         default="internal",
         metavar="P",
         help="who may see what: internal (default), publish_all=EPSILON, select_one, proxy_then_retrain=M",
     )
-    run.add_argument(
+    run.option(
         "--answer-noise",
-        type=float,
+        number(0, 1000),
         metavar="Z",
         help="noise on numbers that read private units, over their sensitivity",
     )
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--confirm", action="store_true", help="then train the front anew and confirm the recommendation")
 
     front = _add(groups, "front", commands.front, "show the front of a study that ran")
-    front.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    front.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     _weights(front)
     front.add_argument("--keep", action="store_true", help="write the choice into the study's files and reports")
     front.add_argument("--format", choices=("table", "csv", "json"), default="table")
@@ -72,29 +72,29 @@ def parser() -> argparse.ArgumentParser:
         membership.confirm,
         "train the front anew with more shadows, the recommendation on a fresh split",
     )
-    sure.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
-    sure.add_argument("--shadows", type=int, default=8, metavar="K", help="shadows of each training, even (default 8)")
+    sure.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
+    sure.option("--shadows", even(4, 1024), default=8, metavar="K", help="shadows of each training, even (default 8)")
     sure.add_argument("--lang", choices=("en", "zh"), default="en")
 
     every = _add(groups, "attacks", membership.attacks, "every membership attack on a trial that ran, side by side")
-    every.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
-    every.add_argument("--trial", type=int, metavar="N", help="which trial (default: the status quo)")
+    every.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
+    every.option("--trial", whole(0, MANY), metavar="N", help="which trial (default: the status quo)")
 
     each = _add(
         groups, "attributes", membership.attributes, "what a trial's answers tell of each attribute of its users"
     )
-    each.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
-    each.add_argument("--trial", type=int, metavar="N", help="which trial (default: the status quo)")
-    each.add_argument("--permutations", type=int, default=99, metavar="N", help="of each null (default 99)")
+    each.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
+    each.option("--trial", whole(0, MANY), metavar="N", help="which trial (default: the status quo)")
+    each.option("--permutations", whole(1, MANY), default=99, metavar="N", help="of each null (default 99)")
 
     again = _add(
         groups, "retrain", commands.retrain, "train chosen settings on the release users of proxy_then_retrain(m)"
     )
-    again.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
-    again.add_argument(
-        "--trials", type=int, nargs="+", metavar="N", required=True, help="trials, all in one call; at most m"
+    again.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
+    again.option(
+        "--trials", whole(0, MANY), nargs="+", metavar="N", required=True, help="trials, all in one call; at most m"
     )
-    again.add_argument("--to", metavar="DIR", required=True, help="folder of what may leave")
+    again.option("--to", filled, metavar="DIR", required=True, help="folder of what may leave")
 
     check = _add(
         groups,
@@ -103,34 +103,39 @@ def parser() -> argparse.ArgumentParser:
         "train with planted canaries, and see whether what leaks fits the claimed epsilon",
     )
     check.add_argument("study", metavar="STUDY", nargs="?", help="a shipped study's name, or a path to TOML")
-    check.add_argument(
+    check.option(
         "--out",
+        filled,
         metavar="DIR",
         help="folder of a study that ran, or for the cache (default moo-runs/NAME-audit)",
     )
-    check.add_argument(
-        "--trial", type=int, metavar="N", help="audit the configuration of this trial of the study in --out"
+    check.option(
+        "--trial", whole(0, MANY), metavar="N", help="audit the configuration of this trial of the study in --out"
     )
-    check.add_argument(
+    check.option(
         "--epsilon",
-        type=float,
+        number(0, inf, above=True),
         default=1.0,
         metavar="E",
         help="that is claimed for STUDY (default 1; inf: none)",
     )
-    check.add_argument("--depth", type=int, default=0, metavar="L", help="adapted layers of STUDY (default 0)")
-    check.add_argument("--halvings", type=int, default=0, metavar="H", help="of STUDY's expected batch (default 0)")
-    check.add_argument(
-        "--canaries", type=int, default=1000, metavar="M", help="planted, each by a fair coin (default 1000)"
+    check.option("--depth", whole(0, 1024), default=0, metavar="L", help="adapted layers of STUDY (default 0)")
+    check.option("--halvings", whole(0, 12), default=0, metavar="H", help="of STUDY's expected batch (default 0)")
+    check.option(
+        "--canaries", whole(2, MANY), default=1000, metavar="M", help="planted, each by a fair coin (default 1000)"
     )
-    check.add_argument("--kind", default="dirac", metavar="KIND", help="dirac (white box, default) or text (black box)")
-    check.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of the lower bounds (default 0.95)")
+    check.add_argument(
+        "--kind", choices=("dirac", "text"), default="dirac", help="dirac (white box, default) or text (black box)"
+    )
+    check.option(
+        "--confidence", number(0.5, 0.999999), default=0.95, metavar="C", help="of the lower bounds (default 0.95)"
+    )
     check.add_argument("--format", choices=("table", "json"), default="table")
 
     _memorise(groups)
 
     report = _add(groups, "report", commands.report, "write the report of a study that ran")
-    report.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
+    report.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     report.add_argument("--lang", choices=("en", "zh"), default="en")
 
     data = _group(groups, "data", "data sets: list, fetch, purge a study's evidence")
@@ -167,13 +172,13 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--anchor", metavar="SEQ:HASH", action="append", default=[], help="as `anchor` printed it")
 
     board = _add(groups, "dashboard", commands.dashboard, "open a study in the Optuna dashboard")
-    board.add_argument("--out", metavar="DIR", required=True, help="folder of the study")
-    board.add_argument("--storage", metavar="URL", help="Optuna storage (default DIR/study.db)")
-    board.add_argument("--port", type=int, default=8080)
+    board.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
+    board.option("--storage", filled, metavar="URL", help="Optuna storage (default DIR/study.db)")
+    board.option("--port", whole(1, 65_535), default=8080)
     return top
 
 
-def _unmatched(one: _Parser) -> None:
+def _unmatched(one: Parser) -> None:
     one.add_argument(
         "--allow-unmatched",
         action="store_true",
@@ -181,22 +186,23 @@ def _unmatched(one: _Parser) -> None:
     )
 
 
-def _reading(one: _Parser) -> None:
+def _reading(one: Parser) -> None:
     one.add_argument("--encoding", default="", metavar="NAME", help="of the table, e.g. gb18030 (default utf-8)")
     one.add_argument(
         "--separator", default="", metavar="S", help='of the table: ",", ";" or tab (default: the one in its header)'
     )
 
 
-def _weights(one: _Parser) -> None:
-    one.add_argument(
+def _weights(one: Parser) -> None:
+    one.option(
         "--weights",
+        fit(weights_of),
         metavar="W",
         help="what the objectives weigh in the recommendation, e.g. accuracy=2,risk=1,penalty=1 (default: all alike)",
     )
 
 
-def _memorise(groups: "argparse._SubParsersAction[_Parser]") -> None:
+def _memorise(groups: "argparse._SubParsersAction[Parser]") -> None:
     one = _add(
         groups,
         "memorise",
@@ -206,28 +212,34 @@ def _memorise(groups: "argparse._SubParsersAction[_Parser]") -> None:
     one.add_argument(
         "study", metavar="STUDY", nargs="?", default="service-reply", help="of task generation (default service-reply)"
     )
-    one.add_argument("--out", metavar="DIR", help="folder of the reports (default moo-runs/NAME-memorisation)")
-    one.add_argument(
+    one.option("--out", filled, metavar="DIR", help="folder of the reports (default moo-runs/NAME-memorisation)")
+    one.option(
         "--epsilon",
-        type=float,
+        number(0, inf, above=True),
         nargs="+",
         default=[float("inf"), 8.0],
         metavar="E",
         help="one training each (default inf 8)",
     )
-    one.add_argument("--canaries", type=int, default=32, metavar="M", help="secrets planted, as many not (default 32)")
-    one.add_argument("--repeats", type=int, default=1, metavar="R", help="texts that a secret stands in (default 1)")
-    one.add_argument("--digits", type=int, default=3, metavar="D", help="of a secret (default 3)")
-    one.add_argument("--level", type=int, default=0, metavar="L", help="masking level of the texts (default 0)")
-    one.add_argument("--records", type=int, metavar="N", help="texts (default: the study's)")
-    one.add_argument("--steps", type=int, metavar="S", help="optimizer steps (default: the study's)")
-    one.add_argument("--rate", type=float, metavar="R", help="learning rate (default: the middle of the study's)")
-    one.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of the upper bound (default 0.95)")
+    one.option(
+        "--canaries", whole(2, 100_000), default=32, metavar="M", help="secrets planted, as many not (default 32)"
+    )
+    one.option("--repeats", whole(1, 1000), default=1, metavar="R", help="texts that a secret stands in (default 1)")
+    one.option("--digits", whole(1, 5), default=3, metavar="D", help="of a secret (default 3)")
+    one.option("--level", whole(0, MAX_LEVEL), default=0, metavar="L", help="masking level of the texts (default 0)")
+    one.option("--records", whole(1, 100_000_000), metavar="N", help="texts (default: the study's)")
+    one.option("--steps", whole(1, 100_000), metavar="S", help="optimizer steps (default: the study's)")
+    one.option(
+        "--rate", number(0, 1000, above=True), metavar="R", help="learning rate (default: the middle of the study's)"
+    )
+    one.option(
+        "--confidence", number(0.5, 0.999999), default=0.95, metavar="C", help="of the upper bound (default 0.95)"
+    )
     one.add_argument("--each", action="store_true", help="exposure and rank of each planted secret too")
     one.add_argument("--format", choices=("table", "json"), default="table")
 
 
-def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
+def _compliance(groups: "argparse._SubParsersAction[Parser]") -> None:
     rules = _group(groups, "compliance", "rules: list, explain, check a table before any training")
     listed = _add(rules, "list", compliance.list_rules, "all rules of the packs")
     explained = _add(rules, "explain", compliance.explain_rule, "one rule in full")
@@ -240,7 +252,7 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
     check.add_argument(
         "--purpose", default="model_training", metavar="P", help="why the data are used (default model_training)"
     )
-    check.add_argument("--as-of", metavar="DATE", help="day at which the data are judged (default today)")
+    check.option("--as-of", day, metavar="DATE", help="day at which the data are judged (default today)")
     check.add_argument(
         "--dossier", metavar="FILE", help="what the company declares: purposes, roles, audits and the like"
     )
@@ -275,20 +287,30 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="FILE",
         help="users who have withdrawn: USER or USER,DATE a line",
     )
-    watch.add_argument("--as-of", metavar="DATE", help="day of the look (default today)")
-    watch.add_argument(
-        "--ahead", type=int, default=30, metavar="DAYS", help="how far ahead retention is looked at (default 30)"
+    watch.option("--as-of", day, metavar="DATE", help="day of the look (default today)")
+    watch.option(
+        "--ahead",
+        whole(0, 36_500),
+        default=30,
+        metavar="DAYS",
+        help="how far ahead retention is looked at (default 30)",
     )
-    watch.add_argument(
-        "--level", type=int, default=2, metavar="L", help="masking level, where no model's card tells one (default 2)"
+    watch.option(
+        "--level",
+        whole(0, MAX_LEVEL),
+        default=2,
+        metavar="L",
+        help="masking level, where no model's card tells one (default 2)",
     )
-    watch.add_argument("--budget", type=float, metavar="EPSILON", help="the house's limit over all studies on the data")
+    watch.option(
+        "--budget", number(0, 1e9, above=True), metavar="EPSILON", help="the house's limit over all studies on the data"
+    )
     watch.add_argument("--state", default="", metavar="FILE", help="keeps the first look's rates, to see drift")
     watch.add_argument("--format", choices=("table", "json"), default="table")
     annex = _add(rules, "annex", compliance.annex, "the evidence that an impact assessment asks for: JSON, HTML, PDF")
     annex.add_argument("folder", metavar="DIR", help="folder of the study")
-    annex.add_argument("--trial", type=int, metavar="N", help="point (default: the recommended one)")
-    annex.add_argument("--to", metavar="DIR", help="where it is written (default DIR/annex)")
+    annex.option("--trial", whole(0, MANY), metavar="N", help="point (default: the recommended one)")
+    annex.option("--to", filled, metavar="DIR", help="where it is written (default DIR/annex)")
     annex.add_argument("--lang", nargs="+", choices=("en", "zh"), default=["en", "zh"])
     annex.add_argument(
         "--dossier", metavar="FILE", help="what the company declares, judged today (default: the study's own)"
@@ -304,24 +326,29 @@ def _compliance(groups: "argparse._SubParsersAction[_Parser]") -> None:
         one.add_argument("--packs", nargs="+", metavar="PACK", help="names, or paths of a company's own packs")
 
 
-def _add(groups: "argparse._SubParsersAction[_Parser]", name: str, action: Callable[..., int], text: str) -> _Parser:
+def _check_name(text: str) -> str:
+    from moo.studies.base import check_name
+
+    return check_name(text)
+
+
+def _add(groups: "argparse._SubParsersAction[Parser]", name: str, action: Callable[..., int], text: str) -> Parser:
     one = groups.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    one.set_defaults(action=action)
+    one.set_defaults(action=action, parser=one)
     return one
 
 
-def _group(
-    groups: "argparse._SubParsersAction[_Parser]", name: str, text: str
-) -> "argparse._SubParsersAction[_Parser]":
+def _group(groups: "argparse._SubParsersAction[Parser]", name: str, text: str) -> "argparse._SubParsersAction[Parser]":
     one = groups.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     return one.add_subparsers(dest="what", metavar="WHAT", required=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
-    options = parser().parse_args(arguments)
     errors = Console(stderr=True)
     try:
+        options, unknown = parser().parse_known_args(arguments)
+        options.parser.refuse_unknown(unknown)
         status: int = options.action(options)
     except MooError as error:
         errors.print(f"[bold red]moo:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)

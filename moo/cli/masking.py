@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from moo.cli.arguments import Parser, filled, whole
 from moo.cli.terminal import say
+from moo.entities import MAX_LEVEL
 from moo.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,11 +23,11 @@ EVALUATED = 30_000  # records of each language and wording
 _SEED = 11  # of the evaluated notes; public
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
     """The options of the command."""
     parser.add_argument("text", nargs="?", metavar="TEXT|FILE", help="a text, or a .csv, .tsv, .jsonl or .parquet file")
-    parser.add_argument("--level", type=int, default=2, metavar="L", help="0 to 5 (default 2)")
-    parser.add_argument("--out", metavar="FILE", help="where a masked file (or, with --evaluate, the figures) goes")
+    parser.option("--level", whole(0, MAX_LEVEL), default=2, metavar="L", help="0 to 5 (default 2)")
+    parser.option("--out", filled, metavar="FILE", help="where a masked file (or, with --evaluate, the figures) goes")
     parser.add_argument(
         "--columns",
         metavar="COLUMN=ROLE[,...]",
@@ -44,16 +46,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask the optional recogniser of Chinese names too (moo-privacy[ner]); much slower",
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that mask a file (default 1)")
+    parser.option("--workers", whole(1, 256), default=1, metavar="N", help="processes that mask a file (default 1)")
     parser.add_argument("--encoding", default="", metavar="NAME", help="of the file, e.g. gb18030 (default utf-8)")
     parser.add_argument(
         "--separator", default="", metavar="S", help='of the file: ",", ";" or tab (default: the one in its header)'
     )
     parser.add_argument("--explain", action="store_true", help="show what was masked and why")
-    parser.add_argument(
+    parser.option(
         "--evaluate",
+        whole(1, 10_000_000),
         nargs="?",
-        type=int,
         const=EVALUATED,
         metavar="N",
         help=f"measure recall and precision on N synthetic records of each kind (default {EVALUATED:,})",
@@ -150,8 +152,6 @@ def _print_masked(out: Console, masked: "Masked", *, explain: bool) -> None:
 def _evaluate(options: argparse.Namespace, out: Console) -> int:
     from moo.cli import view
 
-    if options.evaluate < 1:
-        raise InputError(f"--evaluate N must be at least 1, but got {options.evaluate}.")
     results: list[tuple[Evaluation, Evaluation | None]] = []
     with view.fetching(out) as stage:
         for name, texts, gold, fields, levels in _sets(options.evaluate):

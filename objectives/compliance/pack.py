@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
+from moo import validate
 from moo.errors import InputError
 
 BUILT_IN = ("pipl", "ecommerce", "gdpr", "generative-ai", "house")
@@ -60,7 +61,10 @@ def read_pack(name: str | Path) -> Pack:
     else:
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"packs in {list(BUILT_IN)} or the path of a TOML file must hold, but got {str(name)!r}.")
+            raise InputError(
+                f"packs in {list(BUILT_IN)} or the path of a TOML file must hold, but got {str(name)!r}."
+                f"{validate.nearest(name, BUILT_IN)}"
+            )
     try:
         text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
@@ -77,7 +81,9 @@ def read_pack(name: str | Path) -> Pack:
 
 def _check_pack(pack: Pack, data: Mapping[str, Any]) -> None:
     for key in data.keys() - _PACK_KEYS:
-        pack.refuse(f"unknown key {key!r}; a pack knows {sorted(_PACK_KEYS)}.", key=key)
+        pack.refuse(
+            f"unknown key {key!r}; a pack knows {sorted(_PACK_KEYS)}.{validate.nearest(key, _PACK_KEYS)}", key=key
+        )
     if not pack.name:
         pack.refuse("a pack needs its name: pack = ...")
     for domain, weight in pack.weights.items():
