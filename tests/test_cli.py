@@ -234,6 +234,8 @@ NO = "absent.toml"  # never looked for
         (["mask", "text"], "--level", ["9", "-1", "x"]),
         (["mask", "text"], "--workers", ["0", "1000"]),
         (["mask", "text"], "--evaluate", ["0"]),
+        (["mask", "text"], "--encoding", ["klingon"]),
+        (["compliance", "check", "--data", NO], "--separator", ["x"]),
         (["compliance", "check", "--data", NO], "--as-of", ["yesterday", "2026-13-01"]),
         (["compliance", "check", "--data", NO], "--sensitive-rows", ["maybe"]),
         (["compliance", "watch", "--data", NO], "--as-of", ["soon"]),

@@ -116,3 +116,27 @@ def fit(read: Callable[[str], object]) -> Check:
         return text
 
     return check
+
+
+def add_reading(parser: Parser, what: str) -> None:
+    """Add the options that say how a table's file is read."""
+    parser.option(
+        "--encoding",
+        fit(lambda text: _read(encoding=text)),
+        default="",
+        metavar="NAME",
+        help=f"of {what}, e.g. gb18030 (default utf-8)",
+    )
+    parser.option(
+        "--separator",
+        fit(lambda text: _read(separator=text)),
+        default="",
+        metavar="S",
+        help=f'of {what}: ",", ";" or tab (default: the one in its header)',
+    )
+
+
+def _read(**asked: str) -> object:
+    from moo.tables import Reading
+
+    return Reading(**asked) if any(asked.values()) else None  # type: ignore[arg-type]

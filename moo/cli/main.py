@@ -10,7 +10,7 @@ from rich.console import Console
 
 from moo import __version__
 from moo.cli import audit, commands, compliance, masking, membership, memorise
-from moo.cli.arguments import SEEDS, Parser, day, even, filled, fit, number, whole
+from moo.cli.arguments import SEEDS, Parser, add_reading, day, even, filled, fit, number, whole
 from moo.cli.machine import add_machine
 from moo.entities import MAX_LEVEL
 from moo.errors import MooError
@@ -187,10 +187,7 @@ def _unmatched(one: Parser) -> None:
 
 
 def _reading(one: Parser) -> None:
-    one.add_argument("--encoding", default="", metavar="NAME", help="of the table, e.g. gb18030 (default utf-8)")
-    one.add_argument(
-        "--separator", default="", metavar="S", help='of the table: ",", ";" or tab (default: the one in its header)'
-    )
+    add_reading(one, "the table")
 
 
 def _weights(one: Parser) -> None:

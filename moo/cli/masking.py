@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from moo.cli.arguments import Parser, filled, whole
+from moo.cli.arguments import Parser, add_reading, filled, whole
 from moo.cli.terminal import say
 from moo.entities import MAX_LEVEL
 from moo.errors import InputError
@@ -47,10 +47,7 @@ def add_options(parser: Parser) -> None:
         help="ask the optional recogniser of Chinese names too (moo-privacy[ner]); much slower",
     )
     parser.option("--workers", whole(1, 256), default=1, metavar="N", help="processes that mask a file (default 1)")
-    parser.add_argument("--encoding", default="", metavar="NAME", help="of the file, e.g. gb18030 (default utf-8)")
-    parser.add_argument(
-        "--separator", default="", metavar="S", help='of the file: ",", ";" or tab (default: the one in its header)'
-    )
+    add_reading(parser, "the file")
     parser.add_argument("--explain", action="store_true", help="show what was masked and why")
     parser.option(
         "--evaluate",
