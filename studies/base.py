@@ -144,7 +144,7 @@ class StudySpec:
             "gender"; each value is a class, the same for all records of a user. Risk is then the larger of the two.
         attribute_auxiliary: Attributes that the attacker is taken to know already; groups or columns too.
         purpose: Why the data are used; compared with the purposes consented to.
-        as_of: Date at which consents and retention are judged, ISO 8601.
+        as_of: Date at which consents and retention are judged, ISO 8601; empty: the day on which the study starts.
         dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.
         encoding: Of a table in CSV or JSON Lines, e.g. "gb18030"; empty for UTF-8.
         separator: Of a table in CSV: ",", ";" or "tab"; empty takes the one that the header line holds.
@@ -181,7 +181,7 @@ class StudySpec:
     attribute: str = ""
     attribute_auxiliary: tuple[str, ...] = ()
     purpose: str = "model_training"
-    as_of: str = "2026-11-01"
+    as_of: str = ""
     dossier: str = ""
     encoding: str = ""
     separator: str = ""
@@ -219,7 +219,7 @@ class StudySpec:
         validate.one_of(("drop", "keep"), sensitive_rows=self.sensitive_rows)
         validate.in_range(1000, 10_000_000, probe_records=self.probe_records)
         try:
-            date.fromisoformat(self.as_of)
+            date.fromisoformat(self.as_of or "2026-11-01")
         except ValueError:
             raise validate.refuse("as_of an ISO date", "as_of", self.as_of, "write it as 2026-11-01") from None
 
@@ -266,6 +266,10 @@ class StudySpec:
                 f"data must be named, a table's path or a data set, but {path} names none; see moo data list."
             )
         return found
+
+    def on(self, day: date) -> "StudySpec":
+        """Return the study judged at its own `as_of`, or at this day where it names none."""
+        return self if self.as_of else dataclasses.replace(self, as_of=day.isoformat())
 
     def quick(self) -> "StudySpec":
         """A smaller study that shows the whole path in a few minutes; its numbers are noisy, and a table of one's own loses

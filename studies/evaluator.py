@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class Evaluator:
     name: str = ""
     attempts: Mapping[int, str] = field(default_factory=dict)
     _prepared: Prepared | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.spec = self.spec.on(date.today())
 
     @property
     def prepared(self) -> Prepared:

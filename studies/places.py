@@ -1,12 +1,27 @@
 """Where a trial's checkpoints and logs lie in its study's folder, and what a killed attempt is charged."""
 
 import shutil
+from datetime import date
 from pathlib import Path
 
 from moo.models.checkpoints import CheckpointSettings, Reach, forget, reach_of
 from moo.models.logs import LogSettings
 from moo.records import REFERENCE
 from moo.studies.prepare import Prepared
+from moo.whole_files import write_whole
+
+_DAY = "as-of"
+
+
+def day_of(folder: Path) -> date:
+    """Return the day at which the study in a folder began to be judged; today where none has started there."""
+    path = folder / _DAY
+    return date.fromisoformat(path.read_text(encoding="ascii")) if path.is_file() else date.today()
+
+
+def keep_day(folder: Path, day: date) -> None:
+    """Write down the day at which a study is judged: its later calls are judged at the same."""
+    write_whole(folder / _DAY, day.isoformat())
 
 
 def checkpoint_of(prepared: Prepared, number: int, attempt: str) -> CheckpointSettings | None:

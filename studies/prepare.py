@@ -90,7 +90,8 @@ class Prepared:
     ) -> None:
         if spec.ner:
             ner.version()  # refuses before anything is fetched where it is not installed
-        self.spec, self.key, self.folder, self.stage = spec, key, folder, stage
+        self.spec = spec = spec.on(date.today())
+        self.key, self.folder, self.stage = key, folder, stage
         self.name, self._parted = name or spec.name, [release_share, split]
         loaded = load_records(
             spec.data,

@@ -30,7 +30,7 @@ from moo.studies.cost import budget_filter, runs_at, search_cost
 from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
 from moo.studies.gates import declared, refuse_broken_gates, refuse_broken_promises
-from moo.studies.places import forget_all, forget_trial
+from moo.studies.places import day_of, forget_all, forget_trial, keep_day
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
 from moo.studies.refusals import (
@@ -106,7 +106,7 @@ def run_study(
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
     with owned(home):
-        watch = Watch(callbacks, n_trials)
+        watch, spec = Watch(callbacks, n_trials), spec.on(day_of(home))
         evaluator = Evaluator(spec, home, chosen, watch.stage, name=name)
         prepared = evaluator.prepared
         refuse_broken_gates(prepared)
@@ -114,6 +114,7 @@ def run_study(
         refuse_what_the_model_lacks(spec, prepared, reference=chosen.allows_reference)
         refuse_too_many_halvings(prepared)
         refuse_unknown_attributes(prepared)
+        keep_day(home, prepared.as_of)
         identity = _identity(spec, chosen, prepared)
         of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True), n_trials)
         n_drawn, secret = drawn(chosen, of_study, n_trials), chosen.name == NAME

@@ -40,4 +40,5 @@ def letters_spec(folder: Path, model: Path, *, n: int = 480) -> StudySpec:
         max_risk=0.5,
         max_penalty=0.9,
         probe_records=1000,
+        as_of="2026-11-01",
     )

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import charged, parse_anchor, verify
 from moo.records import REFERENCE, TrialParams
 from moo.studies import evaluator as evaluator_module
+from moo.studies import places as places_module
+from moo.studies import prepare as prepare_module
 from moo.studies import trial as trial_module
 from moo.studies.accounts import ledger_of
 from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
@@ -422,6 +425,27 @@ def test_specifications_come_from_presets_files_and_json(tmp_path: Path) -> None
     ):
         with pytest.raises(InputError, match=message):
             load_spec(path)
+
+
+def test_a_study_without_a_day_is_judged_today_and_keeps_its_day_when_it_goes_on(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_day = dataclasses.replace(spec, as_of="")
+    assert open_day.on(date(2026, 11, 30)).as_of == "2026-11-30"
+    assert spec.on(date(2026, 11, 30)) is spec
+    first = run_study(open_day, n_trials=1, folder=tmp_path)
+    assert first.spec["as_of"] == date.today().isoformat()
+    kept = load_spec("reviews")
+    assert kept.as_of, "shipped data have days of their own"
+
+    class Tomorrow(date):
+        @classmethod
+        def today(cls) -> "Tomorrow":
+            return cls.fromordinal(date.today().toordinal() + 1)
+
+    for module in (places_module, evaluator_module, prepare_module):
+        monkeypatch.setattr(module, "date", Tomorrow)
+    assert run_study(open_day, n_trials=1, folder=tmp_path).spec["as_of"] == first.spec["as_of"]
 
 
 @pytest.mark.parametrize(

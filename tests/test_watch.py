@@ -173,4 +173,4 @@ def test_the_command_has_a_status_and_json_for_a_scheduler(tmp_path: Path, capsy
     assert main([*command, str(tmp_path / "t.csv"), "--models", str(tmp_path)]) == 2
     capsys.readouterr()
     assert main(["compliance", "watch", "--data", str(tmp_path / "t.csv"), "--as-of", "soon"]) == 2
-    assert "as_of an ISO date must hold" in capsys.readouterr().err
+    assert "--as-of must be a date as 2026-11-01, got 'soon'" in capsys.readouterr().err

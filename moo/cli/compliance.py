@@ -82,8 +82,10 @@ def check(options: argparse.Namespace) -> int:
     from moo.data.dossier import declared_facts, load_dossier
     from moo.data.prepare import Terms
     from moo.objectives.compliance import evaluate, load_rules
+    from moo.studies.refusals import refuse_unknown_flags
 
     spec = _spec(options)
+    refuse_unknown_flags(spec)
     as_of = date.fromisoformat(spec.as_of)
     dossier = load_dossier(spec.dossier) if spec.dossier else None
     terms = Terms.of(dossier, purpose=spec.purpose, as_of=as_of)
@@ -122,7 +124,9 @@ def _spec(options: argparse.Namespace) -> "StudySpec":
     from moo.studies.base import StudySpec, load_spec
 
     if Path(options.data).suffix.lower() == ".toml":
+        _refuse_beside_study(options)
         spec = load_spec(options.data)
+        spec = replace(spec, as_of=options.as_of.isoformat() if options.as_of else spec.on(date.today()).as_of)
         return replace(spec, allow_unmatched=spec.allow_unmatched or options.allow_unmatched)
     return StudySpec(
         data=options.data,
@@ -141,6 +145,26 @@ def _spec(options: argparse.Namespace) -> "StudySpec":
         applies=tuple(options.applies),
         sensitive_rows=options.sensitive_rows,
     )
+
+
+def _refuse_beside_study(options: argparse.Namespace) -> None:
+    """Raise at an option that a study's TOML answers itself."""
+    names = (
+        "text",
+        "label",
+        "user",
+        "encoding",
+        "separator",
+        "na_values",
+        "dossier",
+        "withdrawals",
+        "applies",
+        "packs",
+    )
+    for name in names:
+        if getattr(options, name, None):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} must not stand beside a study, {options.data}; write {name} = ... there.")
 
 
 def _checked(spec: "StudySpec", terms: Any, required: Sequence[str]) -> "DataCheck":
