@@ -15,6 +15,7 @@ from moo.privacy.events import PrivateAnswer
 from moo.privacy.policies import Policy
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.studies.base import StudySpec
+from moo.studies.gates import without_gates
 from moo.studies.trial import VALID_SHARE, VALIDITY, ceiling_of
 
 PUBLIC_EXTRAS = ("epsilon_spent", "noise_multiplier")  # derived from the event alone
@@ -86,7 +87,8 @@ def noised(
         ACCURACY: bounded_accuracy(evidence.utility, floors[ACCURACY]),
     }
     told = {a.name: exact[a.name] + a.stddev * float(rng.standard_normal()) for a in answers}
-    compliance = judge_compliance(_public(evidence.facts, told[VALIDITY]), spec.packs, applies=flags)
+    public = _public(evidence.facts, told[VALIDITY])
+    compliance = without_gates(judge_compliance(public, spec.packs, applies=flags), spec)
     sampling = {
         RISK: 1 / math.sqrt(floors[RISK]),
         ACCURACY: 0.5 / math.sqrt(floors[ACCURACY]),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moo import validate
+from moo.data.declared import declaration
 from moo.errors import InputError
 from moo.studies.machine import Machine
 from moo.studies.typed import build, set_typed
@@ -155,6 +156,8 @@ class StudySpec:
         consent_filter: Whether records that fail a legal gate are dropped before anything else.
         sensitive_rows: "drop" sensitive records without separate consent, or "keep" them, which makes masking below
             level 4 a violation.
+        gates: Whether gates are judged; false leaves the graded rules and their penalty, and is shown wherever a result is.
+        declare: Facts of the whole table that a person declares and signs; see `moo.data.declared`.
         packs: Rule packs that the penalty is read from.
         ner: Whether masking asks the optional recogniser of Chinese names too (moo-privacy[ner]).
         probe_records: Synthetic-identity records that masking is measured on.
@@ -191,6 +194,8 @@ class StudySpec:
     applies: tuple[str, ...] = ()
     consent_filter: bool = True
     sensitive_rows: str = "drop"
+    gates: bool = True
+    declare: Mapping[str, Any] = field(default_factory=dict)
     packs: tuple[str, ...] = ("pipl", "ecommerce", "gdpr", "house")
     ner: bool = False
     probe_records: int = 30_000
@@ -198,6 +203,7 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         set_typed(self)
+        object.__setattr__(self, "declare", declaration(self.declare))
         for name in PLACES:
             if getattr(self, name).startswith("~"):
                 object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser()))

@@ -1,35 +1,86 @@
 """Gates that no trial can change: what refuses a study before anything is spent, and what its dossier declares."""
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from moo.data.columns import BASES
 from moo.data.dossier import Dossier
+from moo.data.prepare import RULES
 from moo.errors import InputError
+from moo.objectives.compliance import ComplianceReport
 from moo.objectives.compliance.loader import load_rules
+from moo.objectives.compliance.rule import Rule
+from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared
+
+NO_GATE = "no gate judged"
+WANTED = {
+    "basis": f"the lawful basis, one of {', '.join(BASES)}",
+    "consented": "date of the consent, as 2026-11-01",
+    "used_from": "date from which the record is used for training",
+    "purposes": "consented purposes, separated by blanks",
+    "withdrawn": "true where consent was withdrawn or deletion asked for",
+    "storage_only": "true where the row is kept for a duty to store alone",
+    "collected": "date of collection",
+    "retention_days": "declared limit, in days",
+    "sensitive": "true where the text holds sensitive personal information",
+    "sensitive_consent": "true where there is separate consent for that",
+    "birth_year": "year of birth",
+    "guardian_consent": "true where a guardian of a child under 14 agreed",
+    "tags": "profile tags, and their legal set in the dossier",
+}
 
 
 def refuse_broken_gates(prepared: Prepared) -> None:
-    """Gates that the data alone decide refuse the study before anything is spent."""
+    """Raise if a gate is unknown or not met, and no trial can change it; names all of them, and every missing column."""
     spec = prepared.spec
-    broken = {
-        k: v
-        for k, v in prepared.data_facts.items()
-        if k not in ("data.n_records", "data.n_units", "data.sensitive_without_consent")
-        and (k != "data.illegal_tags" or "profiling" in prepared.flags)
-        and v
-    }
-    if broken:
-        worst = max(broken, key=lambda k: broken[k] or 0.0)
-        raise InputError(
-            f"every record must pass the legal gates, but {broken[worst]:.1%} of {spec.data} fail {worst}; "
-            "set consent_filter = true, or mend the data."
-        )
+    if not spec.gates:
+        return
+    facts = {**prepared.data_facts, "masking.level": float(spec.space.masking_level[1])}
+    rules = [r for r in load_rules(spec.packs).at(prepared.flags, "trial") if r.kind == "gate" and _of_data(r)]
+    verdicts = {r.id: (r, r.judge(facts)[1]) for r in rules}
+    open_ = [f"{r.id} {r.title_en} {_why(r, verdict, facts)}" for r, verdict in verdicts.values() if verdict != "pass"]
+    if not open_:
+        return
+    missing = _missing(prepared, [r for r, verdict in verdicts.values() if verdict == "not assessed"])
+    add = "; ".join(f"{name} ({WANTED[name]})" for name in missing)
+    raise InputError(
+        f"no trial can change these gates of {spec.data}, and they are not met: {', '.join(open_)}. "
+        + (f"Add the missing columns, or state them for the whole table in [declare]: {add}. " if add else "")
+        + ("Mend the data, or set consent_filter = true. " if any(v == "fail" for _, v in verdicts.values()) else "")
+        + "With gates = false no gate is judged."
+    )
+
+
+def _of_data(rule: Rule) -> bool:
+    """Return True for a rule that reads the table alone; the masking level may still excuse it."""
+    return all(key.startswith("data.") for key in rule.evidence)
+
+
+def _why(rule: Rule, verdict: str, facts: Mapping[str, float | None]) -> str:
+    return "is unknown" if verdict == "not assessed" else f"fails for {rule.value(facts) or 0.0:.1%} of the records"
+
+
+def _missing(prepared: Prepared, rules: Sequence[Rule]) -> list[str]:
+    """Columns that rules ask about, and that the table lacks and nobody declares."""
+    have = prepared.terms.filled(prepared.loaded.columns, len(prepared.loaded))
+    asked = [c for rule in rules for key in rule.evidence for c in RULES.get(key.removeprefix("data."), ((), None))[0]]
+    return [name for name in dict.fromkeys(asked) if name not in have]
+
+
+def without_gates(report: ComplianceReport, spec: StudySpec) -> ComplianceReport:
+    """Return the report as it is, or without its gates where the study judges none."""
+    if spec.gates:
+        return report
+    return dataclasses.replace(
+        report, gates={}, contributions=tuple(row for row in report.contributions if row["kind"] != "gate")
+    )
 
 
 def refuse_broken_promises(prepared: Prepared) -> None:
     """A dossier that says of itself that a gate is not met refuses the study; what it does not say is left unassessed."""
-    if prepared.dossier is None:
+    if prepared.dossier is None or not prepared.spec.gates:
         return
     rules = load_rules(prepared.spec.packs).at(prepared.flags, "release")
     facts = prepared.declared_facts

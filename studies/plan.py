@@ -20,6 +20,7 @@ from moo.studies.accounts import cap_and_charges
 from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter, guarantee, runs_at
+from moo.studies.gates import refuse_broken_gates, refuse_broken_promises
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.refusals import (
     refuse_specification,
@@ -74,6 +75,8 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     with tempfile.TemporaryDirectory() as folder:
         share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
         prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)
+        refuse_broken_gates(prepared)
+        refuse_broken_promises(prepared)
         refuse_too_many_halvings(prepared)
         texts = prepared.records.texts
         sample = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]

@@ -54,7 +54,7 @@ class MaskedPart:
     Attributes:
         packed: Activations.
         spans: For each record, what was masked.
-        wordless: Shape (n,). True for records in which masking left no word to learn from.
+        wordless: Shape (n,). True for records that had a word to learn from, and that masking left without one.
         notices: What a person should know of the trunk's cache.
     """
 
@@ -108,7 +108,7 @@ class Prepared:
         )
         self.loaded = loaded
         self.dossier = load_dossier(spec.dossier) if spec.dossier else None
-        self.terms = Terms.of(self.dossier, purpose=spec.purpose, as_of=self.as_of)
+        self.terms = Terms.of(self.dossier, purpose=spec.purpose, as_of=self.as_of, declared=spec.declare)
         self.flags: frozenset[str] = frozenset(spec.applies)  # which rules apply; the policy adds its own
         self.stays_inside = True  # whether numbers that read private units may be logged
         self.covered: frozenset[str] = frozenset()  # dataset-scoped steps that the ledger charges
@@ -299,7 +299,9 @@ class Prepared:
 
         cache = self.cache(cut)
         packed = self._packed(cache, texts, cut, feature, progress)
-        wordless = np.array([not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)])
+        wordless = np.array(
+            [_has_words(t, ()) and not _has_words(t, s) for t, s in zip(records.texts, spans, strict=True)]
+        )
         return MaskedPart(packed, tuple(spans), wordless, tuple(cache.notices))
 
     def masking_facts(self, level: int) -> Mapping[str, float | None]:

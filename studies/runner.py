@@ -29,7 +29,7 @@ from moo.studies.carried import carried_over
 from moo.studies.cost import budget_filter, runs_at, search_cost
 from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
-from moo.studies.gates import declared, refuse_broken_gates, refuse_broken_promises
+from moo.studies.gates import NO_GATE, declared, refuse_broken_gates, refuse_broken_promises
 from moo.studies.places import day_of, forget_all, forget_trial, keep_day
 from moo.studies.prepare import Prepared
 from moo.studies.progress import Callback, Watch, record_of
@@ -284,6 +284,8 @@ def _result(
         "policy": vars(policy),
         "marks": marks_of(prepared),
         "declared": declared(prepared),
+        "declare": dict(spec.declare),
+        "gates": "judged" if spec.gates else NO_GATE,
         "engine": prepared.engine,
         "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
         "seconds": max(seconds, sum(sum(t.seconds.values()) for t in (*trials, *([reference] if reference else [])))),

@@ -42,6 +42,7 @@ from moo.records import (
 )
 from moo.studies.base import StudySpec
 from moo.studies.baseline import base_losses, baseline_accuracy
+from moo.studies.gates import without_gates
 from moo.studies.gathered import attribute_of, losses_of, membership_of
 from moo.studies.membership import judge_membership
 from moo.studies.parting import PARTS
@@ -284,7 +285,7 @@ def as_it_ran(run: TrainingRun, trained: "Trained | TrainedGenerator") -> Traini
 def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialRecord:
     """Objectives, constraints and breakdown of one trial."""
     spec = prepared.spec
-    compliance = judge_compliance(evidence.facts, spec.packs, applies=prepared.flags)
+    compliance = without_gates(judge_compliance(evidence.facts, spec.packs, applies=prepared.flags), spec)
     told = judge_membership(evidence, spec)
     run = planned_run(evidence.params, spec, prepared.expected_units, prepared.records.unit_name)
     extras = {

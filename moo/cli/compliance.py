@@ -88,7 +88,7 @@ def check(options: argparse.Namespace) -> int:
     refuse_unknown_flags(spec)
     as_of = date.fromisoformat(spec.as_of)
     dossier = load_dossier(spec.dossier) if spec.dossier else None
-    terms = Terms.of(dossier, purpose=spec.purpose, as_of=as_of)
+    terms = Terms.of(dossier, purpose=spec.purpose, as_of=as_of, declared=spec.declare)
     whole = Path(options.data).suffix.lower() == ".toml"
     named = (("text", whole or options.text), ("label", whole or options.label), ("user", True))
     found = _checked(spec, terms, [name for name, asked in named if asked])

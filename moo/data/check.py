@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moo.data.columns import LAW_COLUMNS, SHOWN, Problem, sentence, typed_frame, untrue
+from moo.data.declared import declared_columns
 from moo.data.labels import counts_of, labels_of
-from moo.data.prepare import RULES, Terms, breaches
+from moo.data.prepare import RULES, Terms, bases_without_law, breaches
 from moo.data.schema import Records
 from moo.data.tables import nothing_left, refuse_labels
 from moo.data.users import unmatched, users_of
@@ -46,6 +47,7 @@ class DataCheck:
         not_found: Listed users who have no row.
         expiring: Rows within their limit that will have passed it some days ahead.
         unlabelled: Rows that a study drops for want of a label.
+        unlisted: Values of `basis` that name no lawful basis -> rows.
         stripped: Labels with blanks around them, which a study takes away.
     """
 
@@ -61,6 +63,7 @@ class DataCheck:
     not_found: int
     expiring: int
     unlabelled: int = 0
+    unlisted: Mapping[str, int] = field(default_factory=dict)
     stripped: int = 0
 
 
@@ -75,6 +78,7 @@ class _Seen:
     unlabelled: int = 0
     stripped: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    bases: Counter[str] = field(default_factory=Counter)
     units: set[str] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
     counts: dict[str, int | None] = field(default_factory=dict)
@@ -198,7 +202,8 @@ def _done(
         units=len(seen.units) or seen.rows,
         facts={f"data.{k}": None if n is None else n / seen.rows for k, n in seen.counts.items()},
         breaches={k: Breach(rows=n, places=tuple(map(place, seen.first[k]))) for k, n in seen.counts.items() if n},
-        missing=tuple(sorted(asked - have)),
+        missing=tuple(sorted(asked - have - declared_columns(terms.declared, 0).keys())),
+        unlisted=dict(seen.bases.most_common()),
         problems=(
             *(sentence(text, [place(line) for line in lines], count) for text, (count, lines) in problems),
             *refusals,
@@ -230,7 +235,7 @@ def _look(batch: Batch, seen: _Seen, asked: _Asked, law: Sequence[str]) -> None:
     seen.rows += len(frame)
     if asked.days_ahead:
         later = replace(asked.terms, as_of=asked.terms.as_of + timedelta(days=asked.days_ahead))
-        now, then = (breaches(columns, t)["over_retention"] for t in (asked.terms, later))
+        now, then = (breaches(t.filled(columns, len(frame)), t)["over_retention"] for t in (asked.terms, later))
         seen.expiring += int((then & ~now).sum()) if now is not None and then is not None else 0
 
 
@@ -259,6 +264,8 @@ def _judge(
     lines: NDArray[Any],
 ) -> None:
     """Add breaches and problems of one batch to what was seen."""
+    columns = terms.filled(columns, len(lines))
+    seen.bases.update(bases_without_law(columns))
     found = breaches(columns, terms)
     keep = np.ones(len(lines), dtype=bool)
     for name, mask in found.items():

@@ -1,8 +1,9 @@
 """Columns of a table that the law asks about, typed: what cannot be read and what cannot be true, with file and line."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,29 @@ FLAGS = {  # name -> how an empty cell reads: against its record
 }
 COUNTS = {"retention_days": -1.0, "birth_year": np.nan}  # an empty limit is passed, an empty year is not of age
 LAW_COLUMNS: tuple[str, ...] = (*TEXTS, *DATES, *FLAGS, *COUNTS)
+# PIPL 13 and GDPR 6; what is none of them is no lawful basis
+BASES = (
+    "consent",
+    "contract",
+    "legal_obligation",
+    "vital_interests",
+    "public_health_emergency",
+    "public_interest",
+    "public_task",
+    "news_reporting",
+    "publicly_disclosed",
+    "human_resources",
+    "legitimate_interests",
+)
+_IN_CHINESE = {
+    "同意": "consent",
+    "个人同意": "consent",
+    "合同": "contract",
+    "履行合同": "contract",
+    "法定义务": "legal_obligation",
+}
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_COUNT = re.compile(r"[0-9]{1,9}(?:\.0+)?")
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t", "是"), ("false", "0", "0.0", "no", "n", "f", "否")
 _EPOCH = np.datetime64("NaT", "D")
 SHOWN = 3  # rows that are named for each breach and each problem
@@ -78,22 +102,27 @@ def _reader(name: str) -> tuple[Callable[[str], Any], Any]:
         return lambda cell: True if cell.lower() in _TRUE else False if cell.lower() in _FALSE else None, FLAGS[name]
     if name in COUNTS:
         return _count, COUNTS[name]
-    return str, ""
+    return basis_of if name == "basis" else str, ""
+
+
+def basis_of(cell: str) -> str:
+    """Return the listed basis that a cell names, whatever its capitals, blanks and hyphens; another text as it is."""
+    folded = re.sub(r"[\s_\-]+", "_", cell.strip().casefold())
+    return folded if folded in BASES else _IN_CHINESE.get(folded, cell.strip())
 
 
 def _date(cell: str) -> np.datetime64 | None:
+    """Read a day, with or without a time behind it."""
+    if not _DAY.match(cell):
+        return None
     try:
-        return np.datetime64(date.fromisoformat(cell[:10]), "D")
+        return np.datetime64(datetime.fromisoformat(cell).date(), "D")
     except ValueError:
         return None
 
 
 def _count(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if value.is_integer() and value >= 0 else None
+    return float(cell) if _COUNT.fullmatch(cell) else None
 
 
 def untrue(columns: Mapping[str, NDArray[Any]], as_of: date) -> list[Problem]:

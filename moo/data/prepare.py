@@ -2,7 +2,7 @@
 
 Columns, each of shape (n,), all optional; a missing one makes its fact unknown (None), never zero:
 
-    basis               "consent", "contract", ... or "" where there is none       PIPL 13
+    basis               one of `moo.data.columns.BASES`; anything else is none     PIPL 13, GDPR 6
     consented           date of the consent                                         PIPL 13, 14
     used_from           date from which the record is used for training             PIPL 14
     purposes            consented purposes, separated by spaces                     PIPL 6, 14
@@ -18,8 +18,9 @@ Columns, each of shape (n,), all optional; a missing one makes its fact unknown 
 An empty cell counts against its record: no consent, no date, withdrawn, sensitive, not known to be of age.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -27,6 +28,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moo.data.columns import BASES, LAW_COLUMNS
+from moo.data.declared import declared_columns
 from moo.data.dossier import Dossier
 from moo.data.schema import Records
 from moo.errors import InputError
@@ -46,26 +49,49 @@ class Terms:
         as_of: The day at which retention and age are judged.
         notices: Version of the notice -> purposes that it names; empty where no dossier names them.
         legal_tags: The legal set of profile tags; None where none is declared.
+        declared: Facts of all records that a person declares; see `moo.data.declared`.
     """
 
     purpose: str
     as_of: date
     notices: Mapping[str, frozenset[str]] = field(default_factory=dict)
     legal_tags: frozenset[str] | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dossier: Dossier | None, *, purpose: str, as_of: date) -> "Terms":
+    def of(
+        cls, dossier: Dossier | None, *, purpose: str, as_of: date, declared: Mapping[str, Any] | None = None
+    ) -> "Terms":
+        bare = cls(purpose=purpose, as_of=as_of, declared=declared or {})
         if dossier is None:
-            return cls(purpose=purpose, as_of=as_of)
-        return cls(purpose=purpose, as_of=as_of, notices=dossier.purposes_by_notice, legal_tags=dossier.legal_tags)
+            return bare
+        return replace(bare, notices=dossier.purposes_by_notice, legal_tags=dossier.legal_tags)
+
+    def filled(self, columns: Columns, n: int) -> dict[str, NDArray[Any]]:
+        """Return the columns of n records with those that are declared.
+
+        Raises:
+            InputError: If a column is both there and declared.
+        """
+        both = [name for name in LAW_COLUMNS if name in columns and name in self.declared]
+        if both:
+            raise InputError(
+                f"[declare] must state what the table lacks, but the table has a column {both[0]!r}; leave {both[0]} out of [declare]."
+            )
+        return {**declared_columns(self.declared, n), **columns}
 
 
 # Comparisons with an empty date or number are false, so each rule asks for what must hold and turns the answer round.
 
 
 def _no_basis(c: Columns, _: Terms) -> Bools:
-    out: Bools = c["basis"] == ""
-    return out
+    return _any_of(c["basis"], lambda basis: basis not in BASES)
+
+
+def bases_without_law(columns: Columns) -> Counter[str]:
+    """Count the cells of `basis` that name no lawful basis, by what they name."""
+    named = Counter(map(str, columns.get("basis", ())))
+    return Counter({name: n for name, n in named.items() if name and name not in BASES})
 
 
 def _after_use(c: Columns, _: Terms) -> Bools:
@@ -147,7 +173,7 @@ def breaches(columns: Columns, terms: Terms) -> dict[str, Bools | None]:
 
 def data_facts(records: Records, terms: Terms) -> dict[str, float | None]:
     """Shares of records that break each rule, in [0, 1], under the names `data.<rule>`; None is "unknown"."""
-    found = breaches(records.columns, terms)
+    found = breaches(terms.filled(records.columns, len(records)), terms)
     facts: dict[str, float | None] = {"data.n_records": len(records), "data.n_units": records.n_units}
     return facts | {f"data.{name}": None if mask is None else float(mask.mean()) for name, mask in found.items()}
 
@@ -165,7 +191,7 @@ def consent_filter(
     Raises:
         InputError: If nothing is left, or one class.
     """
-    found = breaches(records.columns, terms)
+    found = breaches(terms.filled(records.columns, len(records)), terms)
     keep = np.ones(len(records), dtype=bool)
     dropped: dict[str, int] = {}
     for name, mask in found.items():
@@ -173,7 +199,9 @@ def consent_filter(
             continue
         dropped[name] = int((mask & keep).sum())
         keep &= ~mask
-    judged = f"for {terms.purpose} as of {terms.as_of} ({_told(dropped)}); see the columns, or name another purpose or as_of."
+    unlisted = bases_without_law(records.columns)
+    strange = f"; no lawful basis: {', '.join(map(repr, unlisted))}, choose from {', '.join(BASES)}" if unlisted else ""
+    judged = f"for {terms.purpose} as of {terms.as_of} ({_told(dropped)}{strange}); see the columns, or name another purpose or as_of."
     if not keep.any():
         raise InputError(
             f"some records must pass the consent filter, but all {len(records)} of {records.name} fail it, {judged}"
