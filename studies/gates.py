@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from moo.data.columns import BASES
+from moo.data.declared import SIGNED
 from moo.data.dossier import Dossier
 from moo.data.prepare import RULES
 from moo.errors import InputError
@@ -43,7 +44,7 @@ def refuse_broken_gates(prepared: Prepared) -> None:
     open_ = [f"{r.id} {r.title_en} {_why(r, verdict, facts)}" for r, verdict in verdicts.values() if verdict != "pass"]
     if not open_:
         return
-    missing = _missing(prepared, [r for r, verdict in verdicts.values() if verdict == "not assessed"])
+    missing = _missing(prepared, rules)
     add = "; ".join(f"{name} ({WANTED[name]})" for name in missing)
     raise InputError(
         f"no trial can change these gates of {spec.data}, and they are not met: {', '.join(open_)}. "
@@ -67,6 +68,32 @@ def _missing(prepared: Prepared, rules: Sequence[Rule]) -> list[str]:
     have = prepared.terms.filled(prepared.loaded.columns, len(prepared.loaded))
     asked = [c for rule in rules for key in rule.evidence for c in RULES.get(key.removeprefix("data."), ((), None))[0]]
     return [name for name in dict.fromkeys(asked) if name not in have]
+
+
+def stated(spec: Mapping[str, Any]) -> str:
+    """Return what a study's table declares, as "basis contract, purposes model_training"; empty where it declares nothing.
+
+    Args:
+        spec: The specification as JSON.
+    """
+    return ", ".join(f"{name} {_said(value)}" for name, value in spec.get("declare", {}).items() if name not in SIGNED)
+
+
+def notes_of(spec: Mapping[str, Any]) -> list[str]:
+    """Return what must stand beside a result: gates that were not judged, and facts that are declared and not measured."""
+    out = (
+        []
+        if spec.get("gates", True)
+        else ["No gate judged: the study sets gates = false; its penalty is judged as ever"]
+    )
+    if said := stated(spec):
+        signed = spec["declare"]
+        out.append(f"Declared by {signed['signer']} on {signed['date']}, not measured: {said}")
+    return out
+
+
+def _said(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def without_gates(report: ComplianceReport, spec: StudySpec) -> ComplianceReport:

@@ -20,7 +20,7 @@ from moo.studies.accounts import cap_and_charges
 from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter, guarantee, runs_at
-from moo.studies.gates import refuse_broken_gates, refuse_broken_promises
+from moo.studies.gates import notes_of, refuse_broken_gates, refuse_broken_promises
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.refusals import (
     refuse_specification,
@@ -49,6 +49,7 @@ class Plan:
         composed_low, composed_high: Epsilon of all trials with their answers and of the status quo, if all trials were at one end
             of the space and as cheap, or as dear, as any there.
         policy: The release policy.
+        notes: Gates that are not judged, and facts that are declared.
         holds: What it guarantees, or how far its budget goes, in words.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     composed_high: ComposedEpsilon
     policy: str
     holds: str
+    notes: tuple[str, ...] = ()
 
 
 def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, stage: Stage = no_stage) -> Plan:
@@ -108,6 +110,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         composed_high=_planned(compose_dearest(dear, trials=n_trials, delta=t.target_delta), policy, t.target_delta),
         policy=str(policy),
         holds=f"{_holds(prepared, policy, n_trials)}; {told_cap(*cap_and_charges(spec.data))}",
+        notes=tuple(notes_of(spec.to_json())),
     )
 
 

@@ -28,6 +28,7 @@ from moo.search import FAILED
 from moo.studies.accounts import Account
 from moo.studies.again import prepared_again
 from moo.studies.cost import released_run
+from moo.studies.gates import NO_GATE
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
@@ -232,5 +233,7 @@ def _card(
         "cap": account.cap and account.cap.to_json(),
         "capped": told_cap(account.cap, account.ledger.charged()),
         "ledger": account.ledger.head(),
+        "gates": "judged" if prepared.spec.gates else NO_GATE,
+        "declared_not_measured": dict(prepared.spec.declare),
         "limits": "floating-point Gaussian noise is not hardened; rules and numbers are evidence for a person to judge",
     }

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from moo import validate
@@ -106,6 +107,9 @@ def check(options: argparse.Namespace) -> int:
             "listed_not_found": found.not_found,
             "unlabelled": found.unlabelled,
             "labels_stripped": found.stripped,
+            "unlisted_basis": dict(found.unlisted),
+            "gates_judged": spec.gates,
+            "declared_not_measured": dict(spec.declare),
         }
         told |= {"missing": list(found.missing), "problems": list(found.problems), "gates": rows}
         told |= {"breaches": {k: {"rows": b.rows, "first": list(b.places)} for k, b in found.breaches.items()}}
@@ -194,6 +198,9 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
         f"{spec.data} as of {spec.as_of}, for {spec.purpose}: {found.rows:,} rows of {found.units:,} units",
         highlight=False,
     )
+    from moo.data.columns import BASES
+    from moo.studies.gates import WANTED, notes_of
+
     table = Table("rule", "what it asks", "verdict", "rows", "first", "article", box=None)
     colour = {"pass": "green", "fail": "bold red", "not assessed": "yellow"}
     for row in rows:
@@ -206,8 +213,16 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
     missing = [name for name in found.missing if name != "tags" or "profiling" in spec.applies]
     if missing:
         out.print(
-            f"Not assessed for want of columns: {', '.join(missing)}. An unknown gate is not met.", highlight=False
+            f"Not assessed for want of columns: {', '.join(missing)}. An unknown gate is not met and stops a study: add the columns, "
+            r"or state what holds for the whole table under \[declare] in the study's TOML.",
+            highlight=False,
         )
+        for name in missing:
+            out.print(f"  {name}: {WANTED[name]}", highlight=False)
+    for value, n in found.unlisted.items():
+        say(out, escape(f"basis {value!r} is no lawful basis ({n:,} rows); choose {', '.join(BASES)}."))
+    for note in notes_of(spec.to_json()):
+        say(out, f"[yellow]{escape(note)}.[/]")
     if found.dropped:
         out.print(f"The filter of a study would drop {found.dropped:,} of {found.rows:,} rows.", highlight=False)
     for n, what in (

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
 from moo.privacy.policies import Policy
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report.annex import likeness
+from moo.studies.gates import notes_of
 from moo.studies.plan import Plan
 from moo.studies.progress import StudyProgress
 from moo.studies.result import StudyResult, feasible_hypervolume
@@ -153,6 +155,8 @@ def print_result(console: Console, result: StudyResult) -> None:
         say(console, f"All studies on these data: composed epsilon {cost.data_epsilon}.")
     for notice, trials in result.notices.items():
         say(console, f"Note: {notice} ({trials}).")
+    for note in notes_of(result.spec):
+        say(console, f"[yellow]{escape(note)}.[/]")
     _print_unassessed(console, result)
     for reason in dict.fromkeys(t.claim for t in result.complete if t.claim != HOLDS):
         say(console, f"[bold red]DP claim {reason}.[/]")
@@ -296,6 +300,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)
     console.print(table)
+    for note in plan.notes:
+        say(console, f"[yellow]{escape(note)}.[/]")
 
 
 def _planned_epsilon(plan: Plan) -> str:

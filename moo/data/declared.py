@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moo import validate
-from moo.data.columns import BASES, LAW_COLUMNS, typed
+from moo.data.columns import BASES, LAW_COLUMNS, basis_of, typed
 from moo.errors import InputError
 
 SIGNED = ("date", "signer")
@@ -50,7 +50,7 @@ def declaration(values: Mapping[str, Any]) -> dict[str, Any]:
 def declared_columns(declared: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
     """Return the declared columns, each of shape (n,), and those that a declared value makes irrelevant."""
     out = {name: np.repeat(_read(name, declared[name], as_column=name), n) for name in LAW_COLUMNS if name in declared}
-    if "basis" in declared and declared["basis"] != "consent":  # dates of consent are asked of consent alone
+    if "basis" in declared and basis_of(declared["basis"]) != "consent":  # dates of consent are asked of consent alone
         out = {name: np.repeat(np.datetime64("NaT", "D"), n) for name in ("consented", "used_from")} | out
     if declared.get("sensitive") is False:
         out.setdefault("sensitive_consent", np.zeros(n, dtype=bool))

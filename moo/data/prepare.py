@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moo.data.columns import BASES, LAW_COLUMNS
+from moo.data.columns import BASES, LAW_COLUMNS, basis_of
 from moo.data.declared import declared_columns
 from moo.data.dossier import Dossier
 from moo.data.schema import Records
@@ -85,17 +85,17 @@ class Terms:
 
 
 def _no_basis(c: Columns, _: Terms) -> Bools:
-    return _any_of(c["basis"], lambda basis: basis not in BASES)
+    return _any_of(c["basis"], lambda basis: basis_of(basis) not in BASES)
 
 
 def bases_without_law(columns: Columns) -> Counter[str]:
     """Count the cells of `basis` that name no lawful basis, by what they name."""
     named = Counter(map(str, columns.get("basis", ())))
-    return Counter({name: n for name, n in named.items() if name and name not in BASES})
+    return Counter({name: n for name, n in named.items() if name and basis_of(name) not in BASES})
 
 
 def _after_use(c: Columns, _: Terms) -> Bools:
-    out: Bools = (c["basis"] == "consent") & ~(c["consented"] <= c["used_from"])
+    out: Bools = _any_of(c["basis"], lambda basis: basis_of(basis) == "consent") & ~(c["consented"] <= c["used_from"])
     return out
 
 

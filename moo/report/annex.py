@@ -18,6 +18,7 @@ from moo.objectives.compliance.sensitivity import TOO_ALIKE, alike, domain_score
 from moo.records import ACCURACY, PENALTY, RISK, TrialRecord, number_out
 from moo.report.audits import of_point
 from moo.studies.audited import AuditReport
+from moo.studies.gates import NO_GATE
 from moo.studies.recommend import minimised
 from moo.studies.result import StudyResult
 
@@ -58,7 +59,9 @@ def annex_of(
     book = load_rules(result.spec["packs"])
     flags = own.get("flags", result.spec.get("applies", ()))
     release = evaluate(facts, book, applies=flags, stages=("release",))
-    rows = [{key: row[key] for key in _ROW} for row in (*point.contributions, *release.contributions)]
+    judged = result.spec.get("gates", True)
+    kept = [row for row in release.contributions if judged or row["kind"] != "gate"]
+    rows = [{key: row[key] for key in _ROW} for row in (*point.contributions, *kept)]
     content: dict[str, Any] = {
         "format": FORMAT,
         "study": {
@@ -85,6 +88,8 @@ def annex_of(
         "data": dict(result.about.get("data", {})),
         "collection": list(own.get("collection", ())),
         "roles": list(own.get("roles", ())),
+        "gates": "judged" if judged else NO_GATE,
+        "declared_not_measured": dict(result.spec.get("declare", {})),
         "dossier": own.get("digest", ""),
         "threat_model": result.about.get("threat_model", ""),
         "versions": dict(result.about.get("versions", {})),

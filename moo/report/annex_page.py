@@ -19,6 +19,7 @@ from moo.report.attribute import attribute_lines, interval
 from moo.report.audits import annex_audits
 from moo.report.browser import find_browser, print_pdf
 from moo.report.chinese import said, sentence
+from moo.studies.gates import NO_GATE, stated
 from moo.whole_files import write_whole
 
 
@@ -243,6 +244,11 @@ def _risk(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[str
         out.append(t["ceiling_line"].format(ceiling=f"{float(ceiling):.3f}"))
     if checks["null_auc"] is not None:
         out.append(t["null_line"].format(auc=f"{checks['null_auc']:.3f}", n=checks["null_trials"]))
+    if annex.get("gates", "") == NO_GATE:
+        out.append(t["no_gate"])
+    if said_of := stated({"declare": annex.get("declared_not_measured", {})}):
+        signed = annex["declared_not_measured"]
+        out.append(t["declared_by"].format(said=said_of, signer=signed["signer"], date=signed["date"]))
     if annex["threat_model"]:
         out.append(t["threat"].format(threat=said(annex["threat_model"], lang)))
     return out

@@ -26,6 +26,7 @@ from moo.report.chinese import said, sentence
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.audited import AuditReport, load_audits
+from moo.studies.gates import stated
 from moo.studies.result import SearchCost, StudyResult, load_result
 from moo.whole_files import write_whole
 
@@ -292,9 +293,20 @@ def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[st
         (t["records"], [counted(data["records"]) or t["not_told"]]),
         (t["dropped"], [counted(data["dropped"]) or ("0" if data["records"] else t["not_told"])]),
         (t["transformations"], steps),
+        *_stated(result.spec, t),
         (t["threat"], [shown(result.about["threat_model"])]),
         (t["engine"], [t[f"engine_{result.about.get('engine', 'bank')}"]]),
     ]
+
+
+def _stated(spec: Mapping[str, Any], t: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Gates that were not judged, and facts that are declared, as label and lines."""
+    out = [] if spec.get("gates", True) else [(t["gates"], [t["no_gate"]])]
+    if said_of := stated(spec):
+        signed = spec["declare"]
+        line = t["declared_by"].format(said=said_of, signer=signed["signer"], date=signed["date"])
+        out.append((t["declared"], [line]))
+    return out
 
 
 def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
