@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,6 +83,55 @@ def test_parquet_keeps_numbers_and_nulls_and_masks_typed_columns(tmp_path: Path)
         mask_file(nested, target, Columns(level=2))
     mask_file(nested, target, Columns(level=2, roles={"l": "keep"}))
     assert pq.read_table(target).to_pylist() == [{"l": ["打13812345678"]}]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_numbers_of_seven_digits_are_looked_at_in_every_type_and_format(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "a": [13812345678, 5], "b": [13812345678.0, 0.5], "c": ["1.3812345678e10", "x"], "d": [2024, 2025], "e": [0.25, 1.5],
+            "f": [1381234, 7],
+        }
+    )  # fmt: skip
+    source, target = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    if suffix == ".parquet":
+        frame.to_parquet(source)
+    elif suffix == ".jsonl":
+        frame.to_json(source, orient="records", lines=True)
+    else:
+        frame.to_csv(source, index=False)
+    mask_file(source, target, Columns(level=1))
+    written = pq.read_table(target).to_pandas() if suffix == ".parquet" else None
+    rows = (
+        written.to_dict("records")
+        if written is not None
+        else [json.loads(line) for line in target.read_text().splitlines()]
+        if suffix == ".jsonl"
+        else list(csv.DictReader(target.read_text().splitlines()))
+    )
+    assert [str(rows[0][c]) for c in "abcdef"] == ["[MOBILE]", "[MOBILE]", "[MOBILE]", "2024", "0.25", "1381234"]
+    assert [str(rows[1][c]) for c in "acdf"] == ["5", "x", "2025", "7"]
+    if written is not None:
+        assert (written["d"].dtype, written["e"].dtype, written["f"].dtype) == ("int64", "float64", "int64")
+
+
+def test_a_float_of_a_typed_column_is_hashed_and_searched_for_as_its_digits() -> None:
+    own = Operators(chosen={"mobile": "hmac"}, key=KEY.encode())
+    columns = Columns(level=1, operators=own)
+    whole, rounded = (mask_record({"mobile": n, "t": "打13812345678"}, columns) for n in (13812345678, 13812345678.0))
+    assert whole == rounded
+    assert whole["mobile"] in whole["t"]
+
+
+def test_keys_that_are_left_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "a.csv", tmp_path / "b.csv"
+    rows = "".join(f"C{i:04d},R-{i},{i % 3},好{i},1381234{i:04d}\n" for i in range(40))
+    source.write_text("customer_id,ticket,stars,text,mobile\n" + rows, encoding="utf-8")
+    assert mask_file(source, target, Columns(level=1)).keys == ("customer_id", "ticket")
+    assert main(["mask", str(source), "--level", "1", "--out", str(target)]) == 0
+    assert "customer_id, ticket. Whoever holds" in " ".join(capsys.readouterr().out.split())
+    pq.write_table(pa.table({"order_id": [f"A{i}" for i in range(30)], "paid": [1] * 30}), tmp_path / "a.parquet")
+    assert mask_file(tmp_path / "a.parquet", tmp_path / "b.parquet", Columns(level=0)).keys == ("order_id",)
 
 
 def test_what_the_user_says_of_a_column_wins() -> None:

@@ -130,6 +130,13 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
             reading=Reading(encoding=options.encoding, separator=options.separator),
         )
     _print_masked(out, masked, explain=options.explain)
+    if masked.keys:
+        say(
+            out,
+            f"[yellow]Left as they are, and they tell rows apart: {_plain(', '.join(masked.keys))}. Whoever holds the "
+            "other table joins them to a person: drop them, or hash them with --columns NAME=order_number "
+            "--operator order_number=hmac.[/]",
+        )
     say(out, f"Written: {options.out}, {masked.rows:,} records at L{options.level}.")
     return 0
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -13,11 +14,11 @@ from moo.masking import ner
 from moo.masking.ladder import apply, find_spans
 from moo.masking.lexicon import load
 from moo.masking.normal import normalise
+from moo.masking.numbers import digits_of
 from moo.masking.operators import Operators
 from moo.masking.tokens import BLANK
 
 TEXT, KEEP = "text", "keep"
-_NUMBER_DIGITS = 7  # a number of so many digits in a column that nobody named is looked at as a text
 Seen = Counter[tuple[str, str, str]]  # (column, type, why) -> mentions
 
 
@@ -78,8 +79,8 @@ def mask_record(record: Mapping[str, Any], columns: Columns, seen: Seen | None =
     roles = {c: columns.role(c) for c in record}
     fields: dict[str, str] = {}
     for column, role in roles.items():
-        if role in ENTITY_LEVELS and isinstance(record[column], str | int):
-            fields.setdefault(role, str(record[column]))
+        if role in ENTITY_LEVELS and isinstance(record[column], str | int | float | Decimal):
+            fields.setdefault(role, digits_of(record[column]) or str(record[column]))
     return {c: _masked(v, c, roles[c], columns, fields, seen) for c, v in record.items()}
 
 
@@ -93,7 +94,7 @@ def _masked(value: Any, column: str, role: str, columns: Columns, fields: Mappin
     if role == TEXT:
         return _masked_text(value, column, columns, fields, seen)
     level = ENTITY_LEVELS[role]
-    plain = normalise(str(value))
+    plain = normalise(digits_of(value) or str(value))
     if level > columns.level or not plain.strip(BLANK + " "):  # above the level, or masked before
         return value
     if seen is not None:
@@ -102,10 +103,9 @@ def _masked(value: Any, column: str, role: str, columns: Columns, fields: Mappin
 
 
 def _masked_text(value: Any, column: str, columns: Columns, fields: Mapping[str, str], seen: Seen | None) -> Any:
-    number = isinstance(value, int) and len(str(abs(value))) >= _NUMBER_DIGITS
-    if not isinstance(value, str) and not number:
+    text = digits_of(value) or value
+    if not isinstance(text, str):
         return value
-    text = str(value)
     spans = find_spans(text, columns.level, fields=fields, operators=columns.operators, ner=columns.ner)
     if seen is not None:
         seen.update((column, s.type, s.why) for s in spans)

@@ -18,6 +18,10 @@ from moo import validate
 from moo.entities import ENTITY_LEVELS
 from moo.errors import InputError, StorageError
 from moo.masking.columns import KEEP, TEXT, Columns, Seen
+from moo.masking.keys import ROWS as SEEN_ROWS
+from moo.masking.keys import Keys
+from moo.masking.ladder import mask
+from moo.masking.numbers import digits_of
 from moo.masking.parallel import mask_records
 from moo.tables import Reading, format_of, open_table
 from moo.tables.base import Progress, silent
@@ -36,11 +40,13 @@ class Masked:
         rows: Records written.
         columns: Column -> what it was taken as.
         seen: (column, type, why) -> mentions masked.
+        keys: Columns that are left and tell rows apart.
     """
 
     rows: int
     columns: Mapping[str, str]
     seen: Seen
+    keys: tuple[str, ...] = ()
 
 
 def mask_file(
@@ -94,31 +100,37 @@ def mask_file(
 
 
 def _mask_delimited(table: DelimitedTable, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
-    seen, rows = Counter[tuple[str, str, str]](), 0
+    seen, rows, keys = Counter[tuple[str, str, str]](), 0, Keys()
     columns.check([*table.columns], table.path)
     with open(partial, "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, delimiter=table.separator, lineterminator="\n")
         writer.writerow(table.columns)
         for record in mask_records(table.records(progress), columns, seen, workers=workers):
             writer.writerow(record.values())
+            keys.see(record)
             rows += 1
-    return Masked(rows=rows, columns={c: columns.role(c) for c in table.columns}, seen=seen)
+    return Masked(
+        rows=rows, columns={c: columns.role(c) for c in table.columns}, seen=seen, keys=keys.found(table.columns)
+    )
 
 
 def _mask_objects(table: ObjectTable, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
-    seen, rows = Counter[tuple[str, str, str]](), 0
+    seen, rows, keys = Counter[tuple[str, str, str]](), 0, Keys()
     with open(partial, "wb") as out:
         for record in mask_records(table.records(progress), columns, seen, workers=workers):
             out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            keys.see(record)
             rows += 1
     columns.check([*table.columns], table.path)
-    return Masked(rows=rows, columns={c: columns.role(c) for c in table.columns}, seen=seen)
+    return Masked(
+        rows=rows, columns={c: columns.role(c) for c in table.columns}, seen=seen, keys=keys.found(table.columns)
+    )
 
 
 def _mask_parquet(table: ParquetTable, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:
-    seen, rows, total = Counter[tuple[str, str, str]](), 0, table.n_rows
+    seen, rows, total, keys = Counter[tuple[str, str, str]](), 0, table.n_rows, Keys()
     columns.check([*table.columns], table.path)
-    roles = {f.name: _parquet_role(f, columns, table.path) for f in table.schema}
+    roles = {f.name: _parquet_role(f, columns, table) for f in table.schema}
     plan = Columns(level=columns.level, roles=roles, operators=columns.operators, ner=columns.ner)
     schema = pa.schema([_out_field(f, roles[f.name], columns.level) for f in table.schema])
     with pq.ParquetWriter(partial, schema) as writer:
@@ -128,10 +140,13 @@ def _mask_parquet(table: ParquetTable, partial: Path, columns: Columns, progress
         while (first := next(records, None)) is not None:
             batch = batches.popleft()
             masked = [first, *islice(records, batch.num_rows - 1)]
-            writer.write_batch(_masked_batch(batch, schema, touched, masked))
+            written = _masked_batch(batch, schema, touched, masked)
+            writer.write_batch(written)
+            for record in written.slice(0, max(0, SEEN_ROWS - rows)).to_pylist():
+                keys.see(record)
             rows += batch.num_rows
             progress(rows, total)
-    return Masked(rows=rows, columns=roles, seen=seen)
+    return Masked(rows=rows, columns=roles, seen=seen, keys=keys.found(table.columns))
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -140,17 +155,34 @@ def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _parquet_role(column: pa.Field, columns: Columns, source: Path) -> str:
-    """Numbers that nobody named stay; a nested column must be named, so that none goes through unseen."""
+def _parquet_role(column: pa.Field, columns: Columns, table: ParquetTable) -> str:
+    """Return what a column is taken as: numbers that nobody named stay unless one of them would be masked.
+
+    Raises:
+        InputError: If the column is nested and was not named: none goes through unseen.
+    """
     role = columns.role(column.name)
     if role == TEXT and not _is_string(column.type):
         if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             raise InputError(
-                f"column {column.name!r} of {source} must hold text or numbers, but holds {column.type}; flatten it, or name it with "
+                f"column {column.name!r} of {table.path} must hold text or numbers, but holds {column.type}; flatten it, or name it with "
                 f"{column.name}={KEEP} to leave it as it is."
             )
-        return KEEP
+        return TEXT if _holds_identifiers(column, columns, table) else KEEP
     return role
+
+
+def _holds_identifiers(column: pa.Field, columns: Columns, table: ParquetTable) -> bool:
+    """Return True if the level masks a number of the column; the column is then written as texts."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return False
+    return any(
+        mask(digits, columns.level) != digits
+        for batch in table.record_batches([column.name])
+        for value in batch.column(0).unique().to_pylist()
+        if (digits := digits_of(value))
+    )
 
 
 def _out_field(column: pa.Field, role: str, level: int) -> pa.Field:

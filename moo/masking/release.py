@@ -29,6 +29,7 @@ _DECIDE = (
     "names_en",
     "ner",
     "normal",
+    "numbers",
     "operators",
     "patterns",
     "places",
