@@ -14,6 +14,8 @@ from moo import validate
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal: half-width of a 95 % interval
 REFERENCE = -1  # number of the reference trial (no DP, level 0), which the sampler never sees
 
+SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")  # what proposes the settings of a search; the first by default
+
 ACCURACY = "accuracy"
 RISK = "membership_risk"
 PENALTY = "compliance_penalty"
@@ -195,6 +197,7 @@ class TrialRecord:
             "number": self.number,
             "params": self.params.to_json(),
             "state": self.state,
+            "objectives": list(self.objectives),
             **{name: m.to_json() for name, m in self.objectives.items()},
             "constraints": {k: number_out(v) for k, v in self.constraints.items()},
             "feasible": self.feasible,
@@ -209,7 +212,7 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "TrialRecord":
-        names = (ACCURACY, RISK, PENALTY)
+        names = data.get("objectives", (ACCURACY, RISK, PENALTY))
         return cls(
             number=data["number"],
             params=TrialParams.from_json(data["params"]),

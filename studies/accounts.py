@@ -195,6 +195,8 @@ class Account:
         return denied
 
     def _deny(self, number: int, reason: str) -> str:
+        # of a trial whose process died, the reservation before stays charged in full
+        self._open.pop(number, None)
         self.ledger.record("deny", self.study, {"trial": number, "reason": reason})
         return reason
 

@@ -12,6 +12,7 @@ from typing import Any
 from moo import validate
 from moo.data.declared import declaration
 from moo.errors import InputError
+from moo.records import SAMPLERS
 from moo.studies.machine import Machine
 from moo.studies.typed import build, set_typed
 from moo.tables import Reading
@@ -137,6 +138,7 @@ class StudySpec:
             is seen by no shadow and serves as the null of the attack.
         space: What the search varies.
         training: The recipe.
+        sampler: What proposes settings: "nsga2", "nsga3", "tpe", "gp" or "random". The policy select_one draws at random always.
         max_risk: Limit on the membership advantage.
         max_penalty: Limit on the compliance penalty.
         attack: The membership attack, named before the study; or "chosen", on one half of the units, and reported on the other.
@@ -177,6 +179,7 @@ class StudySpec:
     test: float = 0.24
     space: SpaceSpec = field(default_factory=SpaceSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
+    sampler: str = SAMPLERS[0]
     max_risk: float = 0.10
     max_penalty: float = 0.35
     attack: str = "pair_reference"
@@ -221,6 +224,7 @@ class StudySpec:
             )
         validate.in_range(-1, 1, max_risk=self.max_risk)
         validate.in_range(0, 1, max_penalty=self.max_penalty)
+        validate.one_of(SAMPLERS, sampler=self.sampler)
         validate.one_of(("record", "user"), attack_level=self.attack_level)
         validate.one_of(("drop", "keep"), sensitive_rows=self.sensitive_rows)
         validate.in_range(1000, 10_000_000, probe_records=self.probe_records)

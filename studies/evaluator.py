@@ -1,34 +1,31 @@
 """From a candidate of the search to what the search is told of it: train, keep evidence, judge, add noise where the policy asks."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from moo.errors import TrialError
+from moo.errors import InputError, TrialError
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.events import PrivateAnswer
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialParams, TrialRecord
-from moo.search import FAILED, REFUSED, Candidate, Outcome
+from moo.search import FAILED, LOST, REFUSED, Candidate, Outcome
+from moo.search.outcomes import checked
 from moo.studies.answers import noised, planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.keep import save_evidence
 from moo.studies.prepare import Prepared, no_stage
-from moo.studies.space import params_of
+from moo.studies.space import GOALS, params_of
 from moo.studies.trial import BUDGETED, CONSTRAINTS, judge, run_trial, within_memory
 
 
 @dataclass
 class Evaluator:
-    """From a candidate to its outcome. Travels to other processes without what it has loaded.
-
-    Attributes:
-        attempts: Of trials by number, what their checkpoints name them by.
-    """
+    """Evaluation of candidates. Travels to other processes without what it has loaded."""
 
     spec: StudySpec
     folder: Path
@@ -36,7 +33,6 @@ class Evaluator:
     stage: Callable[[str, int, int], None] = no_stage
     covered: frozenset[str] = frozenset()
     name: str = ""
-    attempts: Mapping[int, str] = field(default_factory=dict)
     _prepared: Prepared | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -59,20 +55,36 @@ class Evaluator:
     def __call__(self, candidate: Candidate) -> Outcome:
         params = params_of(candidate.params)
         try:
-            record = self.record(params, number=candidate.number, replicate=candidate.replicate)
+            record = self.record(
+                params, number=candidate.number, replicate=candidate.replicate, attempt=candidate.attempt
+            )
+            return _judged(record)
         except TrialError as error:
-            reason = error.cause if self.answers else str(error)  # sizes in an error's text are of private batches
-            record = failed_record(params, candidate.number, reason, self.prepared, cause=error.cause)
-        return _outcome(record)
+            # sizes in an error's text are of private batches
+            return self._failed(candidate, error.cause if self.answers else str(error), error.cause)
 
     def refused(self, candidate: Candidate) -> Outcome:
-        """Of a trial that the budget does not admit; nothing is trained."""
-        params, reason = params_of(candidate.params), "it would have passed the budget"
-        return _outcome(failed_record(params, candidate.number, reason, self.prepared, cause=REFUSED))
+        """Return the outcome of a trial that the budget does not admit; nothing is trained."""
+        return self._failed(candidate, "it would have passed the budget", REFUSED)
 
-    def record(self, params: TrialParams, *, number: int, replicate: int = 0) -> TrialRecord:
+    def lost(self, candidate: Candidate) -> Outcome:
+        """Return the outcome of a trial whose process died twice."""
+        return self._failed(candidate, "its process died twice, e.g. since memory ended", LOST)
+
+    def _failed(self, candidate: Candidate, reason: str, cause: str) -> Outcome:
+        params = params_of(candidate.params)
+        return _outcome(failed_record(params, candidate.number, reason, self.prepared, cause=cause))
+
+    def record(self, params: TrialParams, *, number: int, replicate: int = 0, attempt: str = "") -> TrialRecord:
+        """Return the record of a training.
+
+        Args:
+            params: Settings of the trial.
+            number: Number of the trial.
+            replicate: Earlier trials with the same settings.
+            attempt: Name of its checkpoints.
+        """
         with within_memory():
-            attempt = self.attempts.get(number, "")
             evidence = run_trial(params, self.prepared, number=number, replicate=replicate, attempt=attempt)
         save_evidence(evidence, self.prepared, number=number)
         record = judge(evidence, self.prepared, number=number)
@@ -96,8 +108,20 @@ class Evaluator:
         return planned_answers(self.spec, self.policy, self.prepared.n_units)
 
 
+def _judged(record: TrialRecord) -> Outcome:
+    """Return the outcome of a trial that came to an end.
+
+    Raises:
+        TrialError: If an objective or a constraint is no number: the trial is charged, and must not stop the study.
+    """
+    try:
+        return checked(_outcome(record), GOALS, CONSTRAINTS, number=record.number)
+    except InputError as error:
+        raise TrialError(str(error), cause="not a number") from error
+
+
 def _outcome(record: TrialRecord) -> Outcome:
-    """A record as the search sees it."""
+    """Return a record as the search sees it."""
     return Outcome(
         values=record.objectives,
         constraints={k: min(1.0, max(-1.0, v)) for k, v in record.constraints.items() if k != FAILED},

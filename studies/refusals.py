@@ -1,5 +1,6 @@
 """What of a specification is refused before anything is spent, beside its types and bounds."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -20,6 +21,7 @@ from moo.objectives.membership.choice import CHOSEN
 from moo.privacy.policies import Policy
 from moo.records import TrialParams
 from moo.search.executors import NAMES as EXECUTORS
+from moo.search.sampler import DEFAULT, Sampler, check_sampler
 from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared, depth_of
 from moo.studies.recipe import refuse_empty_batches
@@ -47,6 +49,7 @@ def refuse_specification(spec: StudySpec, policy: Policy) -> None:
     refuse_unknown_attack(spec)
     refuse_unknown_flags(spec)
     refuse_by_policy(policy, spec)
+    sampled(spec, None, policy)
     if spec.data not in DATASETS and not Path(spec.data).suffix:
         raise unknown_data(spec.data)
     for name in ("dossier", "withdrawals"):
@@ -98,6 +101,26 @@ def refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
             f"attack in {own} must hold where risk is told with noise, but got attack={spec.attack!r}: it looks at other "
             "users' losses, which the noise does not cover."
         )
+
+
+def sampled(spec: StudySpec, sampler: Sampler | None, policy: Policy) -> tuple[StudySpec, Sampler]:
+    """Return the specification with the sampler that was asked for, and what draws: at random under `select_one`.
+
+    Raises:
+        InputError: If there is no such sampler.
+        PolicyError: If `select_one` is asked to draw by another.
+    """
+    if sampler is not None:
+        check_sampler(sampler)
+    spec = dataclasses.replace(spec, sampler=sampler) if isinstance(sampler, str) else spec
+    if policy.name != "select_one":
+        return spec, spec.sampler if sampler is None else sampler
+    if sampler not in (None, "random") or spec.sampler not in (DEFAULT, "random"):
+        asked = spec.sampler if sampler is None else check_sampler(sampler)
+        raise PolicyError(
+            f"sampler must be 'random' under select_one, whose guarantee is of independent draws, got {asked!r}; leave it out."
+        )
+    return spec, "random"
 
 
 def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, reference: bool) -> None:

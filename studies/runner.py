@@ -22,6 +22,8 @@ from moo.privacy.events import TrainingRun
 from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialParams, TrialRecord
 from moo.search import REFUSED, Candidate, Outcome, search
+from moo.search.sampler import Sampler, check_sampler
+from moo.search.storage import Storage
 from moo.studies.accounts import Account
 from moo.studies.again import marks_of
 from moo.studies.base import StudySpec, check_name, load_spec
@@ -39,6 +41,7 @@ from moo.studies.refusals import (
     refuse_too_many_halvings,
     refuse_unknown_attributes,
     refuse_what_the_model_lacks,
+    sampled,
 )
 from moo.studies.result import SearchCost, StudyResult
 from moo.studies.select_one import NAME, SECRET, drawn, mark_internal, refuse_early_end, winner_alone
@@ -54,11 +57,12 @@ def run_study(
     spec: str | Path | StudySpec,
     *,
     n_trials: int,
-    storage: str | Path | None = None,
+    storage: Storage = None,
     name: str | None = None,
     seed: int = 0,
     policy: str | Policy = "internal",
     answer_noise: float | None = None,
+    sampler: Sampler | None = None,
     executor: str = "inline",
     workers: int = 1,
     callbacks: Sequence[Callback] = (),
@@ -70,11 +74,12 @@ def run_study(
     Args:
         spec: A shipped study's name, a path to TOML, or a StudySpec.
         n_trials: In all, those of earlier calls included. Under `select_one` the mean of the law that their number is drawn from.
-        storage: Optuna storage URL or SQLite path; by default study.db in the folder.
+        storage: Optuna storage URL, journal:///PATH, SQLite path or Optuna storage object; by default study.db in the folder.
         name: Of the study; by default the specification's.
         seed: Of the sampler. Splits, coins and noise come from the secret key in the folder, never from here.
         policy: Release policy: "internal", "publish_all(EPSILON)", "select_one", "proxy_then_retrain(M)", or a Policy.
         answer_noise: Noise on every number that reads private units, over its sensitivity; see `Policy`.
+        sampler: "nsga2", "nsga3", "tpe", "gp", "random" or an Optuna sampler object; by default the specification's.
         executor: "inline" or "processes".
         workers: Processes at a time; on GPUs, each has one of its own.
         callbacks: Called as the study goes on.
@@ -101,6 +106,7 @@ def run_study(
         policy=chosen,
         weighed=bool(weights_of(weights)),
     )
+    spec, drawing = sampled(spec, sampler, chosen)
     refuse_specification(spec, chosen)
     name = check_name(spec.name if name is None else name)
     home = Path(folder) if folder is not None else Path("moo-runs") / name
@@ -130,6 +136,7 @@ def run_study(
         terms = terms_of(chosen, prepared, limit, law=law)
         if not account.begun(terms) and secret:
             refuse_early_end(account, prepared, n_trials)
+        attempts: dict[int, str] = {}
         evaluator.covered = prepared.covered = account.covered()
         watch.compose = lambda: compose(account.events(), delta=spec.training.target_delta)
 
@@ -139,7 +146,7 @@ def run_study(
                 watch.reference = watch.reference or _reference(evaluator, identity, home, account)
             runs = {c.number: _planned(prepared, params_of(c.params)) for c in candidates}
             denied = bookings.enter_context(charged(account, runs, answers=True))
-            evaluator.attempts = account.attempts()
+            attempts.update(account.attempts())
             if denied and secret:  # ending early would break the law of the number of trials
                 raise PolicyError(next(iter(denied.values())))
             return {c.number: evaluator.refused(c) for c in candidates if c.number in denied}
@@ -157,10 +164,13 @@ def run_study(
                 enqueue=first,
                 config=identity,
                 constraint_names=CONSTRAINTS,
+                sampler=drawing,
                 executor=executor,
                 workers=workers,
                 environments=devices(spec.machine, executor=executor, workers=workers),
                 before=before,
+                attempts=lambda number: attempts.get(number, ""),
+                lost=evaluator.lost,
                 callbacks=[lambda p: _settle(account, home, record_of(p.newest)), watch.trial],
             )
         forget_all(home)
@@ -169,7 +179,8 @@ def run_study(
             raise PolicyError(_too_small(chosen, account, runs_at(prepared, spec.space.target_epsilon[0])))
         account.check()
         cost = search_cost(account, prepared, chosen, trials, n_trials=n_trials)
-        result = _result(name, cost, prepared, chosen, trials, watch.reference, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        result = _result(name, cost, prepared, chosen, trials, watch.reference, seconds, check_sampler(drawing))
         if secret:
             result, winner = winner_alone(result)
             account.release({"policy": str(chosen), "trials": [] if winner is None else [winner]}, only=True)
@@ -241,8 +252,8 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
     evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
     try:
         with training(account, REFERENCE, _planned(evaluator.prepared, STATUS_QUO)):
-            evaluator.attempts = account.attempts()
-            record = evaluator.record(STATUS_QUO, number=REFERENCE)
+            attempt = account.attempts().get(REFERENCE, "")
+            record = evaluator.record(STATUS_QUO, number=REFERENCE, attempt=attempt)
             _settle(account, home, record)
     except TrialError as error:
         raise InputError(f"the status quo must be trainable, but: {error}") from error
@@ -263,6 +274,7 @@ def _result(
     trials: tuple[TrialRecord, ...],
     reference: TrialRecord | None,
     seconds: float,
+    sampler: str,
 ) -> StudyResult:
     spec = prepared.spec
     parts = {part: len(records) for part, records in prepared.parts.items()}
@@ -282,6 +294,7 @@ def _result(
             "transformations": [{k: v for k, v in dataclasses.asdict(t).items() if k != "frozen"} for t in steps],
         },
         "policy": vars(policy),
+        "sampler": sampler,
         "marks": marks_of(prepared),
         "declared": declared(prepared),
         "declare": dict(spec.declare),

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import moo
 from moo.errors import ConfigChangedError, InputError, StorageError, TrialError
 from moo.records import Measurement
 from moo.search import Candidate, Goal, Integer, Outcome, Progress, Real, Space, search
@@ -138,7 +139,9 @@ def test_failed_trials_are_recorded_infeasible_and_the_search_goes_on() -> None:
 def test_optuna_knows_constraints_of_every_trial_and_agrees_on_the_front(tmp_path: Path) -> None:
     result = run(evaluate=sometimes_fails, constraint_names=("limit",), storage=tmp_path / "s.db")
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 's.db'}")
-    assert all({"limit", "failed"} <= set(t.constraints) for t in study.trials)
+    assert study.user_attrs["moo:constraints"] == ["limit", "failed"]
+    listed = [[t.outcome.constraints[name] for name in ("limit", "failed")] for t in result.trials]
+    assert [list(t.constraints.values()) for t in study.trials] == listed
     feasible = [t for t in result.trials if t.outcome.feasible]
 
     def dominated(t: Any) -> bool:
@@ -289,7 +292,7 @@ def test_a_worker_ends_with_its_driver(tmp_path: Path) -> None:
             """
             import sys, time
             from pathlib import Path
-            from moo.search.executors import run
+            from moo.search.executors import executor_of
             from moo.search.types import Candidate, Outcome
 
             def beat(candidate):
@@ -299,12 +302,14 @@ def test_a_worker_ends_with_its_driver(tmp_path: Path) -> None:
                 return Outcome(values={}, constraints={}, payload={})
 
             if __name__ == "__main__":
-                list(run(beat, [Candidate(number=0, generation=0, params={})], executor="processes", workers=1))
+                with executor_of(beat, executor="processes", workers=1) as pool:
+                    list(pool.run([Candidate(number=0, generation=0, params={})]))
             """
         )
     )
     heart = tmp_path / "heart"
-    driver = subprocess.Popen([sys.executable, str(script), str(heart)])
+    home = str(Path(moo.__file__).parents[1])
+    driver = subprocess.Popen([sys.executable, str(script), str(heart)], env={**os.environ, "PYTHONPATH": home})
     try:
         until = time.monotonic() + 120
         while not heart.exists() and time.monotonic() < until:

@@ -28,7 +28,8 @@ from moo.models.arguments import ALLOWED, REFUSED, REFUSED_CALLBACKS, check_trai
 from moo.models.checkpoints import Reach, files_of, reach_of
 from moo.privacy.ledger import verify
 from moo.records import TrialParams
-from moo.search import Candidate, Outcome, executors
+from moo.search import Candidate, Outcome
+from moo.search.executors import executor_of
 from moo.studies.accounts import ledger_of
 from moo.studies.audit import audit_trial
 from moo.studies.base import StudySpec, TrainingSpec
@@ -424,7 +425,8 @@ def test_the_command_line_overrides_the_machine() -> None:
 def test_each_worker_has_an_environment_of_its_own() -> None:
     candidates = [Candidate(number=i, generation=0, params={}, replicate=0) for i in range(4)]
     given = [{"CUDA_VISIBLE_DEVICES": name} for name in ("0", "3")]
-    found = [o for _, o in executors.run(seen_device, candidates, executor="processes", workers=2, environments=given)]
+    with executor_of(seen_device, executor="processes", workers=2, environments=given) as pool:
+        found = [o for _, o in pool.run(candidates) if o is not None]
     assert {o.payload["device"] for o in found} <= {"0", "3"}
     by_process: dict[int, set[str]] = {}
     for outcome in found:

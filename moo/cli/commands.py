@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     from moo.report import renew_reports, save_report
     from moo.studies.base import load_spec
     from moo.studies.plan import plan_study
-    from moo.studies.refusals import refuse_specification
+    from moo.studies.refusals import refuse_specification, sampled
     from moo.studies.runner import run_study
     from moo.studies.weights import weights_of
 
@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
         spec, **{k: v for k, v in limits.items() if v is not None}, machine=machine_of(options, spec.machine)
     )
     policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
+    spec, _ = sampled(spec, options.sampler, policy)
     refuse_specification(spec, policy)
     if weights_of(options.weights) and policy.name == "select_one":
         raise PolicyError("--weights must not be given with --policy select_one: its guarantee is of its own choice.")
@@ -57,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
             storage=options.storage,
             name=name,
             seed=options.seed,
+            sampler=options.sampler,
             executor="processes" if options.workers > 1 else "inline",
             workers=options.workers,
             folder=folder,

@@ -15,6 +15,7 @@ from moo.cli.machine import add_machine
 from moo.entities import MAX_LEVEL
 from moo.errors import MooError
 from moo.privacy.policies import Policy
+from moo.records import SAMPLERS
 from moo.studies.weights import weights_of
 
 INTERRUPTED = 130
@@ -33,8 +34,9 @@ def parser() -> Parser:
     run.add_argument("study", metavar="STUDY", help="a shipped study's name, or a path to TOML")
     run.option("--trials", whole(1, MANY), default=24, metavar="N", help="trials in all (default 24)")
     run.option("--out", filled, metavar="DIR", help="folder of the study (default moo-runs/NAME)")
-    run.option("--storage", filled, metavar="URL", help="Optuna storage (default DIR/study.db)")
+    run.option("--storage", filled, metavar="URL", help="Optuna storage, also journal:///PATH (default DIR/study.db)")
     run.option("--name", fit(_check_name), metavar="NAME", help="name of the study (default: the specification's)")
+    run.add_argument("--sampler", choices=SAMPLERS, help="what proposes settings (default: the specification's, nsga2)")
     run.option("--seed", whole(0, SEEDS), default=0, metavar="S", help="seed of the sampler (default 0)")
     run.option("--max-risk", number(-1, 1), metavar="R", help="limit on the membership advantage")
     run.option("--max-penalty", number(0, 1), metavar="P", help="limit on the compliance penalty")

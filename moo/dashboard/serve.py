@@ -11,7 +11,7 @@ from moo.errors import InputError, PolicyError
 from moo.records import ACCURACY, PENALTY, RISK, TrialRecord
 from moo.report import figures
 from moo.report.texts import texts
-from moo.search.storage import as_url, reading
+from moo.search.storage import opened, reading
 from moo.studies.result import StudyResult, load_result
 from moo.studies.select_one import INTERNAL, refuse_looking_inside
 
@@ -98,7 +98,6 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
     """
     if not 1 <= port <= 65_535:
         raise InputError(f"1 <= port <= 65535 must hold, but got port={port}.")
-    url = as_url(storage if storage is not None else folder / "study.db")
     if storage is None and not (folder / "study.db").is_file():
         raise InputError(
             f"the folder must hold a study's study.db, but {folder} does not; run a study, or pass --storage."
@@ -107,14 +106,15 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
         raise PolicyError(
             f"under select_one only the winner leaves, but the dashboard shows every trial of {folder}; see its report."
         )
-    with reading(url):
-        opened = optuna.storages.get_storage(url)
-        shown = publish(load_result(folder), opened) if (folder / "front.json").is_file() else None
+    place = storage if storage is not None else folder / "study.db"
+    with reading(place):
+        held = opened(place)
+        shown = publish(load_result(folder), held) if (folder / "front.json").is_file() else None
     page = f"studies/{shown._study_id}" if shown else ""
     announce(f"http://{HOST}:{port}/dashboard/{page} (Ctrl-C ends)")
     if shown is None:
         announce("The run has not ended: moo's figures and notes come with its end.")
-    run_server(opened, host=HOST, port=port)
+    run_server(held, host=HOST, port=port)
 
 
 def _values(record: TrialRecord) -> str:

@@ -1,11 +1,13 @@
-"""Search a black box for its Pareto front: NSGA-II behind a barrier, resumable, the same front whatever happens."""
+"""Search a black box for its Pareto front: samplers behind a barrier, resumable, the same front whatever happens."""
 
-from moo.search.generation import FAILED, REFUSED, default_population, search
+from moo.search.driver import default_population, search
+from moo.search.generation import FAILED, LOST, REFUSED
 from moo.search.space import Integer, Real, Space
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult, SearchTrial
 
 __all__ = [
     "FAILED",
+    "LOST",
     "REFUSED",
     "Candidate",
     "Goal",

@@ -1,73 +1,280 @@
-"""Where candidates are evaluated. Whichever it is, in whatever order they finish, the result is the same."""
+"""Executors: where candidates are evaluated. Whichever it is, in whatever order they finish, the result is the same."""
 
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
 import time
+import traceback
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing.queues import SimpleQueue
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Any, Self
 
 from moo import validate
-from moo.errors import TrialError
+from moo.errors import InputError, MachineError, TrialError
 from moo.search.types import Candidate, Outcome
 
 Evaluate = Callable[[Candidate], Outcome]
 NAMES = ("inline", "processes")
-_LOOK = 0.2  # seconds between two looks of a worker whether its driver lives
+# seconds: between two looks of a worker at its driver; that a worker is given to end by itself
+_LOOK, _PATIENCE = 0.2, 5.0
 
 
 def safely(evaluate: Evaluate, candidate: Candidate) -> Outcome:
-    """The outcome; a trial that fails with `TrialError` becomes an outcome with its cause."""
+    """Return the outcome; a trial that fails with `TrialError` becomes an outcome with its cause.
+
+    Raises:
+        InputError: If the evaluation returns anything else.
+    """
     try:
-        return evaluate(candidate)
+        outcome = evaluate(candidate)
     except TrialError as error:
         return Outcome(values={}, constraints={}, payload={"error": str(error)}, cause=error.cause)
+    if not isinstance(outcome, Outcome):
+        raise InputError(f"evaluate must return an Outcome, got {outcome!r} for trial {candidate.number}.")
+    return outcome
 
 
-def run(
-    evaluate: Evaluate,
-    candidates: Sequence[Candidate],
-    *,
-    executor: str,
-    workers: int,
-    environments: Sequence[Mapping[str, str]] = (),
-) -> Iterator[tuple[Candidate, Outcome]]:
-    """Outcomes as they are finished.
+class Executor(ABC):
+    """A place of evaluation with a life: entered once for a whole search."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def start(self, jobs: int) -> None:
+        """Make ready for this many candidates, before anything is charged for them."""
+
+    @abstractmethod
+    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome | None]]:
+        """Yield outcomes as they are finished; None where the process that evaluated died."""
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all processes, at once where an error ends the search."""
+
+
+def executor_of(
+    evaluate: Evaluate, *, executor: str, workers: int, environments: Sequence[Mapping[str, str]] = ()
+) -> Executor:
+    """Return the executor of this name.
 
     Args:
-        evaluate: For "processes" it must be picklable.
-        candidates: What to evaluate.
+        evaluate: From a candidate to its outcome. For "processes" it must be picklable; each worker loads it once.
         executor: "inline" or "processes" (spawned, so that no thread pool or CUDA context is inherited).
         workers: Processes at a time.
-        environments: Variables of each process, set before it imports anything of the evaluation: a device of its own, say.
+        environments: Variables of each process, set before it imports anything of the evaluation, e.g. its own device.
+
+    Raises:
+        InputError: If an argument is out of bounds.
     """
     validate.one_of(NAMES, executor=executor)
     validate.in_range(1, 4096, workers=workers)
-    if executor == "inline" or not candidates:
+    if executor == "inline":
+        return Inline(evaluate)
+    if environments and workers > len(environments):
+        raise InputError(f"workers must be <= {len(environments)}, one for each environment, got {workers}.")
+    return Processes(evaluate, workers, environments)
+
+
+class Inline(Executor):
+    """Evaluates in the driver itself."""
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+
+    def start(self, jobs: int) -> None:
+        """Nothing is to be made ready."""
+
+    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome | None]]:
         for candidate in candidates:
-            yield candidate, safely(evaluate, candidate)
-        return
-    context = multiprocessing.get_context("spawn")
-    free = context.SimpleQueue()
-    for environment in environments:
-        free.put(dict(environment))
-    entered = (free if environments else None, os.getpid())
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=entered) as pool:
-        futures = {pool.submit(safely, evaluate, c): c for c in candidates}
+            yield candidate, safely(self._evaluate, candidate)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is to be ended."""
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A process and the driver's end of its pipe."""
+
+    process: SpawnProcess
+    pipe: Connection
+
+    def answer(self) -> tuple[str, Any] | None:
+        """Return what the process has sent; None if it died without a word. Call it when one of `signs` is ready."""
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            return self.pipe.recv() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    @property
+    def signs(self) -> tuple[Connection, int]:
+        """What becomes ready when the process sends something or dies."""
+        return self.pipe, self.process.sentinel
+
+    def end(self, *, at_once: bool) -> None:
+        self.pipe.close()
+        if not at_once:
+            self.process.join(_PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
 
 
-def _enter(free: "SimpleQueue[dict[str, str]] | None", driver: int) -> None:
-    """Take one environment for the life of this process, and end with the driver: what trains on after it is charged to nobody."""
-    if free is not None:
-        os.environ.update(free.get())
+class Processes(Executor):
+    """One pool of spawned processes, each with the evaluation loaded once.
+
+    A process that dies takes one candidate with it and is replaced; the others go on.
+    """
+
+    def __init__(self, evaluate: Evaluate, workers: int, environments: Sequence[Mapping[str, str]]) -> None:
+        self._evaluate, self._environments = evaluate, environments
+        self._pickled = b""
+        self._workers: list[_Worker | None] = [None] * workers
+
+    def start(self, jobs: int) -> None:
+        needed = range(min(jobs, len(self._workers)))
+        missing = [slot for slot in needed if not (worker := self._workers[slot]) or not worker.process.is_alive()]
+        for slot in missing:
+            self._workers[slot] = self._begun(slot)
+        for slot in missing:
+            self._refuse_unready(slot)
+
+    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome | None]]:
+        self.start(len(candidates))
+        waiting, busy = deque(candidates), dict[int, Candidate]()
+        while waiting or busy:
+            for slot, worker in enumerate(self._workers):
+                if worker is not None and slot not in busy and waiting:
+                    busy[slot] = waiting.popleft()
+                    self._send(worker, busy[slot])
+            for slot in self._ready(busy):
+                candidate = busy.pop(slot)
+                yield candidate, self._outcome(slot, renew=bool(waiting))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            if worker is not None:
+                worker.end(at_once=kind is not None)
+        self._workers = [None] * len(self._workers)
+
+    def _begun(self, slot: int) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        environment = dict(self._environments[slot]) if self._environments else {}
+        process = context.Process(target=_work, args=(theirs, self._portable(), environment, os.getpid()))
+        process.start()
+        # a copy of their end in this process would keep the pipe open after the worker's death
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _portable(self) -> bytes:
+        if not self._pickled:
+            try:
+                self._pickled = pickle.dumps(self._evaluate)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise InputError(
+                    f"evaluate must be picklable for executor='processes', got {self._evaluate!r} ({error}); define it at "
+                    "the top level of a module, or use executor='inline'."
+                ) from None
+        return self._pickled
+
+    def _refuse_unready(self, slot: int) -> None:
+        worker = self._workers[slot]
+        assert worker is not None
+        wait(worker.signs)
+        answer = worker.answer()
+        if answer is None:
+            worker.process.join()
+            raise MachineError(
+                f"worker processes must start, but one ended with exit code {worker.process.exitcode} before its first trial; "
+                "a script that searches with processes must do so under `if __name__ == '__main__':`."
+            )
+        if answer[0] == "unfit":
+            raise InputError(f"evaluate must load in a worker process, but: {answer[1]}; or use executor='inline'.")
+
+    @staticmethod
+    def _send(worker: _Worker, candidate: Candidate) -> None:
+        try:
+            worker.pipe.send(candidate)
+        except OSError:
+            # it has died since its last trial; its sentinel says so in the next look
+            return
+
+    def _ready(self, busy: Mapping[int, Candidate]) -> list[int]:
+        signs = {sign: slot for slot in busy if (worker := self._workers[slot]) for sign in worker.signs}
+        return sorted({signs[sign] for sign in wait(list(signs))})  # type: ignore[index]
+
+    def _outcome(self, slot: int, *, renew: bool) -> Outcome | None:
+        """Return what a worker found; None after its death, with another in its place where candidates are waiting."""
+        worker = self._workers[slot]
+        assert worker is not None
+        answer = worker.answer()
+        if answer is None:
+            worker.end(at_once=True)
+            self._workers[slot] = None
+            if renew:
+                self._workers[slot] = self._begun(slot)
+                self._refuse_unready(slot)
+            return None
+        kind, value = answer
+        if kind == "raised":
+            raise value
+        outcome: Outcome = value
+        return outcome
+
+
+def _work(pipe: Connection, pickled: bytes, environment: Mapping[str, str], driver: int) -> None:
+    """Evaluate candidates until the driver closes the pipe or ends.
+
+    What trains on after its driver is charged to nobody, so the process ends with it.
+    """
+    os.environ.update(environment)
+    # the driver alone answers to Ctrl-C, and ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    try:
+        evaluate: Evaluate = pickle.loads(pickled)
+    except Exception as error:
+        # whatever its module raises is for the driver to say
+        pipe.send(("unfit", f"{type(error).__name__}: {error}"))
+        return
+    pipe.send(("ready", None))
+    while True:
+        try:
+            candidate = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(("done", safely(evaluate, candidate)))
+        except Exception as error:
+            # raised again in the driver
+            pipe.send(("raised", _portable_error(error)))
+
+
+def _portable_error(error: Exception) -> Exception:
+    """Return an error that survives the pipe, with the worker's traceback as a note."""
+    told = "".join(traceback.format_exception(error))
+    error.add_note(f"In a worker process:\n{told}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        # an exception class may break pickling in any way
+        return RuntimeError(told)
+    return error
 
 
 def _end_with(driver: int) -> None:

@@ -1,4 +1,4 @@
-"""Optuna's storage with one driver at a time, and errors that say what to do."""
+"""Optuna's storages: any URL, path or storage object, and errors that say what to do."""
 
 import fcntl
 import json
@@ -7,92 +7,182 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import optuna
 import sqlalchemy.exc
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import URL, make_url
 
-from moo.errors import ConfigChangedError, StorageError
+from moo.errors import ConfigChangedError, InputError, StorageError
 
 CONFIG, OUTCOME = "moo:config", "moo:outcome"
-_SQLITE = "sqlite:///"
+_SQLITE, _JOURNAL = "sqlite:///", "journal:///"
+_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+
+Storage = str | Path | BaseStorage | None
 
 
-def as_url(storage: str | Path | None) -> str | None:
-    """A path becomes an SQLite URL; a URL stays; None is memory alone."""
-    if storage is None or "://" in str(storage):
-        return None if storage is None else str(storage)
-    return f"{_SQLITE}{storage}"
+def opened(storage: Storage) -> BaseStorage:
+    """Open a storage: an Optuna URL, journal:///PATH, the path of an SQLite file, a storage object; None is memory alone.
+
+    Raises:
+        InputError: If it is none of these.
+        StorageError: If it cannot be opened, or if its driver is not installed.
+    """
+    if storage is None or isinstance(storage, BaseStorage):
+        return get_storage(storage)
+    url = _url_of(storage)
+    try:
+        return _journal(url) if url.startswith(_JOURNAL) else get_storage(url)
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or "its driver"
+        raise StorageError(
+            f"storage {name_of(storage)} needs the package {missing}, which is not installed; "
+            f"pip install {_PACKAGES.get(missing, missing)}, or choose another storage."
+        ) from None
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise StorageError(
+            f"storage must be a URL that Optuna knows, e.g. sqlite:///study.db, journal:///study.log or postgresql://HOST/NAME, "
+            f"got {name_of(storage)} ({_first_line(error)})."
+        ) from None
+    except RuntimeError as error:
+        raise StorageError(f"storage {name_of(storage)} must fit this Optuna: {_first_line(error)}") from None
+
+
+def _url_of(storage: str | Path) -> str:
+    """Return a URL as it is, and a path as the URL of an SQLite file."""
+    if not isinstance(storage, str | Path):
+        raise InputError(f"storage must be a URL, a path or an Optuna storage, got {storage!r}.")
+    if isinstance(storage, str) and "://" in storage:
+        return storage
+    if "?" in str(storage):
+        raise InputError(f"a storage's path must have no '?', got {str(storage)!r}; name another file.")
+    return f"{_SQLITE}{Path(storage).expanduser()}"
+
+
+def _journal(url: str) -> BaseStorage:
+    path = Path(url.removeprefix(_JOURNAL))
+    if not path.name:
+        raise InputError(f"a journal must have a path, got {url!r}; write journal:///study.log.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{path} must be a journal that Optuna wrote, but is not: {_first_line(error)}.") from None
+
+
+def name_of(storage: Storage) -> str:
+    """Return how messages name a storage, without its password."""
+    if storage is None:
+        return "memory"
+    if isinstance(storage, RDBStorage):
+        storage = str(storage.url)
+    if isinstance(storage, BaseStorage):
+        return type(storage).__name__
+    try:
+        return make_url(str(storage)).render_as_string(hide_password=True) if "://" in str(storage) else str(storage)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return str(storage).partition("://")[0] + "://..."
+
+
+def sqlite_file(storage: Storage) -> Path | None:
+    """Return the file of an SQLite storage, however it is written; None of any other."""
+    inner = getattr(storage, "_backend", storage)
+    if isinstance(inner, RDBStorage):
+        storage = str(inner.url)
+    if storage is None or isinstance(storage, BaseStorage):
+        return None
+    text = _url_of(storage)
+    try:
+        url: URL = make_url(text)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return None
+    if url.get_backend_name() != "sqlite" or not url.database or ":memory:" in url.database:
+        return None
+    return Path(urlsplit(url.database).path if url.database.startswith("file:") else url.database).resolve()
 
 
 @contextmanager
-def driver(url: str | None) -> Iterator[None]:
-    """Hold the storage for one driver, and turn its failures into `StorageError`."""
-    if url is None or not url.startswith(_SQLITE):
-        with reading(url):
-            yield
+def held(path: Path | None) -> Iterator[None]:
+    """Hold an SQLite file for one driver; the system lets it go when the driver ends, however it ends.
+
+    Raises:
+        StorageError: If another driver holds it.
+    """
+    if path is None:
+        yield
         return
-    path = Path(url.removeprefix(_SQLITE))
-    with reading(url):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(path.name + ".lock"), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError(
-                    f"one search at a time may use a storage, but another holds {path}; wait for it or name another."
-                ) from None
-            yield
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"one search at a time may use a storage, but another holds {path}; wait for it or name another."
+            ) from None
+        yield
 
 
 @contextmanager
-def reading(url: str | None) -> Iterator[None]:
+def reading(storage: Storage) -> Iterator[None]:
     """Turn a storage's failures into `StorageError`."""
-    where = url or "memory"
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         origin: BaseException = error
         while origin.__cause__ is not None:
             origin = origin.__cause__
-        raise StorageError(f"the storage must be readable and writable, but {where} is not: {origin}.") from error
+        raise StorageError(
+            f"the storage must be readable and writable, but {name_of(storage)} is not: {_first_line(origin)}."
+        ) from error
     except OSError as error:
         if isinstance(error, StorageError) or error.errno is None:
             raise
         raise StorageError(
-            f"the storage must be readable and writable, but {where} is not: {error.strerror}."
+            f"the storage must be readable and writable, but {name_of(storage)} is not: {error.strerror}."
         ) from error
 
 
-def open_study(
-    url: str | None, name: str, directions: Sequence[str], goals: Sequence[str], config: Mapping[str, Any]
-) -> optuna.Study:
-    """The study of this name, new or resumed.
+def made(storage: BaseStorage, name: str, directions: Sequence[str], goals: Sequence[str]) -> optuna.Study:
+    """Return the study of this name, new or known.
 
     Raises:
-        ConfigChangedError: If it exists with another configuration; says what differs.
+        ConfigChangedError: If it is known with other directions.
     """
-    study = optuna.create_study(
-        storage=url,
-        study_name=name,
-        directions=[optuna.study.StudyDirection[d.upper()] for d in directions],
-        load_if_exists=True,
-    )
+    wanted = [optuna.study.StudyDirection[d.upper()] for d in directions]
+    study = optuna.create_study(storage=storage, study_name=name, directions=wanted, load_if_exists=True)
+    if study.directions != wanted:
+        raise ConfigChangedError(
+            f"study {name!r} must keep its goals, got {len(wanted)} ({', '.join(goals)}) where it has "
+            f"{len(study.directions)}; use another name."
+        )
+    return study
+
+
+def keep_config(study: optuna.Study, goals: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Write the configuration of a new study down.
+
+    Raises:
+        ConfigChangedError: If the study is known with another configuration; says what differs.
+    """
     wanted = json.loads(json.dumps(config))
     known = study.user_attrs.get(CONFIG)
     if known is None:
-        with warnings.catch_warnings():  # the names are for the dashboard; nothing else depends on them
+        with warnings.catch_warnings():
+            # the names are for the dashboard; nothing else depends on them
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(goals))
         study.set_user_attr(CONFIG, wanted)
     elif known != wanted:
         raise ConfigChangedError(
-            f"study {name!r} must keep its configuration, but {difference(known, wanted)}; use another name."
+            f"study {study.study_name!r} must keep its configuration, but {difference(known, wanted)}; use another name."
         )
-    return study
 
 
 def difference(known: Any, wanted: Any, path: str = "") -> str:
-    """What differs between two JSON values, the first few places."""
+    """Return what differs between two JSON values, the first few places."""
     found = list(_differences(known, wanted, path))
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(found[:3]) + more
@@ -104,3 +194,7 @@ def _differences(known: Any, wanted: Any, path: str) -> Iterator[str]:
             yield from _differences(known.get(key), wanted.get(key), f"{path}.{key}" if path else key)
     elif known != wanted:
         yield f"{path} was {known!r} and is now {wanted!r}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

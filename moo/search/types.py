@@ -35,12 +35,14 @@ class Candidate:
         generation: 0-based.
         params: By name, in the space's order.
         replicate: How many earlier trials had exactly these parameters; each wants randomness of its own.
+        attempt: Name of the reservation that this evaluation runs under; empty where nobody reserves.
     """
 
     number: int
     generation: int
     params: Mapping[str, float | int]
     replicate: int = 0
+    attempt: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

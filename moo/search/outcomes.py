@@ -1,0 +1,77 @@
+"""What a search accepts from an evaluation: every objective and every constraint, each a number."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Collection, Sequence
+from numbers import Real
+
+from moo.errors import InputError
+from moo.records import Measurement
+from moo.search.types import Goal, Outcome
+
+_WAY_OUT = "to record the trial as failed, raise TrialError"
+
+
+def checked(
+    outcome: Outcome, goals: Sequence[Goal], constraints: Collection[str], *, number: int, closed: bool = False
+) -> Outcome:
+    """Return the outcome with plain floats.
+
+    Args:
+        outcome: What an evaluation returned.
+        goals: Objectives that a trial without a cause of failure must have.
+        constraints: Constraints that it must have.
+        number: Number of the trial, for the error.
+        closed: True where it may have no constraint besides.
+
+    Raises:
+        InputError: If an objective or a constraint is missing, None, NaN, or no number, if a constraint
+            is one that other trials lack, or if the payload is no JSON.
+    """
+    if not outcome.cause:
+        _refuse_missing("objective", [g.name for g in goals], outcome.values, number)
+        _refuse_missing("constraint", constraints, outcome.constraints, number)
+        _refuse_further(constraints if closed else outcome.constraints, outcome.constraints, number)
+    for name, measured in outcome.values.items():
+        _refuse_unmeasured(name, measured, number)
+    for name, value in outcome.constraints.items():
+        if not _is_number(value) or not math.isfinite(value):
+            raise InputError(
+                f"constraint {name!r} of trial {number} must be a finite number, got {value!r}; {_WAY_OUT}."
+            )
+    try:
+        json.dumps(dict(outcome.payload))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the payload of trial {number} must be JSON, got a value that is not: {error}.") from None
+    return dataclasses.replace(
+        outcome,
+        values={k: dataclasses.replace(m, value=float(m.value)) for k, m in outcome.values.items()},
+        constraints={k: float(v) for k, v in outcome.constraints.items()},
+    )
+
+
+def _refuse_missing(kind: str, wanted: Collection[str], got: Collection[str], number: int) -> None:
+    missing = [name for name in wanted if name not in got]
+    if missing:
+        raise InputError(f"{kind} {missing[0]!r} of trial {number} must be given, got {sorted(got)}; {_WAY_OUT}.")
+
+
+def _refuse_further(known: Collection[str], got: Collection[str], number: int) -> None:
+    further = [name for name in got if name not in known]
+    if further:
+        raise InputError(
+            f"constraints of trial {number} must be those of every other trial, {sorted(known)}, got {further[0]!r} besides."
+        )
+
+
+def _refuse_unmeasured(name: str, measured: object, number: int) -> None:
+    """NaN passes with a note alone: an objective that was not assessed says why."""
+    if not isinstance(measured, Measurement):
+        raise InputError(f"objective {name!r} of trial {number} must be a Measurement, got {measured!r}; {_WAY_OUT}.")
+    if not _is_number(measured.value) or (math.isnan(measured.value) and not measured.note):
+        raise InputError(f"objective {name!r} of trial {number} must be a number, got {measured.value!r}; {_WAY_OUT}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
