@@ -29,7 +29,7 @@ def journal(path: Path) -> BaseStorage:
 
 
 KINDS = {
-    "memory object": lambda folder: InMemoryStorage(),
+    "memory object": lambda _: InMemoryStorage(),
     "journal object": lambda folder: journal(folder / "s.log"),
     "database object": lambda folder: RDBStorage(f"sqlite:///{folder / 's.db'}"),
     "journal URL": lambda folder: f"journal:///{folder / 's.log'}",
@@ -121,7 +121,7 @@ def test_the_name_of_a_storage_keeps_its_password(tmp_path: Path) -> None:
     assert name_of(RDBStorage(f"sqlite:///{tmp_path / 's.db'}")) == f"sqlite:///{tmp_path / 's.db'}"
 
 
-def test_another_set_of_goals_is_refused(tmp_path: Path) -> None:
+def test_another_set_of_goals_is_refused() -> None:
     storage = InMemoryStorage()
     optuna.create_study(storage=storage, study_name="search", directions=["minimize"])
     with pytest.raises((ConfigChangedError, InputError), match="goals"):
