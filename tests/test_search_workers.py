@@ -76,7 +76,8 @@ def test_workers_load_once_and_a_death_costs_one_trial_a_second_reservation(tmp_
     assert {n: calls(tmp_path, n) for n in range(8)} == {n: 2 if n in (2, 5) else 1 for n in range(8)}
     attempts = {t.candidate.number: t.outcome.payload["attempt"] for t in result.trials if not t.outcome.cause}
     assert attempts == {n: f"{n}:{2 if n == 2 else 1}" for n in attempts}
-    assert len(loads(tmp_path)) == len(set(loads(tmp_path))) == 2 + 3  # one a process: two, and one after each death
+    assert len(loads(tmp_path)) == len(set(loads(tmp_path)))
+    assert 3 <= len(loads(tmp_path)) <= 2 + 3  # two at first, and at most one after each death
 
 
 def test_one_pool_serves_the_whole_search(tmp_path: Path) -> None:
