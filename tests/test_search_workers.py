@@ -167,7 +167,9 @@ def test_a_script_without_its_guard_is_told_so_before_anything_is_reserved(tmp_p
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
+# a shell starts its background jobs without it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from test_search_workers import Sleeping, run
 if __name__ == "__main__":
