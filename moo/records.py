@@ -5,7 +5,7 @@ Inside moo an epsilon of `math.inf` means "trained without DP"; JSON has no infi
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -93,6 +93,17 @@ class Transformation:
     after: int = 0
     changed: int = 0
     why: str = ""
+
+
+def steps_told(steps: Sequence[Transformation]) -> tuple[str, ...]:
+    """Return one line for each step whose records were counted, what it left of them and what it did."""
+    return tuple(
+        f"{step.name.replace('_', ' ')}: {step.after:,} of {step.before:,} records"
+        + (f", {step.changed:,} changed" if step.changed else "")
+        + (f" ({step.detail})" if step.detail else "")
+        for step in steps
+        if step.before
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

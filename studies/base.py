@@ -292,7 +292,8 @@ def _placed(spec: StudySpec, folder: Path) -> StudySpec:
     """Return the study with the paths that lead somewhere from its own folder."""
     there = {name: folder / getattr(spec, name) for name in PLACES if getattr(spec, name)}
     found: dict[str, Any] = {name: str(path) for name, path in there.items() if path.exists()}
-    return dataclasses.replace(spec, **found)
+    packs = tuple(str(folder / pack) if (folder / pack).is_file() else pack for pack in spec.packs)
+    return dataclasses.replace(spec, packs=packs, **found)
 
 
 def check_name(name: str) -> str:

@@ -16,6 +16,7 @@ from moo.privacy.composed import ComposedEpsilon
 from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
+from moo.records import steps_told
 from moo.studies.accounts import cap_and_charges
 from moo.studies.answers import planned_answers
 from moo.studies.base import StudySpec
@@ -43,6 +44,7 @@ class Plan:
         name: Of the study.
         trials: How many.
         records: Part of the data -> records.
+        preparation: Steps that dropped or changed records, in words.
         seconds, trunk_seconds: In all, and of masking and trunk; on this machine, from a timed sample.
         disk_bytes: In the study's folder.
         epsilon_low, epsilon_high, delta: Of a trial.
@@ -56,6 +58,7 @@ class Plan:
     name: str
     trials: int
     records: dict[str, int]
+    preparation: tuple[str, ...]
     seconds: float
     trunk_seconds: float
     disk_bytes: float
@@ -98,6 +101,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         name=spec.name,
         trials=n_trials,
         records={part: len(records) for part, records in prepared.parts.items()},
+        preparation=steps_told(prepared.records.transformations),
         seconds=trunk + n_trials * trial,
         trunk_seconds=trunk,
         disk_bytes=len(texts) * passes * (tokens * 2 + 8) * prepared.base.hidden,

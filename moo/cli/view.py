@@ -20,7 +20,7 @@ from moo.privacy.composed import ComposedEpsilon, compose
 from moo.privacy.events import TrainingRun
 from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
 from moo.privacy.policies import Policy
-from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
+from moo.records import ACCURACY, PENALTY, RISK, Measurement, Transformation, TrialRecord, steps_told
 from moo.report.annex import likeness
 from moo.studies.gates import notes_of
 from moo.studies.plan import Plan
@@ -153,6 +153,9 @@ def print_result(console: Console, result: StudyResult) -> None:
     say(console, f"\nThe search, policy {cost.policy}: {composed}{label}.")
     if cost.data_epsilon is not None:
         say(console, f"All studies on these data: composed epsilon {cost.data_epsilon}.")
+    steps = [Transformation(**step) for step in result.about.get("data", {}).get("transformations", [])]
+    for line in steps_told(steps):
+        say(console, f"Data, {line}.")
     for notice, trials in result.notices.items():
         say(console, f"Note: {notice} ({trials}).")
     for note in notes_of(result.spec):
@@ -286,6 +289,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     heading(console, f"Plan of {plan.name}: nothing has been spent")
     table = Table(show_header=False, box=None, pad_edge=False)
     rows: list[tuple[str, Any]] = [
+        ("preparation", "\n".join(plan.preparation) or "not counted"),
         ("records", ", ".join(f"{part} {n}" for part, n in plan.records.items())),
         (
             "time",

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,7 @@ from moo.tables.base import Progress, silent
 from moo.tables.columnar import ParquetTable
 from moo.tables.delimited import DelimitedTable
 from moo.tables.objects import ObjectTable
+from moo.tables.reading import SEPARATORS
 
 MAX_WORKERS = 256
 
@@ -104,7 +105,7 @@ def _mask_delimited(table: DelimitedTable, partial: Path, columns: Columns, prog
     columns.check([*table.columns], table.path)
     with open(partial, "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, delimiter=table.separator, lineterminator="\n")
-        writer.writerow(table.columns)
+        _write_header(out, table)
         for record in mask_records(table.records(progress), columns, seen, workers=workers):
             writer.writerow(record.values())
             keys.see(record)
@@ -112,6 +113,17 @@ def _mask_delimited(table: DelimitedTable, partial: Path, columns: Columns, prog
     return Masked(
         rows=rows, columns={c: columns.role(c) for c in table.columns}, seen=seen, keys=keys.found(table.columns)
     )
+
+
+def _write_header(out: IO[str], table: DelimitedTable) -> None:
+    """Write the names of the columns, in quotes where one holds a separator that a reader might take for the table's."""
+    others = any(s in name for name in table.columns for s in SEPARATORS)
+    csv.writer(
+        out,
+        delimiter=table.separator,
+        lineterminator="\n",
+        quoting=csv.QUOTE_ALL if others else csv.QUOTE_MINIMAL,
+    ).writerow(table.columns)
 
 
 def _mask_objects(table: ObjectTable, partial: Path, columns: Columns, progress: Progress, workers: int) -> Masked:

@@ -42,8 +42,6 @@ def parse_block(block: bytes, *, columns: Sequence[str], wanted: Sequence[str], 
     Returns:
         None where the block holds no whole row, or anything that Arrow and a strict reader might read differently.
     """
-    if not block:
-        return Parsed(cells={}, lines=np.zeros(0, dtype=np.int64), used=0, n_lines=0)
     bytes_ = np.frombuffer(block, dtype=np.uint8)
     newlines, quotes = np.flatnonzero(bytes_ == _LF), np.flatnonzero(bytes_ == _QUOTE)
     ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0]

@@ -47,21 +47,18 @@ class DelimitedTable(Table):
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         with self.path.open("rb") as raw:
             raw.seek(self._offset)
-            at, line, rest, ended = self._offset, self._lines, b"", self.reading.encoding != UTF8
-            while not ended:
-                chunk = raw.read(BLOCK)
-                ended = not chunk
-                block = rest + chunk + (b"\n" if ended and rest[-1:] not in (b"", b"\n") else b"")
+            at, line, rest = self._offset, self._lines, b""
+            while self.reading.encoding == UTF8 and (chunk := raw.read(BLOCK)):
+                block = rest + chunk
                 parsed = parse_block(block, columns=self.columns, wanted=wanted, separator=self.separator)
                 if parsed is None:
                     break
                 if len(parsed.lines):
                     yield self._batch(parsed.cells, parsed.lines + line)
                 at, line, rest = at + parsed.used, line + parsed.n_lines, block[parsed.used :]
-            else:
-                if self.reading.encoding == UTF8:
-                    return
-            raw.seek(at)
+            raw.seek(
+                at
+            )  # what is left: nothing, a last line without an end, or all from the first block that is not plain
             yield from self._slow(raw, line, wanted)
 
     def records(self, progress: Progress = silent) -> Iterator[dict[str, str]]:
