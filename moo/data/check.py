@@ -162,9 +162,9 @@ def check_table(
             _look(batch, seen, asked, [name for name in LAW_COLUMNS if name in known])
         if known == table.columns:
             break  # else a later line of JSON has brought a column, which is empty in the rows before: look again
-    table.require(*needed)
     if not seen.rows:
         raise InputError(f"data must hold at least one record, but got none in {table.path}.")
+    table.require(*needed)
     n_absent, refusal = unmatched(withdrawals, seen.units, table.path, allowed=allow_unmatched)
     refusals = [refusal, refuse_labels(seen.labels, label, table.path)]
     refusals += [nothing_left(text, label, table.path) if not seen.usable else ""]

@@ -61,7 +61,8 @@ def load_table(
     frame, lines = _read(table, list(dict.fromkeys(name for name in (text, label, user, *groups) if name)))
     columns, problems = typed_frame(frame)
     users, lost = users_of(frame[user]) if user else (None, [])
-    refuse_first(problems + (untrue(columns, as_of) if as_of else []) + lost, lambda row: table.place(int(lines[row])))
+    late = untrue(columns, as_of) if as_of else []
+    refuse_first([*problems, *lost, *late], lambda row: table.place(int(lines[row])))
     listed = load_withdrawals(withdrawals, as_of=as_of) if withdrawals else {}
     if users is not None and listed:
         n_absent, refusal = unmatched(listed, users.unique(), table.path, allowed=allow_unmatched)
@@ -121,9 +122,9 @@ def _read(table: Table, named: Sequence[str]) -> tuple[pd.DataFrame, NDArray[np.
     if table.columns:
         table.require(*named)
     batches = list(table.batches(wanted))
-    table.require(*named)
     if not batches:
         raise InputError(f"data must hold at least one record, but got none in {table.path}.")
+    table.require(*named)
     frame = pd.concat([batch.frame() for batch in batches], ignore_index=True)
     return frame[[c for c in wanted if c in table.columns]], np.concatenate([batch.lines for batch in batches])
 
