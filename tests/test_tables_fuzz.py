@@ -166,7 +166,7 @@ QUIET = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.
 
 
 @given(file=files())
-@settings(deadline=None, max_examples=60, suppress_health_check=QUIET)
+@settings(deadline=None, max_examples=40, suppress_health_check=QUIET)
 def test_generated_tables_are_read_alike_by_load_check_mask_and_plan(
     tiny_folder: Path, file: tuple[str, bytes]
 ) -> None:

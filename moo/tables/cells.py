@@ -54,8 +54,10 @@ def texts_of(values: Sequence[Any]) -> pa.Array:
         NestedError: At the first cell that is no single value.
     """
     try:
-        return pa.array(values, pa.string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        found = pa.array(values)
+        if found.type in (pa.string(), pa.bool_(), pa.int64()):
+            return found.cast(pa.string())
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
         pass
     texts = []
     for row, value in enumerate(values):

@@ -59,13 +59,13 @@ class ObjectTable(Table):
         for line, text in enumerate(read_lines(raw, self.path, encoding=self.reading.encoding), start=1):
             if not text.strip():
                 continue
-            record = self._object(text, self.place(line))
+            record = self._object(text, line)
             if not record.keys() <= known.keys():
                 known.update(dict.fromkeys(record))
                 self.columns = tuple(known)
             yield line, record
 
-    def _object(self, text: str, place: str) -> dict[str, Any]:
+    def _object(self, text: str, line: int) -> dict[str, Any]:
         try:
             record = _DECODER.decode(text)
             if isinstance(record, dict) and text.count(":") > len(
@@ -74,11 +74,11 @@ class ObjectTable(Table):
                 record = _STRICT.decode(text)
         except (ValueError, RecursionError) as error:
             where = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InputError(f"{place}: one JSON object a line must hold, but at {where}.") from error
+            raise InputError(f"{self.place(line)}: one JSON object a line must hold, but at {where}.") from error
         if not isinstance(record, dict):
-            raise InputError(f"{place}: one JSON object a line must hold, but got {type(record).__name__}.")
-        if _HALF.search(text) and (half := _HALVES.search(json.dumps(record, ensure_ascii=False))):
-            raise InputError(f"{place}: whole characters must hold, but got half of one ({half.group()!a}).")
+            raise InputError(f"{self.place(line)}: one JSON object a line must hold, but got {type(record).__name__}.")
+        if "\\u" in text and _HALF.search(text) and (half := _HALVES.search(json.dumps(record, ensure_ascii=False))):
+            raise InputError(f"{self.place(line)}: whole characters must hold, but got half of one ({half.group()!a}).")
         return record
 
 
