@@ -150,7 +150,8 @@ def compare(model: Path, name: str, content: bytes) -> str:
         if isinstance(loaded, str):
             assert "\n" not in loaded
             assert loaded == refused == planned
-            assert masked == loaded or not isinstance(masked, str)
+            # masking asks for no column by name: it may pass the file, or meet another fault first
+            assert masked == loaded or not isinstance(masked, str) or loaded.startswith("column")
             return "refused"
         assert (refused, masked.rows, loaded.transformations[0].before) == ("", found.rows, found.rows)
         if isinstance(planned, str):
