@@ -352,10 +352,11 @@ def test_a_withdrawal_that_matches_nobody_is_an_error_everywhere_unless_allowed(
         assert main(["compliance", command, *options, "--allow-unmatched"]) == 4
     records = load_records(str(path), user="user", withdrawals=str(listed), allow_unmatched=True)
     assert records.columns["withdrawn"].tolist() == [True, False, False]
-    listed.write_text("2\n1e5\n")
-    assert "left.txt:2: a user must be an id" in told(
-        lambda: load_records(str(path), user="user", withdrawals=str(listed))
-    )
+    for line in ("1e5", "null"):
+        listed.write_text(f"2\n{line}\n")
+        assert "left.txt:2: a user must be an id" in told(
+            lambda: load_records(str(path), user="user", withdrawals=str(listed))
+        )
 
 
 def test_paths_of_a_study_start_at_its_own_folder_and_marks_and_home_are_read(
@@ -407,3 +408,15 @@ def test_a_declared_table_is_planned_and_checked_from_its_study_in_one_way(
     shown = " ".join(capsys.readouterr().out.split())
     assert "60 rows of 60 units" in shown
     assert "Rows without a label, which a study drops: 1." in shown
+
+
+def test_a_missing_or_nested_attribute_is_refused_alike_before_training(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    for more, message in (
+        ({}, "column 'sex' must be in"),
+        ({"sex": ["f"]}, ":2: column 'sex' must hold one value a row"),
+    ):
+        path.write_text(json.dumps(record()) + "\n" + json.dumps(OTHER | more) + "\n")
+        refusal = told(lambda: load_records(str(path), user="user", groups=["sex"]))
+        assert message in refusal
+        assert refusal == told(lambda: check_table(path, TERMS, user="user", groups=["sex"]))

@@ -190,6 +190,9 @@ def _unmatched(one: Parser) -> None:
 
 def _reading(one: Parser) -> None:
     add_reading(one, "the table")
+    one.add_argument(
+        "--na-values", nargs="+", default=[], metavar="TEXT", help="texts that count as an empty cell, e.g. NA"
+    )
 
 
 def _weights(one: Parser) -> None:
@@ -256,9 +259,6 @@ def _compliance(groups: "argparse._SubParsersAction[Parser]") -> None:
         "--dossier", metavar="FILE", help="what the company declares: purposes, roles, audits and the like"
     )
     check.add_argument("--withdrawals", metavar="FILE", help="users who have withdrawn, one a line")
-    check.add_argument(
-        "--na-values", nargs="+", default=[], metavar="TEXT", help="texts that count as an empty cell, e.g. NA"
-    )
     check.add_argument("--applies", nargs="+", default=[], metavar="FLAG", help='flags of the study, e.g. "profiling"')
     check.add_argument("--sensitive-rows", choices=("drop", "keep"), default="drop")
     check.add_argument("--format", choices=("table", "json"), default="table")

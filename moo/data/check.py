@@ -121,6 +121,7 @@ def check_table(
     label: str = "",
     user: str = "",
     required: Collection[str] = ("text", "label", "user"),
+    groups: Sequence[str] = (),
     withdrawals: Collection[str] = (),
     allow_unmatched: bool = False,
     sensitive_rows: str = "drop",
@@ -134,6 +135,7 @@ def check_table(
         terms: What records are judged by.
         text, label, user: Columns of the text, of its class and of the unit of privacy; an empty name is not looked at.
         required: Which of these three must be there if named; others are looked at where the table has them.
+        groups: Columns of personal attributes.
         withdrawals: Users who have withdrawn.
         allow_unmatched: Whether listed users may lack a row.
         sensitive_rows: As in a study: "keep" leaves sensitive rows to masking.
@@ -147,10 +149,10 @@ def check_table(
         raise InputError("withdrawals need the column of the user; name it with --user.")
     table = open_table(path, reading)
     named = {"text": text, "label": label, "user": user}
-    needed = [name for role, name in named.items() if name and role in required]
+    needed = [*(name for role, name in named.items() if name and role in required), *groups]
     if table.columns:
         table.require(*needed)
-    wanted = list(dict.fromkeys([*LAW_COLUMNS, *filter(None, named.values())]))
+    wanted = list(dict.fromkeys([*LAW_COLUMNS, *filter(None, named.values()), *groups]))
     while True:
         seen, known = _Seen(), table.columns
         for batch in table.batches(wanted):

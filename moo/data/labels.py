@@ -48,7 +48,7 @@ def no_classes(counts: Mapping[str, int], column: str) -> str:
     if (n > MOST_NUMBERS or each) and all(map(_is_number, counts)):
         return (
             f"labels in column {column!r} must name classes, but {n:,} different numbers stand in {rows:,} rows: these look like a "
-            "number to predict; bin them or name another column as label."
+            "number to predict; bin them, write codes of classes as words (c17), or name another column as label."
         )
     if each:
         return (

@@ -65,14 +65,16 @@ def load_withdrawals(path: str | Path, *, as_of: date | None = None) -> dict[str
         if not name or name.startswith("#"):
             continue
         try:
-            name = user_id(name)
+            user = user_id(name)
         except ValueError as error:
             raise InputError(f"{path}:{number}: a user must be an id as it was given, but {error}.") from None
+        if not user:
+            raise InputError(f"{path}:{number}: a user must be an id, but {name!r} names nobody.")
         try:
-            out[name] = date.fromisoformat(day) if day else None
+            out[user] = date.fromisoformat(day) if day else None
         except ValueError:
             raise InputError(f"{path}:{number}: USER or USER,2026-11-01 must hold, but got {line!r}.") from None
-        if as_of is not None and (out[name] or as_of) > as_of:
+        if as_of is not None and (out[user] or as_of) > as_of:
             raise InputError(f"{path}:{number}: a day until {as_of} must hold, but {day} is in the future.")
     return out
 
