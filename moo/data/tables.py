@@ -60,39 +60,24 @@ def load_table(
     table = open_table(path, reading)
     frame, lines = _read(table, list(dict.fromkeys(name for name in (text, label, user, *groups) if name)))
     columns, problems = typed_frame(frame)
-    users, lost = users_of(frame[user]) if user else (None, [])
+    users, lost = users_of(frame[user]) if user else (pd.Series(np.arange(len(frame)).astype(str)), [])
     late = untrue(columns, as_of) if as_of else []
     refuse_first([*problems, *lost, *late], lambda row: table.place(int(lines[row])))
     listed = load_withdrawals(withdrawals, as_of=as_of) if withdrawals else {}
-    if users is not None and listed:
-        n_absent, refusal = unmatched(listed, users.unique(), table.path, allowed=allow_unmatched)
-        if refusal:
-            raise InputError(refusal)
+    absent, refusal = unmatched(listed, users.unique(), table.path, allowed=allow_unmatched)
+    if refusal:
+        raise InputError(refusal)
     rows, steps = _prepared(frame, text, label)
     refusal = refuse_labels(counts_of(rows["label"]), label, table.path) if label else ""
     if refusal or rows.empty:
         raise InputError(refusal or nothing_left(text, label, table.path))
-    owners = (
-        pd.Series(np.arange(len(frame)).astype(str), index=frame.index)[rows.index]
-        if users is None
-        else users[rows.index]
-    )
-    before, kept = len(rows), ~pd.DataFrame({"u": owners, "t": rows["text"]}).duplicated()
-    rows, owners = rows[kept], owners[kept]
-    steps.append(
-        Transformation(
-            name="duplicates_within_unit",
-            scope="user",
-            detail="one copy of a text a user",
-            before=before,
-            after=len(rows),
-            why="a repeated text would count, and be remembered, twice",
-        )
-    )
+    kept = ~pd.DataFrame({"u": users[rows.index], "t": rows["text"]}).duplicated()
+    steps.append(_unrepeated(len(rows), int(kept.sum())))
+    rows = rows[kept]
+    owners = users[rows.index]
     typed: dict[str, NDArray[Any]] = {c: v[rows.index] for c, v in columns.items()}
-    if listed:
-        steps.append(_looked_up(n_absent, len(listed)))
     if withdrawals:
+        steps += [_looked_up(absent, len(listed))] if listed else []
         withdrawn: NDArray[Any] = owners.isin(listed).to_numpy(dtype=bool)
         typed["withdrawn"] = withdrawn | typed["withdrawn"] if "withdrawn" in typed else withdrawn
     units, unit_ids = pd.factorize(owners)
@@ -192,6 +177,14 @@ def _prepared(frame: pd.DataFrame, text: str, label: str) -> tuple[pd.DataFrame,
         ),
     ]  # fmt: skip
     return rows, steps
+
+
+def _unrepeated(before: int, after: int) -> Transformation:
+    """Return the step that removed repeats of a text within one user."""
+    return Transformation(
+        name="duplicates_within_unit", scope="user", detail="one copy of a text a user", before=before, after=after,
+        why="a repeated text would count, and be remembered, twice",
+    )  # fmt: skip
 
 
 def _looked_up(absent: int, listed: int) -> Transformation:
