@@ -391,13 +391,13 @@ def test_a_declared_table_is_planned_and_checked_from_its_study_in_one_way(
     rows = "".join(f"好{i};{'NA' if i == 7 else ' 是' if i % 2 else '否'};{i}.0\n" for i in range(60))
     (tmp_path / "t.CSV").write_bytes(("text;label;user\n" + rows).encode("gb18030"))
     toml = tmp_path / "study.toml"
-    declared = f'data = "t.CSV"\nuser = "user"\nmodel = "{tiny_folder}"\nconsent_filter = false\nna_values = ["NA"]\n'
+    declared = f'data = "t.CSV"\nuser = "user"\nmodel = "{tiny_folder}"\nconsent_filter = false\ngates = false\nna_values = ["NA"]\n'
     toml.write_text("\ufeff" + declared + "pool = 0.5\ntest = 0.3\n[training]\ntarget_delta = 1e-3\nmax_length = 16\n")
     commands = (["run", str(toml), "--plan", "--trials", "1"], ["compliance", "check", "--data", str(toml)])
     for command in commands:
         assert main(command) == 2
         assert 'declare encoding = "gb18030"' in capsys.readouterr().err
-    toml.write_text('encoding = "GB18030"\n' + declared + toml.read_text().split("\n", 5)[5])
+    toml.write_text('encoding = "GB18030"\n' + declared + toml.read_text().split("\n", 6)[6])
     assert main(commands[0]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert (
