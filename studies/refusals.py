@@ -50,6 +50,7 @@ def refuse_specification(spec: StudySpec, policy: Policy) -> None:
     refuse_unknown_flags(spec)
     refuse_by_policy(policy, spec)
     sampled(spec, None, policy)
+    refuse_telltale_loggers(policy, spec)
     if spec.data not in DATASETS and not Path(spec.data).suffix:
         raise unknown_data(spec.data)
     for name in ("dossier", "withdrawals"):
@@ -121,6 +122,19 @@ def sampled(spec: StudySpec, sampler: Sampler | None, policy: Policy) -> tuple[S
             f"sampler must be 'random' under select_one, whose guarantee is of independent draws, got {asked!r}; leave it out."
         )
     return spec, "random"
+
+
+def refuse_telltale_loggers(policy: Policy, spec: StudySpec) -> None:
+    """Refuse loggers of one's own under `select_one`: each training would show in them, and they may lie elsewhere.
+
+    Raises:
+        PolicyError: If the machine's Trainer arguments name one.
+    """
+    if policy.name == "select_one" and spec.machine.trainer.get("logger"):
+        raise PolicyError(
+            "machine.trainer must hold no logger under select_one: it would show how many trials there were; use machine.logger, "
+            "whose files stay in the study's folder."
+        )
 
 
 def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, reference: bool) -> None:

@@ -18,6 +18,7 @@ from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.ledger import Ledger, cap_of, read_entries, verify
 from moo.report.chinese import said
 from moo.studies.accounts import Account, ledger_path
+from moo.studies.watch import _budgets
 
 RUN = TrainingRun(
     sample_rate=0.5, steps=25, noise_multiplier=6.0, max_grad_norm=0.3, delta=1e-5, n_units=100, unit="user",
@@ -132,6 +133,8 @@ def test_the_command_caps_shows_and_asks_for_a_reason(tmp_path: Path, capsys: py
         None,
         "a new consent",
     ]
+    (told,) = _budgets(str(table), None)
+    assert (told.name, told.numbers["left"]) == ("cap on the data", 9.0)
     assert main(["ledger", "cap", str(tmp_path / "absent.csv"), "8"]) == 2
     assert main(["ledger", "cap", str(table), "0"]) == 2
 

@@ -9,6 +9,7 @@ import pytest
 from letters import letters_spec
 
 from moo.errors import PolicyError, StorageError, TrialError
+from moo.models.checkpoints import Checkpoints
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import Entry, Ledger, charged
@@ -182,6 +183,33 @@ def test_a_search_that_is_cut_off_keeps_its_charges_and_its_anchor(
     with pytest.raises(PolicyError, match="must hold what cut"):
         run_study(call, n_trials=2, folder=tmp_path)
     put_back(study.ledger, newer)
+
+
+def test_a_confirmation_that_is_cut_off_goes_on_from_its_checkpoint_and_pays_for_what_ran_twice(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = dataclasses.replace(study.spec.machine, checkpoint_steps=2)
+    space = dataclasses.replace(study.spec.space, masking_level=(0, 0))
+    spec = dataclasses.replace(study.spec, name="resumed", machine=machine, space=space)
+    monkeypatch.setattr(runner_module, "_reference", lambda *_: None)
+    run_study(spec, n_trials=1, folder=tmp_path).save(tmp_path)
+    before, write = len(study.ledger.entries()), Checkpoints._write
+
+    def cut(self: Checkpoints, step: int, module: Any) -> None:
+        write(self, step, module)
+        if step == 4:
+            raise RuntimeError("the power is cut")
+
+    monkeypatch.setattr(Checkpoints, "_write", cut)
+    with pytest.raises(RuntimeError, match="power"):
+        confirm(tmp_path, n_shadows=4)
+    monkeypatch.undo()
+    result = confirm(tmp_path, n_shadows=4)
+    assert result.confirmed is not None
+    steps = [e.steps for e in charged(study.ledger.entries()[before:]) if isinstance(e, TrainingRun)]
+    whole = spec.training.steps
+    assert steps == [6, whole - 4, whole]  # up to the next checkpoint, from the last one, and the fresh split's
+    assert not list((tmp_path / "checkpoints").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"paid": 3}', '{"paid": "x"}'])

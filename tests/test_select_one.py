@@ -232,6 +232,13 @@ def test_the_winner_is_the_one_of_all_trials_that_were_kept_inside(
     assert load_result(folder).recommend().trial == result.recommend().trial
 
 
+def test_a_logger_of_ones_own_would_count_the_trials(spec: StudySpec, tmp_path: Path) -> None:
+    machine = dataclasses.replace(spec.machine, trainer={"logger": lambda _name: True})
+    with pytest.raises(PolicyError, match=r"machine\.trainer must hold no logger under select_one"):
+        run_study(dataclasses.replace(spec, machine=machine), n_trials=2, policy="select_one", folder=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_study_without_a_winner_leaves_nothing(searched: tuple[StudyResult, Path, list[Any]], tmp_path: Path) -> None:
     failed = dataclasses.replace(searched[0].trials[0], state="failed", number=3, cause="out of memory", objectives={})
     nothing, number = winner_alone(dataclasses.replace(searched[0], trials=(failed, failed)))

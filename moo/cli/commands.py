@@ -240,8 +240,10 @@ def ledger_cap(options: argparse.Namespace) -> int:
         raise InputError(
             f"DATA must be a data set's name or the path to a table, got {options.data}; see moo data list."
         )
-    seq = ledger_of(options.data).cap(Cap(epsilon=options.epsilon, delta=options.delta), reason=options.reason)
+    ledger = ledger_of(options.data)
+    seq = ledger.cap(Cap(epsilon=options.epsilon, delta=options.delta), reason=options.reason)
     say(out, f"entry {seq}: {told_cap(*cap_and_charges(options.data))}.")
+    say(out, f"Keep the head elsewhere, so that a ledger without the cap is recognised: {ledger.head()}")
     return 0
 
 
