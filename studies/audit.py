@@ -23,6 +23,7 @@ from moo.objectives.membership.audit import one_run_epsilon
 from moo.objectives.membership.one_run import LADDER, Guessed, curve_p_value, ladder, refutes
 from moo.objectives.membership.sampling import poisson_p_value
 from moo.privacy.accounting import check_delta, curve_of, epsilon_pld
+from moo.privacy.caps import told_cap
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
@@ -166,6 +167,7 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
         steps=trained.steps,
         seconds=time.perf_counter() - started,
         ledger=account.ledger.head(),
+        capped=told_cap(account.cap, account.ledger.charged()),
     )
     save_audit(report, folder)
     return report

@@ -38,6 +38,7 @@ class AuditReport:
         steps: Optimizer steps.
         seconds: Wall clock.
         ledger: Head of the ledger after the training was charged.
+        capped: Cap on the data in words; empty in a report from before there were caps.
     """
 
     study: str
@@ -57,6 +58,7 @@ class AuditReport:
     steps: int
     seconds: float
     ledger: str
+    capped: str = ""
 
     @property
     def alarms(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from moo.objectives.compliance import evaluate
 from moo.objectives.compliance.facts import generation_facts
 from moo.objectives.memorisation import emission, exposure, mean_bits
 from moo.privacy.accounting import check_delta, epsilon_pld, group_privacy
+from moo.privacy.caps import told_cap
 from moo.privacy.claims import claim
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
@@ -146,6 +147,7 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
         steps=trained.steps,
         seconds=time.perf_counter() - started,
         ledger=account.ledger.head(),
+        capped=told_cap(account.cap, account.ledger.charged()),
     )
     save_memorisation(report, home)
     return report

@@ -58,6 +58,7 @@ class MemorisationReport:
         steps: Optimizer steps.
         seconds: Wall clock.
         ledger: Head of the ledger after the training was charged.
+        capped: Cap on the data in words; empty in a report from before there were caps.
     """
 
     study: str
@@ -83,6 +84,7 @@ class MemorisationReport:
     steps: int
     seconds: float
     ledger: str
+    capped: str = ""
 
     @property
     def most_exposed(self) -> Canary:

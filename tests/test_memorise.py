@@ -19,6 +19,7 @@ from moo.data import load_records
 from moo.errors import InputError, PolicyError, TrialError
 from moo.objectives.memorisation import UNTRAINED_BITS
 from moo.privacy.accounting import group_privacy
+from moo.privacy.caps import NO_CAP
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import read_entries
 from moo.records import TrialParams
@@ -111,6 +112,7 @@ def test_it_is_reserved_before_it_trains_settled_after_and_kept(
     assert report.ledger == f"{entries[-1].seq}:{entries[-1].hash}"
     (kept,) = (tmp_path / "memorisation").glob("*.json")
     assert json.loads(kept.read_text(encoding="utf-8")) == report.to_json()
+    assert report.capped == NO_CAP
     bare = memorise(quick, BARE, folder=tmp_path, canaries=3, digits=1).to_json()
     assert bare["claimed_epsilon"] == bare["secret_epsilon"] == "inf"
 

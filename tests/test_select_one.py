@@ -103,7 +103,7 @@ def searched(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """A study of several trials; what it told while it ran."""
     told: list[Any] = []
     home = tmp_path_factory.mktemp("one")
-    for byte in ("5a", "11", "22", "33"):  # the first key under which there are several
+    for byte in (f"{i:02x}" for i in range(16)):  # the first key under which there are several
         folder = key(home / byte, byte)
         named = dataclasses.replace(spec, name=f"one {byte}")
         result = run_study(named, n_trials=4, policy="select_one", folder=folder, callbacks=[told.append])

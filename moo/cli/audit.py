@@ -69,7 +69,7 @@ def _print(console: Console, found: "AuditReport") -> None:
     console.print(table)
     claimed = "none" if math.isinf(found.claimed_epsilon) else f"{found.claimed_epsilon:.2f} at delta {found.delta:g}"
     lines = [
-        f"claimed epsilon {claimed}; DP claim {found.claim}",
+        f"claimed epsilon {claimed}; DP claim {found.claim}" + (f"; {found.capped}" if found.capped else ""),
         f"lower bound at {found.confidence:.0%}: {found.epsilon_low:.2f} among trainings of the same sampling and steps, "
         f"{found.epsilon_low_dp:.2f} from (epsilon, delta)-DP alone",
         f"such guesses where the claim is true: probability at most {found.p_value:.2g}; such batches under Poisson sampling: "

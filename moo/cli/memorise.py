@@ -120,6 +120,8 @@ def _print(console: Console, reports: "Sequence[MemorisationReport]") -> None:
                 f"{r.secret_epsilon:.1f}, "
                 f"delta {r.secret_delta:.1g} (group privacy).",
             )
+    if reports[-1].capped:
+        say(console, f"{reports[-1].capped.capitalize()}.")
     say(
         console,
         "Nothing learnt is an exposure of 1.44 bits, not 0. Secrets stand for what masking misses. Rule S07 reads the upper "
