@@ -49,6 +49,9 @@ from moo.studies.single import account_of, training
 from moo.studies.terms import terms_of
 from moo.studies.trial import as_it_ran, planned_run, training_settings
 
+_CHUNK_LOGITS = (
+    75_000_000  # numbers that the logits of a chunk may hold: 300 MB in fp32, some four times that with their gradients
+)
 _LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 _HELD_OUT = 100  # texts that the loss is told on
 _NUMBER = -3  # under which its trainings are booked: no trial's
@@ -226,7 +229,8 @@ def _train(
     planted = [secrets.text(i) for i in range(asked.canaries) for _ in range(asked.repeats)]
     units = np.concatenate([texts.units, texts.units.max() + 1 + np.arange(len(planted))])
     settings = training_settings(params, prepared.spec, run, engine="opacus")
-    optimizer = dataclasses.replace(settings.optimizer, chunk=min(16, settings.optimizer.chunk))
+    fitting = max(1, _CHUNK_LOGITS // (prepared.spec.training.max_length * base.model.config.vocab_size))
+    optimizer = dataclasses.replace(settings.optimizer, chunk=min(fitting, settings.optimizer.chunk))
     settings = dataclasses.replace(settings, optimizer=optimizer)
     whose = [texts.ids, texts.units.tolist(), planted]
     run_of = [prepared.placeless, params.to_json(), run.to_json(), *whose, weights_digest(base.model)]
