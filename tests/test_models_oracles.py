@@ -204,6 +204,12 @@ def oracle_of(data: TrainingData, frozen: Frozen, bank: Bank, depth: Depth, k: i
     return Oracle(model, inputs, names)
 
 
+def in_double(oracle: Oracle) -> Oracle:
+    """Return the oracle with parameters and real-valued inputs in float64."""
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in oracle.inputs)
+    return dataclasses.replace(oracle, model=oracle.model.double(), inputs=inputs)
+
+
 def settings_of(depth: Depth, clip: float = 1.0, **changes: Any) -> TrainingSettings:
     return TrainingSettings(
         depth=depth, lora_rank=RANK, lora_alpha=ALPHA, sample_rate=1.0, steps=1, engine="opacus", accelerator="cpu",
@@ -216,13 +222,16 @@ def settings_of(depth: Depth, clip: float = 1.0, **changes: Any) -> TrainingSett
 def test_torch_func_opacus_hooks_and_the_bank_give_the_same_record_gradients_of_the_whole_model(
     at: At, kind: str, depth: Depth
 ) -> None:
-    """The reference path's model from the tokens up; for learned queries, the model's own block with tokens behind the text."""
+    """The reference path's model from the tokens up; for learned queries, the model's own block with tokens behind the text.
+
+    The oracles compute in float64, so that what is compared is the rounding of the bank alone, on any number of threads.
+    """
     data, frozen, bank = at(kind, depth)
     ours, labels = gradients_of(bank, data), torch.from_numpy(data.labels)[ROWS]
-    oracle = oracle_of(data, frozen, bank, depth, 1)
+    oracle = in_double(oracle_of(data, frozen, bank, depth, 1))
     ids, mask, features = oracle.inputs
     trained = {n: p.detach() for n, p in oracle.model.named_parameters() if n in oracle.names}
-    found = {n: torch.zeros(len(ROWS), *p.shape) for n, p in trained.items()}
+    found = {n: torch.zeros(len(ROWS), *p.shape, dtype=torch.float64) for n, p in trained.items()}
     for shown, rows in alike(mask):
 
         def loss(own: Gradients, ids: Tensor, features: Tensor, label: Tensor, shown: Tensor = shown) -> Tensor:
