@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 TRIALS ?= 24
 RUN_FLAGS ?=
+TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -12,8 +13,8 @@ READY := $(VENV)/.ready
 run: $(READY)  ## the default study: a Pareto front of accuracy, membership risk and compliance penalty
 	$(BIN)/moo run reviews --trials $(TRIALS) $(RUN_FLAGS)
 
-test: $(READY)  ## everything quick
-	$(BIN)/python -m pytest
+test: $(READY)  ## everything quick, in two processes of one thread each (TEST_WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 
 test-slow: $(READY)  ## browser, kills, notebooks, whole studies
 	$(BIN)/python -m pytest -m "slow or browser" --durations=10
