@@ -109,11 +109,12 @@ class PrivacyEvidence:
     Attributes:
         epsilon_spent: Derived from the event, at `delta`; `math.inf` without DP.
         delta: Target delta, in (0, 1 / n_units).
-        n_units: Expected number of units one shadow is trained on (public).
+        n_units: Units of the whole data set (public).
         noise_multiplier: Standard deviation of the noise over max_grad_norm; 0 without DP.
         sample_rate: Probability with which a unit enters a step's batch.
         steps: Optimizer steps taken.
         claim: "holds" or "withdrawn because ...".
+        records_per_user: Most units of one user: 1 where the user is the unit; None if nothing says it.
     """
 
     epsilon_spent: float
@@ -123,6 +124,7 @@ class PrivacyEvidence:
     sample_rate: float
     steps: int
     claim: str
+    records_per_user: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,7 +133,7 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
         params, spec, prepared.expected_units + canaries // 2, prepared.records.unit_name, shadows_per_unit=1
     )
     beta = (1 - asked.confidence) / len(LADDER)
-    _check_enough(run, canaries, beta)
+    _check_enough(run, canaries, beta, n_units=prepared.all_units + canaries)
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
     limit = budget_filter(policy, prepared, evaluator.answers)
     account = account_of(prepared, name=name, limit=limit)
@@ -155,7 +155,9 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
         confidence=asked.confidence,
         claimed_epsilon=epsilon_pld(run),
         delta=run.delta,
-        claim=claim(done, prepared.records.transformations, ledger_covered=account.covered()),
+        claim=claim(
+            done, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
+        ),
         epsilon_low=epsilon_within(found, run, beta=beta),
         epsilon_low_dp=max(
             one_run_epsilon(**dataclasses.asdict(g), delta=run.delta, confidence=1 - beta) for g in found
@@ -173,11 +175,11 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
     return report
 
 
-def _check_enough(run: TrainingRun, canaries: int, beta: float) -> None:
+def _check_enough(run: TrainingRun, canaries: int, beta: float, *, n_units: int) -> None:
     """Refuse what could refute nothing, before anything is spent."""
     if not run.private:
         return
-    check_delta(run.delta, run.n_units)
+    check_delta(run.delta, n_units)
     curve = curve_of(run)
 
     def enough(m: int) -> bool:

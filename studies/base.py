@@ -70,7 +70,7 @@ class TrainingSpec:
 
     Attributes:
         n_shadows: K, even, >= 4: the shadows are K/2 complementary pairs.
-        target_delta: Below 1 / (units that a shadow is trained on).
+        target_delta: Below 1 / (units of the whole data set).
         max_grad_norm: Norm to which a unit's gradient is clipped.
         sample_rate: Probability with which a unit enters a step's batch.
         steps: Optimizer steps.
@@ -132,6 +132,9 @@ class StudySpec:
         data: A data set's name, or a path to CSV, Parquet or JSON Lines.
         text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record; a task of
             generation needs no label.
+        one_record_per_user: True declares, for a table without a user column, that each row is of another person.
+        max_records_per_user: Most rows of one person, declared for a table without a user column; 0 declares nothing, and rules
+            about users are then not assessed.
         n_records: Records taken, whole units at a time; 0 takes all. Of a table of one's own any number but 0 has no DP claim.
         model: Base model: a registered name, a folder or a hub id.
         pool, test: Public fractions of units that shadows are drawn from, and that accuracy is measured on; what is left
@@ -173,6 +176,8 @@ class StudySpec:
     text: str = "text"
     label: str = "label"
     user: str = ""
+    one_record_per_user: bool = False
+    max_records_per_user: int = 0
     n_records: int = 0
     model: str = "e5-small"
     pool: float = 0.64
@@ -216,6 +221,14 @@ class StudySpec:
         if not self.label and self.task == "classification":
             raise validate.refuse("a label column for classification", "label", self.label, "name it")
         validate.in_range(0, 100_000_000, n_records=self.n_records)
+        validate.in_range(0, 1_000_000, max_records_per_user=self.max_records_per_user)
+        if self.one_record_per_user and self.max_records_per_user > 1:
+            raise validate.refuse(
+                "max_records_per_user 0 or 1 with one_record_per_user = true",
+                "max_records_per_user",
+                self.max_records_per_user,
+                "declare one of the two",
+            )
         validate.in_range(0.05, 0.9, pool=self.pool)
         validate.in_range(0.05, 0.9, test=self.test)
         if self.pool + self.test > 0.98:

@@ -146,7 +146,9 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
         secret_epsilon=group[0],
         secret_delta=group[1],
         delta=run.delta,
-        claim=claim(done, prepared.records.transformations, ledger_covered=account.covered()),
+        claim=claim(
+            done, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
+        ),
         steps=trained.steps,
         seconds=time.perf_counter() - started,
         ledger=account.ledger.head(),
@@ -191,7 +193,7 @@ def _planned(params: TrialParams, prepared: Prepared, asked: MemoriseOptions) ->
     units = max(1, round(prepared.spec.pool * prepared.n_units)) + asked.canaries * asked.repeats
     run = planned_run(params, prepared.spec, units, prepared.records.unit_name, shadows_per_unit=1)
     if run.private:
-        check_delta(run.delta, run.n_units)
+        check_delta(run.delta, prepared.all_units + asked.canaries * asked.repeats)
     return run
 
 

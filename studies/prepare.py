@@ -37,6 +37,7 @@ from moo.privacy.keys import StudyKey
 from moo.records import TrialParams, number_in, number_out
 from moo.studies import parting
 from moo.studies.base import PLACES, StudySpec
+from moo.studies.users import records_per_user
 from moo.whole_files import write_whole
 
 Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
@@ -118,7 +119,9 @@ class Prepared:
         self.n_units = round((1 - release_share) * loaded.n_units)
         self.release_units = loaded.n_units - self.n_units
         self.expected_units = max(1, round(0.5 * spec.pool * self.n_units))
-        check_delta(spec.training.target_delta, self.expected_units)
+        self.all_units = loaded.n_units
+        check_delta(spec.training.target_delta, self.all_units)
+        self.records_per_user = records_per_user(spec, loaded)
         self.data_facts = data_facts(self.records, self.terms)
         self.parts = parting.split(self.records, spec, key.derive("split", split) if split else key.derive("split"))
         if self.release is not None:

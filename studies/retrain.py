@@ -15,7 +15,7 @@ from moo.models.export_reference import export_reference, peft_of, save_referenc
 from moo.models.reference_shadows import ReferenceShadows
 from moo.models.saved import save_bank
 from moo.models.training import Trained, TrainingData, train
-from moo.privacy.accounting import check_delta, epsilon_of_all, epsilon_pld
+from moo.privacy.accounting import epsilon_of_all, epsilon_pld
 from moo.privacy.caps import told_cap
 from moo.privacy.claims import claim
 from moo.privacy.composed import ComposedEpsilon, compose
@@ -23,7 +23,7 @@ from moo.privacy.events import Event, TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import PREPARATION, charged
 from moo.privacy.policies import Policy
-from moo.records import REFERENCE, TrialRecord
+from moo.records import REFERENCE, TrialRecord, number_out
 from moo.search import FAILED
 from moo.studies.accounts import Account
 from moo.studies.again import prepared_again
@@ -35,6 +35,7 @@ from moo.studies.runner import owned
 from moo.studies.single import account_of, training
 from moo.studies.terms import known_terms
 from moo.studies.trial import CONSTRAINTS, as_it_ran, training_settings
+from moo.studies.users import per_user
 from moo.whole_files import write_whole
 
 
@@ -66,8 +67,6 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     chosen = _chosen(result, policy, trials)
     with owned(home):
         prepared = prepared_again(result, home, stage)
-        spec = prepared.spec
-        check_delta(spec.training.target_delta, prepared.release_units)
         runs = {t.number: released_run(prepared, t.params) for t in chosen}
         account = account_of(prepared, name=result.name)
         account.open(known_terms(policy, prepared), begun=True)
@@ -211,6 +210,7 @@ def _card(
 ) -> dict[str, Any]:
     """What whoever receives the model is told; numbers of the search only where they carry noise."""
     told = {name: m.to_json() for name, m in trial.objectives.items()}
+    whole = per_user(epsilon_pld(run), run.delta, prepared.records_per_user)
     return {
         "base_model": prepared.spec.model,
         "made": datetime.now(UTC).date().isoformat(),
@@ -224,7 +224,11 @@ def _card(
         "delta": run.delta,
         "noise_multiplier": run.noise_multiplier,
         "accountant": "calibrated by PLD, add or remove one",
-        "claim": claim(run, prepared.records.transformations, ledger_covered=account.covered()),
+        "records_per_user": prepared.records_per_user,
+        "per_user": None if whole is None else dict(zip(("epsilon", "delta"), map(number_out, whole), strict=True)),
+        "claim": claim(
+            run, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
+        ),
         "policy": str(policy),
         "searched_on": "other users, of whom nothing is claimed",
         "measured_on_others": told

@@ -288,6 +288,7 @@ def _result(
             "declaration": prepared.loaded.declaration,
             "licence": prepared.loaded.licence,
             "unit": prepared.records.unit_name,
+            "records_per_user": prepared.records_per_user,
             "records": parts,
             "dropped": dropped,
             "as_of": spec.as_of,

@@ -166,11 +166,14 @@ def run_trial(
     privacy = PrivacyEvidence(
         epsilon_spent=epsilon_pld(done),
         delta=done.delta,
-        n_units=done.n_units,
+        n_units=prepared.all_units,
+        records_per_user=prepared.records_per_user,
         noise_multiplier=done.noise_multiplier,
         sample_rate=done.sample_rate,
         steps=done.steps,
-        claim=claim(done, prepared.records.transformations, ledger_covered=prepared.covered),
+        claim=claim(
+            done, prepared.records.transformations, ledger_covered=prepared.covered, n_units=prepared.all_units
+        ),
     )
     test = prepared.parts["test"]
     utility = UtilityEvidence(

@@ -51,7 +51,8 @@ class Watched:
 
     Attributes:
         data: A table.
-        text, label, user: Its columns; without `user` each row is a unit, without `label` no label is looked at.
+        text, label, user: Its columns; without `user` each row is a unit and rules about users are not assessed, without `label` no
+            label is looked at.
         required: Which of the three must be there if named.
         terms: What rows are judged by, today's date among them.
         models: Folders with the card of a released model, or above them.
@@ -113,7 +114,7 @@ def watch(watched: Watched) -> list[Finding]:
     )
     return [
         _withdrawals(found),
-        *(_lag(folder, card, found, listed) for folder, card in cards),
+        *(_lag(folder, card, found, listed, user=watched.user) for folder, card in cards),
         _retention(found, watched.days_ahead),
         _left(seen),
         _drift(seen, watched.state),
@@ -154,8 +155,16 @@ def _withdrawals(found: DataCheck) -> Finding:
     )
 
 
-def _lag(folder: Path, card: Mapping[str, Any], found: DataCheck, listed: Mapping[str, date | None]) -> Finding:
-    """S10: users who have withdrawn since a model was trained. One without a day is counted: it cannot be shown to be older."""
+def _lag(
+    folder: Path, card: Mapping[str, Any], found: DataCheck, listed: Mapping[str, date | None], *, user: str
+) -> Finding:
+    """Judge S10: users who have withdrawn since a model was trained. One without a day counts: nothing shows that it is older."""
+    if not user:
+        return Finding(
+            name=f"deletion lag of {folder}",
+            status="not assessed",
+            text="the share of users who have withdrawn (S10) needs the column of the user; name it with --user",
+        )
     trained = date.fromisoformat(
         card.get("made") or date.fromtimestamp((folder / "card.json").stat().st_mtime).isoformat()
     )

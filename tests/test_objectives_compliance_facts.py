@@ -139,7 +139,7 @@ def test_a_probe_of_uneven_columns_is_refused() -> None:
             masking_facts(MaskingProbe(**{**vars(good), **change}))
 
 
-def spent(epsilon: float, claim: str = "holds") -> PrivacyEvidence:
+def spent(epsilon: float, claim: str = "holds", *, records_per_user: int | None = 1) -> PrivacyEvidence:
     return PrivacyEvidence(
         epsilon_spent=epsilon,
         delta=1e-5,
@@ -148,6 +148,7 @@ def spent(epsilon: float, claim: str = "holds") -> PrivacyEvidence:
         sample_rate=0.1,
         steps=10,
         claim=claim,
+        records_per_user=records_per_user,
     )
 
 
@@ -160,6 +161,21 @@ def test_privacy_facts_claim_nothing_without_dp_or_with_a_withdrawn_claim() -> N
         facts = privacy_facts(nothing)
         assert facts["privacy.epsilon_user"] == math.inf
         assert [load_rules()[r].judge(facts)[0] for r in ("S04", "S05")] == [1.0, 1.0]
+
+
+def test_a_user_with_many_records_has_the_guarantee_of_the_group() -> None:
+    facts = privacy_facts(spent(1.0, records_per_user=20))
+    assert facts["privacy.epsilon_user"] == 20.0
+    assert facts["privacy.delta_times_users"] == pytest.approx(2000 * min(1.0, 20 * math.exp(19.0) * 1e-5))
+    two = privacy_facts(spent(0.5, records_per_user=2))
+    assert two["privacy.delta_times_users"] == pytest.approx(2000 * 2 * math.exp(0.5) * 1e-5)
+
+
+def test_rules_about_users_are_not_assessed_where_nothing_says_how_many_records_they_have() -> None:
+    facts = privacy_facts(spent(0.1, records_per_user=None))
+    assert [load_rules()[r].judge(facts) for r in ("S04", "S05")] == [(1.0, "not assessed")] * 2
+    bare = privacy_facts(spent(math.inf, records_per_user=None))
+    assert [load_rules()[r].judge(bare) for r in ("S04", "S05")] == [(1.0, "fail")] * 2
 
 
 def test_utility_facts_take_the_widest_assessable_gap() -> None:

@@ -161,6 +161,7 @@ def print_result(console: Console, result: StudyResult) -> None:
     for note in notes_of(result.spec):
         say(console, f"[yellow]{escape(note)}.[/]")
     _print_unassessed(console, result)
+    _print_users(console, result)
     for reason in dict.fromkeys(t.claim for t in result.complete if t.claim != HOLDS):
         say(console, f"[bold red]DP claim {reason}.[/]")
     for trial in result.complete:
@@ -192,6 +193,17 @@ def _print_unassessed(console: Console, result: StudyResult) -> None:
     if most:
         rules = dict.fromkeys(f"{r['rule']} {r['title_en'].lower()}" for each in rows for r in each)
         say(console, f"Note: up to {most:.3f} of a penalty is of what could not be assessed: {', '.join(rules)}.")
+
+
+def _print_users(console: Console, result: StudyResult) -> None:
+    """Say how the rules about users become known, where nothing says how many records a user has."""
+    data = result.about.get("data", {})
+    if "records_per_user" in data and data["records_per_user"] is None:
+        say(
+            console,
+            "Note: rules about users are not assessed, since nothing says how many records a person has: name the column of the "
+            "user, or declare one_record_per_user = true or max_records_per_user.",
+        )
 
 
 def _print_reference(console: Console, result: StudyResult) -> None:

@@ -9,7 +9,11 @@ HOLDS = "holds"
 
 
 def claim(
-    run: TrainingRun, transformations: Sequence[Transformation] = (), *, ledger_covered: Collection[str] = ()
+    run: TrainingRun,
+    transformations: Sequence[Transformation] = (),
+    *,
+    ledger_covered: Collection[str] = (),
+    n_units: int = 0,
 ) -> str:
     """ "holds", or "withdrawn because ..." with every reason.
 
@@ -17,8 +21,9 @@ def claim(
         run: What the training was.
         transformations: How the data were prepared.
         ledger_covered: Names of dataset-scoped transformations that have a ledger event of their own.
+        n_units: Units of the whole data set, which delta must fit; 0 takes those of the run.
     """
-    reasons = [text for broken, text in _run_reasons(run) if broken]
+    reasons = [text for broken, text in _run_reasons(run, max(n_units, run.n_units)) if broken]
     reasons += [
         f"the step {t.name!r} read other units' records without a ledger event"
         for t in transformations
@@ -27,12 +32,12 @@ def claim(
     return HOLDS if not reasons else "withdrawn because " + "; ".join(reasons)
 
 
-def _run_reasons(run: TrainingRun) -> list[tuple[bool, str]]:
+def _run_reasons(run: TrainingRun, n_units: int) -> list[tuple[bool, str]]:
     if not run.private:
         return [(True, "it was trained without noise")]
     return [
         (run.sampler != "poisson", f"batches were {run.sampler}, not drawn by Poisson sampling"),
         (run.normaliser != "public", "the gradient was divided by a private number"),
-        (not 0 < run.delta < 1 / run.n_units, f"delta={run.delta:g} is not below 1/{run.n_units}"),
+        (not 0 < run.delta < 1 / n_units, f"delta={run.delta:g} is not below 1/{n_units}"),
         (run.zero_noise_steps > 0, f"{run.zero_noise_steps} steps ran without noise"),
     ]

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from moo.errors import InputError, StorageError
+from moo.objectives.compliance.facts import OF_USERS
 from moo.privacy.composed import ComposedEpsilon
 from moo.records import ACCURACY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
@@ -148,8 +149,9 @@ def _rule(row: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, 
 def _fix(row: Mapping[str, Any], t: Mapping[str, str]) -> str:
     """What would mend a rule: what its number varies with; of an unknown one, how it becomes known."""
     if row["verdict"] == "not assessed":
-        space = next(iter(row["facts"])).split(".")[0]
-        return t.get(f"fix_unknown_{space}", t["fix_unknown"])
+        fact = next(iter(row["facts"]))
+        kind = "users" if fact in OF_USERS else fact.split(".")[0]
+        return t.get(f"fix_unknown_{kind}", t["fix_unknown"])
     return t["and"].join(t[f"fix_{what}"] for what in row["varies"] if f"fix_{what}" in t)
 
 

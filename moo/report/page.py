@@ -258,9 +258,11 @@ def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
         out["trial"] = t["trial_epsilon"].format(epsilon=spent, delta=f"{cost.delta:g}", unit=said(unit, t["lang"]))
         out["claim"] = _claim(chosen, t)
         epsilon, delta = chosen.extras["epsilon_spent"].value, cost.delta
-        if unit == "record" and math.isfinite(epsilon):
-            several = group_privacy(epsilon, delta, _SEVERAL)
-            out["group"] = t["group"].format(n=_SEVERAL, epsilon=f"{several[0]:.2f}", delta=f"{several[1]:.1g}")
+        most = result.about.get("data", {}).get("records_per_user", None if unit == "record" else 1)
+        if most != 1 and math.isfinite(epsilon):
+            several = group_privacy(epsilon, delta, most or _SEVERAL)
+            out["group"] = t["group"].format(n=most or _SEVERAL, epsilon=f"{several[0]:.2f}", delta=f"{several[1]:.1g}")
+            out["group"] += "" if most else t["group_unknown"]
     return out
 
 

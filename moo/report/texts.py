@@ -92,6 +92,8 @@ EN = {
     "guarantee": "Guaranteed by the policy {policy}: epsilon {epsilon} at delta {delta}.",
     "group": "The unit is the record: for a person with {n} of them the model's statement is epsilon {epsilon}, delta {delta} "
     "(group privacy).",
+    "group_unknown": " Nothing says how many records a person has, so rules about users are not assessed: name the column of the user, "
+    "or declare one_record_per_user or max_records_per_user.",
     "claim": "DP claim: {claim}.",
     "colon": ": ",
     "stop": ".",
@@ -206,6 +208,8 @@ ZH = {
     "trial_epsilon": "仅推荐模型：ε 为 {epsilon}，δ 为 {delta}，以{unit}为单位。",
     "guarantee": "策略 {policy} 的保证：ε 为 {epsilon}，δ 为 {delta}。",
     "group": "隐私单位是单条记录：对拥有 {n} 条记录的人，模型的保证为 ε {epsilon}、δ {delta}（群组隐私）。",
+    "group_unknown": "没有任何信息说明一个人有多少条记录，因此与用户有关的规则未评估：请指定用户列，或声明 one_record_per_user "
+    "或 max_records_per_user。",
     "claim": "差分隐私声明：{claim}。",
     "colon": "：",
     "stop": "。",

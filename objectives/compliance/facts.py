@@ -11,8 +11,10 @@ from moo.entities import DIRECT, QUASI, SENSITIVE
 from moo.errors import InputError
 from moo.evidence import Bools, MaskingProbe, PrivacyEvidence, UtilityEvidence
 from moo.objectives.utility import group_gap
+from moo.privacy.accounting import group_privacy
 from moo.validate import in_range, positive
 
+OF_USERS = ("privacy.epsilon_user", "privacy.delta_times_users")  # unknown where users are
 K_STAR = 5  # policy: a class of fewer users points at a person
 
 
@@ -125,16 +127,19 @@ def entropy(values: Iterable[str]) -> float:
 
 
 def privacy_facts(evidence: PrivacyEvidence) -> dict[str, float | None]:
-    """What the accountant may claim: nothing (an infinite epsilon, delta 1) where the claim is withdrawn.
+    """Return the guarantee of one training of one shadow to a user, by group privacy from the unit's.
 
     Returns:
-        privacy.epsilon_user, of one training run of one shadow; privacy.delta_times_users.
+        privacy.epsilon_user; privacy.delta_times_users, over all units of the data. Infinite epsilon and delta 1 where the claim is
+        withdrawn; None, "not assessed", where nothing says how many units one user may be.
     """
-    claimed = evidence.claim.startswith("holds") and math.isfinite(evidence.epsilon_spent)
-    return {
-        "privacy.epsilon_user": evidence.epsilon_spent if claimed else math.inf,
-        "privacy.delta_times_users": (evidence.delta if claimed else 1.0) * evidence.n_units,
-    }
+    if not (evidence.claim.startswith("holds") and math.isfinite(evidence.epsilon_spent)):
+        epsilon, delta = math.inf, 1.0
+    elif evidence.records_per_user is None:
+        return dict.fromkeys(OF_USERS)
+    else:
+        epsilon, delta = group_privacy(evidence.epsilon_spent, evidence.delta, evidence.records_per_user)
+    return dict(zip(OF_USERS, (epsilon, delta * evidence.n_units), strict=True))
 
 
 def utility_facts(evidence: UtilityEvidence) -> dict[str, float | None]:
