@@ -1,9 +1,10 @@
-"""Objectives that can be told with Gaussian noise: bounded by unit, with a sensitivity that public numbers alone decide.
+"""Objectives with Gaussian noise: bounded by unit, with a sensitivity that public or noised numbers alone decide.
 
-A mean over units divides by their number, which is private. Here the divisor is max(number, floor) with a public floor: with
-scores in [-1, 1], adding or removing one unit then moves the mean by at most 2 / (floor + 1). (Below the floor only the
-numerator moves, by 1 / floor at most; above it, (a + d) / (m + 1) - a / m = (d - a / m) / (m + 1).) Where there are fewer units
-than the floor the mean shrinks towards 0, never beyond.
+A mean over units divides by their number, which is private. Here the divisor is max(number, floor), where the floor is public or
+comes from a noised count: with scores in [-1, 1], adding or removing one unit then moves the mean by at most 2 / (floor + 1).
+(Below the floor only the numerator moves, by 1 / floor at most; above it, (a + d) / (m + 1) - a / m = (d - a / m) / (m + 1).) Where
+there are fewer units than the floor the mean shrinks towards 0, never beyond: a floor must lie below the number of units that the
+legal gates leave, or every number is biased.
 """
 
 import math
@@ -24,10 +25,10 @@ FLOOR_SDS = 4.0  # the floor lies this far below the expected number: it binds i
 
 
 def public_floor(n_units: int, share: float) -> int:
-    """Units that a part of a keyed split holds at the least, but for one study in 30,000; >= 1.
+    """Return the units that a part of a keyed split holds at the least, but for one study in 30,000; >= 1.
 
     Args:
-        n_units: Of the whole data set; public.
+        n_units: Units that are split, or fewer; public or noised.
         share: Of the part, in (0, 1).
     """
     validate.in_range(0, 1, share=share)

@@ -88,6 +88,7 @@ class Account:
         ledger: Ledger of the data set.
         study: Name and fingerprint, so that two studies of one name stay apart.
         answers: Noised answers of each trial.
+        counts: Noised counts, charged once, with the first trial that tells answers.
         limit: Filter of `publish_all`: no trial that would pass it is admitted.
         reached: How far a killed attempt came by its own checkpoints, from trial and attempt; None where that is unknown.
         home: The study's folder, where the ledger's head is kept; None keeps none.
@@ -96,6 +97,7 @@ class Account:
     ledger: Ledger
     study: str
     answers: tuple[PrivateAnswer, ...] = ()
+    counts: tuple[PrivateAnswer, ...] = ()
     limit: RenyiFilter | None = None
     reached: Callable[[int, str], "Reach | None"] = lambda _, __: None
     home: Path | None = None
@@ -181,18 +183,25 @@ class Account:
     def _admitted(self, runs: Mapping[int, TrainingRun], *, answers: bool) -> dict[int, str]:
         spent = self.events() if self.limit is not None else []
         denied = {}
+        due = self._due() if answers else ()
         for number, run in runs.items():
-            if self.limit is not None and not self.limit.admits(spent, [run, *self.answers]):
+            if self.limit is not None and not self.limit.admits(spent, [run, *self.answers, *due]):
                 denied[number] = self._deny(number, OVER_BUDGET)
                 continue
             try:
-                seq = self.ledger.reserve(self.study, number, run, self.answers if answers else ())
+                seq = self.ledger.reserve(self.study, number, run, [*self.answers, *due] if answers else ())
             except PolicyError as error:
                 denied[number] = self._deny(number, str(error))
                 continue
             self._open[number] = (seq, run.steps)
-            spent += [run, *self.answers]
+            spent += [run, *self.answers, *due]
+            due = ()
         return denied
+
+    def _due(self) -> tuple[PrivateAnswer, ...]:
+        """Return the counts that the ledger does not hold yet."""
+        held = self.ledger.charged(self.study)
+        return tuple(c for c in self.counts if c not in held)
 
     def _deny(self, number: int, reason: str) -> str:
         # of a trial whose process died, the reservation before stays charged in full

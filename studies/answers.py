@@ -1,8 +1,9 @@
-"""What of a trial may be told where every number that reads private units carries noise: the record, told anew."""
+"""Releasable version of a trial record: noise on every number computed from private data, the rest dropped."""
 
 import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -10,7 +11,14 @@ import numpy as np
 from moo.evidence import Bools, TrialEvidence
 from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.membership.risk import Level
-from moo.objectives.private import bounded_accuracy, bounded_advantage, bounded_share, public_floor, sensitivity
+from moo.objectives.private import (
+    FLOOR_SDS,
+    bounded_accuracy,
+    bounded_advantage,
+    bounded_share,
+    public_floor,
+    sensitivity,
+)
 from moo.privacy.events import PrivateAnswer
 from moo.privacy.policies import Policy
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
@@ -25,27 +33,83 @@ _NOTE = "told with Gaussian noise"
 Facts = Mapping[str, float | None]
 
 
-def planned_answers(spec: StudySpec, policy: Policy, n_units: int) -> tuple[PrivateAnswer, ...]:
-    """The noised answers of one trial; none where the policy tells numbers as they are.
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """Least numbers of units that the divisors of noised means may count on.
 
-    Args:
-        spec: The study.
-        policy: Its release policy.
-        n_units: Units that the study searches on; public.
+    Attributes:
+        pool, test: Units of the part that passed the legal gates, at the least.
     """
+
+    pool: int
+    test: int
+
+    @property
+    def side(self) -> int:
+        """Units on each side of a shadow, at the least."""
+        return public_floor(self.pool, 0.5)
+
+
+def counts(policy: Policy) -> tuple[PrivateAnswer, ...]:
+    """Return the noised counts of a study: units of each part that passed the legal gates; drawn once, before the first trial."""
     if not policy.answer_noise:
         return ()
-    side, test = public_floor(n_units, spec.pool / 2), public_floor(n_units, spec.test)
-    pool = public_floor(n_units, spec.pool)
+    return tuple(
+        PrivateAnswer(name="units", part=part, sensitivity=1.0, noise_multiplier=policy.answer_noise)
+        for part in ("pool", "test")
+    )
+
+
+def noised_floors(units: Mapping[str, int], policy: Policy, rng: np.random.Generator) -> Floors:
+    """Return floors from noised counts: as far below each as its noise reaches.
+
+    A floor from the number of units before the legal gates would lie above the number that they leave, and shrink every mean.
+
+    Args:
+        units: Part -> units that passed the legal gates; private.
+        policy: The release policy, with noise.
+        rng: Secret stream of the study.
+    """
+    told = {c.part: units[c.part] + c.stddev * (float(rng.standard_normal()) - FLOOR_SDS) for c in counts(policy)}
+    return Floors(**{part: max(1, math.floor(count)) for part, count in told.items()})
+
+
+def expected_floors(spec: StudySpec, n_units: int) -> Floors:
+    """Return floors from public numbers alone, as if the legal gates dropped nobody: for a plan, which reads no unit."""
+    return Floors(pool=public_floor(n_units, spec.pool), test=public_floor(n_units, spec.test))
+
+
+def planned_answers(policy: Policy, floors: Floors) -> tuple[PrivateAnswer, ...]:
+    """Return the noised answers of one trial; none where the policy tells numbers as they are."""
+    if not policy.answer_noise:
+        return ()
     moves = {
-        (RISK, "pool"): sensitivity(side),
-        (VALIDITY, "pool"): sensitivity(pool) / 2,
-        (ACCURACY, "test"): sensitivity(test) / 2,
+        (RISK, "pool"): sensitivity(floors.side),
+        (VALIDITY, "pool"): sensitivity(floors.pool) / 2,
+        (ACCURACY, "test"): sensitivity(floors.test) / 2,
     }
     return tuple(
         PrivateAnswer(name=name, part=part, sensitivity=most, noise_multiplier=policy.answer_noise)
         for (name, part), most in moves.items()
     )
+
+
+def tell(
+    evidence: TrialEvidence,
+    answers: Sequence[PrivateAnswer],
+    *,
+    spec: StudySpec,
+    wordless: Bools,
+    floors: Floors,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Return each answer's number with its noise; arguments as in `noised`."""
+    exact = {
+        RISK: bounded_advantage(evidence.membership, spec.attack, floors.side, level=cast(Level, spec.attack_level)),
+        VALIDITY: bounded_share(wordless.astype(float), evidence.membership.units, floors.pool),
+        ACCURACY: bounded_accuracy(evidence.utility, floors.test),
+    }
+    return {a.name: exact[a.name] + a.stddev * float(rng.standard_normal()) for a in answers}
 
 
 def noised(
@@ -56,7 +120,7 @@ def noised(
     spec: StudySpec,
     flags: Collection[str] = (),
     wordless: Bools,
-    n_units: int,
+    floors: Floors,
     rng: np.random.Generator,
 ) -> TrialRecord:
     """The record with noised objectives and constraints, and without anything else that reads private units.
@@ -72,26 +136,16 @@ def noised(
         spec: The study.
         flags: Which rules apply.
         wordless: Shape (n,) of bool: records of the pool that masking left without a word.
-        n_units: As in `planned_answers`.
+        floors: Those that the answers were planned with.
         rng: Secret stream of this trial.
     """
     by_name = {answer.name: answer for answer in answers}
-    floors = {
-        RISK: public_floor(n_units, spec.pool / 2),
-        VALIDITY: public_floor(n_units, spec.pool),
-        ACCURACY: public_floor(n_units, spec.test),
-    }
-    exact = {
-        RISK: bounded_advantage(evidence.membership, spec.attack, floors[RISK], level=cast(Level, spec.attack_level)),
-        VALIDITY: bounded_share(wordless.astype(float), evidence.membership.units, floors[VALIDITY]),
-        ACCURACY: bounded_accuracy(evidence.utility, floors[ACCURACY]),
-    }
-    told = {a.name: exact[a.name] + a.stddev * float(rng.standard_normal()) for a in answers}
+    told = tell(evidence, answers, spec=spec, wordless=wordless, floors=floors, rng=rng)
     public = _public(evidence.facts, told[VALIDITY])
     compliance = without_gates(judge_compliance(public, spec.packs, applies=flags), spec)
     sampling = {
-        RISK: 1 / math.sqrt(floors[RISK]),
-        ACCURACY: 0.5 / math.sqrt(floors[ACCURACY]),
+        RISK: 1 / math.sqrt(floors.side),
+        ACCURACY: 0.5 / math.sqrt(floors.test),
     }  # the largest there can be
     risk, accuracy = (
         Measurement(value=told[name], stderr=math.hypot(by_name[name].stddev, sampling[name]), note=_NOTE)

@@ -15,6 +15,7 @@ from moo.privacy.policies import Policy
 from moo.records import TrialParams, TrialRecord
 from moo.search import REFUSED
 from moo.studies.accounts import Account
+from moo.studies.answers import counts
 from moo.studies.prepare import Prepared
 from moo.studies.result import SearchCost
 from moo.studies.trial import planned_run
@@ -126,7 +127,7 @@ def guarantee(
         )
     if policy.name == "select_one":
         kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
-        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, beside=preparation)
+        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, beside=[*preparation, *counts(policy)])
         return epsilon, (
             f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; all else "
             "stays inside, the number of trials too"

@@ -15,7 +15,7 @@ from moo.privacy.policies import Policy
 from moo.records import REFERENCE, TrialParams, TrialRecord
 from moo.search import FAILED, LOST, REFUSED, Candidate, Outcome
 from moo.search.outcomes import checked
-from moo.studies.answers import noised, planned_answers
+from moo.studies.answers import Floors, counts, noised, noised_floors, planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.keep import save_evidence
 from moo.studies.prepare import Prepared, no_stage
@@ -98,14 +98,26 @@ class Evaluator:
             spec=self.spec,
             flags=self.prepared.flags,
             wordless=self.prepared.masked("pool", params.masking_level, params).wordless,
-            n_units=self.prepared.n_units,
+            floors=self.floors,
             rng=self.prepared.trial_key(params, told, number=number, replicate=replicate).generator("answers"),
         )
 
     @property
     def answers(self) -> tuple[PrivateAnswer, ...]:
-        """What each trial tells with noise."""
-        return planned_answers(self.spec, self.policy, self.prepared.n_units)
+        """Noised answers of each trial."""
+        return planned_answers(self.policy, self.floors) if self.policy.answer_noise else ()
+
+    @property
+    def counts(self) -> tuple[PrivateAnswer, ...]:
+        """Noised counts that the answers' floors come from, drawn once."""
+        return counts(self.policy)
+
+    @property
+    def floors(self) -> Floors:
+        """Floors from the noised counts: the same at every call, since their noise derives from data, settings and key."""
+        units = {part: records.n_units for part, records in self.prepared.parts.items()}
+        rng = self.prepared.parts_key(json.dumps(vars(self.policy), sort_keys=True)).generator("counts")
+        return noised_floors(units, self.policy, rng)
 
 
 def _judged(record: TrialRecord) -> Outcome:

@@ -18,7 +18,7 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.policies import Policy
 from moo.records import steps_told
 from moo.studies.accounts import cap_and_charges
-from moo.studies.answers import planned_answers
+from moo.studies.answers import counts, expected_floors, planned_answers
 from moo.studies.base import StudySpec
 from moo.studies.cost import budget_filter, guarantee, runs_at
 from moo.studies.gates import notes_of, refuse_broken_gates, refuse_broken_promises
@@ -97,6 +97,9 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     cheap, dear = (_kinds(prepared, policy, epsilon) for epsilon in spec.space.target_epsilon)
     examples = t.n_shadows * (t.steps * t.sample_rate * pool / 2 + _READ * len(texts))  # halved batches see as many
     trial = examples * each * _passes_a_step(prepared) + (_STEP * _steps(spec) if prepared.engine == "bank" else 0.0)
+    once = counts(policy)
+    low = min(compose_epsilon([*kind * n_trials, *once], delta=t.target_delta) for kind in cheap)
+    high = compose_dearest(dear, trials=n_trials, delta=t.target_delta, beside=once)
     return Plan(
         name=spec.name,
         trials=n_trials,
@@ -108,10 +111,8 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         epsilon_low=spec.space.target_epsilon[0],
         epsilon_high=spec.space.target_epsilon[1],
         delta=t.target_delta,
-        composed_low=_planned(
-            min(compose_epsilon(kind * n_trials, delta=t.target_delta) for kind in cheap), policy, t.target_delta
-        ),
-        composed_high=_planned(compose_dearest(dear, trials=n_trials, delta=t.target_delta), policy, t.target_delta),
+        composed_low=_planned(low, policy, t.target_delta),
+        composed_high=_planned(high, policy, t.target_delta),
         policy=str(policy),
         holds=f"{_holds(prepared, policy, n_trials)}; {told_cap(*cap_and_charges(spec.data))}",
         notes=tuple(notes_of(spec.to_json())),
@@ -152,7 +153,7 @@ def _passes_a_step(prepared: Prepared) -> float:
 
 def _kinds(prepared: Prepared, policy: Policy, epsilon: float) -> list[list[Event]]:
     """Events of one trial at an epsilon, at each number of halvings."""
-    answers = planned_answers(prepared.spec, policy, prepared.n_units)
+    answers = planned_answers(policy, expected_floors(prepared.spec, prepared.n_units))
     return [[run, *answers] for run in runs_at(prepared, epsilon)]
 
 
@@ -162,12 +163,12 @@ def _planned(private_part: float, policy: Policy, delta: float) -> ComposedEpsil
 
 
 def _holds(prepared: Prepared, policy: Policy, n_trials: int) -> str:
-    answers = planned_answers(prepared.spec, policy, prepared.n_units)
+    answers = planned_answers(policy, expected_floors(prepared.spec, prepared.n_units))
     limit = budget_filter(policy, prepared, answers)
     if limit is None:
         return guarantee(prepared, policy, answers, n_trials)[1] or "an odometer, not a guarantee: results stay inside"
     low, high = prepared.spec.space.target_epsilon
     ends = {f"{e:g}": _kinds(prepared, policy, e) for e in (low, (low * high) ** 0.5, high)}
-    fits = [str(int(limit.budget / max(limit.spent(kind) for kind in kinds))) for kinds in ends.values()]
+    fits = [str(min(limit.room(kind, counts(policy)) for kind in kinds)) for kinds in ends.values()]
     least = "at least " if len(next(iter(ends.values()))) > 1 else ""
     return f"the budget admits {least}{', '.join(fits)} trials, were all at epsilon {', '.join(ends)}"

@@ -213,6 +213,17 @@ class Prepared:
         of = key or self.key
         return of.child(self.digest, "trial", json.dumps(run, sort_keys=True), number, replicate, *more)
 
+    def parts_key(self, *more: str) -> StudyKey:
+        """Return the key of what is drawn once for the parts: no other data, split or study shares any of it."""
+        parted = {
+            "study": self.name,
+            "moo": version("moo-privacy"),
+            "parted": self._parted,
+            "records": self._kept,
+            "spec": self.placeless,
+        }
+        return self.key.child(self.digest, "parts", json.dumps(parted, sort_keys=True), *more)
+
     @property
     def placeless(self) -> dict[str, Any]:
         """The specification as JSON, without where its files stand."""

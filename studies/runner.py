@@ -131,7 +131,7 @@ def run_study(
             first = [space.draw(settings) for _ in range(n_drawn)]
             mark_internal(home, storage=storage is not None)
         limit = budget_filter(chosen, prepared, evaluator.answers)
-        account = account_of(prepared, name=name, answers=evaluator.answers, limit=limit)
+        account = account_of(prepared, name=name, answers=evaluator.answers, counts=evaluator.counts, limit=limit)
         law = (n_trials, of_study) if secret else None
         terms = terms_of(chosen, prepared, limit, law=law)
         if not account.begun(terms) and secret:
@@ -194,10 +194,11 @@ def _too_small(policy: Policy, account: Account, strictest: Sequence[TrainingRun
     limit = account.limit
     if limit is None:
         return f"a trial must fit under the cap, but {told_cap(account.cap, account.ledger.charged())}; see moo ledger cap."
-    needs = min(compose_epsilon([run, *account.answers], delta=limit.delta) for run in strictest)
+    once = [*account.answers, *account.counts]
+    needs = min(compose_epsilon([run, *once], delta=limit.delta) for run in strictest)
     return (
         f"the budget must admit one trial, but {policy} does not: the cheapest alone composes to epsilon {needs:.2f} with its "
-        f"{len(account.answers)} noised answers; raise the budget, lower space.target_epsilon, or raise answer_noise."
+        f"{len(once)} noised answers; raise the budget, lower space.target_epsilon, or raise answer_noise."
     )
 
 

@@ -13,7 +13,12 @@ from moo.studies.prepare import Prepared
 
 
 def account_of(
-    prepared: Prepared, *, name: str, answers: tuple[PrivateAnswer, ...] = (), limit: RenyiFilter | None = None
+    prepared: Prepared,
+    *,
+    name: str,
+    answers: tuple[PrivateAnswer, ...] = (),
+    counts: tuple[PrivateAnswer, ...] = (),
+    limit: RenyiFilter | None = None,
 ) -> Account:
     """Return the account of a study, or of a training of its own, in the ledger of its data.
 
@@ -21,6 +26,7 @@ def account_of(
         prepared: The study, with its folder.
         name: Name of the study.
         answers: Noised answers of each trial.
+        counts: Noised counts, charged once.
         limit: Budget of the study, where it has one.
     """
     goes_on = prepared.spec.machine.checkpoint_steps > 0
@@ -28,6 +34,7 @@ def account_of(
         ledger_of(prepared.spec.data),
         f"{name} {prepared.key.derive('fingerprint').hex()[:8]}",
         answers,
+        counts,
         limit,
         lambda number, attempt: reached(prepared.folder, number, attempt, goes_on=goes_on),
         prepared.folder,

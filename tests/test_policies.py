@@ -124,9 +124,12 @@ def test_publishing_all_runs_nothing_without_dp_and_charges_every_answer(
     assert not any(e.body.get("note") == NO_GUARANTEE for e in entries)
     ran = [t.number for t in result.complete]
     answers = {e.body["trial"]: e.body["answers"] for e in entries if e.kind == "answer"}
+    counted = [(n, a["part"], a["sensitivity"]) for n, told in answers.items() for a in told if a["name"] == "units"]
+    assert counted == [(ran[0], "pool", 1), (ran[0], "test", 1)]  # once, with the first trial
     assert sorted(answers) == ran
     for told in answers.values():
-        assert {(a["name"], a["part"]) for a in told} == {(RISK, "pool"), ("validity", "pool"), (ACCURACY, "test")}
+        named = {(a["name"], a["part"]) for a in told if a["name"] != "units"}
+        assert named == {(RISK, "pool"), ("validity", "pool"), (ACCURACY, "test")}
         assert all(a["noise_multiplier"] == 5.0 for a in told)
     assert entries[-1].kind == "release"
 

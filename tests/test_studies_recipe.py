@@ -31,7 +31,7 @@ from moo.privacy.policies import Policy
 from moo.records import TrialParams
 from moo.report.page import render
 from moo.studies.accounts import ledger_of
-from moo.studies.answers import planned_answers
+from moo.studies.answers import expected_floors, planned_answers
 from moo.studies.base import StudySpec, TrainingSpec
 from moo.studies.cost import budget_filter, guarantee, runs_at
 from moo.studies.plan import plan_study
@@ -192,7 +192,7 @@ def test_a_guarantee_over_the_space_is_no_less_than_at_any_number_of_halvings(
 
     def guaranteed(bounds: tuple[int, int]) -> float:
         monkeypatch.setattr(prepared, "spec", with_halvings(spec, "any", bounds))
-        return guarantee(prepared, chosen, planned_answers(spec, chosen, prepared.n_units), 12)[0]
+        return guarantee(prepared, chosen, planned_answers(chosen, expected_floors(spec, prepared.n_units)), 12)[0]
 
     each = [guaranteed((k, k)) for k in range(3)]
     assert max(each) <= guaranteed((0, 2)) < 1.1 * max(each)
@@ -205,7 +205,7 @@ def test_the_budget_of_a_publication_is_tuned_in_the_middle_and_charged_trial_by
     opened = with_halvings(spec, "public")
     monkeypatch.setattr(prepared, "spec", opened)
     policy = Policy.parse("publish_all(40)")
-    answers = planned_answers(opened, policy, prepared.n_units)
+    answers = planned_answers(policy, expected_floors(opened, prepared.n_units))
     limit = budget_filter(policy, prepared, answers)
     monkeypatch.setattr(prepared, "spec", with_halvings(spec, "public", (1, 1)))
     assert limit == budget_filter(policy, prepared, answers)

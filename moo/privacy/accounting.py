@@ -120,9 +120,13 @@ def dearest(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
     return {part: np.maximum.reduce([curves.get(part, nothing) for curves in spent]) for part in parts}
 
 
-def compose_dearest(kinds: Sequence[Sequence[Event]], *, trials: int, delta: float) -> float:
-    """Epsilon that no mixture of so many trials passes, each of one of the kinds: by RDP, adaptively chosen."""
-    return max((_epsilon(trials * curve, delta) for curve in dearest(kinds).values()), default=0.0)
+def compose_dearest(
+    kinds: Sequence[Sequence[Event]], *, trials: int, delta: float, beside: Sequence[Event] = ()
+) -> float:
+    """Compose so many trials, each of any of the kinds, and what was told once beside them: by RDP, adaptively chosen."""
+    each, once, nothing = dearest(kinds), charges(beside), np.zeros(len(ORDERS))
+    curves = [trials * each.get(part, nothing) + once.get(part, nothing) for part in sorted({*each, *once})]
+    return max((_epsilon(curve, delta) for curve in curves), default=0.0)
 
 
 def compose_epsilon(events: Sequence[Event], *, delta: float, per_unit: bool = True) -> float:

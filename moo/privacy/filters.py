@@ -59,6 +59,12 @@ class RenyiFilter:
         """Whether one more trial stays within the budget. One without DP never does."""
         return self.spent([*so_far, *following]) <= self.budget
 
+    def room(self, following: Sequence[Event], beside: Sequence[Event] = ()) -> int:
+        """Return how many trials like this one the budget admits, after what is told once beside them."""
+        at = ORDERS.index(self.order)
+        each, once = ({part: float(curve[at]) for part, curve in charges(e).items()} for e in (following, beside))
+        return max(0, min(int((self.budget - once.get(part, 0.0)) / spent) for part, spent in each.items()))
+
 
 def _budget(order: float, epsilon: float, delta: float) -> float:
     """The largest divergence at one order whose epsilon at delta is within the target; negative where there is none.

@@ -29,8 +29,8 @@ class Policy:
         name: One of `POLICIES`.
         epsilon: Budget of `publish_all`, > 0.
         retrain: m of `proxy_then_retrain`, >= 1: how many settings are retrained at most.
-        answer_noise: Standard deviation of the noise on every number that reads private units, over its sensitivity; 0 tells
-            them exactly, which `publish_all` and `select_one` do not allow.
+        answer_noise: Standard deviation of the noise on every number that reads private units, over its sensitivity, the counts
+            of units that passed the legal gates among them; 0 tells them exactly, which `publish_all` and `select_one` do not allow.
         release_share: Of the users that `proxy_then_retrain` sets aside, in [.1, .9].
 
     Raises:
