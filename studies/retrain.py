@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from moo import validate
 from moo.errors import InputError, PolicyError, StorageError
 from moo.masking.release import save_preprocessing
 from moo.models.export import export_peft, has_peft_form
@@ -61,6 +62,11 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
         InputError: If a trial does not exist or failed.
         TrialError: If a training fails; what it was charged stays charged.
     """
+    asked: object = trials
+    if not isinstance(asked, list | tuple | range):
+        raise validate.refuse("trials a list of numbers", "trials", trials)
+    for number in trials:
+        validate.whole(0, 1_000_000, trials=number)
     home, target = Path(folder), Path(to)
     result = load_result(home)
     policy = Policy(**result.about.get("policy", {}))

@@ -151,6 +151,7 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["run", "revews"], BAD, "study must be one of"),
         (["run", "absent.toml"], BAD, "readable file"),
         (["run", "revews"], BAD, "Did you mean 'reviews'?"),
+        (["run", "STUDY", "--policy", "select_one", "--answer-noise", "0"], BAD, "--answer-noise must be above 0"),
         (["run", "STUDY", "--max-penalty", "0.1", "--out", "RUN"], BAD, "use another name"),
         (["run", "STUDY", "--out", "FILE"], MACHINE, "folder must be writable"),
         (["run", "STUDY", "--out", "OUT", "--storage", "FILE"], MACHINE, "storage must be readable"),

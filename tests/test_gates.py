@@ -161,6 +161,7 @@ def test_a_declaration_answers_every_gate_is_signed_and_never_overrules_a_column
         ({"signer": ""}, "must have a signer"),
         ({"date": "soon"}, "date must be"),
         ({"basis": "vibes"}, f"basis must be one of {BASES[0]}"),
+        ({"basis": "contrct"}, "Did you mean 'contract'"),
         ({"withdrawn": "maybe"}, "withdrawn must be"),
         ({"purposes": "service"}, "state purposes once"),
         ({"bassis": "contract"}, "Did you mean 'basis'"),

@@ -35,6 +35,10 @@ def run(options: argparse.Namespace) -> int:
     spec = dataclasses.replace(
         spec, **{k: v for k, v in limits.items() if v is not None}, machine=machine_of(options, spec.machine)
     )
+    if options.answer_noise == 0 and Policy.parse(options.policy).answer_noise:
+        raise PolicyError(
+            f"--answer-noise must be above 0 with --policy {options.policy}, got 0: exact numbers would leave."
+        )
     policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
     spec, _ = sampled(spec, options.sampler, policy)
     refuse_specification(spec, policy)

@@ -222,7 +222,9 @@ def _print_check(spec: "StudySpec", found: "DataCheck", rows: Sequence[Mapping[s
             out.print(f"  {name}: {WANTED[name]}", highlight=False)
     for value, n in found.unlisted.items():
         say(out, escape(f"basis {value!r} is no lawful basis ({n:,} rows); choose {', '.join(BASES)}."))
-    for note in notes_of(spec.to_json()):
+    if not spec.gates:
+        say(out, "[yellow]The study sets gates = false: it judges none of these, and none of them stops it.[/]")
+    for note in notes_of({"declare": spec.declare}):
         say(out, f"[yellow]{escape(note)}.[/]")
     if found.dropped:
         out.print(f"The filter of a study would drop {found.dropped:,} of {found.rows:,} rows.", highlight=False)

@@ -72,5 +72,6 @@ def _read(name: str, value: Any, *, as_column: str) -> NDArray[Any]:
     unlisted = name == "basis" and column[0] not in BASES
     if problems or not text.strip() or unlisted:
         wanted = f"one of {', '.join(BASES)}" if unlisted else "a value that a column of this name may hold"
-        raise InputError(f"[declare] {name} must be {wanted}, but got {value!r}.")
+        near = validate.nearest(value, BASES) if unlisted else ""
+        raise InputError(f"[declare] {name} must be {wanted}, but got {value!r}.{near}")
     return column
