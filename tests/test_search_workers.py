@@ -138,7 +138,18 @@ def errs(candidate: Candidate) -> Outcome:
 def test_an_error_of_the_black_box_is_raised_in_the_driver(n_trials: int, error: Any) -> None:
     with pytest.raises(error) as caught:
         run(errs, n_trials=n_trials, workers=1)
-    assert "in errs" in caught.value.__notes__[0]
+    assert any("in errs" in note for note in caught.value.__notes__)
+
+
+def misses_a_file(candidate: Candidate) -> Outcome:
+    Path(f"/nowhere/{candidate.number}").read_text()
+    return evaluate(candidate)
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+def test_a_file_that_the_black_box_misses_is_no_fault_of_the_storage(executor: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="/nowhere/0"):
+        run(misses_a_file, executor=executor, workers=1, storage=tmp_path / "s.db")
 
 
 UNGUARDED = """

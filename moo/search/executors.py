@@ -22,6 +22,7 @@ from moo.search.types import Candidate, Outcome
 
 Evaluate = Callable[[Candidate], Outcome]
 NAMES = ("inline", "processes")
+RAISED = "raised by evaluate"  # begins a note of an error that is the evaluation's own
 # seconds: between two looks of a worker at its driver; that a worker is given to end by itself
 _LOOK, _PATIENCE = 0.2, 5.0
 
@@ -36,6 +37,10 @@ def safely(evaluate: Evaluate, candidate: Candidate) -> Outcome:
         outcome = evaluate(candidate)
     except TrialError as error:
         return Outcome(values={}, constraints={}, payload={"error": str(error)}, cause=error.cause)
+    except OSError as error:
+        # not to be taken for an error of the storage
+        error.add_note(f"{RAISED} for trial {candidate.number}")
+        raise
     if not isinstance(outcome, Outcome):
         raise InputError(f"evaluate must return an Outcome, got {outcome!r} for trial {candidate.number}.")
     return outcome

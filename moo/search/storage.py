@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import URL, make_url
 
 from moo.errors import ConfigChangedError, InputError, StorageError
+from moo.search.executors import RAISED
 
 CONFIG, OUTCOME = "moo:config", "moo:outcome"
 _SQLITE, _JOURNAL = "sqlite:///", "journal:///"
@@ -138,7 +139,8 @@ def reading(storage: Storage) -> Iterator[None]:
             f"the storage must be readable and writable, but {name_of(storage)} is not: {_first_line(origin)}."
         ) from error
     except OSError as error:
-        if isinstance(error, StorageError) or error.errno is None:
+        notes = getattr(error, "__notes__", ())
+        if isinstance(error, StorageError) or error.errno is None or any(n.startswith(RAISED) for n in notes):
             raise
         raise StorageError(
             f"the storage must be readable and writable, but {name_of(storage)} is not: {error.strerror}."
