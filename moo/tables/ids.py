@@ -8,6 +8,7 @@ from moo.tables.clean import clean, normalise
 _WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
 _EXACT = 2**53  # whole numbers from here on are not all floats
+_NUMERIC = frozenset("0123456789+-.")  # how a number begins
 _NONE = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
 
 
@@ -19,9 +20,13 @@ def user_id(cell: str | None) -> str:
     Raises:
         ValueError: If the cell is a number whose digits are lost, in scientific notation or as a float of 2^53 and more.
     """
-    text = normalise(clean(cell or ""))
+    text = cell or ""
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        text = normalise(clean(text))
     if text.lower() in _NONE:
         return ""
+    if text[0] not in _NUMERIC:
+        return text
     if _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
         raise ValueError(f"scientific notation, {text!r}, has lost digits")
     whole = _WHOLE.fullmatch(text)
