@@ -382,7 +382,7 @@ def test_paths_of_a_study_start_at_its_own_folder_and_marks_and_home_are_read(
 @pytest.mark.parametrize(("name", "value"), [("encoding", "klingon"), ("encoding", "utf-16"), ("separator", "||")])
 def test_a_declaration_that_cannot_be_read_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(InputError, match=name):
-        StudySpec(**{name: value})
+        StudySpec.from_mapping({name: value})
 
 
 def test_a_declared_table_is_planned_and_checked_from_its_study_in_one_way(

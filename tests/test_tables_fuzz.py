@@ -153,6 +153,8 @@ def compare(model: Path, name: str, content: bytes) -> str:
             # masking asks for no column by name: it may pass the file, or meet another fault first
             assert masked == loaded or not isinstance(masked, str) or loaded.startswith("column")
             return "refused"
+        assert not isinstance(masked, str), masked
+        assert not isinstance(found, str), found
         assert (refused, masked.rows, loaded.transformations[0].before) == ("", found.rows, found.rows)
         if isinstance(planned, str):
             return "too small for a study"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from moo.errors import InputError
 
@@ -113,5 +112,6 @@ def without(array: pa.Array, na_values: Sequence[str]) -> pa.Array:
     """Return the texts, null where they are among `na_values`; blanks around a text are ignored."""
     if not na_values:
         return array
-    empty = pc.is_in(pc.utf8_trim_whitespace(array), value_set=pa.array([v.strip() for v in na_values], pa.string()))
-    return pc.if_else(empty, pa.scalar(None, pa.string()), array)
+    empty, coded = {value.strip() for value in na_values}, array.dictionary_encode()
+    texts = [None if text is None or text.strip() in empty else text for text in coded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(coded.indices)

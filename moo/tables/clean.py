@@ -28,4 +28,5 @@ def normalise(text: str) -> str:
 
 def is_seen(texts: pa.Array) -> pa.Array:
     """Return True for each text of which `clean` leaves something, False where a cell is empty."""
-    return pc.fill_null(pc.match_substring_regex(texts, _SEEN), False)
+    found = pc.call_function("match_substring_regex", [texts], pc.MatchSubstringOptions(_SEEN))
+    return found.fill_null(False)
