@@ -32,6 +32,7 @@ from moo.models.dp import ShadowNoise
 
 SUFFIX = ".safetensors"
 _KEY = "moo.checkpoint"
+_FORMAT = b"2"  # a file of another is not taken up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +128,7 @@ class Checkpoints(lightning.Callback):
             noise,
             accountant,
         )
-        self._identity = _fingerprint([*identity, json.dumps(_states(batches, noise, 0)).encode()])
-        self.noisy_steps = 0
+        self._identity = _fingerprint([_FORMAT, *identity, json.dumps(_states(batches, noise, 0)).encode()])
         self._optimizer: dict[str, Tensor] = {}
 
     @property
@@ -153,7 +153,8 @@ class Checkpoints(lightning.Callback):
         with torch.no_grad():
             for name, parameter in module.trained().items():
                 parameter.copy_(tensors.pop(f"parameter.{name}"))
-        self._optimizer, self.noisy_steps = tensors, meta["noisy_steps"]
+        module.seen.resume(tensors)
+        self._optimizer = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
         module.non_finite, module.chunk = meta["non_finite"], meta["chunk"]
         self._batches.go_on(self.start, [_decoded(s) for s in meta["sampling"]])
         for generator, state in zip(self._noise.generators, meta["noise"], strict=True):
@@ -171,7 +172,6 @@ class Checkpoints(lightning.Callback):
                     state.setdefault(int(index), {})[what] = tensor
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
         pl_module.dp_optimizer.steps_taken = self.start
-        pl_module.dp_optimizer.noisy_steps = self.noisy_steps
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
@@ -182,14 +182,14 @@ class Checkpoints(lightning.Callback):
 
     def _write(self, step: int, module: Any) -> None:
         optimizer = module.dp_optimizer
-        tensors = {f"parameter.{n}": p for n, p in module.trained().items()}
+        tensors = {f"parameter.{n}": p for n, p in module.trained().items()} | module.seen.state()
         for i, part in enumerate(optimizer.original_optimizer.parts):
             for index, state in part.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{index}.{n}": t for n, t in state.items() if isinstance(t, Tensor)}
         sampling, noise = _states(self._batches, self._noise, step)
         meta = {
             "identity": self._identity, "step": step, "steps": self._steps, "parts": self._parts,
-            "noisy_steps": optimizer.noisy_steps, "non_finite": module.non_finite, "chunk": module.chunk,
+            "non_finite": module.non_finite, "chunk": module.chunk,
             "sampling": sampling, "noise": noise, "accountant": dict(self._accountant), **self._of_attempt(),
         }  # fmt: skip
         self._save(tensors, meta)
@@ -221,13 +221,6 @@ class Checkpoints(lightning.Callback):
         notice = f"a checkpoint could not be written ({error.strerror}): a crash is charged in full"
         if notice not in self.notices:
             self.notices.append(notice)
-
-
-def counts(optimizer: Any, watch: Checkpoints | None) -> tuple[int, int]:
-    """Steps of a training, and those with noise; its optimizer is None where a checkpoint left nothing to train."""
-    if optimizer is None:
-        return (0, 0) if watch is None else (watch.start, watch.noisy_steps)
-    return optimizer.steps_taken, optimizer.noisy_steps
 
 
 def _states(batches: PoissonBatches, noise: ShadowNoise, step: int) -> tuple[list[Any], list[Any]]:

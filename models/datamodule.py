@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import numpy as np
@@ -88,10 +88,6 @@ class PoissonBatches(IterableDataset[Batch]):
         generators: K secret streams.
         max_records: Most records of a unit in one step; more are thinned at random.
     """
-
-    sampler: Literal["poisson", "shuffled"] = (
-        "poisson"  # what the DP claim is judged by; another way of drawing says so
-    )
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ stream for each shadow, never the open seed of the study. Floating-point Gaussia
 on its lowest bits (Mironov 2012).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,13 @@ class ShadowNoise:
         return torch.from_numpy(self.generators[shadow].standard_normal(shape, np.float32)).to(device)
 
 
+Handed = Iterable[tuple[str, slice, Tensor, Tensor]]
+
+
+def ignore(_: Handed) -> None:
+    """Look at no noise."""
+
+
 class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
     """One DP optimizer for the whole bank, whatever the inner optimizer.
 
@@ -78,6 +85,8 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         settings: Clipping, noise and normaliser.
         noise: (shadow, shape, device) -> standard normal noise.
         shadows_of: The shadows of each parameter, in the order of the optimizer's groups.
+        names: Name of each parameter, likewise.
+        seen: Called at each step with (name, shadows, gradient handed over, clipped sum) of each parameter.
     """
 
     def __init__(
@@ -86,6 +95,8 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         settings: DPSettings,
         noise: Callable[[int, torch.Size, torch.device], Tensor],
         shadows_of: Sequence[slice],
+        names: Sequence[str] = (),
+        seen: Callable[[Handed], None] = ignore,
     ) -> None:
         validate.positive(trainable_parameters=sum(len(g["params"]) for g in optimizer.param_groups))
         super().__init__(
@@ -97,21 +108,20 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         self._noise, self._shadows_of = noise, tuple(shadows_of)
         n_shadows = max(shadows.stop for shadows in shadows_of)
         self._multipliers = per_shadow(settings.noise_multiplier, n_shadows, "noise_multiplier")
-        self.steps_taken = self.noisy_steps = 0
-        self.attach_step_hook(_count)
+        self._names, self._seen = tuple(names) or ("",) * len(shadows_of), seen
+        self.steps_taken = 0
 
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + noise_multiplier * max_grad_norm * noise."""
-        noisy, meant = set(), {k for k, multiplier in enumerate(self._multipliers) if multiplier}
         for p, shadows in zip(self.params, self._shadows_of, strict=True):
-            p.grad = p.summed_grad
+            p.grad.copy_(p.summed_grad)
             for own, shadow in zip(p.grad, range(shadows.start, shadows.stop), strict=True):
-                if shadow in meant:
-                    std = self._multipliers[shadow] * self.max_grad_norm
-                    own += std * self._noise(shadow, own.shape, own.device)
-                    noisy |= {shadow} if std > 0 else set()
-        self.noisy_steps += noisy == meant != set()
+                if self._multipliers[shadow]:
+                    own += self._multipliers[shadow] * self.max_grad_norm * self._noise(shadow, own.shape, own.device)
 
-
-def _count(optimizer: BankOptimizer) -> None:
-    optimizer.steps_taken += 1
+    def scale_grad(self) -> None:
+        """Show what noise was added, then divide by the expected batch size."""
+        self.steps_taken += 1
+        handed = zip(self._names, self._shadows_of, self.params, strict=True)
+        self._seen((name, shadows, p.grad, p.summed_grad) for name, shadows, p in handed)
+        super().scale_grad()

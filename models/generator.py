@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import peft
 import torch
@@ -29,6 +29,7 @@ from moo.models.pretrained import hushed
 from moo.models.reference import ReferenceModule
 from moo.models.reference_shadows import padded
 from moo.models.run import Stream, TrainingData, TrainingSettings, fit
+from moo.models.seen import Observed
 
 Ids = tuple[int, ...]
 
@@ -57,11 +58,19 @@ class TrainedGenerator:
     """A fine-tuned generator, and what happened on the way; see `moo.models.run.Trained`."""
 
     generator: Generator
-    steps: int
-    noisy_steps: int
+    observed: Observed
     non_finite: int
     expected_batch_size: float
-    sampler: Literal["poisson", "shuffled"]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        return self.observed.steps
+
+    @property
+    def noisy_steps(self) -> int:
+        """Steps in which every tensor had its noise."""
+        return self.observed.noisy_steps
 
 
 def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
@@ -142,11 +151,9 @@ def train_generator(
     model.remove_hooks()
     return TrainedGenerator(
         generator=dataclasses.replace(generator, model=trained),
-        steps=optimizer.steps_taken,
-        noisy_steps=optimizer.noisy_steps,
+        observed=module.seen.observed(),
         non_finite=module.non_finite,
         expected_batch_size=float(optimizer.expected_batch_size),
-        sampler=batches.sampler,
     )
 
 

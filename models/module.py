@@ -16,8 +16,9 @@ from moo.models.activations import Packed, Workspace, rounded_up
 from moo.models.bank import Bank, unit_factors
 from moo.models.clipping import ClippedSums, clip_and_sum
 from moo.models.datamodule import Batch
-from moo.models.dp import BankOptimizer, DPSettings, per_shadow
+from moo.models.dp import BankOptimizer, DPSettings, ignore, per_shadow
 from moo.models.lora import active
+from moo.models.seen import Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class BankModule(lightning.LightningModule):
         settings: Step sizes.
         dp: Clipping, noise and the public normaliser.
         noise: (shadow, shape, device) -> standard normal noise.
+        seen: Counts the batches and the noise of its steps; None counts nothing.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class BankModule(lightning.LightningModule):
         settings: OptimizerSettings,
         dp: DPSettings,
         noise: Callable[[int, torch.Size, torch.device], Tensor],
+        seen: Seen | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.bank = bank
+        self.bank, self.seen = bank, seen
         self.non_finite, self.chunk = 0, settings.chunk
         self._packed, self._labels, self._workspace = packed, labels, Workspace()
         self._settings, self._dp, self._noise = settings, dp, noise
@@ -82,21 +85,29 @@ class BankModule(lightning.LightningModule):
         rates = per_shadow(s.learning_rate, k, "learning_rate")
         self._alike = list(_alike(self.bank.config.ranks, head_rates, rates))
         self._own = [{n: nn.Parameter(view) for n, view in self.bank.shared(run).items()} for run in self._alike]
-        head = [[p for n, p in own.items() if n.startswith("head_")] for own in self._own]
-        adapted = [[p for n, p in own.items() if not n.startswith("head_")] for own in self._own]
+        head = [{n: p for n, p in own.items() if n.startswith("head_")} for own in self._own]
+        adapted = [{n: p for n, p in own.items() if not n.startswith("head_")} for own in self._own]
         parts: list[Optimizer] = [
             torch.optim.SGD(
-                [{"params": p, "lr": head_rates[run.start] / clip} for p, run in zip(head, self._alike, strict=True)],
+                [
+                    {"params": list(own.values()), "lr": head_rates[run.start] / clip}
+                    for own, run in zip(head, self._alike, strict=True)
+                ],
                 momentum=s.head_momentum,
             )
         ]
         if self.bank.lane is not None:
-            groups = [{"params": p, "lr": rates[run.start]} for p, run in zip(adapted, self._alike, strict=True)]
+            groups = [
+                {"params": list(own.values()), "lr": rates[run.start]}
+                for own, run in zip(adapted, self._alike, strict=True)
+            ]
             parts.append(torch.optim.Adam(groups))
         shadows_of = [
             run for part in (head, adapted) for run, group in zip(self._alike, part, strict=True) for _ in group
         ]
-        self.dp_optimizer = BankOptimizer(SideBySide(parts), self._dp, self._noise, shadows_of)
+        names = [name for part in (head, adapted) for group in part for name in group]
+        watch = ignore if self.seen is None else self.seen.noise
+        self.dp_optimizer = BankOptimizer(SideBySide(parts), self._dp, self._noise, shadows_of, names, watch)
         return self.dp_optimizer
 
     def trained(self) -> Mapping[str, Tensor]:
@@ -111,8 +122,12 @@ class BankModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         self._packed, self._labels = self._packed.to(self.device), self._labels.to(self.device)
+        if self.seen is not None:
+            self.seen.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        if self.seen is not None:
+            self.seen.batch(batch)
         optimizer = self.optimizers()
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
         sums = self._within_memory(batch)

@@ -7,7 +7,7 @@ know, or an adaptation other than LoRA.
 import dataclasses
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +21,29 @@ from torch import Tensor
 from moo.errors import InputError, TrialError
 from moo.models.adapted import Classifier, Shape, classifier_of, initialise, shape_of
 from moo.models.bank import Frozen
-from moo.models.checkpoints import counts
 from moo.models.clipping import products_in_fp32
 from moo.models.datamodule import Batch, PoissonBatches, PoissonDataModule
-from moo.models.dp import DPSettings, ShadowNoise, per_shadow
+from moo.models.dp import DPSettings, Handed, ShadowNoise, ignore, per_shadow
 from moo.models.independence import check_independent
 from moo.models.losses import losses
 from moo.models.module import SideBySide, is_out_of_memory
 from moo.models.reference_shadows import ReferenceShadows, padded
 from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit, watched
+from moo.models.seen import Observed, Seen
 
 
 class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus' optimizer with noise from a secret stream."""
 
-    def __init__(self, optimizer: Any, settings: DPSettings, multiplier: float, noise: Callable[..., Tensor]) -> None:
+    def __init__(
+        self,
+        optimizer: Any,
+        settings: DPSettings,
+        multiplier: float,
+        noise: Callable[..., Tensor],
+        names: Sequence[str] = (),
+        seen: Callable[[Handed], None] = ignore,
+    ) -> None:
         expected: Any = settings.expected_batch_size  # Opacus says int, and divides by it
         super().__init__(
             optimizer,
@@ -43,8 +51,8 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
             max_grad_norm=settings.max_grad_norm,
             expected_batch_size=expected,
         )
-        self._noise = noise
-        self.steps_taken = self.noisy_steps = 0
+        self._noise, self._names, self._seen = noise, tuple(names) or ("",) * len(self.params), seen
+        self.steps_taken = 0
 
     def clip_and_accumulate(self) -> None:
         """Opacus' own, on the units' gradients as they are: their norms and their sums see the same numbers."""
@@ -58,8 +66,14 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
         for p in parameters:
             noise = std * self._noise(0, p.shape, p.device) if std else 0.0
             p.grad = (p.summed_grad + noise).view_as(p)
-        self.noisy_steps += std > 0
+
+    def scale_grad(self) -> None:
+        """Show what noise was added, then divide by the expected batch size."""
         self.steps_taken += 1
+        parameters: list[Any] = self.params
+        handed = zip(self._names, parameters, strict=True)
+        self._seen((name, slice(0, 1), p.grad[None], p.summed_grad.view_as(p)[None]) for name, p in handed)
+        super().scale_grad()
 
 
 class ReferenceModule(lightning.LightningModule):
@@ -74,27 +88,37 @@ class ReferenceModule(lightning.LightningModule):
         self.watched, self.losses = False, torch.zeros(1)
         self._data, self._settings, self._noise, self._shadow, self._pad = data, settings, noise, shadow, pad
         self._labels = torch.from_numpy(data.labels)
+        multiplier = per_shadow(settings.dp.noise_multiplier, len(data.members), "noise_multiplier")[shadow]
+        own = dataclasses.replace(settings.dp, noise_multiplier=multiplier)
+        self.seen = Seen(data.units, data.members[shadow : shadow + 1], own)
         self.dp_optimizer: ReferenceOptimizer | None = None
 
     def configure_optimizers(self) -> ReferenceOptimizer:
         s, k = self._settings, len(self._data.members)
         clip = s.dp.max_grad_norm if np.isfinite(s.dp.max_grad_norm) else 1.0
         trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        head = [p for n, p in trained.items() if ".head." in n]
-        rest = [p for n, p in trained.items() if ".head." not in n]
+        head = {n: p for n, p in trained.items() if ".head." in n}
+        rest = {n: p for n, p in trained.items() if ".head." not in n}
         rates = (per_shadow(s.optimizer.head_learning_rate, k, "head_learning_rate")[self._shadow] / clip,
                  per_shadow(s.optimizer.learning_rate, k, "learning_rate")[self._shadow])  # fmt: skip
-        parts: list[Any] = [torch.optim.SGD(head, lr=rates[0], momentum=s.optimizer.head_momentum)] if head else []
-        parts += [torch.optim.Adam(rest, lr=rates[1])] if rest else []
+        momentum = s.optimizer.head_momentum
+        parts: list[Any] = [torch.optim.SGD(list(head.values()), lr=rates[0], momentum=momentum)] if head else []
+        parts += [torch.optim.Adam(list(rest.values()), lr=rates[1])] if rest else []
         multiplier = per_shadow(s.dp.noise_multiplier, k, "noise_multiplier")[self._shadow]
-        self.dp_optimizer = ReferenceOptimizer(SideBySide(parts), s.dp, multiplier, self._noise)
+        self.dp_optimizer = ReferenceOptimizer(
+            SideBySide(parts), s.dp, multiplier, self._noise, [*head, *rest], self.seen.noise
+        )
         return self.dp_optimizer
+
+    def on_fit_start(self) -> None:
+        self.seen.to(self.device)
 
     def trained(self) -> dict[str, Tensor]:
         """What a checkpoint holds of the model: all but what is frozen."""
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        self.seen.batch(batch)
         outer: Any = self.optimizers()
         optimizer = outer.optimizer  # Lightning's wrapper counts steps, and hides signal_skip_step
         while True:
@@ -192,17 +216,12 @@ def train_reference(data: TrainingData, settings: TrainingSettings, frozen: Froz
         fitted = [dataclasses.replace(one, model=None) for one in fitted]
         gc.collect()  # a model that Opacus has hooked holds itself, its copy of the base model included
         fitted.append(_one(data, settings, frozen, stream, shape, shadow=shadow))
-    noise = per_shadow(settings.dp.noise_multiplier, len(fitted), "noise_multiplier")
     return Trained(
         bank=ReferenceShadows(fitted[-1].model, [one.state for one in fitted], shape=shape, frozen=frozen),
-        steps=min(one.steps for one in fitted),
+        observed=Observed.together([one.observed for one in fitted]),
         non_finite=sum(one.non_finite for one in fitted),
         seconds=time.perf_counter() - started,
-        noisy_steps=min(
-            (one.noisy_steps for one, multiplier in zip(fitted, noise, strict=True) if multiplier), default=0
-        ),
         expected_batch_size=fitted[-1].expected_batch_size,
-        sampler=PoissonBatches.sampler,
         chunk=min(one.chunk for one in fitted),
         resumed_at=min(one.resumed_at for one in fitted),
         notices=tuple(dict.fromkeys(notice for one in fitted for notice in one.notices)),
@@ -215,8 +234,7 @@ class _Fitted:
 
     model: Any
     state: dict[str, Tensor]
-    steps: int
-    noisy_steps: int
+    observed: Observed
     non_finite: int
     expected_batch_size: float
     chunk: int
@@ -248,13 +266,11 @@ def _one(
     if watch is None or not watch.done:
         fit(module, PoissonDataModule(batches), settings, watch=watch, part=shadow)
     _check_moves(model.cpu(), before)
-    steps, noisy_steps = counts(module.dp_optimizer, watch)
     divided: Any = module.dp_optimizer or settings.dp
     return _Fitted(
         model=model,
         state={n: p.detach().cpu().clone() for n, p in module.trained().items()},
-        steps=steps,
-        noisy_steps=noisy_steps,
+        observed=module.seen.observed(),
         non_finite=module.non_finite,
         expected_batch_size=float(divided.expected_batch_size),
         chunk=module.chunk,

@@ -18,6 +18,7 @@ from moo.models.datamodule import PoissonBatches, PoissonDataModule
 from moo.models.dp import DPSettings, ShadowNoise
 from moo.models.logs import LogSettings, trainer_options
 from moo.models.module import OptimizerSettings, is_out_of_memory
+from moo.models.seen import Observed
 
 Adaptation = Literal["lora", "prefix", "bottleneck", "full"]
 Stream = Callable[[str, int], np.random.Generator]
@@ -101,27 +102,33 @@ class Trained:
 
     Attributes:
         bank: On the CPU.
-        steps: Optimizer steps taken.
+        observed: Its steps, their noise and their batches, as they were seen.
         non_finite: Units' gradients, over all steps and shadows, that were not finite and contributed zero.
         seconds: Wall clock of the fit.
-        noisy_steps: Steps to whose clipped sums noise was added.
         expected_batch_size: What the sums were divided by.
-        sampler: How units entered a batch.
         chunk: Records of a shadow computed at a time in the end; below the setting where memory was too small for it.
         resumed_at: Steps that an earlier attempt had taken, and this one did not take again.
         notices: What a person should know of how it ran.
     """
 
     bank: Any  # Bank or ReferenceShadows
-    steps: int
+    observed: Observed
     non_finite: int
     seconds: float
-    noisy_steps: int
     expected_batch_size: float
-    sampler: Literal["poisson", "shuffled"]
     chunk: int
     resumed_at: int = 0
     notices: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        return self.observed.steps
+
+    @property
+    def noisy_steps(self) -> int:
+        """Steps in which every tensor had its noise."""
+        return self.observed.noisy_steps
 
 
 def watched(

@@ -9,12 +9,12 @@ import torch
 from moo.errors import InputError, TrialError
 from moo.models.arguments import check_trainer
 from moo.models.bank import Bank, BankConfig, Frozen
-from moo.models.checkpoints import counts
 from moo.models.datamodule import PoissonBatches, PoissonDataModule
 from moo.models.dp import ShadowNoise, per_shadow
 from moo.models.module import BankModule
 from moo.models.reference import train_reference
 from moo.models.run import Stream, Trained, TrainingData, TrainingSettings, fit, watched
+from moo.models.seen import Seen
 
 __all__ = ["Stream", "Trained", "TrainingData", "TrainingSettings", "train"]
 
@@ -50,8 +50,15 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
         generators=[stream("sampling", i) for i in range(k)],
     )
     noise = ShadowNoise([stream("noise", i) for i in range(k)])
+    seen = Seen(data.units, data.members, settings.dp)
     module = BankModule(
-        bank, data.packed, torch.from_numpy(data.labels), settings=settings.optimizer, dp=settings.dp, noise=noise
+        bank,
+        data.packed,
+        torch.from_numpy(data.labels),
+        settings=settings.optimizer,
+        dp=settings.dp,
+        noise=noise,
+        seen=seen,
     )
     watch = watched(data, settings, frozen, module, batches=batches, noise=noise)
     started = time.perf_counter()
@@ -63,15 +70,12 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
     bank.cpu()
     _check_frozen(at_first, bank)
     _check_moved(before, bank)
-    steps, noisy_steps = counts(module.dp_optimizer, watch)
     return Trained(
         bank=bank,
-        steps=steps,
+        observed=seen.observed(),
         non_finite=module.non_finite,
         seconds=time.perf_counter() - started,
-        noisy_steps=noisy_steps,
         expected_batch_size=float((module.dp_optimizer or settings.dp).expected_batch_size),
-        sampler=batches.sampler,
         chunk=module.chunk,
         resumed_at=0 if watch is None else watch.start,
         notices=() if watch is None else tuple(watch.notices),

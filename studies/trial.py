@@ -274,14 +274,17 @@ def training_settings(
 
 
 def as_it_ran(run: TrainingRun, trained: "Trained | TrainedGenerator") -> TrainingRun:
-    """The planned event with what the engine did: its steps, its sampler, its divisor, and steps that went without noise."""
+    """Return the planned event with what was seen of the engine: its steps, sampler, divisor, and steps that lacked noise."""
     public = math.isclose(trained.expected_batch_size, run.sample_rate * run.n_units)
+    seen, claimed = trained.observed, run.noise_multiplier * run.max_grad_norm
+    asked = math.isclose(seen.noise_std, claimed) or seen.noise_std > claimed
     return dataclasses.replace(
         run,
-        steps=trained.steps,
-        sampler=trained.sampler,
+        steps=seen.steps,
+        sampler=seen.drawn.sampler(run.sample_rate),
         normaliser="public" if public else "private",
-        zero_noise_steps=trained.steps - trained.noisy_steps if run.private else 0,
+        zero_noise_steps=seen.steps - (seen.noisy_steps if asked else 0) if run.private else 0,
+        bare_tensors=(seen.bare if asked else "every tensor") if run.private else "",
     )
 
 

@@ -87,18 +87,15 @@ def test_a_loose_claim_is_neither_refuted_nor_audited_to_nothing(run: Callable[.
 
 
 def no_noise(patch: pytest.MonkeyPatch) -> None:
-    """Steps that say they were noisy, and were not."""
+    """Steps that were not noisy."""
 
     def bank(self: Any) -> None:
         for p in self.params:
             p.grad = p.summed_grad
-        self.noisy_steps += 1
 
     def reference(self: Any) -> None:
         for p in self.params:
             p.grad = p.summed_grad.view_as(p)
-        self.noisy_steps += 1
-        self.steps_taken += 1
 
     patch.setattr(BankOptimizer, "add_noise", bank)
     patch.setattr(ReferenceOptimizer, "add_noise", reference)
@@ -138,7 +135,7 @@ def test_a_planted_bug_that_claims_epsilon_one_is_caught(
 ) -> None:
     bug(monkeypatch)
     report = run(engine, dataclasses.replace(HEAD, adapted_layers=depth))
-    assert report.claim == "holds"  # the run itself does not know
+    assert (report.claim == "holds") == (bug is no_clipping)  # which no look at noise and batches shows
     assert report.epsilon_low > 2 * report.claimed_epsilon
     assert report.p_value < 1e-3
     assert "epsilon is at least" in report.alarms[0]

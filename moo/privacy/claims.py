@@ -39,5 +39,9 @@ def _run_reasons(run: TrainingRun, n_units: int) -> list[tuple[bool, str]]:
         (run.sampler != "poisson", f"batches were {run.sampler}, not drawn by Poisson sampling"),
         (run.normaliser != "public", "the gradient was divided by a private number"),
         (not 0 < run.delta < 1 / n_units, f"delta={run.delta:g} is not below 1/{n_units}"),
-        (run.zero_noise_steps > 0, f"{run.zero_noise_steps} steps ran without noise"),
+        (run.zero_noise_steps > 0, f"{run.zero_noise_steps} steps ran without noise{_on(run.bare_tensors)}"),
     ]
+
+
+def _on(tensors: str) -> str:
+    return f" or with less than claimed on {tensors}" if tensors else ""

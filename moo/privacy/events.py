@@ -23,10 +23,11 @@ class TrainingRun:
         n_units: Expected units that the shadow is trained on, from public numbers.
         unit: What is protected: "customer", "user" or "record".
         shadows_per_unit: Runs of the same trial that one unit takes part in: K / 2.
-        sampler: "poisson" is what the accounting holds for; "shuffled" is not.
+        sampler: "poisson" is what the accounting holds for; anything else says how batches were drawn, e.g. "shuffled".
         normaliser: "public" or "private": what the summed gradient is divided by.
         neighboring_relation: "add_or_remove_one".
-        zero_noise_steps: Steps that ran without noise; any of them breaks the guarantee.
+        zero_noise_steps: Steps in which a tensor had no noise, or less than claimed; any of them breaks the guarantee.
+        bare_tensors: Names of those tensors.
         part: Whose units it is trained on; see `PrivateAnswer`.
     """
 
@@ -38,10 +39,11 @@ class TrainingRun:
     n_units: int
     unit: str
     shadows_per_unit: int = 1
-    sampler: Literal["poisson", "shuffled"] = "poisson"
+    sampler: str = "poisson"
     normaliser: Literal["public", "private"] = "public"
     neighboring_relation: Literal["add_or_remove_one"] = "add_or_remove_one"
     zero_noise_steps: int = 0
+    bare_tensors: str = ""
     part: str = "pool"
 
     def __post_init__(self) -> None:
