@@ -190,10 +190,10 @@ def _fold_predictions(outputs: Floats, users: _Users, folds: Ints) -> Floats:
         fit = ~(measure | tune)
         base = log_prior(users.attribute[fit], users.n_classes, len(folds))
         if users.auxiliary.shape[1]:
-            found = fit_logits(users.auxiliary, users.attribute, fit)
+            found = fit_logits(users.auxiliary, users.attribute, fit, n_classes=users.n_classes)
             base = calibrated(base, found, users.attribute, tune)
         if outputs.shape[1]:
-            found = fit_logits(with_outputs, users.attribute, fit)
+            found = fit_logits(with_outputs, users.attribute, fit, n_classes=users.n_classes)
             base = calibrated(base, found, users.attribute, tune)
         told[measure] = base[measure]
     return told

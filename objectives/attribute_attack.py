@@ -2,9 +2,9 @@
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
-from sklearn.linear_model import LogisticRegression
 
 from moo.evidence import Bools, Floats, Ints
+from moo.objectives.aligned import class_log_probs
 
 _TRUST = np.linspace(0.0, 1.5, 16)  # exponents on what the regression says beyond the base rate; 0 is not to listen
 
@@ -41,12 +41,11 @@ def log_prior(attribute: Ints, n_classes: int, n_users: int) -> Floats:
     return np.tile(np.log(counts / counts.sum()), (n_users, 1))
 
 
-def fit_logits(features: Floats, attribute: Ints, fit: Bools) -> Floats:
-    """Log-probabilities by logistic regression on standardised features, fitted on some users and told for all."""
+def fit_logits(features: Floats, attribute: Ints, fit: Bools, *, n_classes: int) -> Floats:
+    """Return log-probabilities, shape (U, classes), by logistic regression on standardised features of some users."""
     centre, spread = features[fit].mean(axis=0), features[fit].std(axis=0)
     scaled = (features - centre) / np.where(spread > 0, spread, 1.0)
-    told: Floats = LogisticRegression(C=0.1, max_iter=500).fit(scaled[fit], attribute[fit]).predict_log_proba(scaled)
-    return told
+    return class_log_probs((scaled[fit], attribute[fit]), scaled, n_classes=n_classes, strength=0.1, most_steps=500)
 
 
 def calibrated(base: Floats, told: Floats, attribute: Ints, tune: Bools) -> Floats:

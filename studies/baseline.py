@@ -2,20 +2,13 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from moo.evidence import TrialEvidence, UtilityEvidence
 from moo.models.activations import Packed
+from moo.objectives.aligned import class_log_probs
 from moo.objectives.utility import accuracy
 from moo.records import Measurement
 from moo.studies.prepare import Prepared
-
-_LEAST = 1e-12  # a probability below it is rounding
-
-
-def fitted(features: NDArray[np.float32], labels: NDArray[np.int64]) -> LogisticRegression:
-    """The head that both uses of this module fit."""
-    return LogisticRegression(C=1.0, max_iter=2000).fit(features, labels)
 
 
 def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measurement:
@@ -23,8 +16,8 @@ def baseline_accuracy(prepared: Prepared, evidence: TrialEvidence) -> Measuremen
     level = evidence.params.masking_level
     pool, test = prepared.parts["pool"], prepared.parts["test"]
     features = {part: prepared.masked(part, level).packed.features.numpy() for part in ("pool", "test")}
-    heads = [fitted(features["pool"][row], pool.labels[row]) for row in evidence.membership.members]
-    predicted = np.stack([np.log(np.clip(h.predict_proba(features["test"]), _LEAST, 1)) for h in heads])
+    halves = [(features["pool"][row], pool.labels[row]) for row in evidence.membership.members]
+    predicted = np.stack([class_log_probs(h, features["test"], n_classes=len(pool.classes)) for h in halves])
     return accuracy(UtilityEvidence(log_probs=predicted, labels=test.labels, units=test.units))
 
 
@@ -48,11 +41,11 @@ def base_losses(
     known = prepared.parts[fitted_on].labels
     if not packed[fitted_on].features.shape[1] or len(np.unique(known)) < 2:
         return {}
-    head = fitted(packed[fitted_on].features.numpy(), known)
-    column = {int(c): i for i, c in enumerate(head.classes_)}
-    out = {}
-    for part, activations in packed.items():
-        odds = head.predict_proba(activations.features.numpy())
-        own = [row[column[y]] if y in column else 0.0 for row, y in zip(odds, prepared.parts[part].labels, strict=True)]
-        out[part] = -np.log(np.clip(own, _LEAST, 1))
-    return out
+    inputs, n_classes = {part: p.features.numpy() for part, p in packed.items()}, len(prepared.parts[fitted_on].classes)
+    told = class_log_probs((inputs[fitted_on], known), np.concatenate(list(inputs.values())), n_classes=n_classes)
+    ends = np.cumsum([len(x) for x in inputs.values()])[:-1]
+    labels = {part: prepared.parts[part].labels for part in packed}
+    return {
+        part: -odds[np.arange(len(labels[part])), labels[part]].astype(np.float64)
+        for part, odds in zip(packed, np.split(told, ends), strict=True)
+    }
