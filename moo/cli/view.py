@@ -20,7 +20,17 @@ from moo.privacy.composed import ComposedEpsilon, compose
 from moo.privacy.events import TrainingRun
 from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
 from moo.privacy.policies import Policy
-from moo.records import ACCURACY, PENALTY, RISK, Measurement, Transformation, TrialRecord, steps_told
+from moo.records import (
+    ABOVE_MAJORITY,
+    ACCURACY,
+    MAJORITY,
+    PENALTY,
+    RISK,
+    Measurement,
+    Transformation,
+    TrialRecord,
+    steps_told,
+)
 from moo.report.annex import likeness
 from moo.studies.gates import notes_of
 from moo.studies.plan import Plan
@@ -95,10 +105,17 @@ def _line(trial: TrialRecord, composed: ComposedEpsilon, *, short: bool) -> str:
     setting = f"eps {_epsilon(p.target_epsilon):>4}", f"L{p.masking_level} depth {p.adapted_layers}{halved}"
     private = f"{_epsilon(composed.private_part):>5}"
     search = f"(search unbounded, DP alone {private})" if composed.includes_non_private else f"(search {private})"
-    values = f"accuracy {o[ACCURACY].value:.3f}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}"
+    values = (
+        f"accuracy {o[ACCURACY].value:.3f}{_against(trial)}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}"
+    )
     if short:
         return f"trial {trial.number:>3}  {'  '.join(setting)}  {values}\n{'':9}{search}  {verdict}"
     return f"trial {trial.number:>3}  {setting[0]} {search}  {setting[1]}  {values}  {verdict}"
+
+
+def _against(trial: TrialRecord) -> str:
+    """Return the majority baseline that an accuracy stands against, in words; empty where it was not told."""
+    return f" (majority {trial.extras[MAJORITY].value:.3f})" if MAJORITY in trial.extras else ""
 
 
 @contextmanager
@@ -131,6 +148,7 @@ def print_result(console: Console, result: StudyResult) -> None:
         shown = [("the winner", t) for t in result.complete]
     heading(console, f"{result.name}: {'the winner' if result.alone else 'feasible front and anchors'}")
     console.print(_front_table(result, shown, short=narrow(console)))
+    _print_majority(console, result, [t for _, t in shown])
     print_attribute(console, result)
     _print_reference(console, result)
     correlation = likeness(result)
@@ -182,6 +200,22 @@ def print_result(console: Console, result: StudyResult) -> None:
 
 def _called(result: StudyResult, trial: TrialRecord) -> str:
     return "the winner" if result.alone else f"trial {trial.number}"
+
+
+def _print_majority(console: Console, result: StudyResult, shown: Sequence[TrialRecord]) -> None:
+    """Say what accuracy a constant answer has, and which trials are not above it by two standard errors."""
+    told_of = [t for t in shown if MAJORITY in t.extras]
+    if not told_of:
+        if result.about.get("policy", {}).get("answer_noise"):
+            say(console, "\nMajority baseline: not told, since an exact one would read private users.")
+        return
+    low = [t for t in told_of if t.extras[ABOVE_MAJORITY].value <= 2 * t.extras[ABOVE_MAJORITY].stderr]
+    names = ", ".join("status quo" if t.number < 0 else _called(result, t) for t in low)
+    say(
+        console,
+        f"\nAlways answering the most frequent class of the test users is right in {told(told_of[0].extras[MAJORITY])}."
+        + (f" [yellow]Not above it by two standard errors: {names}.[/]" if low else ""),
+    )
 
 
 def _print_unassessed(console: Console, result: StudyResult) -> None:

@@ -15,7 +15,7 @@ from moo.errors import InputError
 from moo.objectives.compliance import evaluate, load_rules
 from moo.objectives.compliance.report import carriers_of
 from moo.objectives.compliance.sensitivity import TOO_ALIKE, alike, domain_scores, kept_on_front
-from moo.records import ACCURACY, PENALTY, RISK, TrialRecord, number_out
+from moo.records import ACCURACY, MAJORITY, PENALTY, RISK, TrialRecord, number_out
 from moo.report.audits import of_point
 from moo.studies.audited import AuditReport
 from moo.studies.gates import NO_GATE
@@ -178,6 +178,7 @@ def _front(result: StudyResult) -> list[dict[str, Any]]:
             "feasible": t.feasible,
             "on_front": t.number in result.on_front,
             "kept": share,
+            "majority": [t.extras[MAJORITY].value, t.extras[MAJORITY].stderr] if MAJORITY in t.extras else None,
             **{name: [t.objectives[name].value, t.objectives[name].stderr] for name in (ACCURACY, RISK, PENALTY)},
         }
         for t, share in zip(trials, shares, strict=True)

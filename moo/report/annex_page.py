@@ -13,7 +13,7 @@ from markupsafe import Markup
 from moo.errors import InputError, StorageError
 from moo.objectives.compliance.facts import OF_USERS
 from moo.privacy.composed import ComposedEpsilon
-from moo.records import ACCURACY, PENALTY, RISK, Measurement
+from moo.records import ACCURACY, MAJORITY, PENALTY, RISK, Measurement
 from moo.report.annex_figure import scatter
 from moo.report.annex_words import article_words, fact_words, words
 from moo.report.attribute import attribute_lines, interval
@@ -189,6 +189,7 @@ def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any
             "css": "chosen" if row["number"] == chosen else "",
             "settings": _settings(row["params"], t),
             "kept": f"{100 * row['kept']:.0f} %",
+            "majority": _majority(row.get("majority")),
             **{short: _pm(row[long]) for short, long in _SHORT.items()},
         }
         for row in sorted(shown, key=lambda row: -row[ACCURACY][0])
@@ -197,12 +198,20 @@ def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any
     if quo:
         told = {s: _pm([quo["objectives"][n]["value"], quo["objectives"][n]["stderr"]]) for s, n in _SHORT.items()}
         settings = _settings(quo["params"], t)
-        out.insert(0, {"name": t["status_quo"], "css": "", "settings": settings, "kept": "–", **told})
+        measured = quo["extras"].get(MAJORITY, {})
+        majority = _majority([measured["value"], measured["stderr"]] if measured else None)
+        quiet = {"name": t["status_quo"], "css": "", "settings": settings, "kept": "–", "majority": majority}
+        out.insert(0, quiet | told)
     return out
 
 
 def _called(number: int, annex: Mapping[str, Any], t: Mapping[str, str]) -> str:
     return t["winner"] if annex["study"].get("alone") else str(number)
+
+
+def _majority(measured: Sequence[Any] | None) -> str:
+    """Return the majority baseline of a row, a dash where it was not told."""
+    return "–" if measured is None else _pm(measured)
 
 
 def _pm(measured: Sequence[Any]) -> str:
@@ -300,10 +309,16 @@ def _steps(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[di
             **step,
             "name": said(step["name"].replace("_", " "), lang),
             "scope": t.get(step["scope"], step["scope"]),
-            "why": said(step["why"] or step["detail"], lang),
+            "why": said(_reason(step), lang),
         }
         for step in annex["data"].get("transformations", [])
     ]
+
+
+def _reason(step: Mapping[str, Any]) -> str:
+    """Return why a step was taken; of one that takes a fact as public or only refuses, what it does with what it read."""
+    told = step["why"] if step.get("effect", "changes") == "changes" else step["detail"]
+    return str(told or step["detail"])
 
 
 def _dropped(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> str:

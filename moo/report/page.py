@@ -16,7 +16,7 @@ from moo.errors import StorageError
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.accounting import group_privacy
 from moo.privacy.claims import HOLDS
-from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
+from moo.records import ACCURACY, MAJORITY, PENALTY, RISK, Measurement, TrialRecord
 from moo.report import figures
 from moo.report.annex import likeness
 from moo.report.annex_words import article_words
@@ -163,6 +163,8 @@ def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
             lines.append(t["permutation"].format(p=f"{record.extras['permutation_p'].value:.3f}"))
     elif result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
         lines.append(t["unconfirmed"])
+    if chosen is not None and MAJORITY in chosen.extras:
+        lines.append(t["majority_line"].format(majority=plus_minus(chosen.extras[MAJORITY])))
     exposed = None if chosen is None else chosen.extras.get("worst_decile")
     if exposed is not None:
         told = said(exposed.note, t["lang"]) if math.isnan(exposed.value) else plus_minus(exposed)
@@ -196,6 +198,7 @@ def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
             "" if failed else plus_minus(Measurement(value=row[o], stderr=row[f"{o}_stderr"]), t["unknown"])
             for o in (ACCURACY, RISK, PENALTY)
         ],
+        "majority": "" if failed else plus_minus(Measurement(value=row[MAJORITY], stderr=row[f"{MAJORITY}_stderr"])),
         "p_front": "" if failed or number < 0 else f"{row['p_non_dominated']:.2f}",
         "p_feasible": "" if failed or number < 0 else f"{row['p_feasible']:.2f}",
         "verdict": f"{t['failed']}{t['colon']}{said(row['cause'], t['lang'])}" if failed else verdict,
