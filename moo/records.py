@@ -83,6 +83,8 @@ class Transformation:
         before, after: Records that went in, and that came out; both 0 where they were not counted.
         changed: Records whose text came out otherwise.
         why: What the step is for.
+        effect: What a step of scope "dataset" does with what it read: it changes records, which withdraws the claim; it refuses
+            the data or leaves them as they are; or it takes a fact as public, which is stated beside the claim.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Transformation:
     after: int = 0
     changed: int = 0
     why: str = ""
+    effect: Literal["changes", "refuses", "takes_as_public"] = "changes"
 
 
 def steps_told(steps: Sequence[Transformation]) -> tuple[str, ...]:

@@ -152,6 +152,11 @@ class StudySpec:
         purpose: Why the data are used; compared with the purposes consented to.
         as_of: Date at which consents and retention are judged, ISO 8601; empty: the day on which the study starts.
         dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.
+        language: Of a table's texts, "zh" or "en"; empty measures masking in both and takes the worse, as no step may guess it from the
+            texts of all users.
+        classes: A table's classes, in order, which makes them public; empty reads them from the labels of all users.
+        min_class_users: Users that a class needs: smaller ones are merged into "other", by a step that reads all users. 0 merges none,
+            and refuses classes of fewer than two users for each shadow.
         encoding: Of a table in CSV or JSON Lines, e.g. "gb18030"; empty for UTF-8.
         separator: Of a table in CSV: ",", ";" or "tab"; empty takes the one that the header line holds.
         na_values: Texts that count as an empty cell of a table, e.g. ["NA"]; by default only an empty cell does.
@@ -194,6 +199,9 @@ class StudySpec:
     purpose: str = "model_training"
     as_of: str = ""
     dossier: str = ""
+    language: str = ""
+    classes: tuple[str, ...] = ()
+    min_class_users: int = 0
     encoding: str = ""
     separator: str = ""
     na_values: tuple[str, ...] = ()
@@ -229,6 +237,10 @@ class StudySpec:
                 self.max_records_per_user,
                 "declare one of the two",
             )
+        validate.one_of(("", "zh", "en"), language=self.language)
+        validate.in_range(0, 1_000_000, min_class_users=self.min_class_users)
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
+            raise validate.refuse("two classes or more, each once,", "classes", list(self.classes))
         validate.in_range(0.05, 0.9, pool=self.pool)
         validate.in_range(0.05, 0.9, test=self.test)
         if self.pool + self.test > 0.98:

@@ -6,16 +6,19 @@ from moo.data import Records
 from moo.data.prepare import PreparationReport, Terms, consent_filter
 from moo.data.split import split_units
 from moo.errors import InputError
+from moo.records import Transformation
 from moo.studies.base import StudySpec
+from moo.studies.classes import merged
 
 PARTS = ("pool", "test", "unseen")
 
 
 def filtered(loaded: Records, spec: StudySpec, terms: Terms) -> tuple[Records, PreparationReport]:
-    """The records that pass the legal gates, or all where the study has none, and what was dropped."""
-    if not spec.consent_filter:
-        return loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
-    return consent_filter(loaded, terms, sensitive_rows=spec.sensitive_rows)
+    """Return the records that pass the legal gates, or all where the study has none, and what was dropped."""
+    kept, report = loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
+    if spec.consent_filter:
+        kept, report = consent_filter(loaded, terms, sensitive_rows=spec.sensitive_rows)
+    return merged(kept, spec.min_class_users), report
 
 
 def set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:
@@ -26,12 +29,16 @@ def set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Reco
     """
     if not share:
         return records, None
+    step = Transformation(
+        name="release_users", scope="user", detail="set aside by a keyed hash of each user's own id",
+        why="the models that leave are trained on users whom no trial has read",
+    )  # fmt: skip
     held = split_units(records.unit_ids, key, {"release": share})["release"][records.units]
     if held.all() or not held.any():
         raise InputError(
             f"both sides of the release split must hold users, but {len(records)} records give one; take more."
         )
-    return records.take(~held), records.take(held)
+    return records.take(~held, step), records.take(held, step)
 
 
 def split(records: Records, spec: StudySpec, key: bytes) -> dict[str, Records]:

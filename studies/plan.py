@@ -20,6 +20,7 @@ from moo.records import steps_told
 from moo.studies.accounts import cap_and_charges
 from moo.studies.answers import counts, expected_floors, planned_answers
 from moo.studies.base import StudySpec
+from moo.studies.classes import refuse_rare_classes
 from moo.studies.cost import budget_filter, guarantee, runs_at
 from moo.studies.gates import notes_of, refuse_broken_gates, refuse_broken_promises
 from moo.studies.prepare import Prepared, Stage, no_stage
@@ -82,6 +83,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)
         refuse_broken_gates(prepared)
         refuse_broken_promises(prepared)
+        refuse_rare_classes(prepared.records, spec)
         refuse_too_many_halvings(prepared)
         texts = prepared.records.texts
         sample = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]

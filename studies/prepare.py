@@ -37,11 +37,13 @@ from moo.privacy.keys import StudyKey
 from moo.records import TrialParams, number_in, number_out
 from moo.studies import parting
 from moo.studies.base import PLACES, StudySpec
+from moo.studies.classes import study_steps
 from moo.studies.users import records_per_user
 from moo.whole_files import write_whole
 
 Stage = Callable[[str, int, int], None]  # what is being done, how many, of how many
 PROBE_SEED = 0
+LANGUAGES = ("zh", "en")
 
 
 def no_stage(_what: str, _done: int, _total: int) -> None:
@@ -104,6 +106,8 @@ class Prepared:
             withdrawals=spec.withdrawals,
             allow_unmatched=spec.allow_unmatched,
             reading=spec.reading,
+            language=spec.language,
+            classes=spec.classes,
             groups=[name for name in (spec.attribute, *spec.attribute_auxiliary) if name],
             progress=lambda done, total: stage("fetching the data", done, total),
         )
@@ -116,6 +120,8 @@ class Prepared:
         kept, self.preparation = parting.filtered(loaded, spec, self.terms)
         self.digest = key.derive("data", loaded.digest).hex()
         self.records, self.release = parting.set_aside(kept, key.derive("release"), release_share)
+        steps = (*self.records.declared(), *study_steps(spec))
+        self.records = dataclasses.replace(self.records, transformations=steps)
         self.n_units = round((1 - release_share) * loaded.n_units)
         self.release_units = loaded.n_units - self.n_units
         self.expected_units = max(1, round(0.5 * spec.pool * self.n_units))
@@ -324,10 +330,22 @@ class Prepared:
         known = json.loads(path.read_text()) if path.is_file() else {}
         if str(level) not in known:
             self.stage(f"measuring masking level {level}", 0, 0)
-            facts = _measured(level, self.spec.probe_records, self.records.language, self.spec.ner)
+            each = [_measured(level, self.spec.probe_records, name, self.spec.ner) for name in self._languages]
+            facts = _worst(each)
             known[str(level)] = {k: None if v is None else number_out(v) for k, v in facts.items()}
             write_whole(path, json.dumps(known, indent=1))
         return {k: None if v is None else number_in(v) for k, v in known[str(level)].items()}
+
+    @property
+    def _languages(self) -> tuple[str, ...]:
+        """Languages that masking is measured in: the declared one, else all, so that no user's text decides it."""
+        return (self.records.language,) if self.records.language else LANGUAGES
+
+
+def _worst(of_each: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Return the largest value of each fact, which is the worst; None where no language knows it."""
+    known = {name: [facts[name] for facts in of_each] for name in of_each[0]}
+    return {name: max((v for v in values if v is not None), default=None) for name, values in known.items()}
 
 
 @lru_cache(maxsize=64)

@@ -235,6 +235,9 @@ def _card(
         "claim": claim(
             run, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
         ),
+        "taken_as_public": [
+            f"{t.name}: {t.detail}" for t in prepared.records.transformations if t.effect == "takes_as_public"
+        ],
         "policy": str(policy),
         "searched_on": "other users, of whom nothing is claimed",
         "measured_on_others": told

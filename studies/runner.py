@@ -28,6 +28,7 @@ from moo.studies.accounts import Account
 from moo.studies.again import marks_of
 from moo.studies.base import StudySpec, check_name, load_spec
 from moo.studies.carried import carried_over
+from moo.studies.classes import refuse_rare_classes
 from moo.studies.cost import budget_filter, runs_at, search_cost
 from moo.studies.devices import devices
 from moo.studies.evaluator import Evaluator
@@ -118,6 +119,7 @@ def run_study(
         refuse_broken_gates(prepared)
         refuse_broken_promises(prepared)
         refuse_what_the_model_lacks(spec, prepared, reference=chosen.allows_reference)
+        refuse_rare_classes(prepared.records, spec)
         refuse_too_many_halvings(prepared)
         refuse_unknown_attributes(prepared)
         keep_day(home, prepared.as_of)
@@ -282,7 +284,10 @@ def _result(
     dropped, steps = dict(prepared.preparation.dropped), prepared.records.transformations
     if policy.answer_noise and policy.name != "internal":  # exact counts read private units
         parts, dropped = {}, {}
-        steps = tuple(dataclasses.replace(t, detail="", before=0, after=0, changed=0) for t in steps)
+        steps = tuple(
+            dataclasses.replace(t, detail="" if t.effect == "changes" else t.detail, before=0, after=0, changed=0)
+            for t in steps
+        )
     about = {
         "data": {
             "name": prepared.loaded.name,

@@ -1,6 +1,7 @@
 """Release policies on whole studies: what each tells, charges, refuses and lets out."""
 
 import dataclasses
+import io
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,9 @@ import pandas as pd
 import pytest
 import torch
 from letters import letters_spec, save_table
+from rich.console import Console
 
+from moo.cli.view import print_result
 from moo.data import Records, load_records
 from moo.errors import InputError, PolicyError
 from moo.models import dp as dp_module
@@ -26,6 +29,7 @@ from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, Entry, charged
 from moo.privacy.policies import POLICIES, Policy
 from moo.records import ACCURACY, REFERENCE, RISK, Transformation, TrialParams, TrialRecord
 from moo.report import save_report
+from moo.report.annex import annex_of
 from moo.report.page import render
 from moo.search import REFUSED
 from moo.studies import prepare as prepare_module
@@ -446,10 +450,6 @@ def test_a_dataset_scoped_step_withdraws_the_claim_in_every_output(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Masking tuned on the data, planted: front, files, report, terminal and card say that no claim holds."""
-    from rich.console import Console
-
-    from moo.cli.view import print_result
-
     monkeypatch.setattr(prepare_module, "load_records", with_dataset_step)
     folder = tmp_path / "s"
     result = run_study(named(spec, "planted"), n_trials=2, policy="proxy_then_retrain(1)", folder=folder)
@@ -464,6 +464,39 @@ def test_a_dataset_scoped_step_withdraws_the_claim_in_every_output(
     assert "DP claim withdrawn because the step 'rare_words'" in capsys.readouterr().out
     card = json.loads((retrain(folder, [0], to=tmp_path / "out")[0] / "card.json").read_text())
     assert says in card["claim"]
+
+
+def without_saying(*args: Any, **kwargs: Any) -> Records:
+    """Drop the users of the ten commonest texts, in a step that declares nothing."""
+    loaded = load_records(*args, **kwargs)
+    return loaded.take(np.arange(len(loaded)) >= 10)
+
+
+def test_a_step_that_declares_no_scope_withdraws_the_claim_in_every_output(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "load_records", without_saying)
+    result = run_study(named(spec, "silent"), n_trials=1, policy="publish_all(40)", folder=tmp_path)
+    result.save(tmp_path)
+    says = "withdrawn because the step 'undeclared' read other units' records"
+    assert says in result.trials[0].claim
+    assert math.isinf(result.cost.guaranteed_epsilon)
+    assert says in (tmp_path / "front.csv").read_text()
+    assert says.replace("'", "&#39;") in render(result)
+    annex = annex_of(result, trial=0)
+    assert says in annex["point"]["claim"]
+    shown = {step["name"]: step for step in annex["data"]["transformations"]}
+    assert shown["undeclared"]["scope"] == "dataset"
+    assert (shown["class_list"]["effect"], shown["users_of_each_class"]["effect"]) == ("takes_as_public", "refuses")
+    assert "takes it as public" in shown["class_list"]["detail"]
+    assert "Majority baseline: not told" in printed(result)
+    assert not any("majority" in name for trial in result.trials for name in trial.extras)
+
+
+def printed(result: StudyResult) -> str:
+    out = io.StringIO()
+    print_result(Console(file=out, width=200), result)
+    return out.getvalue()
 
 
 def test_a_dataset_scoped_step_that_the_ledger_charges_keeps_the_claim(

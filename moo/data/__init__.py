@@ -103,6 +103,8 @@ def load_records(
     allow_unmatched: bool = False,
     groups: Sequence[str] = (),
     reading: Reading | None = None,
+    language: str = "",
+    classes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Records:
     """Load a named data set, or a user's own table.
@@ -117,13 +119,16 @@ def load_records(
         allow_unmatched: Whether listed users may lack a row.
         groups: Columns of a table with personal attributes; a named data set has its own.
         reading: How a table's file is read.
+        language: Of a table's texts, "zh" or "en"; empty where it is not declared.
+        classes: A table's classes, in order; empty reads them from its labels.
         progress: Of a download, called with (bytes done, bytes in all or 0).
 
     Raises:
         InputError: If there is no such data, or it cannot be trained on.
     """
     if data in DATASETS:
-        return DATASETS[data].load(n_records=n_records, seed=seed, progress=progress)
+        named: Records = DATASETS[data].load(n_records=n_records, seed=seed, progress=progress)
+        return named.seal()
     if Path(data).suffix:
         return load_table(
             Path(data),
@@ -136,7 +141,9 @@ def load_records(
             allow_unmatched=allow_unmatched,
             groups=groups,
             reading=reading,
-        )
+            language=language,
+            classes=classes,
+        ).seal()
     raise unknown_data(data)
 
 

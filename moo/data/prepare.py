@@ -32,8 +32,8 @@ from moo.data.columns import BASES, LAW_COLUMNS, basis_of
 from moo.data.declared import declared_columns
 from moo.data.dossier import Dossier
 from moo.data.schema import Records
+from moo.data.scopes import Preparation
 from moo.errors import InputError
-from moo.records import Transformation
 
 Bools = NDArray[np.bool_]
 Columns = Mapping[str, NDArray[Any]]
@@ -212,16 +212,27 @@ def consent_filter(
             f"records of at least two classes must pass the consent filter, but each of the {int(keep.sum())} of {len(records)} of "
             f"{records.name} that pass is {records.classes[int(left[0])]!r}, {judged}"
         )
-    step = Transformation(
-        name="consent_filter",
+
+    def lawful(rows: pd.DataFrame) -> pd.DataFrame:
+        at = rows["row"].to_numpy()
+        broken = breaches({name: column[at] for name, column in records.columns.items()}, terms)
+        kept = np.ones(len(at), dtype=bool)
+        for mask in (broken[name] for name in dropped):
+            kept &= ~mask if mask is not None else True
+        return rows[kept]
+
+    at = np.arange(len(records))
+    prepared = Preparation(pd.DataFrame({"row": at}), pd.Series(records.units))
+    prepared.step(
+        "consent_filter",
+        lawful,
         scope="record",
         detail=f"{int(keep.sum())} of {len(records)} records kept for {terms.purpose} as of {terms.as_of}",
-        before=len(records),
-        after=int(keep.sum()),
         why="a record that fails a legal gate is not trained on",
     )
-    report = PreparationReport(before=len(records), after=int(keep.sum()), dropped=dropped)
-    return records.take(keep, step).only_held_classes(), report
+    kept = records.take(prepared.rows["row"].to_numpy(), *prepared.steps)
+    report = PreparationReport(before=len(records), after=len(kept), dropped=dropped)
+    return kept.only_held_classes(), report
 
 
 def _told(dropped: Mapping[str, int]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,14 @@ from moo.records import Span, Transformation
 
 Ints = NDArray[np.int64]
 UNLABELLED = ("",)  # classes of records whose labels nobody asked for: texts to write like
+
+
+UNDECLARED = Transformation(
+    name="undeclared",
+    scope="dataset",
+    detail="the records were changed by a step that declares no scope",
+    why="what nobody declares may have read every user",
+)
 
 
 def first_units(before: int, after: int, *, frozen: bool = False) -> Transformation:
@@ -50,7 +59,7 @@ class Records:
         units: Shape (n,), codes 0..U-1: whose record it is.
         unit_ids: Length U; stable identities, for keyed hashing.
         unit_name: "customer", "user" or "record".
-        language: "zh" or "en".
+        language: "zh" or "en", as declared; empty where nobody has: no step may guess it from all texts.
         gold: Length n; true spans of personal information where they are known, else empty.
         fields: Length n; the record's own structured fields by entity type, for a masker that looks for them in the text.
         columns: Name -> shape (n,): consents, dates and the like, see `moo.data.prepare`.
@@ -58,6 +67,8 @@ class Records:
         transformations: How the data were prepared, each with its scope.
         licence: Of the texts.
         declaration: What is synthetic about the data; empty if nothing is.
+        fixed_classes: Whether the classes were declared: one that no record has stays.
+        sealed: Digest of the records as the last declared step has left them; see `intact`.
     """
 
     name: str
@@ -75,6 +86,8 @@ class Records:
     transformations: tuple[Transformation, ...] = ()
     licence: str = ""
     declaration: str = ""
+    fixed_classes: bool = False
+    sealed: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.texts)
@@ -106,8 +119,30 @@ class Records:
     def n_units(self) -> int:
         return len(self.unit_ids)
 
+    @property
+    def intact(self) -> bool:
+        """Return True if nothing but declared steps has changed the records since they were loaded."""
+        return self.sealed == self.digest
+
+    def seal(self) -> "Records":
+        """Return the same records, marked as what the declared steps have made of them."""
+        return dataclasses.replace(self, sealed=self.digest)
+
+    def declared(self) -> tuple[Transformation, ...]:
+        """Return the steps of the preparation, with one of scope "dataset" for changes that no step declares."""
+        return self.transformations if self.intact else (*self.transformations, UNDECLARED)
+
     def take(self, rows: NDArray[Any], *also: Transformation) -> "Records":
-        """The records at the given positions (or under a mask), with units coded anew."""
+        """Return the records at the given positions (or under a mask), with units coded anew.
+
+        Args:
+            rows: Positions, or a mask of shape (n,).
+            also: The step that this is. Without one the records are a part of these, or changed by a step that no one declares.
+        """
+        taken = self._taken(rows, *also)
+        return taken.seal() if also and self.intact else taken
+
+    def _taken(self, rows: NDArray[Any], *also: Transformation) -> "Records":
         at = np.flatnonzero(rows) if rows.dtype == bool else rows
         kept, units = np.unique(self.units[at], return_inverse=True)
         return dataclasses.replace(
@@ -124,13 +159,20 @@ class Records:
         )
 
     def only_held_classes(self) -> "Records":
-        """The same records without the classes that none of them has, and labels coded anew."""
-        if self.classes == UNLABELLED:
+        """Return the records without the classes that none of them has, unless they were declared."""
+        if self.classes == UNLABELLED or self.fixed_classes:
             return self
         held, labels = np.unique(self.labels, return_inverse=True)
-        return dataclasses.replace(self, labels=labels.astype(np.int64), classes=tuple(self.classes[c] for c in held))
+        return self.with_classes(labels.astype(np.int64), tuple(self.classes[c] for c in held))
 
-    @property
+    def with_classes(self, labels: Ints, classes: tuple[str, ...], *also: Transformation) -> "Records":
+        """Return the records under other classes, by the step that this is; sealed where they were."""
+        changed = dataclasses.replace(
+            self, labels=labels, classes=classes, transformations=(*self.transformations, *also)
+        )
+        return changed.seal() if self.intact else changed
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over texts, labels, units, columns and groups, hex. Not for publication: it answers "is this the data?"."""
         digest = hashlib.sha256()

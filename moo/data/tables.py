@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from moo.data.columns import LAW_COLUMNS, refuse_first, typed_frame, untrue
 from moo.data.labels import counts_of, labels_of, no_classes
 from moo.data.schema import UNLABELLED, Records, first_units
+from moo.data.scopes import Preparation
 from moo.data.users import load_withdrawals, unmatched, users_of
 from moo.errors import InputError
 from moo.records import Transformation
@@ -31,6 +32,8 @@ def load_table(
     allow_unmatched: bool = False,
     groups: Sequence[str] = (),
     reading: Reading | None = None,
+    language: str = "",
+    classes: Sequence[str] = (),
 ) -> Records:
     """Read a table, and clean and normalise its texts, each by itself.
 
@@ -47,6 +50,8 @@ def load_table(
         allow_unmatched: Whether listed users may lack a row.
         groups: Columns of personal attributes; each value is a group, an empty cell is not known.
         reading: How the file is read.
+        language: Language of the texts, "zh" or "en"; empty where it is not declared.
+        classes: Classes, in order; empty reads them from the labels of all users, see `class_list`.
 
     Raises:
         InputError: If the file or a column is missing, a group is the text or the user, a listed user has no row, labels are no
@@ -67,36 +72,44 @@ def load_table(
     absent, refusal = unmatched(listed, users.unique(), table.path, allowed=allow_unmatched)
     if refusal:
         raise InputError(refusal)
-    rows, steps = _prepared(frame, text, label)
+    prepared = Preparation(frame, users)
+    _prepare(prepared, text, label)
+    rows = prepared.rows
     refusal = refuse_labels(counts_of(rows["label"]), label, table.path) if label else ""
     if refusal or rows.empty:
         raise InputError(refusal or nothing_left(text, label, table.path))
-    kept = ~pd.DataFrame({"u": users[rows.index], "t": rows["text"]}).duplicated()
-    steps.append(_unrepeated(len(rows), int(kept.sum())))
-    rows = rows[kept]
-    owners = users[rows.index]
+    prepared.step(
+        "duplicates_within_unit",
+        lambda rows: rows[~pd.DataFrame({"u": users[rows.index], "t": rows["text"]}).duplicated()],
+        scope="user",
+        detail="one copy of a text a user",
+        why="a repeated text would count, and be remembered, twice",
+    )
+    rows = prepared.rows
+    owners, steps = users[rows.index], list(prepared.steps)
     typed: dict[str, NDArray[Any]] = {c: v[rows.index] for c, v in columns.items()}
     if withdrawals:
         steps += [_looked_up(absent, len(listed))] if listed else []
         withdrawn: NDArray[Any] = owners.isin(listed).to_numpy(dtype=bool)
         typed["withdrawn"] = withdrawn | typed["withdrawn"] if "withdrawn" in typed else withdrawn
     units, unit_ids = pd.factorize(owners)
-    labels, classes = _labels(rows["label"], label)
+    codes, held = _labels(rows["label"], label, classes, table.path)
     records = Records(
         name=table.path.name,
         texts=tuple(rows["text"]),
-        labels=labels,
-        classes=classes,
+        labels=codes,
+        classes=held,
         units=units.astype(np.int64),
         unit_ids=tuple(map(str, unit_ids)),
         unit_name=user or "record",
-        language="zh" if _is_chinese(rows["text"].head(200)) else "en",
+        language=language,
         gold=((),) * len(rows),
         fields=({},) * len(rows),
         columns=typed,
         groups={c: _codes(frame[c][rows.index]) for c in dict.fromkeys(groups)},
         transformations=tuple(steps),
         licence="yours",
+        fixed_classes=bool(classes),
     )
     return _cut(records, n_records) if n_records else records
 
@@ -137,11 +150,22 @@ def _cut(records: Records, n_records: int) -> Records:
     return records.take(kept, first_units(len(records), int(kept.sum())))
 
 
-def _labels(labels: "pd.Series[str]", column: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _labels(
+    labels: "pd.Series[str]", column: str, declared: Sequence[str], source: object
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if not column:
         return np.zeros(len(labels), dtype=np.int64), UNLABELLED
-    codes, classes = pd.factorize(labels, sort=True)
-    return codes.astype(np.int64), tuple(map(str, classes))
+    if not declared:
+        codes, classes = pd.factorize(labels, sort=True)
+        return codes.astype(np.int64), tuple(map(str, classes))
+    found = pd.Index(declared).get_indexer(pd.Index(labels))
+    if (found < 0).any():
+        other = sorted(set(labels[found < 0]))
+        raise InputError(
+            f"{source}: labels in column {column!r} must be among classes = {list(declared)}, but {int((found < 0).sum()):,} rows have "
+            f"others (first: {other[0]!r}); add it to classes, or take those rows out."
+        )
+    return found.astype(np.int64), tuple(declared)
 
 
 def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
@@ -151,39 +175,32 @@ def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
     return codes
 
 
-def _prepared(frame: pd.DataFrame, text: str, label: str) -> tuple[pd.DataFrame, list[Transformation]]:
-    """Return text and label of the rows that have both, cleaned and normalised, and what each step did."""
-    n = len(frame)
-    labels, changed = labels_of(frame[label]) if label else (pd.Series("", index=frame.index), np.zeros(n, dtype=bool))
-    unlabelled = ((labels == "") & bool(label)).to_numpy(dtype=bool)
-    raw = frame[text][(frame[text].str.strip().fillna("") != "") & ~unlabelled].astype(object)
-    cleaned = raw.map(clean)
-    texts = cleaned.map(normalise)
-    kept = texts.str.len() > 0
-    rows = pd.DataFrame({"text": texts[kept].astype(object), "label": labels[texts.index][kept]})
-    steps = [
-        Transformation(
-            name="complete", scope="record", detail=f"rows with a text and a label; {unlabelled.sum()} had no label, blanks around "
-            f"{changed.sum()} labels taken away",
-            before=n, after=len(raw), why="nothing can be learnt from the others",
-        ),
-        Transformation(
-            name="cleaned", scope="record", detail="unseen characters out, white space as one space; empty texts dropped",
-            before=len(raw), after=int(kept.sum()), changed=int((cleaned != raw).sum()), why="what nobody sees must not be learnt",
-        ),
-        Transformation(
-            name="normalised", scope="record", detail="Unicode NFC", before=int(kept.sum()), after=int(kept.sum()),
-            changed=int((texts != cleaned)[kept].sum()), why="what looks the same must be masked the same",
-        ),
-    ]  # fmt: skip
-    return rows, steps
+def _prepare(prepared: Preparation, text: str, label: str) -> None:
+    """Keep text and label of the rows that have both, cleaned and normalised."""
 
+    def complete(frame: pd.DataFrame) -> pd.DataFrame:
+        labels = labels_of(frame[label])[0] if label else pd.Series("", index=frame.index)
+        kept = (frame[text].str.strip().fillna("") != "") & ((labels != "") | (not label))
+        return pd.DataFrame({"text": frame[text][kept].astype(object), "label": labels[kept]})
 
-def _unrepeated(before: int, after: int) -> Transformation:
-    """Return the step that removed repeats of a text within one user."""
-    return Transformation(
-        name="duplicates_within_unit", scope="user", detail="one copy of a text a user", before=before, after=after,
-        why="a repeated text would count, and be remembered, twice",
+    def cleaned(rows: pd.DataFrame) -> pd.DataFrame:
+        texts = rows["text"].map(clean).astype(object)
+        return rows.assign(text=texts)[texts.map(normalise).astype(str).str.len() > 0]
+
+    labels, changed = labels_of(prepared.rows[label]) if label else (pd.Series([], dtype=object), np.zeros(0))
+    prepared.step(
+        "complete", complete, scope="record",
+        detail=f"rows with a text and a label; {int((labels == '').sum())} had no label, blanks around {int(changed.sum())} labels "
+        "taken away" if label else "rows with a text",
+        why="nothing can be learnt from the others",
+    )  # fmt: skip
+    prepared.step(
+        "cleaned", cleaned, scope="record", detail="unseen characters out, white space as one space; empty texts dropped",
+        why="what nobody sees must not be learnt", emptied=True,
+    )  # fmt: skip
+    prepared.step(
+        "normalised", lambda rows: rows.assign(text=rows["text"].map(normalise).astype(object)), scope="record",
+        detail="Unicode NFC", why="what looks the same must be masked the same",
     )  # fmt: skip
 
 
@@ -193,8 +210,3 @@ def _looked_up(absent: int, listed: int) -> Transformation:
         name="withdrawals", scope="user", detail=f"{absent} of {listed} listed users were not found in the data",
         why="who has withdrawn is found by the id as it is written, to the letter",
     )  # fmt: skip
-
-
-def _is_chinese(texts: "pd.Series[str]") -> bool:
-    joined = "".join(texts)
-    return sum("\u4e00" <= c <= "\u9fff" for c in joined) > 0.2 * max(1, len(joined))

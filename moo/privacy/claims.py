@@ -27,7 +27,7 @@ def claim(
     reasons += [
         f"the step {t.name!r} read other units' records without a ledger event"
         for t in transformations
-        if t.scope == "dataset" and not t.frozen and t.name not in ledger_covered
+        if t.scope == "dataset" and t.effect == "changes" and not t.frozen and t.name not in ledger_covered
     ]
     return HOLDS if not reasons else "withdrawn because " + "; ".join(reasons)
 
@@ -35,13 +35,12 @@ def claim(
 def _run_reasons(run: TrainingRun, n_units: int) -> list[tuple[bool, str]]:
     if not run.private:
         return [(True, "it was trained without noise")]
+    bare = f"{run.zero_noise_steps} steps ran without noise"
+    if run.bare_tensors:
+        bare = f"{run.zero_noise_steps} steps ran without noise or with less than claimed on {run.bare_tensors}"
     return [
         (run.sampler != "poisson", f"batches were {run.sampler}, not drawn by Poisson sampling"),
         (run.normaliser != "public", "the gradient was divided by a private number"),
         (not 0 < run.delta < 1 / n_units, f"delta={run.delta:g} is not below 1/{n_units}"),
-        (run.zero_noise_steps > 0, f"{run.zero_noise_steps} steps ran without noise{_on(run.bare_tensors)}"),
+        (run.zero_noise_steps > 0, bare),
     ]
-
-
-def _on(tensors: str) -> str:
-    return f" or with less than claimed on {tensors}" if tensors else ""
