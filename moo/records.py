@@ -99,14 +99,17 @@ class Transformation:
 
 
 def steps_told(steps: Sequence[Transformation]) -> tuple[str, ...]:
-    """Return one line for each step whose records were counted, what it left of them and what it did."""
-    return tuple(
-        f"{step.name.replace('_', ' ')}: {step.after:,} of {step.before:,} records"
-        + (f", {step.changed:,} changed" if step.changed else "")
-        + (f" ({step.detail})" if step.detail else "")
-        for step in steps
-        if step.before
-    )
+    """Return one line for each step whose records were counted or that takes a fact as public: what it left and what it did."""
+    return tuple(_step_told(step) for step in steps if step.before or step.effect == "takes_as_public")
+
+
+def _step_told(step: Transformation) -> str:
+    name = step.name.replace("_", " ")
+    if not step.before:
+        return f"{name}: {step.detail}"
+    changed = f", {step.changed:,} changed" if step.changed else ""
+    detail = f" ({step.detail})" if step.detail else ""
+    return f"{name}: {step.after:,} of {step.before:,} records{changed}{detail}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
