@@ -57,13 +57,13 @@ def evidence(draw: Draw, seed: int, *, k: int, records: int, effect: float) -> M
     )
 
 
-def measured(e: MembershipEvidence, name: str) -> tuple[float, float, str]:
-    """AUC and standard error of an attack by name, or of the one chosen on half of the records; and its name."""
+def measured(e: MembershipEvidence, name: str) -> tuple[float, float, float, str]:
+    """Return AUC, standard error, and half-width of the 95 % interval of an attack by name, or of the one chosen; and its name."""
     if name == choice.CHOSEN:
         chosen = choice.choose(e)
         e, name = chosen.evidence, chosen.attack
     area = risk.auc(e, attack=name)
-    return area.value, area.stderr, name
+    return area.value, area.stderr, area.half, name
 
 
 def closed_form(noise: str, attack: str, *, k: int, effect: float) -> float | None:
@@ -99,11 +99,11 @@ def table(
         f"{'attack':24}{'truth':>8}{'+-t':>8}{'bias':>9}{'+-':>8}{'sd':>8}{'stderr':>8}{'cover':>7}{'power':>7}{'z^2/K':>8}"
     )
     for i, attack in enumerate(names):
-        values, errors = (np.array([row[i][part] for row in found], dtype=float) for part in (0, 1))
-        true = np.array([truth[row[i][2]][0] for row in found])
-        doubt = float(np.mean([truth[row[i][2]][1] for row in found]))
+        values, errors, halves = (np.array([row[i][part] for row in found], dtype=float) for part in (0, 1, 2))
+        true = np.array([truth[row[i][3]][0] for row in found])
+        doubt = float(np.mean([truth[row[i][3]][1] for row in found]))
         off, sd = values - true, values.std(ddof=1)
-        covered = (np.abs(off) <= 1.96 * errors).mean()
+        covered = (np.abs(off) <= halves).mean()
         power = (values - 1.645 * errors > 0.5).mean()
         per_shadow = ((values.mean() - 0.5) / sd) ** 2 / k if effect else 0.0
         print(

@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from scipy.special import stdtrit
+
 from moo import validate
 
-Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal: half-width of a 95 % interval
+# 97.5 and 95 % quantiles of the standard normal: half-width of a 95 % interval, and a one-sided 95 % bound
+Z95, Z90 = 1.959963984540054, 1.6448536269514722
 REFERENCE = -1  # number of the reference trial (no DP, level 0), which the sampler never sees
 
 SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")  # what proposes the settings of a search; the first by default
@@ -45,28 +48,49 @@ class Span:
 class Measurement:
     """A number with its standard error; `low` and `high` are its 95 % interval.
 
-    `value` may be NaN only where `note` says why ("not assessed: ...").
+    Attributes:
+        value: The number; NaN only where `note` says why ("not assessed: ...").
+        stderr: Its standard error.
+        note: Remark for people.
+        df: Degrees of freedom behind `stderr`; intervals are of Student's law, which is normal at infinity.
     """
 
     value: float
     stderr: float = 0.0
     note: str = ""
+    df: float = math.inf
 
     @property
     def low(self) -> float:
-        return self.value - Z95 * self.stderr
+        return self.value - self.half
 
     @property
     def high(self) -> float:
-        return self.value + Z95 * self.stderr
+        return self.value + self.half
+
+    @property
+    def half(self) -> float:
+        """Half-width of the 95 % interval."""
+        return self.stderr * (Z95 if math.isinf(self.df) else float(stdtrit(self.df, 0.975)))
+
+    @property
+    def upper(self) -> float:
+        """Upper bound at 95 %, one-sided: what a limit is compared with."""
+        return self.value + self.stderr * (Z90 if math.isinf(self.df) else float(stdtrit(self.df, 0.95)))
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"value": number_out(self.value), "stderr": number_out(self.stderr)}
+        out |= {} if math.isinf(self.df) else {"df": self.df}
         return out | ({"note": self.note} if self.note else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Measurement":
-        return cls(value=number_in(data["value"]), stderr=number_in(data["stderr"]), note=data.get("note", ""))
+        return cls(
+            value=number_in(data["value"]),
+            stderr=number_in(data["stderr"]),
+            note=data.get("note", ""),
+            df=number_in(data.get("df", math.inf)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -200,10 +200,10 @@ def _fold_predictions(outputs: Floats, users: _Users, folds: Ints) -> Floats:
 
 
 def _leakage(gain: Floats, users: _Users) -> Measurement:
-    value, stderr = over_shadows(
+    value, spread = over_shadows(
         gain.mean(axis=1), (gain - gain.mean(axis=1, keepdims=True)) / gain.shape[1], np.arange(gain.shape[1])
     )
-    return Measurement(value=value / users.entropy, stderr=stderr / users.entropy)
+    return Measurement(value=value / users.entropy, stderr=spread.stderr / users.entropy, df=spread.df)
 
 
 def _min_entropy(attacked: Floats, imputed: Floats, users: _Users) -> Measurement:
@@ -213,9 +213,9 @@ def _min_entropy(attacked: Floats, imputed: Floats, users: _Users) -> Measuremen
     if not prior or not post.all():
         return Measurement(value=math.nan, note="not assessed: a guess that is never right has no min-entropy")
     influence = (right / post - before / prior) / (len(before) * math.log(2))
-    value, stderr = over_shadows(np.log2(post / prior)[:, 0], influence, np.arange(len(before)))
+    value, spread = over_shadows(np.log2(post / prior)[:, 0], influence, np.arange(len(before)))
     note = "" if (right != before).any() else "every guess is the imputation's"
-    return Measurement(value=value, stderr=stderr, note=note)
+    return Measurement(value=value, stderr=spread.stderr, df=spread.df, note=note)
 
 
 def _training(gain: Floats, users: _Users) -> Measurement:
@@ -232,8 +232,8 @@ def _training(gain: Floats, users: _Users) -> Measurement:
         np.where(m, gain / side, 0.0).sum(axis=1, keepdims=True) for m in (users.members, ~users.members)
     )
     influence = np.where(users.members, gain - inside, outside - gain) / side
-    value, stderr = over_shadows((inside - outside)[:, 0], influence, np.arange(gain.shape[1]))
-    return Measurement(value=value / users.entropy, stderr=stderr / users.entropy)
+    value, spread = over_shadows((inside - outside)[:, 0], influence, np.arange(gain.shape[1]))
+    return Measurement(value=value / users.entropy, stderr=spread.stderr / users.entropy, df=spread.df)
 
 
 def _p_value(

@@ -24,7 +24,7 @@ from moo.privacy.policies import Policy
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
 from moo.studies.base import StudySpec
 from moo.studies.gates import without_gates
-from moo.studies.trial import VALID_SHARE, VALIDITY, ceiling_of
+from moo.studies.trial import VALID_SHARE, VALIDITY, ceiling_of, over_limit
 
 PUBLIC_EXTRAS = ("epsilon_spent", "noise_multiplier")  # derived from the event alone
 COUNTED = ("data.n_records", "data.n_units")
@@ -153,7 +153,7 @@ def noised(
     )
     constraints = {
         **record.constraints,
-        "max_risk": risk.value - spec.max_risk,
+        "max_risk": over_limit(risk, spec.max_risk),
         "max_penalty": compliance.penalty.value - spec.max_penalty,
         VALIDITY: told[VALIDITY] - VALID_SHARE,
         **compliance.gates,

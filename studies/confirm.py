@@ -10,13 +10,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moo import validate
 from moo.errors import InputError, PolicyError
 from moo.objectives.membership.attacks import ATTACKS
 from moo.objectives.membership.choice import CHOSEN
 from moo.objectives.membership.permutation import permutation_p_value
+from moo.objectives.membership.risk import Level
 from moo.privacy.policies import Policy
 from moo.records import Measurement, TrialRecord
 from moo.studies.again import prepared_again
@@ -66,7 +67,8 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
             f"the policy must tell exact numbers, internal or proxy_then_retrain(m), but {result.name} has {policy}: confirming would "
             "cost its users more than the budget that was fixed before."
         )
-    front = [t for t in result.complete if t.number in result.on_front]
+    recommended = result.recommend().trial
+    front = [t for t in result.complete if t.number in result.on_front or t is recommended]
     if not front:
         raise InputError(
             f"the front must hold a point to confirm, but {result.name} has none: {result.recommend().reason}."
@@ -137,7 +139,8 @@ class _Again:
         record = judge(evidence, prepared, number=trial.number)
         if self.spec.attack == CHOSEN:
             return record
-        p = permutation_p_value(evidence.membership, ATTACKS[self.spec.attack], n_draws=384)
+        level = cast(Level, self.spec.attack_level)
+        p = permutation_p_value(evidence.membership, ATTACKS[self.spec.attack], n_draws=384, level=level)
         return dataclasses.replace(record, extras={**record.extras, "permutation_p": Measurement(value=p)})
 
 

@@ -40,15 +40,16 @@ def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudg
         choice = choose(targets, level=level)
         attack, targets = choice.attack, choice.evidence
         note = f"attack {attack}, chosen on one half of the units and reported on the other"
-    advantage = membership_risk(targets, attack, level=level)
+    private = evidence.params.private
+    advantage = membership_risk(targets, attack, level=level, private=private)
     advantage = dataclasses.replace(advantage, note="; ".join(n for n in (advantage.note, note) if n))
     extras = {
-        "auc": auc(targets, attack=attack, level=level),
-        "null_auc": _null(evidence.unseen, attack),
+        "auc": auc(targets, attack=attack, level=level, private=private),
+        "null_auc": _null(evidence.unseen, attack, level),
         "tpr_at_1pct_fpr": tpr(targets, attack=attack, level=level),
-        "balanced_accuracy": balanced_accuracy(targets, attack=attack, level=level),
+        "balanced_accuracy": balanced_accuracy(targets, attack=attack, level=level, private=private),
         "worst_decile": worst_decile(targets, attack),
-        "loss_auc": auc(targets, attack="loss", level=level),
+        "loss_auc": auc(targets, attack="loss", level=level, private=private),
     }
     if evidence.attribute is None:
         return MembershipJudgement(risk=advantage, advantage=advantage, extras=extras)
@@ -63,11 +64,11 @@ def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudg
     return MembershipJudgement(risk=combined(advantage, found.leakage), advantage=advantage, extras=extras)
 
 
-def _null(unseen: MembershipEvidence, attack: str) -> Measurement:
-    """AUC on records that no shadow saw; not assessed where a shadow's coins left so few units all on one side."""
+def _null(unseen: MembershipEvidence, attack: str, level: Level) -> Measurement:
+    """Return the AUC on records, or users, that no shadow saw; not assessed where coins put all on one side of a shadow."""
     sizes = unseen.members.sum(axis=1)
     if (sizes == 0).any() or (sizes == unseen.members.shape[1]).any():
         return Measurement(
             value=math.nan, note=f"not assessed: {unseen.members.shape[1]} unseen records are too few for two sides"
         )
-    return auc(unseen, attack=attack)
+    return auc(unseen, attack=attack, level=level)

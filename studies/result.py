@@ -19,7 +19,6 @@ from moo.errors import InputError, StorageError
 from moo.pareto import (
     hypervolume,
     non_dominated,
-    probability_feasible,
     probability_non_dominated,
     running_hypervolume,
 )
@@ -27,7 +26,7 @@ from moo.privacy.caps import Cap
 from moo.privacy.composed import ComposedEpsilon
 from moo.records import ACCURACY, REFERENCE, TrialRecord, number_in, number_out
 from moo.studies.base import StudySpec
-from moo.studies.recommend import Recommendation, knee_of, knee_of_refined, minimised, none_feasible, selected, stderrs
+from moo.studies.recommend import Recommendation, minimised, none_held, p_feasible, recommend, selected, stderrs
 from moo.studies.rows import row_of
 from moo.studies.weights import Weights, weights_of
 from moo.whole_files import write_whole
@@ -101,7 +100,7 @@ class StudyResult:
         about: What a report says of data and machine.
         refined: The front's points trained anew with more shadows; empty before `confirm`.
         confirmed: The point recommended from those, on a fresh split: the number that chose nothing.
-        weights: Objective -> weight in the recommendation; empty where all weigh the same.
+        weights: Weight of each objective in the recommended knee; empty for the most accurate point whose limits hold.
     """
 
     name: str
@@ -185,19 +184,34 @@ class StudyResult:
         return out
 
     def recommend(self) -> Recommendation:
-        """The knee of the feasible front by the weights, with its reason; or the limit that is in the way of all trials."""
+        """Return the point to take with its reason; or the limit that is in the way of all trials.
+
+        It is the most accurate trial whose limits hold with probability .9 or more, by the newest numbers there are: with
+        weights it is their knee among such trials, under `select_one` the policy's winner.
+        """
+        return self._choices[0]
+
+    def alternatives(self) -> tuple[Recommendation, ...]:
+        """Return what else could be taken, each with its reason and with what it gives up against the recommended point."""
+        return self._choices[1:]
+
+    @cached_property
+    def _choices(self) -> tuple[Recommendation, ...]:
         if self.alone and self.complete:
-            return selected(self.complete)
-        if self.refined:
-            return knee_of_refined(self.refined, self.weights)
-        front = [t for t in self.complete if t.number in self.on_front]
-        return knee_of(front, self.weights) if front else none_feasible(self.complete)
+            return (selected(self.complete),)
+        searched = recommend(self.complete, self.limits, self.weights, reference=self.reference)
+        if not self.refined:
+            return searched
+        if not any(t.feasible for t in self.refined):
+            return (none_held(self.refined),)
+        chosen = searched[0].trial
+        return recommend(self.refined, self.limits, self.weights, reference=self.reference, incumbent=chosen)
 
     def weighed(self, weights: str | Weights | None) -> "StudyResult":
-        """The same study with its recommendation made by other weights; a confirmation of another point is no longer its own.
+        """Return the study with the weighted knee as its recommendation; a confirmation of another point is dropped.
 
         Args:
-            weights: "accuracy=2,risk=1,penalty=1" or {"accuracy": 2}; what is not named weighs 1, and None is all alike.
+            weights: "accuracy=2,risk=1,penalty=1" or {"accuracy": 2}; what is not named weighs 1. None asks for the default.
 
         Raises:
             InputError: If the weights are unfit, or the policy makes the choice by itself.
@@ -205,10 +219,7 @@ class StudyResult:
         found = weights_of(weights)
         if found and self.alone:
             raise InputError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
-        changed = dataclasses.replace(self, weights=found)
-        chosen = changed.recommend().trial
-        kept = self.confirmed if self.confirmed and chosen and self.confirmed.number == chosen.number else None
-        return dataclasses.replace(changed, confirmed=kept)
+        return _with_own_confirmation(dataclasses.replace(self, weights=found))
 
     def _chances(self) -> dict[int, tuple[float, float]]:
         """Number -> probability of being non-dominated among all complete trials, and of being feasible."""
@@ -216,18 +227,24 @@ class StudyResult:
             return {}
         means, errors = minimised(self.complete), stderrs(self.complete)
         dominated = probability_non_dominated(means, errors, draws=_DRAWS, rng=np.random.default_rng(0))
-        limited = probability_feasible(
-            means[:, 1:], errors[:, 1:], [self.limits["max_risk"], self.limits["max_penalty"]]
-        )
-        return {t.number: (float(p), float(q)) for t, p, q in zip(self.complete, dominated, limited, strict=True)}
+        return {t.number: (float(p), p_feasible(t, self.limits)) for t, p in zip(self.complete, dominated, strict=True)}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every trial as JSON can hold it, the reference first; "recommended" holds the reason at the point to take, else nothing."""
-        choice = self.recommend()
-        chosen = None if choice.trial is None else choice.trial.number
+        """Return every trial as JSON can hold it, the reference first.
+
+        "recommended" holds the reason at the point to take, "alternative" at each of the others that could be taken, with their
+        trades; both are empty elsewhere.
+        """
+        chosen, *others = (_said(choice) for choice in self._choices)
+        alternatives = {number: text for number, text in others if number is not None}
         return [
             t.to_json()
-            | {"on_front": t.number in self.on_front, "recommended": choice.reason if t.number == chosen else ""}
+            | {
+                "on_front": t.number in self.on_front,
+                "p_feasible": p_feasible(t, self.limits) if t.state == "complete" else 0.0,
+                "recommended": chosen[1] if t.number == chosen[0] else "",
+                "alternative": alternatives.get(t.number, ""),
+            }
             for t in (*([self.reference] if self.reference else []), *self.trials)
         ]
 
@@ -256,6 +273,21 @@ class StudyResult:
         except OSError as error:
             raise StorageError(f"the results must be writable, but {target} is not: {error.strerror}.") from error
         return target
+
+
+def _with_own_confirmation(result: StudyResult) -> StudyResult:
+    """Return the result without a confirmation of another point than the recommended one."""
+    chosen, confirmed = result.recommend().trial, result.confirmed
+    if confirmed is None or (chosen is not None and chosen.number == confirmed.number):
+        return result
+    return dataclasses.replace(result, confirmed=None)
+
+
+def _said(choice: Recommendation) -> tuple[int | None, str]:
+    """Number of a choice's trial, and all that is said of it."""
+    number = None if choice.trial is None else choice.trial.number
+    name = f"{choice.name}: " if choice.name else ""
+    return number, f"{name}{choice.reason}" + (f"; {choice.trade}" if choice.trade else "")
 
 
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -304,7 +336,7 @@ def _damaged(source: Path, error: Exception) -> InputError:
 
 def _of_json(rows: Any, rest: Any) -> StudyResult:
     trials = [TrialRecord.from_json(row) for row in rows]
-    return StudyResult(
+    result = StudyResult(
         name=rest["name"],
         spec=rest["spec"],
         trials=tuple(t for t in trials if t.number >= 0),
@@ -316,6 +348,7 @@ def _of_json(rows: Any, rest: Any) -> StudyResult:
         refined=tuple(TrialRecord.from_json(row) for row in rest.get("refined", [])),
         confirmed=None if rest.get("confirmed") is None else TrialRecord.from_json(rest["confirmed"]),
     )
+    return _with_own_confirmation(result)
 
 
 def feasible_hypervolume(trials: Sequence[TrialRecord]) -> float:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from moo.models.generator import TrainedGenerator
 
 VALID_SHARE = 0.05  # policy: of records that masking may leave without a word
+FEW = 10  # degrees of freedom of a risk's error below which its interval is said to be widened
 VALIDITY = "validity"
 BUDGETED = "budgeted"  # flag of a study whose policy fixes a budget before the first trial
 CONSTRAINTS = ("max_risk", "max_penalty", VALIDITY)
@@ -306,7 +307,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
     if number == REFERENCE:
         extras["baseline_accuracy"] = baseline_accuracy(prepared, evidence)
     constraints = {
-        "max_risk": 1.0 if math.isnan(told.risk.value) else told.risk.value - spec.max_risk,  # not assessed is not held
+        "max_risk": over_limit(told.risk, spec.max_risk),
         "max_penalty": compliance.penalty.value - spec.max_penalty,
         VALIDITY: (evidence.facts["masking.wordless_share"] or 0.0) - VALID_SHARE,
         **compliance.gates,
@@ -322,8 +323,24 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         claim=evidence.privacy.claim,
         seconds=evidence.seconds,
         resumed_at=evidence.resumed_at,
-        notices=evidence.notices,
+        notices=(*evidence.notices, *_widened(told.advantage, len(evidence.membership.members))),
     )
+
+
+def _widened(advantage: Measurement, n_shadows: int) -> tuple[str, ...]:
+    """Say that an interval is wide because its shadows are few for how much training varies."""
+    if not advantage.df < FEW:
+        return ()
+    return (f"{n_shadows} shadows tell little of how much training varies: the interval of risk is widened for it",)
+
+
+def over_limit(risk: Measurement, limit: float) -> float:
+    """Return by how much the upper bound of a risk passes its limit; <= 0 is feasible.
+
+    A point estimate would let the lucky ones of many noisy trials through. A risk that is not assessed, or whose error is not
+    known, is not held: 1.
+    """
+    return risk.upper - limit if math.isfinite(risk.upper) else 1.0
 
 
 def ceiling_of(ceiling: float, measured: Measurement) -> Measurement:

@@ -14,18 +14,23 @@ Weights = Mapping[str, float]
 
 
 def weights_of(asked: str | Weights | None) -> dict[str, float]:
-    """Weights by objective from "accuracy=2,risk=1" or {"accuracy": 2}; what is not named weighs 1.
+    """Return the weights of the knee by objective, from "accuracy=2,risk=1" or {"accuracy": 2}.
+
+    Args:
+        asked: Weights; what is not named weighs 1. None, {} or "none" asks for no knee.
 
     Returns:
-        Objective -> weight, >= 0; empty where all weigh the same, which is the default.
+        Weight by objective, >= 0; empty for the default, the most accurate point whose limits hold.
 
     Raises:
         InputError: If a name is none of accuracy, risk and penalty, a weight is no number >= 0, or all are 0.
     """
     if asked is not None and not isinstance(asked, str | Mapping):
         raise InputError(f"weights must be a text or a mapping of objectives, but got {asked!r}.")
+    if asked is None or asked == "none" or asked == {}:
+        return {}
     found = dict.fromkeys(NAMES.values(), 1.0)
-    for name, weight in (_parsed(asked) if isinstance(asked, str) else asked or {}).items():
+    for name, weight in (_parsed(asked) if isinstance(asked, str) else asked).items():
         if name not in NAMES:
             raise InputError(
                 f"weights of {', '.join(NAMES)} must hold, but got {name!r}; write accuracy=2,risk=1,penalty=1."
@@ -36,7 +41,7 @@ def weights_of(asked: str | Weights | None) -> dict[str, float]:
         found[NAMES[name]] = float(weight)
     if not any(found.values()):
         raise InputError("a weight above 0 must hold, but all are 0.")
-    return {} if len(set(found.values())) == 1 else found
+    return found
 
 
 def _parsed(text: str) -> dict[str, float]:

@@ -104,8 +104,8 @@ NAN = np.full((4, 6), np.nan)
         (lambda: uncertainty.auc_with_stderr(np.ones((4, 6)), SIDES, UNITS[1:]), "units of shape"),
         (lambda: uncertainty.over_shadows(np.ones(3), np.ones((3, 6)), UNITS), "K even"),
         (lambda: uncertainty.over_shadows(np.full(4, np.nan), np.ones((4, 6)), UNITS), "per_shadow without NaN"),
-        (lambda: uncertainty.training_variance(np.ones(2), np.eye(2)), "K even"),
-        (lambda: uncertainty.training_variance(np.ones(4), np.eye(4) * np.nan), "covariance"),
+        (lambda: uncertainty.over_shadows(np.ones(2), np.ones((2, 6)), UNITS), "K even"),
+        (lambda: uncertainty.over_shadows(np.ones(4), np.full((4, 6), np.nan), UNITS), "influence without NaN"),
         (lambda: uncertainty.WeightedTpr(NAN, SIDES, 0.1), "scores of shape"),
         (lambda: uncertainty.bootstrap(lambda _: math.nan, UNITS, np.random.default_rng(0)), "resamples lost one"),
         (lambda: risk.tpr(EIGHT, 0.1, n_resamples=1), "n_resamples"),
@@ -166,7 +166,7 @@ def test_a_risk_that_was_not_assessed_holds_no_limit_and_is_shown_as_such() -> N
     assert result.hypervolumes[0] == result.hypervolumes[1] > 0
     assert result.on_front == {0}
     assert told[1].blocking == ("max_risk",)
-    assert "not assessed" in describe(told[1], EN)
+    assert "not assessed" in describe(told[1], {"max_risk": 0.1, "max_penalty": 0.5}, EN)
     assert plus_minus(unknown, EN["unknown"]) == "not assessed"
 
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 from test_objectives_membership_scores import draw_pairs, make_evidence
 
 from moo.errors import InputError
 from moo.evidence import MembershipEvidence
 from moo.objectives import clusters
-from moo.objectives.membership import metrics, permutation, risk, scores, uncertainty
+from moo.objectives.membership import metrics, permutation, risk, scores, training, uncertainty
+from moo.records import Measurement
 
 values = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np.array)
 
@@ -110,39 +112,67 @@ def unsteady(seed: int, k: int, spread: float = 1.0) -> MembershipEvidence:
 @pytest.mark.parametrize("k", [4, 8])
 @pytest.mark.parametrize("attack", ["pair_reference", "loss"])
 def test_stderr_holds_what_trainings_differ_by_as_targets_and_as_references(attack: str, k: int) -> None:
-    """Against the spread over 300 studies; bounds beyond 4 of its standard errors."""
-    found = [risk.auc(unsteady(s, k), attack=attack) for s in range(300)]
+    """Against the spread over 300 studies that vary as trainings without DP do; bounds beyond 4 of its standard errors."""
+    found = [risk.auc(unsteady(s, k), attack=attack, private=False) for s in range(300)]
+    assert np.mean([m.low <= np.mean([m.value for m in found]) <= m.high for m in found]) >= 0.9
     spread = np.std([m.value for m in found], ddof=1)
     assert 0.75 * spread < math.sqrt(np.mean([m.stderr**2 for m in found])) < 1.5 * spread
 
 
 @given(st.integers(0, 10_000), st.sampled_from([4, 6, 8]), st.booleans())
 @settings(max_examples=25, deadline=None)
-def test_training_variance_is_the_weighted_sum_written_out(seed: int, k: int, refers: bool) -> None:
+def test_contrasts_are_the_differences_within_pairs_and_between_them_written_out(
+    seed: int, k: int, refers: bool
+) -> None:
     rng = np.random.default_rng(seed)
     aucs, factor = rng.normal(size=k), rng.normal(size=(k, k))
     cov = factor @ factor.T / k
-    above = below = 0.0
+    found = training.contrasts_of(aucs, cov, refers=refers)
     contrasts = [(np.eye(k)[2 * j] - np.eye(k)[2 * j + 1], 1.0) for j in range(k // 2)]
     for j in range(1, k // 2):  # pair j against the mean of the pairs before it
         c = np.zeros(k)
         c[: 2 * j], c[2 * j : 2 * j + 2] = 1.0 / j, -1.0
         contrasts.append((c, 1 - 2 / (k - 2) ** 2 if refers else 1.0))
-    for c, share in contrasts:
+    for (c, share), told, explained, seen in zip(contrasts, *found, strict=True):
         unit = c / np.linalg.norm(c)
-        explained = unit @ cov @ unit
-        above += share**2 * ((unit @ aucs) ** 2 - 1.25 * explained) / explained**2
-        below += share**4 / explained**2
-    assert uncertainty.training_variance(aucs, cov, refers=refers) == pytest.approx(
-        max(0.0, above / below), rel=1e-6, abs=1e-12
-    )
+        assert abs(unit @ aucs) == pytest.approx(abs(told))
+        assert unit @ cov @ unit == pytest.approx(explained, rel=1e-6)
+        assert seen == pytest.approx(share**2)
+
+
+@pytest.mark.parametrize("prior", [training.WITH_DP, training.WITHOUT_DP])
+@pytest.mark.parametrize("contrasts", [(0.0, 0.0, 0.0), (1.0, -2.0, 0.5), (9.0, -14.0, 6.0)])
+def test_the_law_of_the_error_has_the_quantiles_of_the_mixture_written_out(
+    prior: float, contrasts: tuple[float, float, float]
+) -> None:
+    """A hundred thousand draws of training's part from its law before the data, weighted by how well each explains the contrasts."""
+    by_unit, explained, seen, part = 0.5, np.array([1.0, 2.0, 1.5]), np.array([1.0, 1.0, 0.25]), 0.5625
+    z = np.array(contrasts)
+    t = prior * by_unit * np.tan(np.pi / 2 * (np.arange(100_000) + 0.5) / 100_000)
+    variance = explained + seen * t[:, None] ** 2 / part
+    weights = np.exp(-0.5 * (np.log(variance) + z**2 / variance).sum(axis=1))
+    spread = training.spread_of(by_unit, z, explained, seen, part=part, prior=prior)
+    told = Measurement(value=0.0, stderr=spread.stderr, df=spread.df)
+    for bound, mass in ((told.upper, 0.95), (told.high, 0.975)):
+        below = weights @ ndtr(bound / np.sqrt(by_unit**2 + t**2)) / weights.sum()
+        assert below == pytest.approx(mass, abs=0.002)
+
+
+def test_shadows_that_differ_by_training_alone_give_wide_intervals_of_few_degrees_of_freedom() -> None:
+    explained, seen = np.full(3, 0.01), np.ones(3)
+    calm = training.spread_of(1.0, np.full(3, 0.1), explained, seen, part=0.25, prior=training.WITH_DP)
+    wild = training.spread_of(1.0, np.array([9.0, -14.0, 6.0]), explained, seen, part=0.25, prior=training.WITH_DP)
+    assert calm.stderr == pytest.approx(1.0, rel=0.05)
+    assert calm.df > 100
+    assert wild.df < 5
+    assert wild.stderr > 3
 
 
 def test_one_unit_alone_has_an_infinite_stderr() -> None:
     e = make_evidence(15, n=60)
     found = uncertainty.auc_with_stderr(e.losses, e.members, np.zeros(60, dtype=int))
     assert math.isfinite(found[0])
-    assert found[1] == math.inf
+    assert found[1].stderr == math.inf
 
 
 def coverage(n_seeds: int, *, k: int, n: int, per_unit: int) -> float:

@@ -180,7 +180,7 @@ def test_the_annex_tells_membership_and_the_attribute_apart(result: StudyResult,
     )
     t = words(lang)
     limit = number(result.limits["max_risk"])
-    assert t["risk_line"].format(value="0.045", low="0.006", high="0.084", limit=limit) in page
+    assert t["risk_line"].format(value="0.045", low="0.006", high="0.084", upper="0.078", limit=limit) in page
     line = t["attribute_line"].format(
         attribute="group", known="city", value="0.312", low="0.214", high="0.410", p="0.05"
     )

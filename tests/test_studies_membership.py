@@ -12,7 +12,9 @@ from test_objectives_membership_attacks import whole_evidence
 from moo.errors import PolicyError
 from moo.evidence import PrivacyEvidence, TrialEvidence, UtilityEvidence
 from moo.objectives.attribute import attribute_risk
-from moo.objectives.membership.risk import membership_risk
+from moo.objectives.membership.attacks import ATTACKS
+from moo.objectives.membership.permutation import permutation_p_value
+from moo.objectives.membership.risk import auc, membership_risk
 from moo.privacy.policies import Policy
 from moo.records import TrialParams
 from moo.studies.base import StudySpec
@@ -25,7 +27,7 @@ def trial(**changes: Any) -> TrialEvidence:
     whole = TrialEvidence(
         params=TrialParams(target_epsilon=1.0, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0),
         membership=whole_evidence(0, users=400, per_user=2, leak=0.6),
-        unseen=whole_evidence(1, users=100),
+        unseen=whole_evidence(1, users=100, per_user=2),
         utility=UtilityEvidence(
             log_probs=np.log(rng.dirichlet([1, 1], (4, 50))), labels=rng.integers(0, 2, 50), units=np.arange(50)
         ),
@@ -46,8 +48,35 @@ def test_the_named_attack_and_level_are_what_is_told() -> None:
             assert told.risk == membership_risk(evidence.membership, attack, level=level)  # type: ignore[arg-type]
             assert told.advantage == told.risk
             assert told.extras["null_auc"].low < 0.5 < told.extras["null_auc"].high
+            assert told.extras["null_auc"] == auc(evidence.unseen, attack=attack, level=level)  # type: ignore[arg-type]
             assert told.extras["worst_decile"].value > told.extras["auc"].value - 0.5
     assert told.extras["loss_auc"].value < told.extras["auc"].value
+
+
+def test_the_null_and_the_permutation_test_are_of_users_where_the_attack_is() -> None:
+    rng = np.random.default_rng(3)
+    e = whole_evidence(2, users=60, per_user=1)
+    # every user has one record more that says the same and one that shouts at random: users and records then differ
+    loud = dataclasses.replace(
+        e,
+        losses=np.concatenate([e.losses, 50 * rng.random(e.losses.shape)], axis=1),
+        members=np.concatenate([e.members, e.members], axis=1),
+        units=np.concatenate([e.units, e.units]),
+        base_losses=None,
+        population=None,
+    )
+    by_user = dataclasses.replace(
+        e, losses=(e.losses + loud.losses[:, 60:]) / 2, units=e.units, base_losses=None, population=None
+    )
+    attack = ATTACKS["pair_reference"]
+    found = {
+        level: permutation_p_value(loud, attack, level=level)  # type: ignore[arg-type]
+        for level in ("record", "user")
+    }
+    assert found["user"] == permutation_p_value(by_user, attack)
+    told = judge_membership(trial(unseen=loud), StudySpec(attack_level="user"))
+    assert told.extras["null_auc"].value == pytest.approx(auc(by_user).value)
+    assert told.extras["null_auc"].value != auc(loud).value
 
 
 def test_a_chosen_attack_is_named_with_its_number() -> None:

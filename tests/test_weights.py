@@ -20,6 +20,7 @@ from moo.studies.runner import run_study
 from moo.studies.weights import weights_of
 
 POINTS = ((0.9, 0.3, 0.3), (0.8, 0.08, 0.2), (0.6, 0.0, 0.1))  # accuracy, risk, penalty: the middle one is the knee
+ALIKE = {ACCURACY: 1.0, RISK: 1.0, PENALTY: 1.0}
 
 
 @pytest.fixture
@@ -47,7 +48,8 @@ def chosen(result: StudyResult) -> int:
 
 def test_weights_are_read_from_text_and_from_names() -> None:
     assert weights_of("accuracy=2, risk=1") == {ACCURACY: 2.0, RISK: 1.0, PENALTY: 1.0} == weights_of({"accuracy": 2})
-    assert weights_of(None) == weights_of("accuracy=3,risk=3,penalty=3") == weights_of({}) == {}
+    assert weights_of("risk=1") == ALIKE
+    assert weights_of(None) == weights_of("none") == weights_of({}) == {}
 
 
 @pytest.mark.parametrize(
@@ -79,8 +81,10 @@ def test_unfit_weights_get_one_line(
     assert not (tmp_path / "never").exists()
 
 
-def test_weights_choose_and_the_default_is_unchanged(result: StudyResult) -> None:
-    assert chosen(result) == chosen(result.weighed("accuracy=1,risk=1,penalty=1")) == 1
+def test_weights_choose_the_knee_and_the_default_is_the_most_accurate(result: StudyResult) -> None:
+    assert chosen(result) == chosen(result.weighed("risk=1").weighed("none")) == 0
+    assert chosen(result.weighed("accuracy=1,risk=1,penalty=1")) == 1
+    assert "weighed" not in result.weighed("risk=1").recommend().reason
     assert chosen(result.weighed({"accuracy": 5})) == 0
     assert chosen(result.weighed({"accuracy": 0})) == 2
     assert (
@@ -95,7 +99,7 @@ def test_weights_choose_and_the_default_is_unchanged(result: StudyResult) -> Non
 
 
 def test_a_confirmation_stays_with_the_point_that_it_confirmed(result: StudyResult) -> None:
-    confirmed = dataclasses.replace(result, refined=result.trials, confirmed=result.trials[1])
+    confirmed = dataclasses.replace(result, refined=result.trials, confirmed=result.trials[1], weights=ALIKE)
     assert confirmed.weighed({"risk": 1.1}).confirmed is result.trials[1]
     assert confirmed.weighed({"accuracy": 5}).confirmed is None
 
@@ -122,6 +126,8 @@ def test_the_choice_is_kept_and_said_in_files_report_and_annex(result: StudyResu
     assert "weighed" not in render_annex(annex_of(result), "en")
     assert main(["front", "--out", str(tmp_path), "--weights", "risk=1", "--keep"]) == 0
     assert chosen(load_result(tmp_path)) == 1
+    assert main(["front", "--out", str(tmp_path), "--weights", "none", "--keep"]) == 0
+    assert (tmp_path / "front.json").read_bytes() == plain["front.json"]
 
 
 def test_a_run_takes_weights_and_trains_nothing_for_them(study: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
@@ -137,7 +143,7 @@ def test_a_run_takes_weights_and_trains_nothing_for_them(study: tuple[Path, Path
     assert main(["run", str(study[0]), "--trials", "4", "--out", str(run)]) == 0
     assert load_result(run).weights == risk  # what is not said anew stays
     assert run_study(study[0], n_trials=4, folder=run, weights={}).weights == {}
-    assert run_study(study[0], n_trials=4, folder=run, weights="accuracy=1").weights == {}
+    assert run_study(study[0], n_trials=4, folder=run, weights="accuracy=1").weights == ALIKE
     with pytest.raises(InputError, match="no weights must be given"):
         run_study(study[0], n_trials=4, folder=tmp_path / "one", policy="select_one", weights={"risk": 3})
 

@@ -200,7 +200,7 @@ def _weights(one: Parser) -> None:
         "--weights",
         fit(weights_of),
         metavar="W",
-        help="what the objectives weigh in the recommendation, e.g. accuracy=2,risk=1,penalty=1 (default: all alike)",
+        help="recommend the knee by these weights, e.g. accuracy=2,risk=1,penalty=1; none: the most accurate point whose limits hold",
     )
 
 

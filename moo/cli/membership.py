@@ -5,6 +5,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +38,7 @@ def attacks(options: argparse.Namespace) -> int:
     from moo.cli.risk_lines import plus_minus, told
     from moo.objectives.membership.attacks import ATTACKS
     from moo.objectives.membership.choice import possible
-    from moo.objectives.membership.risk import auc, tpr
+    from moo.objectives.membership.risk import Level, auc, tpr
     from moo.studies.keep import load_membership
     from moo.studies.result import load_result
     from moo.studies.select_one import refuse_looking_inside
@@ -46,7 +47,8 @@ def attacks(options: argparse.Namespace) -> int:
     refuse_looking_inside(result)
     number = REFERENCE if options.trial is None else options.trial
     evidence = load_membership(Path(options.out), number)
-    table = Table("attack", "AUC by record", "AUC by user", "TPR at 1 % FPR", box=None, pad_edge=False)
+    level = cast(Level, result.spec.get("attack_level", "record"))
+    table = Table("attack", "AUC by record", "AUC by user", f"TPR at 1 % FPR by {level}", box=None, pad_edge=False)
     usable = possible(evidence)
     for name in ATTACKS:
         if name not in usable:
@@ -54,7 +56,7 @@ def attacks(options: argparse.Namespace) -> int:
             continue
         mark = f"[bold]{name}[/] (the study's)" if name == result.spec.get("attack") else name
         by_record, by_user = auc(evidence, attack=name), auc(evidence, attack=name, level="user")
-        table.add_row(mark, plus_minus(by_record), plus_minus(by_user), told(tpr(evidence, attack=name)))
+        table.add_row(mark, plus_minus(by_record), plus_minus(by_user), told(tpr(evidence, attack=name, level=level)))
     heading(out, f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attack")
     out.print(table)
     say(

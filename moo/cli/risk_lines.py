@@ -9,6 +9,7 @@ from rich.table import Table
 from moo.cli.terminal import heading, say
 from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement
 from moo.report.attribute import attribute_trials, by_attribute
+from moo.studies.recommend import Recommendation
 from moo.studies.result import StudyResult
 
 
@@ -28,6 +29,39 @@ def print_refined(console: Console, result: StudyResult) -> None:
         table.add_row(str(record.number), *cells, verdict)
     heading(console, "The front trained anew, more shadows each")
     console.print(table)
+
+
+def print_recommendation(console: Console, result: StudyResult) -> None:
+    """Print the point to take, how sure it is, what it costs, and the alternatives likewise."""
+    choice = result.recommend()
+    if choice.trial is None:
+        say(console, f"[bold]No recommendation[/]: {choice.reason}.")
+    else:
+        spent = choice.trial.extras["epsilon_spent"].value
+        epsilon = "none" if math.isinf(spent) else f"{spent:.2f}" if spent < 10 else f"{spent:.1f}"
+        called = "the winner" if result.alone else f"trial {choice.trial.number}"
+        name = f", {choice.name}" if choice.name else ""
+        about = f"epsilon {epsilon}, claim {choice.trial.claim}"
+        say(console, f"[bold]Recommended: {called}{name}[/] ({about}); {choice.reason}.")
+        _print_chance(console, result, choice)
+    for other in result.alternatives():
+        assert other.trial is not None
+        say(console, f"Or trial {other.trial.number}, {other.name}: {other.reason}.")
+        _print_chance(console, result, other)
+    if choice.trial is not None:
+        print_confirmation(console, result)
+
+
+def _print_chance(console: Console, result: StudyResult, choice: Recommendation) -> None:
+    assert choice.trial is not None
+    if math.isnan(choice.p_feasible):
+        return
+    upper, limit = choice.trial.objectives[RISK].upper, result.limits["max_risk"]
+    say(
+        console,
+        f"  Its limits hold with probability {choice.p_feasible:.2f} (risk at most {upper:.3f}, limit {limit:g})"
+        + (f"; {choice.trade}." if choice.trade else "."),
+    )
 
 
 def print_confirmation(console: Console, result: StudyResult) -> None:

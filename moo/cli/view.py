@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from moo.cli.risk_lines import print_attribute, print_confirmation, told
+from moo.cli.risk_lines import print_attribute, print_recommendation, told
 from moo.cli.terminal import heading, narrow, say
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
@@ -35,6 +35,7 @@ from moo.report.annex import likeness
 from moo.studies.gates import notes_of
 from moo.studies.plan import Plan
 from moo.studies.progress import StudyProgress
+from moo.studies.recommend import p_feasible
 from moo.studies.result import StudyResult, feasible_hypervolume
 
 
@@ -185,17 +186,7 @@ def print_result(console: Console, result: StudyResult) -> None:
     for trial in result.complete:
         for alarm in trial.alarms:
             say(console, f"[bold red]{_called(result, trial).capitalize()}, {alarm}.[/]")
-    choice = result.recommend()
-    if choice.trial is None:
-        say(console, f"[bold]No recommendation[/]: {choice.reason}.")
-        return
-    spent = choice.trial.extras["epsilon_spent"].value
-    say(
-        console,
-        f"[bold]Recommended: {_called(result, choice.trial)}[/] (epsilon {_epsilon(spent)}, claim {choice.trial.claim}); "
-        f"{choice.reason}.",
-    )
-    print_confirmation(console, result)
+    print_recommendation(console, result)
 
 
 def _called(result: StudyResult, trial: TrialRecord) -> str:
@@ -263,7 +254,8 @@ def _front_table(result: StudyResult, shown: Sequence[tuple[str, TrialRecord]], 
     """One row a trial; short, its setting stands below its name, and the most exposed tenth is left to report and CSV."""
     exposed = not short and any(not math.isnan(_exposed(t).value) for _, t in shown)
     left = ("trial",) if short else ("", "trial", "setting")
-    numbers = ("accuracy", "risk", *(("worst tenth",) if exposed else ()), "penalty")
+    bound = () if short else ("at most",)
+    numbers = ("accuracy", "risk", *bound, *(("worst tenth",) if exposed else ()), "penalty")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in (*left, *numbers, "feasible"):
         right = name in numbers or (name == "trial" and not short)
@@ -273,9 +265,7 @@ def _front_table(result: StudyResult, shown: Sequence[tuple[str, TrialRecord]], 
         names = [label, number, _setting(trial)]
         if short:
             names = [f"{label}{'' if number == '-' else f', trial {number}'}\n {_setting(trial)}"]
-        values = _values(trial, exposed=exposed)
-        values = [v.replace(" ± 0.", " ±.") for v in values] if short else values
-        table.add_row(*names, *values, _verdict(label, trial, trial.number in result.on_front))
+        table.add_row(*names, *_values(trial, exposed=exposed, short=short), _verdict(label, trial, result))
     return table
 
 
@@ -295,19 +285,28 @@ def _exposed(trial: TrialRecord) -> Measurement:
     return trial.extras.get("worst_decile", Measurement(value=math.nan))
 
 
-def _values(trial: TrialRecord, *, exposed: bool) -> list[str]:
+def _values(trial: TrialRecord, *, exposed: bool, short: bool) -> list[str]:
+    """Accuracy, risk and its upper bound, the most exposed tenth, penalty; short, the bound is below the risk."""
     if trial.state == "failed":
-        return [""] * (3 + exposed)
+        return [""] * (3 + exposed + (not short))
     told_of = [trial.objectives[ACCURACY], trial.objectives[RISK], *([_exposed(trial)] if exposed else [])]
-    return [told(m).replace("not assessed", "-") for m in (*told_of, trial.objectives[PENALTY])]
+    values = [told(m).replace("not assessed", "-") for m in (*told_of, trial.objectives[PENALTY])]
+    upper = trial.objectives[RISK].upper
+    bound = "-" if math.isnan(upper) else f"{upper:.3f}"
+    if not short:
+        return [*values[:2], bound, *values[2:]]
+    accuracy, risk, penalty = (v.replace(" ± 0.", " ±.") for v in values)
+    return [accuracy, f"{risk}\n<= {bound}", penalty]
 
 
-def _verdict(label: str, trial: TrialRecord, on_front: bool) -> str:
+def _verdict(label: str, trial: TrialRecord, result: StudyResult) -> str:
     if trial.state == "failed":
         return f"failed: {trial.cause}"
+    chance = "" if trial.number < 0 else f", P {p_feasible(trial, result.limits):.2f}"
     if not trial.feasible:
-        return f"[yellow]no: {', '.join(trial.blocking)}[/]"
-    return "[green]yes[/]" + (", on the front" if on_front and label != "front" else "")
+        return f"[yellow]no: {', '.join(trial.blocking)}[/]{chance}"
+    front = ", on the front" if trial.number in result.on_front and label != "front" else ""
+    return f"[green]yes[/]{chance}{front}"
 
 
 def _epsilon(value: float) -> str:

@@ -12,6 +12,7 @@ from moo.records import ACCURACY, PENALTY, RISK, TrialRecord
 from moo.report import figures
 from moo.report.texts import texts
 from moo.search.storage import opened, reading
+from moo.studies.recommend import Recommendation
 from moo.studies.result import StudyResult, load_result
 from moo.studies.select_one import INTERNAL, refuse_looking_inside
 
@@ -59,7 +60,10 @@ def study_note(result: StudyResult) -> str:
     """Markdown: the recommendation, the status quo and what the search cost."""
     choice = result.recommend()
     chosen = f"**Trial {choice.trial.number}**" if choice.trial else "**none**"
-    lines = [f"# {result.spec.get('title') or result.name}", f"Recommended: {chosen}; {choice.reason}."]
+    lines = [f"# {result.spec.get('title') or result.name}", f"Recommended: {chosen}; {_sure(choice)}."]
+    for other in result.alternatives():
+        assert other.trial is not None
+        lines.append(f"Or trial {other.trial.number}, {other.name}: {_sure(other)}.")
     if result.reference:
         lines.append(f"Status quo (no DP, nothing masked), never shown to the sampler: {_values(result.reference)}.")
     cost = result.cost
@@ -71,6 +75,12 @@ def study_note(result: StudyResult) -> str:
     )
     lines.append("Rules are evidence for a person to judge.")
     return "\n\n".join(lines)
+
+
+def _sure(choice: Recommendation) -> str:
+    """Reason of a choice, how sure it is to hold its limits, and what it gives up."""
+    chance = "" if math.isnan(choice.p_feasible) else f"its limits hold with probability {choice.p_feasible:.2f}"
+    return "; ".join(part for part in (choice.reason, chance, choice.trade) if part)
 
 
 def trial_note(record: TrialRecord) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import moocore
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import stdtr
 
 from moo.errors import InputError
 
@@ -37,16 +37,27 @@ def probability_non_dominated(
     return hits / draws
 
 
-def probability_feasible(means: NDArray[np.floating], stderrs: NDArray[np.floating], limits: Sequence[float]) -> Floats:
-    """Probability that every limited measure is at most its limit, errors independent and normal.
+def probability_feasible(
+    means: NDArray[np.floating],
+    stderrs: NDArray[np.floating],
+    limits: Sequence[float],
+    *,
+    dfs: NDArray[np.floating] | None = None,
+) -> Floats:
+    """Return the probability that every limited measure is at most its limit, errors independent.
 
     Args:
         means: Shape (n, c).
         stderrs: Shape (n, c); 0 makes the answer 0 or 1.
         limits: Length c.
+        dfs: Shape (n, c). Degrees of freedom of the errors' Student law; normal errors where none are given.
+
+    Returns:
+        Shape (n,), in [0, 1].
     """
     gap = np.asarray(limits) - means
     exact = (gap >= 0).astype(float)
-    chance = np.where(stderrs > 0, ndtr(gap / np.where(stderrs > 0, stderrs, 1.0)), exact)
+    freedom = np.full(means.shape, np.inf) if dfs is None else dfs
+    chance = np.where(stderrs > 0, stdtr(freedom, gap / np.where(stderrs > 0, stderrs, 1.0)), exact)
     out: Floats = chance.prod(axis=1)
     return out

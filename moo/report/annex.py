@@ -15,11 +15,11 @@ from moo.errors import InputError
 from moo.objectives.compliance import evaluate, load_rules
 from moo.objectives.compliance.report import carriers_of
 from moo.objectives.compliance.sensitivity import TOO_ALIKE, alike, domain_scores, kept_on_front
-from moo.records import ACCURACY, MAJORITY, PENALTY, RISK, TrialRecord, number_out
+from moo.records import ACCURACY, MAJORITY, PENALTY, RISK, Measurement, TrialRecord, number_out
 from moo.report.audits import of_point
 from moo.studies.audited import AuditReport
 from moo.studies.gates import NO_GATE
-from moo.studies.recommend import minimised
+from moo.studies.recommend import minimised, p_feasible
 from moo.studies.result import StudyResult
 
 FORMAT = "moo PIA evidence annex 1"
@@ -133,7 +133,7 @@ def _told(trial: TrialRecord, result: StudyResult) -> dict[str, Any]:
         "number": trial.number,
         "params": trial.params.to_json(),
         "objectives": {
-            name: {"value": m.value, "stderr": m.stderr, "low": m.low, "high": m.high}
+            name: {"value": m.value, "stderr": m.stderr, "low": m.low, "high": m.high, "upper": m.upper, "df": m.df}
             for name, m in trial.objectives.items()
         },
         "extras": {name: m.to_json() for name, m in trial.extras.items()},
@@ -147,7 +147,8 @@ def _told(trial: TrialRecord, result: StudyResult) -> dict[str, Any]:
 
 def _why(point: TrialRecord, result: StudyResult) -> dict[str, Any]:
     """Why this point, as numbers: its place on the front, what the neighbours would cost, and the status quo."""
-    chosen = result.recommend().trial
+    choice = result.recommend()
+    chosen = choice.trial
     front = [t for t in result.complete if t.number in result.on_front]
     better = {
         name: sum((t.objectives[name].value - point.objectives[name].value) * sign > 0 for t in front)
@@ -160,11 +161,24 @@ def _why(point: TrialRecord, result: StudyResult) -> dict[str, Any]:
     )
     return {
         "recommended": chosen is not None and chosen.number == point.number,
+        "reason": choice.reason if chosen is not None and chosen.number == point.number else "",
+        "p_feasible": p_feasible(point, result.limits),
+        "alternatives": [
+            {"number": r.trial.number, "name": r.name, "reason": r.reason, "p_feasible": r.p_feasible, "trade": r.trade}
+            for r in result.alternatives()
+            if r.trial is not None
+        ],
         "weights": dict(result.weights),
         "on_front": len(front),
         "better": better,
         "against_status_quo": against,
     }
+
+
+def edges_of(m: Measurement, name: str) -> list[float]:
+    """Return value, standard error and the ends of the bar drawn: 95 %, but of risk the one-sided 95 % bound and its mirror."""
+    half = m.upper - m.value if name == RISK else m.half
+    return [m.value, m.stderr, m.value - half, m.value + half]
 
 
 def _front(result: StudyResult) -> list[dict[str, Any]]:
@@ -179,7 +193,8 @@ def _front(result: StudyResult) -> list[dict[str, Any]]:
             "on_front": t.number in result.on_front,
             "kept": share,
             "majority": [t.extras[MAJORITY].value, t.extras[MAJORITY].stderr] if MAJORITY in t.extras else None,
-            **{name: [t.objectives[name].value, t.objectives[name].stderr] for name in (ACCURACY, RISK, PENALTY)},
+            "p_feasible": p_feasible(t, result.limits),
+            **{name: edges_of(t.objectives[name], name) for name in (ACCURACY, RISK, PENALTY)},
         }
         for t, share in zip(trials, shares, strict=True)
     ]

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from moo.records import ACCURACY, RISK, Z95
+from moo.records import ACCURACY, RISK, Measurement
+from moo.report.annex import edges_of
 from moo.report.figures import BROKEN, CHOSEN, DOMINATED, FRONT, GRID, INK
 
 WIDTH, HEIGHT = 640, 340
@@ -21,9 +22,7 @@ def scatter(annex: Mapping[str, Any], t: Mapping[str, str]) -> str:
     trials = [{**row, "kind": _kind(row, annex["point"]["number"])} for row in annex["front"]]
     quo = annex["status_quo"]
     if quo:
-        told = {
-            name: [quo["objectives"][name]["value"], quo["objectives"][name]["stderr"]] for name in (ACCURACY, RISK)
-        }
+        told = {name: edges_of(Measurement.from_json(quo["objectives"][name]), name) for name in (ACCURACY, RISK)}
         trials.append({"kind": "status_quo", "number": -1, **told})
     limit = float(annex["study"]["limits"]["max_risk"])
     xs = _range([edge for row in trials for edge in _edges(row[RISK])] + [limit, 0.0])
@@ -41,8 +40,7 @@ def _kind(row: Mapping[str, Any], chosen: int) -> str:
 
 
 def _edges(measured: list[float]) -> tuple[float, float]:
-    value, error = (float(v) for v in measured)
-    return value - Z95 * error, value + Z95 * error
+    return float(measured[2]), float(measured[3])
 
 
 def _range(values: list[float]) -> tuple[float, float]:

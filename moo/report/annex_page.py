@@ -224,9 +224,10 @@ def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
     if annex["study"].get("alone"):
         return [t["why_selected" if point["feasible"] else "why_nearest"].format(blocking=", ".join(point["blocking"]))]
     only = point["on_front"] and why["on_front"] == 1
-    out = [
-        t["why_only" if only else "why_recommended" if why["recommended"] else "why_chosen"].format(n=why["on_front"])
-    ]
+    out = [t["why_only" if only else "why_chosen"].format(n=why["on_front"])]
+    if why["recommended"]:
+        out = [sentence(why["reason"], t)]
+    out.append(t["why_sure"].format(p=f"{float(why['p_feasible']):.2f}"))
     if why.get("weights") and not only:
         weights = t["and"].join(f"{t[name]} {weight:g}" for name, weight in why["weights"].items())
         out.append(t["why_weighed"].format(weights=weights))
@@ -236,6 +237,10 @@ def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
         out.append(t["why_off"].format(blocking=", ".join(point["blocking"]) or t["dominated"]))
     if why["against_status_quo"]:
         out.append(t["why_against"].format(**{k: f"{why['against_status_quo'][v]:+.3f}" for k, v in _SHORT.items()}))
+    for other in why["alternatives"]:
+        name = t["why_or"].format(number=other["number"], name=said(other["name"], t["lang"]))
+        trade = t["and"].join(said(part, t["lang"]) for part in other["trade"].split("; ") if part)
+        out.append(f"{name}{t['colon']}{trade}{t['stop']}" if trade else f"{name}{t['stop']}")
     kept = next(row["kept"] for row in annex["front"] if row["number"] == point["number"])
     out.append(t["why_weights"].format(n=annex["checks"]["weightings"], share=f"{100 * kept:.0f} %"))
     return out
@@ -248,7 +253,11 @@ def _risk(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[str
     point, checks = annex["point"], annex["checks"]
     advantage = point["extras"].get("advantage")  # beside an attribute, whose leakage may be the risk in its place
     found = Measurement.from_json(advantage or point["objectives"][RISK])
-    out = [t["risk_line"].format(**interval(found), limit=number(annex["study"]["limits"]["max_risk"]))]
+    out = [
+        t["risk_line"].format(
+            **interval(found), upper=f"{found.upper:.3f}", limit=number(annex["study"]["limits"]["max_risk"])
+        )
+    ]
     out += attribute_lines(annex, t)
     ceiling = point["extras"].get("risk_ceiling", {}).get("value")
     if ceiling is not None and math.isfinite(float(ceiling)) and float(ceiling) < 1:

@@ -6,8 +6,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from moo.records import ACCURACY, PENALTY, RISK, Z95, TrialRecord
+from moo.records import ACCURACY, PENALTY, RISK, TrialRecord
 from moo.report.chinese import said
+from moo.studies.recommend import p_feasible
 from moo.studies.result import StudyResult
 
 INK, PAPER, GRID = "#1c2b36", "#ffffff", "#e3e8ec"
@@ -25,8 +26,8 @@ def called(number: int, t: Mapping[str, str]) -> str:
     return t.get("alone") or f"{t['trial']} {number}"
 
 
-def describe(trial: TrialRecord, t: Mapping[str, str]) -> str:
-    """Hover text of a trial."""
+def describe(trial: TrialRecord, limits: Mapping[str, float], t: Mapping[str, str]) -> str:
+    """Return the hover text of a trial: its settings, numbers, upper bound of risk and probability of being feasible."""
     p = trial.params
     name = t["status_quo_long"] if trial.number < 0 else called(trial.number, t)
     epsilon = epsilon_text(p.target_epsilon, t["no_dp"])
@@ -38,6 +39,9 @@ def describe(trial: TrialRecord, t: Mapping[str, str]) -> str:
         f"{t[o]} {t['unknown'] if math.isnan(m.value) else f'{m.value:.3f} ± {m.stderr:.3f}'}"
         for o, m in ((o, trial.objectives[o]) for o in (ACCURACY, RISK, PENALTY))
     ]
+    upper = trial.objectives[RISK].upper
+    values += [] if math.isnan(upper) else [f"{t['risk_upper']} {upper:.3f}"]
+    values += [f"{t['p_feasible']} {p_feasible(trial, limits):.2f}"] if trial.number >= 0 else []
     verdict = t["feasible"] if trial.feasible else f"{t['infeasible']}{t['colon']}{t['and'].join(trial.blocking)}"
     return "<br>".join([f"<b>{name}</b>", settings, *values, verdict])
 
@@ -60,7 +64,7 @@ def groups(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, str, st
 
 
 def front_2d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
-    """Risk against accuracy, with 95 % intervals and the risk limit."""
+    """Draw risk against accuracy with the risk limit: a bar of risk ends at the upper bound that the limit is compared with."""
     figure = go.Figure()
     for label, colour, symbol, trials in groups(result, t):
         loud = label in (t["recommended"], t["status_quo"], t["on_front"])
@@ -73,7 +77,7 @@ def front_2d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
                 mode="markers",
                 name=label,
                 marker={"color": colour, "symbol": symbol, "size": 13 if symbol in ("diamond", "square") else 10},
-                hovertext=[describe(r, t) for r in trials],
+                hovertext=[describe(r, result.limits, t) for r in trials],
                 hoverinfo="text",
             )
         )
@@ -99,7 +103,7 @@ def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
                 mode="markers",
                 name=label,
                 marker={"color": colour, "symbol": symbols.get(symbol, symbol), "size": 5 if symbol == "x" else 6},
-                hovertext=[describe(r, t) for r in trials],
+                hovertext=[describe(r, result.limits, t) for r in trials],
                 hoverinfo="text",
             )
         )
@@ -209,11 +213,17 @@ def domains(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
 def _bars(trials: Sequence[TrialRecord], name: str, colour: str, loud: bool) -> dict[str, Any]:
     return {
         "type": "data",
-        "array": [Z95 * r.objectives[name].stderr for r in trials],
+        "array": [_half(r, name) for r in trials],
         "color": colour,
         "thickness": 1.4 if loud else 0.5,
         "width": 4 if loud else 0,
     }
+
+
+def _half(trial: TrialRecord, name: str) -> float:
+    """Half-width of a bar: up to the one-sided 95 % bound of risk, else of the 95 % interval."""
+    m = trial.objectives[name]
+    return m.upper - m.value if name == RISK else m.half
 
 
 def _styled(figure: go.Figure, x: str, y: str) -> go.Figure:

@@ -23,6 +23,7 @@ from moo.report.annex_words import article_words
 from moo.report.attribute import attribute_section, by_attribute
 from moo.report.audits import audit_lines
 from moo.report.chinese import said, sentence
+from moo.report.choices import alternative_rows, alternatives_note, plus_minus, sure_lines
 from moo.report.figures import epsilon_text
 from moo.report.texts import texts
 from moo.studies.audited import AuditReport, load_audits
@@ -92,6 +93,9 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         title=said(result.spec.get("title") or result.name, lang),
         recommendation=recommendation,
         deltas=_deltas(recommendation.trial, result.reference),
+        sure=sure_lines(result, t),
+        alternatives=alternative_rows(result, t),
+        alternatives_note=alternatives_note(recommendation.trial, t),
         confirmation=_confirmation(result, t),
         confirmed=result.confirmed is not None,
         figure_2d=_html(figures.front_2d(result, t), "front-2d") if complete else "",
@@ -114,13 +118,6 @@ def _code(text: str) -> Markup:
     """What stands between backticks, as a command is set."""
     parts = text.split("`")
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
-
-
-def plus_minus(m: Measurement, unknown: str = "") -> str:
-    """A measurement as people read it; in words of the page where it was not assessed."""
-    if math.isnan(m.value):
-        return unknown or "–"
-    return f"{m.value:.3f} ± {m.stderr:.3f}" if m.stderr else f"{m.value:.3f}"
 
 
 def _html(figure: go.Figure, name: str) -> Markup:

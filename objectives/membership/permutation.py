@@ -9,6 +9,7 @@ import numpy as np
 
 from moo import validate
 from moo.evidence import Floats, Ints, MembershipEvidence
+from moo.objectives.membership.risk import Level, scored
 from moo.objectives.membership.uncertainty import Attack, shadow_aucs
 
 
@@ -32,7 +33,14 @@ def _rows(first: Ints) -> Ints:
     return rows
 
 
-def permutation_null(evidence: MembershipEvidence, attack: Attack, n_draws: int, rng: np.random.Generator) -> Floats:
+def permutation_null(
+    evidence: MembershipEvidence,
+    attack: Attack,
+    n_draws: int,
+    rng: np.random.Generator,
+    *,
+    level: Level = "record",
+) -> Floats:
     """Mean AUC of an attack under permuted rows of the membership matrix, pairs kept.
 
     Where nothing leaks, every such matrix was as likely as the true one. The attack is run anew on each, since its references
@@ -43,6 +51,7 @@ def permutation_null(evidence: MembershipEvidence, attack: Attack, n_draws: int,
         attack: From evidence to scores of shape (K, n).
         n_draws: Permutations at most; see `row_permutations`.
         rng: Their source.
+        level: As in `auc`.
 
     Returns:
         Shape (n_draws,), or shorter where there are fewer permutations.
@@ -54,12 +63,17 @@ def permutation_null(evidence: MembershipEvidence, attack: Attack, n_draws: int,
     values = []
     for rows in row_permutations(len(evidence.members) // 2, n_draws, rng):
         shuffled = dataclasses.replace(evidence, members=evidence.members[rows])
-        values.append(shadow_aucs(attack(shuffled), shuffled.members).mean())
+        values.append(shadow_aucs(*scored(shuffled, attack, level)[:2]).mean())
     return np.array(values)
 
 
 def permutation_p_value(
-    evidence: MembershipEvidence, attack: Attack, *, n_draws: int = 999, rng: np.random.Generator | None = None
+    evidence: MembershipEvidence,
+    attack: Attack,
+    *,
+    n_draws: int = 999,
+    rng: np.random.Generator | None = None,
+    level: Level = "record",
 ) -> float:
     """Probability of an AUC at least this large where nothing leaks; exact if all permutations were listed.
 
@@ -70,13 +84,14 @@ def permutation_p_value(
         evidence, attack: As in `permutation_null`.
         n_draws: As there.
         rng: As there; a fixed seed unless given.
+        level: As there.
 
     Source:
         Phipson and Smyth 2010, "Permutation P-values Should Never Be Zero".
     """
-    found = float(shadow_aucs(attack(evidence), evidence.members).mean())
+    found = float(shadow_aucs(*scored(evidence, attack, level)[:2]).mean())
     n_pairs = len(evidence.members) // 2
-    null = permutation_null(evidence, attack, n_draws, rng or np.random.default_rng(0))
+    null = permutation_null(evidence, attack, n_draws, rng or np.random.default_rng(0), level=level)
     reached = int((null >= found - 1e-12).sum())
     if math.factorial(n_pairs) * 2**n_pairs <= n_draws:
         return reached / len(null)

@@ -1,5 +1,6 @@
 """The second objective: what the attack that was named before the study finds out about who was trained on."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from moo.objectives.clusters import unit_codes
 from moo.objectives.membership.attacks import ATTACKS, attack_scores, refers
 from moo.objectives.membership.checks import check_unit_rows, tells_nothing
 from moo.objectives.membership.metrics import allowed_false_positives
+from moo.objectives.membership.training import WITH_DP, WITHOUT_DP
 from moo.objectives.membership.uncertainty import (
     Attack,
     WeightedTpr,
@@ -47,7 +49,8 @@ def by_user(values: Floats, members: Bools, units: Ints) -> tuple[Floats, Bools,
     return sums / np.bincount(codes), members[:, first], np.arange(count)
 
 
-def _scored(evidence: MembershipEvidence, attack: str | Attack, level: Level) -> tuple[Floats, Bools, Ints]:
+def scored(evidence: MembershipEvidence, attack: str | Attack, level: Level) -> tuple[Floats, Bools, Ints]:
+    """Return scores, sides and unit numbers of records, or of users where the level is theirs; see `by_user`."""
     validate.one_of(("record", "user"), level=level)
     values = attack_scores(evidence, attack)
     if level == "user":
@@ -56,14 +59,19 @@ def _scored(evidence: MembershipEvidence, attack: str | Attack, level: Level) ->
 
 
 def auc(
-    evidence: MembershipEvidence, *, attack: str | Attack = "pair_reference", level: Level = "record"
+    evidence: MembershipEvidence,
+    *,
+    attack: str | Attack = "pair_reference",
+    level: Level = "record",
+    private: bool = True,
 ) -> Measurement:
-    """Mann-Whitney AUC of an attack, mean over the shadows, with its standard error.
+    """Return the Mann-Whitney AUC of an attack, mean over the shadows, with the law of its error.
 
     Args:
         evidence: Losses of K shadows in complementary pairs.
         attack: A name of `ATTACKS`, or a function from evidence to scores of shape (K, n).
         level: "record", or "user" to score users by the mean over their records.
+        private: False for shadows trained without DP, whose trainings vary more: the interval is then wider.
 
     Returns:
         A fraction; "not assessed" where all scores are the same, or those of the two shadows of every pair.
@@ -71,11 +79,11 @@ def auc(
     Raises:
         InputError: If the evidence is unfit (NaN or infinite losses, unpaired rows, an empty side); the argument is named.
     """
-    scored = _scored(evidence, attack, level)
-    if why := tells_nothing(scored[0]):
+    units = scored(evidence, attack, level)
+    if why := tells_nothing(units[0]):
         return not_assessed(why)
-    value, stderr = auc_with_stderr(*scored, refers=refers(attack))
-    return Measurement(value=value, stderr=stderr)
+    value, spread = auc_with_stderr(*units, refers=refers(attack), prior=WITH_DP if private else WITHOUT_DP)
+    return Measurement(value=value, stderr=spread.stderr, df=spread.df)
 
 
 def not_assessed(why: str) -> Measurement:
@@ -84,25 +92,33 @@ def not_assessed(why: str) -> Measurement:
 
 
 def membership_risk(
-    evidence: MembershipEvidence, attack: str | Attack = "pair_reference", *, level: Level = "record"
+    evidence: MembershipEvidence,
+    attack: str | Attack = "pair_reference",
+    *,
+    level: Level = "record",
+    private: bool = True,
 ) -> Measurement:
-    """Advantage 2 AUC - 1 of the attack, in [-1, 1] and unclipped, with its standard error; see `auc`."""
-    area = auc(evidence, attack=attack, level=level)
-    return Measurement(value=2.0 * area.value - 1.0, stderr=2.0 * area.stderr, note=area.note)
+    """Return the advantage 2 AUC - 1 of the attack, in [-1, 1] and unclipped, with the law of its error; see `auc`."""
+    area = auc(evidence, attack=attack, level=level, private=private)
+    return dataclasses.replace(area, value=2.0 * area.value - 1.0, stderr=2.0 * area.stderr)
 
 
 def balanced_accuracy(
-    evidence: MembershipEvidence, *, attack: str | Attack = "pair_reference", level: Level = "record"
+    evidence: MembershipEvidence,
+    *,
+    attack: str | Attack = "pair_reference",
+    level: Level = "record",
+    private: bool = True,
 ) -> Measurement:
     """Balanced accuracy of the attack at the median score of each shadow, mean over the shadows, with its standard error.
 
     At the null it is one half: the median knows no label, while the best threshold in hindsight would be biased upward.
     """
-    scored = _scored(evidence, attack, level)
-    if why := tells_nothing(scored[0]):
+    units = scored(evidence, attack, level)
+    if why := tells_nothing(units[0]):
         return not_assessed(why)
-    value, stderr = balanced_with_stderr(*scored, refers=refers(attack))
-    return Measurement(value=value, stderr=stderr)
+    value, spread = balanced_with_stderr(*units, refers=refers(attack), prior=WITH_DP if private else WITHOUT_DP)
+    return Measurement(value=value, stderr=spread.stderr, df=spread.df)
 
 
 def tpr(
@@ -132,7 +148,7 @@ def tpr(
     Raises:
         InputError: If the evidence is unfit, fpr lies outside (0, 1), or n_resamples < 2.
     """
-    values, members, units = _scored(evidence, attack, level)
+    values, members, units = scored(evidence, attack, level)
     fewest = int((~members).sum(axis=1).min())
     allowed_false_positives(math.inf if fpr <= 0 else 10 / fpr, fpr)
     if fewest < round(10 / fpr):
@@ -161,7 +177,7 @@ class MembershipRisk:
     unit: str = "advantage, 2 AUC - 1"
 
     def __call__(self, evidence: TrialEvidence) -> Measurement:
-        return membership_risk(evidence.membership, self.attack, level=self.level)
+        return membership_risk(evidence.membership, self.attack, level=self.level, private=evidence.params.private)
 
     def __post_init__(self) -> None:
         validate.one_of(("record", "user"), level=self.level)

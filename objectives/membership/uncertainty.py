@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import helmert
 
 from moo import validate
 from moo.errors import InputError
@@ -13,9 +12,9 @@ from moo.evidence import Bools, Floats, Ints, MembershipEvidence
 from moo.objectives.clusters import clustered_covariance, clustered_stderr, unit_codes
 from moo.objectives.membership.checks import MIN_SHADOWS, check_matrix, check_scored
 from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
+from moo.objectives.membership.training import WITH_DP, Spread, contrasts_of, spread_of
 
 Attack = Callable[[MembershipEvidence], Floats]
-TAKEN_OFF = 1.25  # of what units explain, from the variance between shadows; ADR 22
 
 
 def shadow_aucs(scores: Floats, members: Bools) -> Floats:
@@ -23,17 +22,19 @@ def shadow_aucs(scores: Floats, members: Bools) -> Floats:
     return np.array([roc_auc(row[inside], row[~inside]) for row, inside in zip(scores, members, strict=True)])
 
 
-def auc_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers: bool = False) -> tuple[float, float]:
-    """Mean AUC over the shadows, and its standard error by unit plus what training adds; see `over_shadows`.
+def auc_with_stderr(
+    scores: Floats, members: Bools, units: Ints, *, refers: bool = False, prior: float = WITH_DP
+) -> tuple[float, Spread]:
+    """Return the mean AUC over the shadows, and its error by unit plus what training adds; see `over_shadows`.
 
     Args:
         scores: Shape (K, n).
         members: Shape (K, n), with both sides in every row.
         units: Shape (n,).
-        refers: As in `over_shadows`.
+        refers, prior: As in `over_shadows`.
 
     Returns:
-        (AUC, standard error), both as fractions; the latter as of `never_nothing`.
+        (AUC, law of its error), both as fractions; the latter as of `never_nothing`.
 
     Raises:
         InputError: If the scores hold NaN, a row has one side, or the shapes do not fit.
@@ -44,12 +45,15 @@ def auc_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers: bool
     check_scored(scores, members, units)
     rows = np.stack([placements(row, inside) for row, inside in zip(scores, members, strict=True)])
     aucs = np.array([row[inside].mean() for row, inside in zip(rows, members, strict=True)])
-    value, stderr = over_shadows(aucs, (rows - aucs[:, None]) / own_side(members), units, refers=refers)
-    return value, never_nothing(stderr, members, units)
+    influence = (rows - aucs[:, None]) / own_side(members)
+    value, spread = over_shadows(aucs, influence, units, refers=refers, prior=prior)
+    return value, spread._replace(stderr=never_nothing(spread.stderr, members, units))
 
 
-def balanced_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers: bool = False) -> tuple[float, float]:
-    """Balanced accuracy at each shadow's median score, mean over the shadows, and its standard error as of `auc_with_stderr`.
+def balanced_with_stderr(
+    scores: Floats, members: Bools, units: Ints, *, refers: bool = False, prior: float = WITH_DP
+) -> tuple[float, Spread]:
+    """Return balanced accuracy at each shadow's median score, mean over the shadows, and its error as in `auc_with_stderr`.
 
     That the median is itself estimated moves both rates together where nothing leaks, and little elsewhere. Args and errors as of
     `auc_with_stderr`.
@@ -60,8 +64,8 @@ def balanced_with_stderr(scores: Floats, members: Bools, units: Ints, *, refers:
     side = own_side(members)
     inside, outside = (np.where(m, right / side, 0.0).sum(axis=1) for m in (members, ~members))
     off = right - np.where(members, inside[:, None], outside[:, None])
-    value, stderr = over_shadows((inside + outside) / 2, off / (2 * side), units, refers=refers)
-    return value, never_nothing(stderr, members, units)
+    value, spread = over_shadows((inside + outside) / 2, off / (2 * side), units, refers=refers, prior=prior)
+    return value, spread._replace(stderr=never_nothing(spread.stderr, members, units))
 
 
 def never_nothing(stderr: float, members: Bools, units: Ints) -> float:
@@ -88,11 +92,13 @@ def own_side(members: Bools) -> Floats:
     return side
 
 
-def over_shadows(per_shadow: Floats, influence: Floats, units: Ints, *, refers: bool = False) -> tuple[float, float]:
-    """Mean over the shadows, and its standard error: by unit, plus what training adds.
+def over_shadows(
+    per_shadow: Floats, influence: Floats, units: Ints, *, refers: bool = False, prior: float = WITH_DP
+) -> tuple[float, Spread]:
+    """Return the mean over the shadows, and the law of its error: by unit, plus what training adds.
 
     The error by unit sums a unit's influence over all K rows that it carries, so that what the shadows have in common through their
-    units is counted once. Training varies too, which no resampling of units can see: see `training_variance`.
+    units is counted once. Training varies too, which no resampling of units can see: see `training.spread_of`.
 
     Args:
         per_shadow: Shape (K,).
@@ -100,9 +106,10 @@ def over_shadows(per_shadow: Floats, influence: Floats, units: Ints, *, refers: 
         units: Shape (n,).
         refers: Whether a shadow is also what the K - 2 of other pairs are compared with. Its training then counts (K - 1) / (K - 2)
             times: noise in a mean over K - 2 references weighs 1 / (K - 2)^2 as much as in the target, K - 2 times over.
+        prior: Scale of training's part before the data, in units of the error by unit: `WITH_DP` or `WITHOUT_DP`.
 
     Returns:
-        (mean, standard error); the latter is infinite for one unit.
+        (mean, law of its error); the standard error is infinite for one unit.
 
     Raises:
         InputError: If K is odd or below 4, a number is not finite, or the shapes do not fit.
@@ -111,49 +118,16 @@ def over_shadows(per_shadow: Floats, influence: Floats, units: Ints, *, refers: 
     _check_even(k)
     check_matrix("per_shadow", per_shadow, (k,))
     check_matrix("influence", influence, (k, len(units)))
+    mean, by_unit = float(per_shadow.mean()), clustered_stderr(influence.mean(axis=0), units)
+    if math.isinf(by_unit):
+        return mean, Spread(by_unit)
     counts = (k - 1) / (k - 2) if refers else 1.0
-    extra = counts**2 * training_variance(per_shadow, clustered_covariance(influence, units), refers=refers) / k
-    by_unit = clustered_stderr(influence.mean(axis=0), units)
-    return float(per_shadow.mean()), math.sqrt(by_unit**2 + extra)
-
-
-def training_variance(per_shadow: Floats, covariance: Floats, *, refers: bool = False) -> float:
-    """Variance of a shadow's number due to its own training: what units do not explain; never below 0.
-
-    Each difference within a pair and each contrast between pairs tells of it: its square, less what units explain. They are weighted
-    by how well they tell it, the inverse square of what units explain: the shadows of a pair have opposite members, so with a plain
-    loss the difference within a pair is mostly how hard texts are, and the one between pairs is not. With references a pair's
-    training moves the other pairs' numbers too, and the contrast between them sees that much less.
-
-    Where training adds nothing, the cut at 0 leaves .3 of what units explain on average at K = 4. A quarter more than units explain is
-    taken off for it, which costs as much where training adds a great deal.
-
-    Args:
-        per_shadow: Shape (K,), K even and >= 4, pairs in rows 2j and 2j + 1.
-        covariance: Shape (K, K). Of them, due to units.
-        refers: As in `over_shadows`.
-
-    Raises:
-        InputError: If K is odd or below 4, or the covariance has another shape.
-
-    Source:
-        DerSimonian and Laird 1986, "Meta-Analysis in Clinical Trials": a shadow is a study; here their estimates are correlated.
-    """
-    k = len(per_shadow)
-    _check_even(k)
-    if covariance.shape != (k, k) or np.isnan(covariance).any():
-        raise InputError(f"covariance of shape ({k}, {k}) without NaN must hold, but got shape {covariance.shape}.")
-    if np.isinf(covariance).any():
-        return 0.0  # one unit only: the error by unit is infinite already
-    within = np.kron(np.eye(k // 2), [1.0, -1.0]) / math.sqrt(2)
-    between = np.kron(helmert(k // 2), [1.0, 1.0]) / math.sqrt(2)
-    contrasts = np.concatenate([within, between])
-    seen = np.repeat([1.0, (1 - 2 / (k - 2) ** 2) ** 2 if refers else 1.0], [len(within), len(between)])
-    explained = np.einsum("ci,ij,cj->c", contrasts, covariance, contrasts)
-    explained = np.maximum(explained, max(1e-9 * explained.max(), 1e-300))
-    weights = seen * (explained.min() / explained) ** 2
-    beyond = (contrasts @ per_shadow) ** 2 - TAKEN_OFF * explained
-    return max(0.0, float(weights @ beyond / (weights @ seen)))
+    contrasts, explained, seen = contrasts_of(per_shadow, clustered_covariance(influence, units), refers=refers)
+    # pairs may cancel to nothing over units; the contrasts' own size then sets the scale
+    scale = max(by_unit, 1e-6 * float(np.abs(contrasts).max()))
+    if not scale:
+        return mean, Spread(0.0)
+    return mean, spread_of(scale, contrasts, explained, seen, part=counts**2 / k, prior=prior)
 
 
 def _check_even(k: int) -> None:
