@@ -1,7 +1,7 @@
 """Against the winner's curse: the front's points trained anew with more shadows, the recommended one on a fresh split.
 
 A front is what looked best among many noisy numbers, so its numbers are too good. Here every point of it is trained again with coins,
-halves and noise of its own, at K = 8 where the search had 4; the recommendation is made from those numbers. The one point
+halves and noise of its own, at K = 8 where the search had 4; the recommendation is made from both trainings together. The one point
 it falls on is then trained a third time, on a fresh split of the users into pool, test and unseen: that number chose nothing.
 """
 
@@ -25,6 +25,7 @@ from moo.studies.base import StudySpec
 from moo.studies.cost import search_cost
 from moo.studies.keep import save_evidence
 from moo.studies.places import forget_trial
+from moo.studies.pooled import pooled
 from moo.studies.prepare import Prepared, Stage, no_stage
 from moo.studies.result import StudyResult, load_result
 from moo.studies.runner import owned
@@ -77,7 +78,7 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
     spec = dataclasses.replace(plain, training=dataclasses.replace(plain.training, n_shadows=n_shadows))
     with owned(home):
         again = _Again(home, spec, result, stage)
-        refined = tuple(again.record(t, replicate=SAME_SPLIT) for t in front)
+        refined = tuple(pooled(t, again.record(t, replicate=SAME_SPLIT), max_risk=spec.max_risk) for t in front)
         result = dataclasses.replace(result, refined=refined)
         choice = result.recommend().trial
         confirmed = None if choice is None else again.record(choice, replicate=FRESH_SPLIT)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from moo.records import ABOVE_MAJORITY, ACCURACY, MAJORITY, PENALTY, RISK, Measurement, TrialParams, TrialRecord
+from moo.studies.pooled import pooled
 from moo.studies.recommend import SURE, p_feasible, recommend, trade
 from moo.studies.trial import over_limit
 
@@ -123,3 +124,16 @@ def test_a_trial_not_above_the_largest_class_is_not_recommended_without_a_word(
 def test_a_trade_without_a_difference_says_so() -> None:
     same = trade(at(0, 0.7, 0.01), at(1, 0.7, math.nan))
     assert same == "you give up nothing in accuracy against trial 1; compliance penalty +0.000"
+
+
+def test_both_trainings_of_a_point_count_by_their_errors_and_its_limit_is_judged_anew() -> None:
+    searched, again = at(1, 0.70, 0.06, errors=(0.015, 0.02, 0.0)), at(1, 0.73, 0.09, errors=(0.014, 0.01, 0.0))
+    both = pooled(searched, again, max_risk=0.1)
+    assert not again.feasible
+    assert both.objectives[RISK].value == pytest.approx(0.06 / 5 + 0.09 * 4 / 5)
+    assert both.objectives[RISK].stderr == pytest.approx((0.02**-2 + 0.01**-2) ** -0.5)
+    assert both.objectives[ACCURACY] == Measurement(value=pytest.approx(0.724), stderr=0.014)
+    assert both.feasible
+    assert both.constraints["max_risk"] == pytest.approx(both.objectives[RISK].upper - 0.1)
+    unknown = at(1, 0.7, math.nan)
+    assert pooled(unknown, again, max_risk=0.1) is again

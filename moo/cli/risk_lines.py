@@ -14,11 +14,11 @@ from moo.studies.result import StudyResult
 
 
 def print_refined(console: Console, result: StudyResult) -> None:
-    """The front's points as the search told them and as they measured when trained anew."""
+    """Print the front's points as the search measured them, and over both of their trainings."""
     told = {t.number: t for t in result.trials}
     table = Table(
         "trial",
-        *(f"{name}: {when}" for name in ("accuracy", "risk") for when in ("search", "anew")),
+        *(f"{name}: {when}" for name in ("accuracy", "risk") for when in ("search", "both")),
         "limits",
         box=None,
         pad_edge=False,
