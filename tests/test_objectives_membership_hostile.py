@@ -110,7 +110,7 @@ NAN = np.full((4, 6), np.nan)
         (lambda: uncertainty.bootstrap(lambda _: math.nan, UNITS, np.random.default_rng(0)), "resamples lost one"),
         (lambda: risk.tpr(EIGHT, 0.1, n_resamples=1), "n_resamples"),
         (lambda: risk.tpr(EIGHT, math.nan), "fpr"),
-        (lambda: risk.MembershipRisk(level="group"), "level in"),  # type: ignore[arg-type]
+        (lambda: risk.MembershipRisk(level="group"), "level must be one of"),  # type: ignore[arg-type]
         (lambda: metrics.placements(np.ones(3), np.ones(3, dtype=bool)), "nonmember_scores a non-empty"),
         (lambda: metrics.balanced_accuracy(np.ones(3), np.zeros(3), math.nan), "threshold"),
         (lambda: quantile.fit_quantile(np.ones((3, 1)), np.ones((2, 3)), 1.5), "quantile"),
@@ -120,7 +120,7 @@ NAN = np.full((4, 6), np.nan)
         (lambda: mean_bits(np.array([np.nan])), "bits a non-empty"),
         (lambda: bounded_share(np.array([np.nan]), np.zeros(1, dtype=int), 5), "values a non-empty"),
         (lambda: bounded_share(np.array([]), np.zeros(0, dtype=int), 5), "values a non-empty"),
-        (lambda: bounded_advantage(EIGHT, "loss", 5, level="group"), "level in"),  # type: ignore[arg-type]
+        (lambda: bounded_advantage(EIGHT, "loss", 5, level="group"), "level must be one of"),  # type: ignore[arg-type]
         (lambda: bounded_advantage(EIGHT, "loss", 0), "floor"),
         (
             lambda: bounded_accuracy(
