@@ -98,18 +98,22 @@ def key(folder: Path, byte: str) -> Path:
     return folder
 
 
+def several(spec: StudySpec, home: Path, told: list[Any]) -> tuple[StudyResult, Path]:
+    """The study under the first key that draws several trials."""
+    for byte in (f"{i:02x}" for i in range(16)):
+        folder, named = key(home / byte, byte), dataclasses.replace(spec, name=f"one {byte}")
+        result = run_study(named, n_trials=4, policy="select_one", folder=folder, callbacks=[told.append])
+        if len(reserved(named)) > 2:
+            return result, folder
+        told.clear()
+    raise AssertionError("no key drew several trials")
+
+
 @pytest.fixture(scope="module")
 def searched(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path, list[Any]]:
     """A study of several trials; what it told while it ran."""
     told: list[Any] = []
-    home = tmp_path_factory.mktemp("one")
-    for byte in (f"{i:02x}" for i in range(16)):  # the first key under which there are several
-        folder = key(home / byte, byte)
-        named = dataclasses.replace(spec, name=f"one {byte}")
-        result = run_study(named, n_trials=4, policy="select_one", folder=folder, callbacks=[told.append])
-        if len(reserved(named)) > 2:
-            break
-        told.clear()
+    result, folder = several(spec, tmp_path_factory.mktemp("one"), told)
     result.save(folder)
     for lang in ("en", "zh"):
         save_report(result, folder, lang=lang)
