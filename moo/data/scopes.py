@@ -67,7 +67,8 @@ class Preparation:
             detail = f"declared as of scope {scope}, but what becomes of a row depends on other users"
             scope = "dataset"
         dropped = len(before) - len(after)
-        n_changed = int(changed[after.index].sum()) + (dropped if emptied else 0)
+        rewritten = _changed(before.filter(["text"]), after.filter(["text"]))[after.index]
+        n_changed = int(rewritten.sum()) + (dropped if emptied else 0)
         self._steps.append(
             Transformation(
                 name=name, scope=scope, detail=detail, before=len(before), after=len(after), changed=n_changed, why=why
