@@ -97,10 +97,10 @@ class Account:
     ledger: Ledger
     study: str
     answers: tuple[PrivateAnswer, ...] = ()
-    counts: tuple[PrivateAnswer, ...] = ()
     limit: RenyiFilter | None = None
     reached: Callable[[int, str], "Reach | None"] = lambda _, __: None
     home: Path | None = None
+    counts: tuple[PrivateAnswer, ...] = ()
     _open: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def check(self) -> None:

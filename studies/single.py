@@ -34,10 +34,10 @@ def account_of(
         ledger_of(prepared.spec.data),
         f"{name} {prepared.key.derive('fingerprint').hex()[:8]}",
         answers,
-        counts,
         limit,
         lambda number, attempt: reached(prepared.folder, number, attempt, goes_on=goes_on),
         prepared.folder,
+        counts,
     )
 
 
