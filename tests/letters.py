@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from moo.privacy.composed import ComposedEpsilon
 from moo.studies.base import SpaceSpec, StudySpec, TrainingSpec
 
 TINY = TrainingSpec(steps=8, max_length=24, target_delta=1e-4)
@@ -42,3 +43,9 @@ def letters_spec(folder: Path, model: Path, *, n: int = 480) -> StudySpec:
         probe_records=1000,
         as_of="2026-11-01",
     )
+
+
+def known(epsilon: ComposedEpsilon | None) -> ComposedEpsilon:
+    """Return a composed epsilon that must be there."""
+    assert epsilon is not None
+    return epsilon

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -29,7 +29,8 @@ def good(candidate: Candidate) -> Outcome:
 
 
 def run(evaluate: Any, **changes: Any) -> Any:
-    return search(evaluate, SPACE, GOALS, **({"n_trials": 8, "population": 4} | changes))
+    options: dict[str, Any] = {"n_trials": 8, "population": 4} | changes
+    return search(evaluate, SPACE, GOALS, **options)
 
 
 def at_third(**changes: Any) -> Any:
@@ -60,7 +61,10 @@ def at_third(**changes: Any) -> Any:
         ({"constraints": {"heat": "gone"}}, "constraint 'heat' of trial 3 must be given"),
         ({"constraints": {"noise": 0.0}}, "got 'noise' besides"),
         ({"values": {"size": Measurement(value=math.nan)}}, "objective 'size' of trial 3 must be a number, got nan"),
-        ({"values": {"size": Measurement(value=None)}}, "objective 'size' of trial 3 must be a number, got None"),
+        (
+            {"values": {"size": Measurement(value=cast(float, None))}},
+            "objective 'size' of trial 3 must be a number, got None",
+        ),
         ({"values": {"size": None}}, "objective 'size' of trial 3 must be a Measurement, got None"),
         ({"values": {"size": 0.5}}, "objective 'size' of trial 3 must be a Measurement, got 0.5"),
         ({"values": {"size": "gone"}}, "objective 'size' of trial 3 must be given"),
@@ -91,9 +95,9 @@ def test_a_required_constraint_is_asked_of_the_first_trial_too() -> None:
 
 def test_numbers_of_other_libraries_are_kept_as_plain_ones() -> None:
     def evaluate(candidate: Candidate) -> Outcome:
-        x = np.float32(candidate.params["x"])
+        x, heat = cast(float, np.float32(candidate.params["x"])), cast(float, np.float32(-1))
         values = {"speed": Measurement(value=x), "size": Measurement(value=np.float64(x))}
-        return Outcome(values=values, constraints={"heat": np.float32(-1)})
+        return Outcome(values=values, constraints={"heat": heat})
 
     assert len(run(evaluate).trials) == 8
 

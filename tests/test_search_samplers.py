@@ -81,11 +81,11 @@ class Stops(InMemoryStorage):
 
     left = 10_000
 
-    def set_trial_param(self, *args: Any) -> None:
+    def set_trial_param(self, *args: Any, **named: Any) -> None:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
-        super().set_trial_param(*args)
+        super().set_trial_param(*args, **named)
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "nsga3", "tpe", "random"])
@@ -131,9 +131,9 @@ def test_a_sampler_that_cannot_do_the_task_is_refused_in_one_line() -> None:
 class OneGoal(optuna.samplers.RandomSampler):
     """A sampler for one goal, as Optuna's own CMA-ES is."""
 
-    def sample_independent(self, study: Any, *rest: Any) -> Any:
+    def sample_independent(self, study: Any, *rest: Any, **named: Any) -> Any:
         self._raise_error_if_multi_objective(study)
-        return super().sample_independent(study, *rest)
+        return super().sample_independent(study, *rest, **named)
 
 
 @pytest.mark.parametrize("stop_at", [3, 9, 15])

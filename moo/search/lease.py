@@ -38,8 +38,8 @@ class Lease:
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
+        rivals = self._rivals()
         for _ in range(_TRIES):
-            rivals = self._rivals()
             if not any(r["holds"] for r in rivals):
                 self._write(holds=False)
                 rivals = self._rivals()
@@ -51,6 +51,7 @@ class Lease:
             if any(r["holds"] for r in rivals):
                 break
             time.sleep(random.uniform(0.05, 0.5))
+            rivals = self._rivals()
         raise StorageError(self._refusal(rivals[0]))
 
     def __exit__(
