@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moo.records import ACCURACY, PENALTY, RISK, Measurement, TrialRecord
-from moo.report.chinese import said, sentence
+from moo.report.chinese import said
 from moo.studies.result import StudyResult
 
 
@@ -23,7 +23,7 @@ def sure_lines(result: StudyResult, t: Mapping[str, str]) -> list[str]:
         return []
     upper, limit = choice.trial.objectives[RISK].upper, result.limits["max_risk"]
     sure = t["sure"].format(p=f"{choice.p_feasible:.2f}", upper=f"{upper:.3f}", limit=f"{limit:g}")
-    return [sure, *([sentence(choice.trade, t)] if choice.trade else [])]
+    return [sure, *([f"{_trade(choice.trade, t)}{t['stop']}"] if choice.trade else [])]
 
 
 def alternative_rows(result: StudyResult, t: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -39,10 +39,16 @@ def alternative_rows(result: StudyResult, t: Mapping[str, str]) -> list[dict[str
                 "cells": [plus_minus(objectives[n], t["unknown"]) for n in (ACCURACY, RISK)]
                 + [f"{objectives[RISK].upper:.3f}", plus_minus(objectives[PENALTY]), f"{choice.p_feasible:.2f}"],
                 "why": said(choice.reason, t["lang"]),
-                "trade": said(choice.trade, t["lang"]),
+                "trade": _trade(choice.trade, t),
             }
         )
     return rows
+
+
+def _trade(trade: str, t: Mapping[str, str]) -> str:
+    """Return a trade in the page's words, part by part: the trial that is compared with ends the first of them."""
+    shown = t["and"].join(said(part, t["lang"]) for part in trade.split("; "))
+    return f"{shown[:1].upper()}{shown[1:]}"
 
 
 def alternatives_note(chosen: TrialRecord | None, t: Mapping[str, str]) -> str:
