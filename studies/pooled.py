@@ -10,8 +10,8 @@ from moo.studies.trial import over_limit
 def pooled(searched: TrialRecord, again: TrialRecord, *, max_risk: float) -> TrialRecord:
     """Return what both trainings of a setting say: risk and accuracy by the inverse squares of the risk's errors, its limit anew.
 
-    The search chose by its numbers, so they are too good; the fresh ones alone would drop a point near its limit by chance
-    one time in six. Together they are nearer to the truth than either, and the fresh numbers weigh more. The accuracy keeps
+    The search chose by its numbers, so they are too good; the fresh ones alone often drop a point near its limit by
+    chance. Together they are nearer to the truth than either, and the fresh numbers weigh more. The accuracy keeps
     the fresh standard error, since both trainings were judged on the same users.
 
     Args:
