@@ -275,7 +275,7 @@ def test_a_trial_that_does_not_exist_or_a_policy_without_room_is_refused(
     with pytest.raises(PolicyError, match="select_one"):
         audit._evaluator(spec, tmp_path, audit.Policy.parse("select_one"), "x")
     (tmp_path / "study").mkdir()
-    monkeypatch.setattr(audit.Account, "reserve", lambda *_, **__: {0})
+    monkeypatch.setattr(audit.Account, "reserve", lambda *_, **__: {-2: "spent"})
     evaluator = audit._evaluator(spec, tmp_path / "study", audit.Policy.parse("publish_all=1"), "x")
     with pytest.raises(PolicyError, match="budget must admit"):
-        audit._audit(evaluator, HEAD, trial=0, canaries=300)
+        audit._audit(evaluator, HEAD, trial=None, canaries=300)

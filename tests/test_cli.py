@@ -152,7 +152,6 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["run", "absent.toml"], BAD, "readable file"),
         (["run", "revews"], BAD, "Did you mean 'reviews'?"),
         (["run", "STUDY", "--policy", "select_one", "--answer-noise", "0"], BAD, "--answer-noise must be above 0"),
-        (["run", "STUDY", "--max-penalty", "0.1", "--out", "RUN"], BAD, "use another name"),
         (["run", "STUDY", "--out", "FILE"], MACHINE, "folder must be writable"),
         (["run", "STUDY", "--out", "OUT", "--storage", "FILE"], MACHINE, "storage must be readable"),
         (["front", "--out", "OUT"], BAD, "run a study first"),
@@ -190,6 +189,15 @@ def test_bad_input_gets_one_line_and_its_exit_status(
     assert message in errors
     assert len(errors.strip().splitlines()) == 1
     assert (occupied.read_bytes(), (study[1] / "study.db").read_bytes()) == before
+
+
+def test_a_changed_study_asks_for_another_name(study: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = (study[1] / "study.db").read_bytes()
+    assert main(["run", str(study[0]), "--max-penalty", "0.1", "--out", str(study[1])]) == BAD
+    errors = capsys.readouterr().err
+    assert "use another name" in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert (study[1] / "study.db").read_bytes() == before
 
 
 NO = "absent.toml"  # never looked for

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ Streams = Callable[..., set[bytes]]
 
 @pytest.fixture
 def streams(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Streams:
-    """Of a training in one folder under one key: what its three streams begin with. It ends there."""
+    """Return what the three streams of a training begin with; it ends there. Each table has a folder, and all share one key."""
     drawn: list[set[bytes]] = []
     writer = module.load_generator(spec.model, accelerator="cpu")
 
@@ -211,8 +212,12 @@ def streams(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         params: TrialParams = PRIVATE, *, study: StudySpec = spec, key: bytes = bytes(32), **more: Any
     ) -> set[bytes]:
         options = {"canaries": 3, "digits": 1, "key": StudyKey(key), **more}
+        folder, first = tmp_path / f"of-{Path(study.data).stem}", tmp_path / f"of-{Path(spec.data).stem}" / "study.key"
+        if first.is_file() and not folder.exists():
+            folder.mkdir(mode=0o700)
+            shutil.copy(first, folder)
         with pytest.raises(TrialError, match="drawn"):
-            memorise(study, params, folder=tmp_path / "one", **options)
+            memorise(study, params, folder=folder, **options)
         assert len(drawn[-1]) == 3
         return drawn[-1]
 

@@ -19,7 +19,7 @@ from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.filters import RenyiFilter
 from moo.privacy.ledger import PREPARATION, Ledger
 from moo.privacy.policies import Policy
-from moo.records import REFERENCE
+from moo.records import REFERENCE, TrialRecord
 from moo.report import renew_reports, save_report
 from moo.report.chinese import said
 from moo.studies import retrain as retrain_module
@@ -29,9 +29,11 @@ from moo.studies.audit import audit_trial
 from moo.studies.base import StudySpec, load_spec
 from moo.studies.confirm import confirm
 from moo.studies.plan import plan_study
+from moo.studies.recommend import none_feasible
 from moo.studies.result import load_result
 from moo.studies.retrain import retrain
 from moo.studies.runner import owned, run_study
+from moo.studies.space import STATUS_QUO
 from moo.studies.watch import _budgets
 from tests.conftest import save_tiny
 
@@ -326,11 +328,25 @@ def test_the_terminal_says_what_of_a_penalty_was_not_assessed(
     )
 
 
-def test_where_columns_are_missing_no_trial_is_feasible_for_want_of_them(spec: StudySpec, tmp_path: Path) -> None:
+def test_missing_columns_are_refused_before_and_are_the_reason_in_results_from_before(
+    spec: StudySpec, tmp_path: Path
+) -> None:
     table = tmp_path / "bare.csv"
     pd.read_csv(spec.data)[["text", "label", "user"]].to_csv(table, index=False)
-    result = run_study(dataclasses.replace(spec, name="bare", data=str(table)), n_trials=1, folder=tmp_path / "s")
-    reason = result.recommend().reason
+    bare = dataclasses.replace(spec, name="bare", data=str(table))
+    with pytest.raises(InputError, match="G01 Lawful basis is unknown"):
+        run_study(bare, n_trials=1, folder=tmp_path / "s")
+    facts = {"data.no_lawful_basis": None, "data.consent_after_use": None}
+    row = {"rule": "G01", "verdict": "not assessed", "facts": facts}
+    trial = TrialRecord(
+        number=0,
+        params=STATUS_QUO,
+        state="complete",
+        objectives={},
+        constraints={"max_risk": -0.1, "G01": 1.0},
+        contributions=(row,),
+    )
+    reason = none_feasible([trial]).reason
     assert reason.startswith(
         "no trial is feasible: G01 is not assessed, for want of no lawful basis, consent after use;"
     )

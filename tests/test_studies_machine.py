@@ -353,7 +353,7 @@ def test_tensorboard_holds_the_same_lines_as_csv(spec: StudySpec, tmp_path: Path
 def test_where_numbers_may_leave_no_private_one_is_logged(spec: StudySpec, tmp_path: Path, logger: str) -> None:
     if logger == "tensorboard":
         pytest.importorskip("tensorboard")
-    gauged = dataclasses.replace(on(spec, logger=logger), name="told", attack="loss")
+    gauged = dataclasses.replace(on(spec, logger=logger), name=f"told-{logger}", attack="loss")
     run_study(gauged, n_trials=1, policy="publish_all(60)", answer_noise=20.0, folder=tmp_path / "a")
     (folder,) = (tmp_path / "a" / "logs").glob("*/version_0")
     told = pd.read_csv(folder / "metrics.csv").drop(columns="step") if logger == "csv" else scalars(folder)
