@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import lightning
 import pandas as pd
 import pytest
 import torch
+from devices import seen_device
 from letters import TINY, letters_spec
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch import loggers as lightning_loggers
@@ -28,7 +28,7 @@ from moo.models.arguments import ALLOWED, REFUSED, REFUSED_CALLBACKS, check_trai
 from moo.models.checkpoints import Reach, files_of, reach_of
 from moo.privacy.ledger import verify
 from moo.records import TrialParams
-from moo.search import Candidate, Outcome
+from moo.search import Candidate
 from moo.search.executors import executor_of
 from moo.studies.accounts import ledger_of
 from moo.studies.audit import audit_trial
@@ -433,12 +433,6 @@ def test_each_worker_has_an_environment_of_its_own() -> None:
         by_process.setdefault(outcome.payload["process"], set()).add(outcome.payload["device"])
     assert all(len(names) == 1 for names in by_process.values())
     assert len(set().union(*by_process.values())) == len(by_process)
-
-
-def seen_device(candidate: Candidate) -> Outcome:
-    """What a worker sees."""
-    payload = {"device": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid(), "number": candidate.number}
-    return Outcome(values={}, constraints={}, payload=payload)
 
 
 def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
