@@ -67,9 +67,10 @@ def test_the_most_exposed_tenth_is_shown_where_it_was_assessed_and_there_is_room
     told = dataclasses.replace(
         result, trials=(dataclasses.replace(result.complete[0], extras=known), *result.trials[1:])
     )
-    for changed, width, there in ((told, 120, True), (told, 80, False), (result, 120, False)):
+    for changed, width, there in ((told, 140, True), (told, 120, False), (told, 80, False), (result, 140, False)):
         shown, out = console(width)
         view.print_result(shown, changed)
+        assert "…" not in out.getvalue()
         assert ("worst tenth" in out.getvalue()) == ("0.611 ± 0.044" in out.getvalue()) == there
 
 

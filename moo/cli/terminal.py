@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 NARROW = 112  # columns below which lines and tables take their short form
+ROOMY = 140  # columns from which tables also show what is nice to know
 
 
 def say(console: Console, markup: str) -> None:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from moo.cli.risk_lines import print_attribute, print_recommendation, told
-from moo.cli.terminal import heading, narrow, say
+from moo.cli.terminal import ROOMY, heading, narrow, say
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
 from moo.privacy.composed import ComposedEpsilon, compose
@@ -148,7 +148,7 @@ def print_result(console: Console, result: StudyResult) -> None:
     if result.alone:
         shown = [("the winner", t) for t in result.complete]
     heading(console, f"{result.name}: {'the winner' if result.alone else 'feasible front and anchors'}")
-    console.print(_front_table(result, shown, short=narrow(console)))
+    console.print(_front_table(result, shown, short=narrow(console), roomy=console.width >= ROOMY))
     _print_majority(console, result, [t for _, t in shown])
     print_attribute(console, result)
     _print_reference(console, result)
@@ -250,16 +250,16 @@ def _print_reference(console: Console, result: StudyResult) -> None:
     )
 
 
-def _front_table(result: StudyResult, shown: Sequence[tuple[str, TrialRecord]], *, short: bool) -> Table:
-    """One row a trial; short, its setting stands below its name, and the most exposed tenth is left to report and CSV."""
-    exposed = not short and any(not math.isnan(_exposed(t).value) for _, t in shown)
+def _front_table(result: StudyResult, shown: Sequence[tuple[str, TrialRecord]], *, short: bool, roomy: bool) -> Table:
+    """Return one row a trial; short, with its setting below its name; roomy, with its most exposed tenth of the users."""
+    exposed = roomy and any(not math.isnan(_exposed(t).value) for _, t in shown)
     left = ("trial",) if short else ("", "trial", "setting")
     bound = () if short else ("at most",)
     numbers = ("accuracy", "risk", *bound, *(("worst tenth",) if exposed else ()), "penalty")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in (*left, *numbers, "feasible"):
         right = name in numbers or (name == "trial" and not short)
-        table.add_column(name, justify="right" if right else "left", no_wrap=right or name == left[-1])
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "feasible")
     for label, trial in shown:
         number = "-" if trial.number < 0 or result.alone else str(trial.number)
         names = [label, number, _setting(trial)]
