@@ -92,7 +92,7 @@ def test_a_trials_line_fits_and_the_bars_are_not_cut(result: StudyResult, width:
     assert "…" not in plain
     assert "breaks max_penalty, max_risk" in " ".join(plain.split())
     assert "(search 126.5)" in plain
-    assert "(search unbounded, DP alone 126.5)" in " ".join(plain.split())
+    assert "(search ∞, DP alone 126.5)" in " ".join(plain.split())
     assert "trunk, masking level 5, pool" in plain
 
 

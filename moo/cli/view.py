@@ -105,7 +105,7 @@ def _line(trial: TrialRecord, composed: ComposedEpsilon, *, short: bool) -> str:
     halved = f" halvings {p.batch_halvings}" if p.batch_halvings else ""
     setting = f"eps {_epsilon(p.target_epsilon):>4}", f"L{p.masking_level} depth {p.adapted_layers}{halved}"
     private = f"{_epsilon(composed.private_part):>5}"
-    search = f"(search unbounded, DP alone {private})" if composed.includes_non_private else f"(search {private})"
+    search = f"(search ∞, DP alone {private})" if composed.includes_non_private else f"(search {private})"
     values = (
         f"accuracy {o[ACCURACY].value:.3f}{_against(trial)}  risk {o[RISK].value:+.3f}  penalty {o[PENALTY].value:.3f}"
     )
