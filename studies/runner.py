@@ -307,7 +307,8 @@ def _result(
         "declare": dict(spec.declare),
         "gates": "judged" if spec.gates else NO_GATE,
         "engine": prepared.engine,
-        "threat_model": "black-box access to losses; reference shadows of the same configuration; queries masked at the trial's level",
+        "threat_model": "black-box access to losses; holds all records of the pool and trains reference shadows of the same "
+        "configuration on halves of it; queries masked at the trial's level",
         "seconds": max(seconds, sum(sum(t.seconds.values()) for t in (*trials, *([reference] if reference else [])))),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "machine": {
