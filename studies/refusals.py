@@ -22,6 +22,7 @@ from moo.privacy.policies import Policy
 from moo.records import TrialParams
 from moo.search.executors import NAMES as EXECUTORS
 from moo.search.sampler import DEFAULT, Sampler, check_sampler
+from moo.search.storage import Storage, check_storage
 from moo.studies.base import StudySpec
 from moo.studies.prepare import Prepared, depth_of
 from moo.studies.recipe import refuse_empty_batches
@@ -29,10 +30,19 @@ from moo.studies.space import STATUS_QUO, depths
 
 
 def refuse_arguments(
-    *, n_trials: int, seed: int, executor: str, workers: int, callbacks: Sequence[object], policy: Policy, weighed: bool
+    *,
+    n_trials: int,
+    storage: Storage,
+    seed: int,
+    executor: str,
+    workers: int,
+    callbacks: Sequence[object],
+    policy: Policy,
+    weighed: bool,
 ) -> None:
     """Raise if an argument of a search is unfit, whatever the study."""
     validate.whole(1, 1_000_000, n_trials=n_trials)
+    check_storage(storage)
     validate.whole(-(2**63), 2**63 - 1, seed=seed)
     validate.one_of(EXECUTORS, executor=executor)
     validate.whole(1, 4096, workers=workers)

@@ -100,6 +100,7 @@ def run_study(
     chosen = Policy.parse(policy, answer_noise=answer_noise)
     refuse_arguments(
         n_trials=n_trials,
+        storage=storage,
         seed=seed,
         executor=executor,
         workers=workers,

@@ -154,6 +154,11 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["run", "STUDY", "--policy", "select_one", "--answer-noise", "0"], BAD, "--answer-noise must be above 0"),
         (["run", "STUDY", "--out", "FILE"], MACHINE, "folder must be writable"),
         (["run", "STUDY", "--out", "OUT", "--storage", "FILE"], MACHINE, "storage must be readable"),
+        (
+            ["run", "STUDY", "--storage", "mysql://me@host/study"],
+            MACHINE,
+            "--storage: storage mysql://me@host/study needs",
+        ),
         (["front", "--out", "OUT"], BAD, "run a study first"),
         (["report", "--out", "OUT"], BAD, "run a study first"),
         (["dashboard", "--out", "OUT"], BAD, "study.db"),
@@ -217,6 +222,11 @@ NO = "absent.toml"  # never looked for
         (["run", NO], "--lang", ["fr"]),
         (["run", NO], "--name", ["a/b", ".."]),
         (["run", NO], "--out", [""]),
+        (
+            ["run", NO],
+            "--storage",
+            ["", "redis://host", "sqlite:/s.db", "journal:///", "a?.db", ".", "postgresql://a:b:c"],
+        ),
         (["run", NO], "--accelerator", ["tpu"]),
         (["run", NO], "--precision", ["16"]),
         (["run", NO], "--logger", ["wandb"]),

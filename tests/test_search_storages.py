@@ -19,7 +19,7 @@ import moo
 from moo.errors import ConfigChangedError, InputError, MooError, StorageError
 from moo.search import Progress, lease
 from moo.search.lease import Lease
-from moo.search.storage import name_of, opened, sqlite_file
+from moo.search.storage import check_storage, name_of, opened, sqlite_file
 
 HOME = str(Path(moo.__file__).parents[1])
 
@@ -96,16 +96,45 @@ def test_two_spellings_of_one_file_are_one_storage(tmp_path: Path, monkeypatch: 
         ("redis://me:secret@host", "must be a URL that Optuna knows"),
         ("mongodb://me:secret@host", "must be a URL that Optuna knows"),
         ("postgresql://me:secret@:x:/y", "must be a URL"),
+        ("postgresql://me:secret", "must be a URL"),
+        ("postgresql://me:{secret}@host/study", "must be a URL"),
+        ("sqlite://me:secret@host/s.db", "must be a URL"),
+        ("mysql://host/study?passwd=secret", "needs the package MySQLdb"),
+        ("postgresql:me:secret@host/study", "must be a URL with ://"),
+        ("sqlite:/s.db", "must be a URL with ://"),
         ("journal:///", "a journal must have a path"),
         ("what?.db", "must have no '\\?'"),
+        ("{what}.db", "must have no '{'"),
+        (".", "must be a file, got the folder"),
+        ("sqlite:///.", "must be a file, got the folder"),
+        ("journal:///.", "must have a path"),
+        ("notes.txt", "is not: file is not a database"),
+        ("journal:///notes.txt", "must be a journal"),
+        ("notes.txt/s.db", "notes.txt is a file"),
+        ("journal:///notes.txt/s.log", "notes.txt is a file"),
         (3, "must be a URL, a path or an Optuna storage"),
     ],
 )
-def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(storage: Any, message: str) -> None:
-    with pytest.raises(MooError, match=message) as caught:
-        run(storage=storage)
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("these are my notes, and neither a database nor a journal\n")
+    for use in (check_storage, lambda storage: run(storage=storage)):
+        with pytest.raises(MooError, match=message) as caught:
+            use(storage)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("kind", ["journal URL", "database URL", "path"])
+def test_a_fit_storage_passes_its_check_before_and_after_it_is_made(kind: str, tmp_path: Path) -> None:
+    storage = KINDS[kind](tmp_path / "new")
+    check_storage(storage)
+    assert not (tmp_path / "new").exists()
+    run(n_trials=1, storage=storage)
+    check_storage(storage)
 
 
 def test_a_journal_that_is_none_is_refused_and_left_alone(tmp_path: Path) -> None:

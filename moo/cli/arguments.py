@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from moo import validate
-from moo.errors import InputError, MooError
+from moo.errors import MooError
 
 Check = Callable[[str, str], Any]  # option's name, text -> value
 SEEDS = 2**63 - 1
@@ -111,8 +111,10 @@ def fit(read: Callable[[str], object]) -> Check:
     def check(name: str, text: str) -> str:
         try:
             read(text)
-        except InputError as error:
-            raise OptionError(f"{name}: {error}") from error
+        except MooError as error:
+            unfit = OptionError(f"{name}: {error}")
+            unfit.exit_status = error.exit_status
+            raise unfit from error
         return text
 
     return check

@@ -34,7 +34,12 @@ def parser() -> Parser:
     run.add_argument("study", metavar="STUDY", help="a shipped study's name, or a path to TOML")
     run.option("--trials", whole(1, MANY), default=24, metavar="N", help="trials in all (default 24)")
     run.option("--out", filled, metavar="DIR", help="folder of the study (default moo-runs/NAME)")
-    run.option("--storage", filled, metavar="URL", help="Optuna storage, also journal:///PATH (default DIR/study.db)")
+    run.option(
+        "--storage",
+        fit(_check_storage),
+        metavar="URL",
+        help="Optuna storage, also journal:///PATH (default DIR/study.db)",
+    )
     run.option("--name", fit(_check_name), metavar="NAME", help="name of the study (default: the specification's)")
     run.add_argument("--sampler", choices=SAMPLERS, help="what proposes settings (default: the specification's, nsga2)")
     run.option("--seed", whole(0, SEEDS), default=0, metavar="S", help="seed of the sampler (default 0)")
@@ -175,7 +180,7 @@ def parser() -> Parser:
 
     board = _add(groups, "dashboard", commands.dashboard, "open a study in the Optuna dashboard")
     board.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
-    board.option("--storage", filled, metavar="URL", help="Optuna storage (default DIR/study.db)")
+    board.option("--storage", fit(_check_storage), metavar="URL", help="Optuna storage (default DIR/study.db)")
     board.option("--port", whole(1, 65_535), default=8080)
     return top
 
@@ -329,6 +334,13 @@ def _check_name(text: str) -> str:
     from moo.studies.base import check_name
 
     return check_name(text)
+
+
+def _check_storage(text: str) -> str:
+    from moo.search.storage import check_storage
+
+    check_storage(text)
+    return text
 
 
 def _add(groups: "argparse._SubParsersAction[Parser]", name: str, action: Callable[..., int], text: str) -> Parser:

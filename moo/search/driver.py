@@ -12,7 +12,7 @@ from moo.search.generation import Before, Run, lost_outcome
 from moo.search.lease import Lease, unleased
 from moo.search.sampler import DEFAULT, Sampler, check_sampler
 from moo.search.space import Space
-from moo.search.storage import Storage, held, keep_config, made, name_of, opened, reading, sqlite_file
+from moo.search.storage import Storage, check_storage, held, keep_config, made, name_of, opened, reading, sqlite_file
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult
 
 POPULATION = "moo:population"
@@ -78,10 +78,11 @@ def search(
     Raises:
         InputError: If an argument is out of bounds, or an outcome lacks an objective or a constraint; see `outcomes.checked`.
         ConfigChangedError: If the name is taken by another configuration.
-        StorageError: If the storage cannot be used.
+        StorageError: If the storage cannot be used (InputError: it is malformed).
         MachineError: If worker processes do not start.
     """
     validate.in_range(1, 1_000_000, n_trials=n_trials)
+    check_storage(storage)
     if population is not None:
         validate.in_range(2, 10_000, population=population)
     fixed = [space.check(params) for params in enqueue]

@@ -2,6 +2,10 @@
 
 import fcntl
 import json
+import os
+import random
+import re
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +17,7 @@ import optuna
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
 
 from moo.errors import ConfigChangedError, InputError, StorageError
@@ -21,6 +26,10 @@ from moo.search.executors import RAISED
 CONFIG, OUTCOME = "moo:config", "moo:outcome"
 _SQLITE, _JOURNAL = "sqlite:///", "journal:///"
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+", re.IGNORECASE)
+_DATABASE, _LOG = b"SQLite format 3\0", b'{"op_code"'  # the first bytes of SQLite's files, and of Optuna's journals
+_TRIES = 5
 
 Storage = str | Path | BaseStorage | None
 
@@ -35,21 +44,87 @@ def opened(storage: Storage) -> BaseStorage:
     if storage is None or isinstance(storage, BaseStorage):
         return get_storage(storage)
     url = _url_of(storage)
+    with _refusing(storage):
+        return _journal(url) if url.startswith(_JOURNAL) else _database(url)
+
+
+def check_storage(storage: Storage) -> None:
+    """Refuse a storage that could not be opened; nothing is made and no server is asked.
+
+    Raises:
+        InputError: If it is no storage, or if its file could not be one.
+        StorageError: If its driver is not installed, or if its file cannot be written or is of another kind.
+    """
+    if storage is None or isinstance(storage, BaseStorage):
+        return
+    url = _url_of(storage)
+    journal = _journal_path(url) if url.startswith(_JOURNAL) else None
+    if journal is None:
+        with _refusing(storage):
+            create_engine(url.format(SCHEMA_VERSION="")).dispose()
+    file = journal or sqlite_file(storage)
+    with reading(storage):
+        if file is not None:
+            _check_file(file, storage)
+        if journal is not None and journal.exists():
+            _journal(url)
+
+
+def _check_file(file: Path, storage: Storage) -> None:
+    if file.is_dir():
+        raise InputError(f"storage must be a file, got the folder {file}; name a file in it, e.g. {file / 'study.db'}.")
+    there = next(p for p in (file, *file.absolute().parents) if p.exists())
+    if there != file and not there.is_dir():
+        raise InputError(f"storage must be a file in a folder, got {file}, where {there} is a file; name another.")
+    if not os.access(there, os.W_OK):
+        raise StorageError(f"the storage must be readable and writable, but {there} is not; name another.")
+    if there == file and sqlite_file(storage) and not _begins(file, _DATABASE):
+        raise StorageError(
+            f"the storage must be readable and writable, but {name_of(storage)} is not: file is not a database."
+        )
+
+
+def _begins(file: Path, mark: bytes) -> bool:
+    """Return whether a file is empty or begins with these bytes."""
+    with file.open("rb") as opened_file:
+        return opened_file.read(len(mark)) in (b"", mark)
+
+
+@contextmanager
+def _refusing(storage: str | Path) -> Iterator[None]:
+    """Give what Optuna and SQLAlchemy raise of a URL one line without its password."""
     try:
-        return _journal(url) if url.startswith(_JOURNAL) else get_storage(url)
+        yield
     except ImportError as error:
-        missing = getattr(error.__cause__, "name", None) or "its driver"
+        missing = getattr(error.__cause__ or error, "name", None) or "its driver"
         raise StorageError(
             f"storage {name_of(storage)} needs the package {missing}, which is not installed; "
             f"pip install {_PACKAGES.get(missing, missing)}, or choose another storage."
         ) from None
-    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
-        raise StorageError(
+    except (sqlalchemy.exc.ArgumentError, ValueError, LookupError) as error:
+        raise InputError(
             f"storage must be a URL that Optuna knows, e.g. sqlite:///study.db, journal:///study.log or postgresql://HOST/NAME, "
-            f"got {name_of(storage)} ({_first_line(error)})."
+            f"got {name_of(storage)}{_unknown(error)}."
         ) from None
     except RuntimeError as error:
         raise StorageError(f"storage {name_of(storage)} must fit this Optuna: {_first_line(error)}") from None
+
+
+def _unknown(error: Exception) -> str:
+    """Name an unknown kind of database; other errors quote parts of the URL, which may be its password."""
+    return f" ({_first_line(error)})" if isinstance(error, sqlalchemy.exc.NoSuchModuleError) else ""
+
+
+def _database(url: str) -> BaseStorage:
+    """Open a database, also where another driver makes its tables at the same moment."""
+    for _ in range(_TRIES):
+        try:
+            return get_storage(url)
+        except sqlalchemy.exc.DBAPIError as error:
+            if not isinstance(error, sqlalchemy.exc.IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    return get_storage(url)
 
 
 def _url_of(storage: str | Path) -> str:
@@ -58,17 +133,29 @@ def _url_of(storage: str | Path) -> str:
         raise InputError(f"storage must be a URL, a path or an Optuna storage, got {storage!r}.")
     if isinstance(storage, str) and "://" in storage:
         return storage
-    if "?" in str(storage):
-        raise InputError(f"a storage's path must have no '?', got {str(storage)!r}; name another file.")
+    if bad := next((c for c in "?{}\0" if c in str(storage)), ""):
+        raise InputError(f"a storage's path must have no {bad!r}, got {str(storage)!r}; name another file.")
+    scheme, colon, _ = str(storage).partition(":")
+    if isinstance(storage, str) and colon and _SCHEME.fullmatch(scheme):
+        raise InputError(
+            f"storage must be a URL with ://, e.g. sqlite:///study.db, or a path, got {scheme}:...; write ./{scheme}:... for a path."
+        )
     return f"{_SQLITE}{Path(storage).expanduser()}"
 
 
-def _journal(url: str) -> BaseStorage:
+def _journal_path(url: str) -> Path:
     path = Path(url.removeprefix(_JOURNAL))
-    if not path.name:
+    if not path.name or "\0" in url:
         raise InputError(f"a journal must have a path, got {url!r}; write journal:///study.log.")
+    return path
+
+
+def _journal(url: str) -> BaseStorage:
+    path = _journal_path(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if path.exists() and not _begins(path, _LOG):
+            raise ValueError("its first line is another")
         return JournalStorage(JournalFileBackend(str(path)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} must be a journal that Optuna wrote, but is not: {_first_line(error)}.") from None
@@ -83,7 +170,10 @@ def name_of(storage: Storage) -> str:
     if isinstance(storage, BaseStorage):
         return type(storage).__name__
     try:
-        return make_url(str(storage)).render_as_string(hide_password=True) if "://" in str(storage) else str(storage)
+        if "://" not in str(storage):
+            return str(storage)
+        url = make_url(str(storage))  # its options may hold a password too
+        return url.set(query={}).render_as_string(hide_password=True) + ("?..." if url.query else "")
     except (sqlalchemy.exc.ArgumentError, ValueError):
         return str(storage).partition("://")[0] + "://..."
 
