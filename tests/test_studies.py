@@ -533,7 +533,11 @@ def test_a_storage_that_is_not_one_is_refused_and_left_alone(spec: StudySpec, tm
     before = (tmp_path / "notes.db").read_bytes()
     with pytest.raises(StorageError, match="storage must be readable"):
         run_study(spec, n_trials=1, folder=tmp_path / "run", storage=tmp_path / "notes.db")
+    for unfit in ("redis://host", 3):
+        with pytest.raises(InputError, match="storage must be a URL"):
+            run_study(spec, n_trials=1, folder=tmp_path / "run", storage=unfit)  # type: ignore[arg-type]
     assert (tmp_path / "notes.db").read_bytes() == before
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_failed_trial_is_recorded_with_its_cause_and_the_study_goes_on(
