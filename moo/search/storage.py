@@ -75,7 +75,7 @@ def _check_file(file: Path, storage: Storage) -> None:
         raise InputError(f"storage must be a file, got the folder {file}; name a file in it, e.g. {file / 'study.db'}.")
     there = next(p for p in (file, *file.absolute().parents) if p.exists())
     if there != file and not there.is_dir():
-        raise InputError(f"storage must be a file in a folder, got {file}, where {there} is a file; name another.")
+        raise StorageError(f"the storage must be a file in a folder, got {file}, but {there} is a file; name another.")
     if not os.access(there, os.W_OK):
         raise StorageError(f"the storage must be readable and writable, but {there} is not; name another.")
     if there == file and sqlite_file(storage) and not _begins(file, _DATABASE):
