@@ -20,6 +20,8 @@ __all__ = [
     "hushed",
     "load_base",
     "pick_device",
+    "positions_of",
+    "refuse_longer",
     "weights_digest",
 ]
 
@@ -47,6 +49,45 @@ class BaseModel:
     @property
     def hidden(self) -> int:
         return int(self.model.config.hidden_size)
+
+    @property
+    def positions(self) -> int | None:
+        """Largest number of tokens that it can read, or, with rotary positions, was trained for; None where nothing bounds them."""
+        return positions_of(self.model)
+
+
+def positions_of(model: torch.nn.Module) -> int | None:
+    """Return the largest number of tokens that a model is made for; None where its configuration sets no bound.
+
+    RoBERTa and its kin count positions from behind that of padding, and so have fewer than their configuration says.
+    """
+    found = getattr(model.config, "max_position_embeddings", None)
+    if found is None or found < 1:
+        return None
+    tables = (m for name, m in model.named_modules() if name.endswith("position_embeddings"))
+    padding = next((p for m in tables if (p := getattr(m, "padding_idx", None)) is not None), -1)
+    return int(found) - padding - 1
+
+
+def refuse_longer(model: torch.nn.Module, max_length: int, *, name: str, virtual: int = 0) -> None:
+    """Raise if texts may be longer than a model is made for.
+
+    Args:
+        model: The base model.
+        max_length: Tokens kept of a text.
+        name: Of the model, as the user gave it.
+        virtual: Virtual tokens before each text, which take positions too.
+
+    Raises:
+        InputError: If they may.
+    """
+    most = positions_of(model)
+    if most is not None and max_length > most - virtual:
+        beside = f", {virtual} of which the largest prefix takes" if virtual else ""
+        raise InputError(
+            f"training.max_length must be <= {most - virtual}, got {max_length}: {name} was trained for {most} positions{beside}, and "
+            "has none, or none that it knows, for a longer text; lower it."
+        )
 
 
 def has_fast_bf16(device: torch.device) -> bool:

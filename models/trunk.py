@@ -65,7 +65,7 @@ def encode(
     lengths = np.array([len(i) for i in ids], dtype=np.intp)
     tokens: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
     mean, pooled = np.empty((len(ids), base.hidden), np.float32), np.empty((len(ids), base.hidden), np.float32)
-    for batch in _batches(lengths):
+    for batch in _batches(lengths, base.positions):
         top, below = _run(base, base.model, [ids[i] for i in batch.rows], lengths[batch.rows], batch, cut.start)
         for j, i in enumerate(batch.rows):
             tokens[i] = below[j, : lengths[i]]
@@ -81,7 +81,7 @@ def states_behind(base: BaseModel, texts: Sequence[str], *, max_length: int, sto
     ids, _ = token_ids(base, texts, max_length=max_length)
     lengths = np.array([len(i) for i in ids], dtype=np.intp)
     out: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
-    for batch in _batches(lengths):
+    for batch in _batches(lengths, base.positions):
         rows = [ids[i] for i in batch.rows]
         top, _ = _run(base, up_to(base.model, stop), rows, lengths[batch.rows], batch, 0)
         for j, i in enumerate(batch.rows):
@@ -107,8 +107,10 @@ def last_cut(base: BaseModel) -> Cut:
     return Cut(max(0, n - 1), n)
 
 
-def _batches(lengths: NDArray[np.intp]) -> Iterator[_Batch]:
+def _batches(lengths: NDArray[np.intp], most: int | None) -> Iterator[_Batch]:
+    """Texts of about one length together, filled up to a multiple of `LENGTH_STEP`, but to no more than the model can read."""
     padded = -(-lengths // LENGTH_STEP) * LENGTH_STEP
+    padded = padded if most is None else np.minimum(padded, np.maximum(lengths, most))
     order = np.argsort(lengths, kind="stable")
     for length in np.unique(padded):
         bucket = order[padded[order] == length]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from moo import validate
 from moo.errors import InputError
 from moo.masking import mask
-from moo.models.base_models import weights_digest
+from moo.models.base_models import refuse_longer, weights_digest
 from moo.models.generator import (
     Generator,
     Ids,
@@ -112,6 +112,7 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
     prepared, key = evaluator.prepared, asked.key or StudyKey.fresh()
     asked.stage("loading the base model", 0, 0)
     base = load_generator(spec.model, accelerator=spec.machine.accelerator)
+    refuse_longer(base.model, spec.training.max_length, name=spec.model)
     run = _planned(params, prepared, asked)
     secrets = _Secrets.drawn(base, asked, key.generator("secrets"))
     texts = _texts(base, prepared, params, "pool")

@@ -25,7 +25,7 @@ from moo.errors import InputError
 from moo.masking import Found, apply, find_spans, ner, probe
 from moo.models.activations import Packed
 from moo.models.bank import Depth, Frozen, Head, check_depth
-from moo.models.base_models import BaseModel, load_base
+from moo.models.base_models import BaseModel, load_base, refuse_longer
 from moo.models.blocks import Cut, Targets, family_of, is_causal
 from moo.models.cache import Feature, TrunkCache
 from moo.models.memory import give_back
@@ -153,8 +153,14 @@ class Prepared:
             accelerator=self.spec.machine.accelerator,
             progress=lambda done, total: self.stage("fetching the base model", done, total),
         )
+        refuse_longer(found.model, self.spec.training.max_length, name=self.spec.model, virtual=self._virtual)
         precision = self.spec.machine.precision
         return found if precision == "auto" else dataclasses.replace(found, low_precision=precision == "bf16-mixed")
+
+    @property
+    def _virtual(self) -> int:
+        """Tokens of the largest prefix that the search could draw."""
+        return 2 ** self.spec.space.lora_rank_log2[1] if self.spec.training.adaptation == "prefix" else 0
 
     @cached_property
     def engine(self) -> Literal["bank", "opacus"]:

@@ -1,17 +1,20 @@
 """Base models: what is loaded, what is refused, and that the fetched encoder understands what it reads."""
 
+import copy
+import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import save_tiny
+from conftest import KNOWN, save_tiny
 
 from moo.errors import DownloadError, InputError, MooError
-from moo.models.base_models import REGISTRY, fetch_model, load_base, pick_device
+from moo.models.base_models import REGISTRY, BaseModel, fetch_model, load_base, pick_device
 from moo.models.blocks import blocks_of
 from moo.models.trunk import encode
 
@@ -24,6 +27,34 @@ def test_a_local_folder_is_loaded_frozen_and_named_by_its_weights(tiny_folder: P
     other = load_base(str(save_tiny(tmp_path / "other", seed=1)), accelerator="cpu")
     assert other.digest != base.digest
     assert load_base(str(tiny_folder), accelerator="cpu").digest == base.digest
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_model_reads_as_many_tokens_as_it_has_positions_and_no_more(
+    family: Callable[[str], BaseModel], kind: str
+) -> None:
+    base = family(kind)
+    most = base.positions
+    assert most == (62 if "roberta" in kind else 64)
+    assert len(encode(base, ["a" * 80], max_length=most).tokens[0]) == most
+    if kind not in ("llama", "qwen2", "qwen3"):  # rotary positions go on, to where the model was never trained
+        with pytest.raises((IndexError, RuntimeError)):
+            base.model(input_ids=torch.full((1, most + 1), 5))
+
+
+def test_texts_are_filled_up_to_no_more_than_a_model_can_read(tiny: BaseModel) -> None:
+    model = copy.deepcopy(tiny.model)
+    table = model.embeddings.position_embeddings
+    model.embeddings.position_embeddings = torch.nn.Embedding.from_pretrained(table.weight[:61])
+    model.embeddings.position_ids = model.embeddings.position_ids[:, :61]
+    model.config.max_position_embeddings = 61
+    short = dataclasses.replace(tiny, model=model)
+    assert short.positions == 61
+    texts = ["a" * 80, "bc" * 9]
+    for ours, theirs in zip(
+        encode(short, texts, max_length=61).mean, encode(tiny, texts, max_length=61).mean, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_pickled_weights_are_refused_unread(tiny_folder: Path, tmp_path: Path) -> None:

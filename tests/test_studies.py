@@ -598,6 +598,15 @@ def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
         ("electra", {"adapted_layers": (0, 5)}, {}, "adapted_layers <= 4"),
         ("electra", {"adapted_layers": (0, 0)}, {"engine": "bank"}, "use adapted_layers=0 or engine='opacus'"),
         ("distilbert", {}, {"adaptation": "prefix"}, "a model to which PEFT knows how to give one"),
+        ("bert", {}, {"max_length": 65}, r"max_length must be <= 64, got 65: .*bert\d+ was trained for 64 positions"),
+        ("roberta", {}, {"max_length": 63}, "max_length must be <= 62, got 63"),
+        ("qwen2", {}, {"max_length": 65}, "max_length must be <= 64, got 65"),
+        (
+            "bert",
+            {},
+            {"max_length": 57, "adaptation": "prefix"},
+            "must be <= 56, got 57: .* 8 of which the largest prefix",
+        ),
     ],
 )
 def test_a_depth_that_the_engine_cannot_train_is_refused_before_anything_is_spent(
@@ -619,6 +628,9 @@ def test_a_depth_that_the_engine_cannot_train_is_refused_before_anything_is_spen
     before = ledger_of(spec.data).entries()
     with pytest.raises(InputError, match=says):
         run_study(unfit, n_trials=2, folder=tmp_path / "a")
+    if "max_length" in training:
+        with pytest.raises(InputError, match=says):
+            plan_study(unfit, n_trials=2)
     assert ledger_of(spec.data).entries() == before
     assert not (tmp_path / "a" / "study.db").exists()
 
