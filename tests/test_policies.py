@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from letters import known, letters_spec, save_table
+from letters import TINY, known, letters_spec, save_table
 from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from moo.cli.view import print_result
 from moo.data import Records, load_records
@@ -526,6 +529,36 @@ def test_no_file_that_leaves_names_a_class_of_withdrawn_records_alone(spec: Stud
     assert json.loads((out / "card.json").read_text())["classes"] == ["0", "1"]
     told = [p for place in (out, folder) for p in place.rglob("*") if p.is_file() and b"oncology" in p.read_bytes()]
     assert told == []
+
+
+@pytest.mark.parametrize("head", ["stock", "with_mean"])
+def test_a_class_that_no_release_record_has_keeps_its_place_in_all_that_leaves(
+    spec: StudySpec, tmp_path: Path, head: str
+) -> None:
+    (tmp_path / "s").mkdir(mode=0o700)
+    classes, key = ["0", "0 rare", "1"], StudyKey.load_or_create(tmp_path / "s" / "study.key")
+    study = named(
+        spec, f"absent {head}", data=str(save_table(tmp_path / "letters.csv")), min_class_users=1,
+        space=dataclasses.replace(spec.space, adapted_layers=(1, 1)), training=dataclasses.replace(TINY, head=head, steps=4),
+    )  # fmt: skip
+    frame = pd.read_csv(study.data, dtype={"label": str})
+    searched = Prepared(study, key, tmp_path / "s", release_share=0.5).records.texts
+    (user,) = frame["user"][frame["text"] == searched[0]]
+    frame.loc[frame["user"] == user, "label"] = "0 rare"
+    frame.to_csv(study.data, index=False)
+    release = Prepared(study, key, tmp_path / "s", release_share=0.5).parts["release"]
+    assert (list(release.classes), sorted(set(release.labels))) == (classes, [0, 2])
+    run_study(study, n_trials=1, policy="proxy_then_retrain(1)", folder=tmp_path / "s").save(tmp_path / "s")
+    (out,) = retrain(tmp_path / "s", [0], to=tmp_path / "out")
+    assert json.loads((out / "card.json").read_text())["classes"] == classes
+    if head == "stock":
+        assert runpy.run_path(str(out / "peft" / "load.py"))["CLASSES"] == dict(enumerate(classes))
+        weights = load_file(out / "peft" / "adapter_model.safetensors")
+        assert [len(w) for name, w in weights.items() if name.endswith("classifier.weight")] == [3]
+    else:
+        with safe_open(out / "peft" / "head.safetensors", framework="pt") as file:
+            assert json.loads(file.metadata()["classes"]) == classes
+            assert file.get_tensor("bias").shape == (3,)
 
 
 def test_a_table_that_n_records_cuts_has_no_claim_and_no_charge_of_another_step_brings_it_back(

@@ -22,6 +22,7 @@ from moo.search.lease import Lease
 from moo.search.storage import check_storage, name_of, opened, sqlite_file
 
 HOME = str(Path(moo.__file__).parents[1])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 
 
 def journal(path: Path) -> BaseStorage:
@@ -246,40 +247,50 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["journal URL", "database URL"])
-def test_of_drivers_that_begin_at_once_one_does_all(kind: str, tmp_path: Path) -> None:
+def all_begin_at_once(storage: str, folder: Path) -> None:
+    """Start three drivers of one study at one moment: one must evaluate every trial, and the others be refused."""
     at = str(time.time() + 15)
-    storage = str(KINDS[kind](tmp_path))
-    given = [storage, str(Path(__file__).parent), str(tmp_path / "x"), at]
-    environment = {**os.environ, "PYTHONPATH": HOME}
+    given = [storage, str(Path(__file__).parent), str(folder / "x"), at]
     drivers = [
-        subprocess.Popen([sys.executable, "-c", RACE, *given], env=environment, stdout=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", RACE, *given], env=ENVIRONMENT, stdout=subprocess.PIPE)
         for _ in range(3)
     ]
     seen = [json.loads(d.communicate()[0]) for d in drivers]
     assert sorted(n for numbers in seen for n in numbers) == list(range(6))
+    assert sorted(map(len, seen)) == [0, 0, 6]
 
 
-def test_a_driver_that_was_killed_leaves_its_journal_free(tmp_path: Path) -> None:
-    storage = f"journal:///{tmp_path / 's.log'}"
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["journal URL", "database URL"])
+def test_of_drivers_that_begin_at_once_one_does_all(kind: str, tmp_path: Path) -> None:
+    all_begin_at_once(str(KINDS[kind](tmp_path)), tmp_path)
+
+
+def goes_on_after_a_kill(storage: str) -> str:
+    """Kill a driver in its second trial: its study must be held until then, and free at once; return the refusal."""
     script = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_search import run
+from test_search import evaluate, run
 def slow(candidate):
-    print("on", flush=True)
-    time.sleep(60)
+    if candidate.number:
+        print("on", flush=True)
+        time.sleep(60)
+    return evaluate(candidate)
 run(evaluate=slow, storage={storage!r}, n_trials=3, population=3)
 """
-    environment = {**os.environ, "PYTHONPATH": HOME}
-    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE) as driver:
+    with subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT, stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == b"on\n"
-        with pytest.raises(StorageError, match=f"another holds 'search' in journal:///.*: process {driver.pid} on"):
+        with pytest.raises(StorageError, match=f"another holds 'search' in .*: process {driver.pid} on") as caught:
             run(storage=storage, n_trials=3, population=3)
         driver.send_signal(signal.SIGKILL)
     assert told(run(storage=storage, n_trials=3, population=3)) == told(run(n_trials=3, population=3))
+    return str(caught.value)
+
+
+def test_a_driver_that_was_killed_leaves_its_journal_free(tmp_path: Path) -> None:
+    assert "journal:///" in goes_on_after_a_kill(f"journal:///{tmp_path / 's.log'}")
 
 
 def test_a_dashboard_opens_what_a_search_opens(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from moo.search.generation import Before, Run, lost_outcome
 from moo.search.lease import Lease, unleased
 from moo.search.sampler import DEFAULT, Sampler, check_sampler
 from moo.search.space import Space
-from moo.search.storage import Storage, check_storage, held, keep_config, made, name_of, opened, reading, sqlite_file
+from moo.search.storage import Storage, check_storage, held, in_use, keep_config, made, name_of, reading, sqlite_file
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult
 
 POPULATION = "moo:population"
@@ -97,8 +97,8 @@ def search(
     pool = executor_of(evaluate, executor=executor, workers=workers, environments=environments)
     file = sqlite_file(storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with reading(storage), held(file):
-        study = made(opened(storage), name, [g.direction for g in goals], [g.name for g in goals])
+    with reading(storage), held(file), in_use(storage) as place:
+        study = made(place, name, [g.direction for g in goals], [g.name for g in goals])
         alone = unleased() if storage is None or file else Lease(study, name_of(storage))
         with alone as lease, pool:
             keep_config(study, [g.name for g in goals], settings)

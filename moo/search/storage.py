@@ -48,6 +48,19 @@ def opened(storage: Storage) -> BaseStorage:
         return _journal(url) if url.startswith(_JOURNAL) else _database(url)
 
 
+@contextmanager
+def in_use(storage: Storage) -> Iterator[BaseStorage]:
+    """Open a storage, and let its connections go in the end if it was opened here; see `opened`."""
+    held_open = opened(storage)
+    try:
+        yield held_open
+    finally:
+        inner = getattr(held_open, "_backend", held_open)
+        if isinstance(inner, RDBStorage) and not isinstance(storage, BaseStorage):
+            inner.remove_session()
+            inner.engine.dispose()
+
+
 def check_storage(storage: Storage) -> None:
     """Refuse a storage that could not be opened; nothing is made and no server is asked.
 
