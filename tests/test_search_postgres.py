@@ -51,8 +51,7 @@ def server() -> Iterator[tuple[str, str]]:
 @pytest.fixture
 def url(server: tuple[str, str]) -> str:
     """Address of an empty database of the server."""
-    import psycopg
-
+    psycopg = pytest.importorskip("psycopg")
     home, password = server
     name = f"study_{secrets.token_hex(4)}"
     with psycopg.connect(host=home, user="me", password=password, dbname="postgres", autocommit=True) as connection:
