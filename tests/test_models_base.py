@@ -35,6 +35,7 @@ def test_a_model_reads_as_many_tokens_as_it_has_positions_and_no_more(
 ) -> None:
     base = family(kind)
     most = base.positions
+    assert most is not None
     assert most == (62 if "roberta" in kind else 64)
     assert len(encode(base, ["a" * 80], max_length=most).tokens[0]) == most
     if kind not in ("llama", "qwen2", "qwen3"):  # rotary positions go on, to where the model was never trained
