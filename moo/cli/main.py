@@ -9,14 +9,14 @@ from math import inf
 from rich.console import Console
 
 from moo import __version__
-from moo.cli import audit, commands, compliance, masking, membership, memorise
 from moo.cli.arguments import SEEDS, Parser, add_reading, day, even, filled, fit, number, whole
-from moo.cli.machine import add_machine
-from moo.entities import MAX_LEVEL
-from moo.errors import MooError
-from moo.privacy.policies import Policy
-from moo.records import SAMPLERS
-from moo.studies.weights import weights_of
+from moo.cli.commands import audit, compliance, mask, memorise, risk, studies
+from moo.cli.runtime_options import add_machine
+from moo.core.errors import MooError
+from moo.core.personal_data_types import MAX_LEVEL
+from moo.core.trial_record import SAMPLERS
+from moo.privacy.release_policy import Policy
+from moo.studies.results.weights import weights_of
 
 INTERRUPTED = 130
 MANY = 1_000_000  # trials, canaries and the like
@@ -29,7 +29,7 @@ def parser() -> Parser:
     groups = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     run = _add(
-        groups, "run", commands.run, "search a study's privacy settings; the same command goes on where it stopped"
+        groups, "run", studies.run, "search a study's privacy settings; the same command goes on where it stopped"
     )
     run.add_argument("study", metavar="STUDY", help="a shipped study's name, or a path to TOML")
     run.option("--trials", whole(1, MANY), default=24, metavar="N", help="trials in all (default 24)")
@@ -67,7 +67,7 @@ def parser() -> Parser:
 
     run.add_argument("--confirm", action="store_true", help="then train the front anew and confirm the recommendation")
 
-    front = _add(groups, "front", commands.front, "show the front of a study that ran")
+    front = _add(groups, "front", studies.front, "show the front of a study that ran")
     front.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     _weights(front)
     front.add_argument("--keep", action="store_true", help="write the choice into the study's files and reports")
@@ -76,26 +76,24 @@ def parser() -> Parser:
     sure = _add(
         groups,
         "confirm",
-        membership.confirm,
+        risk.confirm,
         "train the front anew with more shadows, the recommendation on a fresh split",
     )
     sure.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     sure.option("--shadows", even(4, 1024), default=8, metavar="K", help="shadows of each training, even (default 8)")
     sure.add_argument("--lang", choices=("en", "zh"), default="en")
 
-    every = _add(groups, "attacks", membership.attacks, "every membership attack on a trial that ran, side by side")
+    every = _add(groups, "attacks", risk.attacks, "every membership attack on a trial that ran, side by side")
     every.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     every.option("--trial", whole(0, MANY), metavar="N", help="which trial (default: the status quo)")
 
-    each = _add(
-        groups, "attributes", membership.attributes, "what a trial's answers tell of each attribute of its users"
-    )
+    each = _add(groups, "attributes", risk.attributes, "what a trial's answers tell of each attribute of its users")
     each.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     each.option("--trial", whole(0, MANY), metavar="N", help="which trial (default: the status quo)")
     each.option("--permutations", whole(1, MANY), default=99, metavar="N", help="of each null (default 99)")
 
     again = _add(
-        groups, "retrain", commands.retrain, "train chosen settings on the release users of proxy_then_retrain(m)"
+        groups, "retrain", studies.retrain, "train chosen settings on the release users of proxy_then_retrain(m)"
     )
     again.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     again.option(
@@ -141,33 +139,33 @@ def parser() -> Parser:
 
     _memorise(groups)
 
-    report = _add(groups, "report", commands.report, "write the report of a study that ran")
+    report = _add(groups, "report", studies.report, "write the report of a study that ran")
     report.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     report.add_argument("--lang", choices=("en", "zh"), default="en")
 
     data = _group(groups, "data", "data sets: list, fetch, purge a study's evidence")
-    _add(data, "list", commands.data_list, "known data sets")
-    _add(data, "fetch", commands.data_fetch, "download a data set").add_argument("name", metavar="NAME")
-    purge = _add(data, "purge", commands.data_purge, "remove a study's evidence and cached activations")
+    _add(data, "list", studies.data_list, "known data sets")
+    _add(data, "fetch", studies.data_fetch, "download a data set").add_argument("name", metavar="NAME")
+    purge = _add(data, "purge", studies.data_purge, "remove a study's evidence and cached activations")
     purge.add_argument("folder", metavar="DIR", help="folder of the study")
 
     models = _group(groups, "models", "base models: list, fetch")
-    _add(models, "list", commands.models_list, "known base models")
-    _add(models, "fetch", commands.models_fetch, "download and convert a base model").add_argument(
+    _add(models, "list", studies.models_list, "known base models")
+    _add(models, "fetch", studies.models_fetch, "download and convert a base model").add_argument(
         "name", metavar="NAME"
     )
 
-    masking.add_options(_add(groups, "mask", commands.mask, "mask a text, lines from standard input, or a table"))
+    mask.add_options(_add(groups, "mask", studies.mask, "mask a text, lines from standard input, or a table"))
 
     _compliance(groups)
 
     ledger = _group(groups, "ledger", "what trainings cost the people in a data set: show, cap, verify, anchor, export")
     for name, action, text in (
-        ("show", commands.ledger_show, "studies and what they compose to"),
-        ("cap", commands.ledger_cap, "cap what all studies together may compose to"),
-        ("verify", commands.ledger_verify, "check the chain, and an anchor that was kept elsewhere"),
-        ("anchor", commands.ledger_anchor, "the head of the chain, to be kept elsewhere"),
-        ("export", commands.ledger_export, "all entries, as JSON Lines"),
+        ("show", studies.ledger_show, "studies and what they compose to"),
+        ("cap", studies.ledger_cap, "cap what all studies together may compose to"),
+        ("verify", studies.ledger_verify, "check the chain, and an anchor that was kept elsewhere"),
+        ("anchor", studies.ledger_anchor, "the head of the chain, to be kept elsewhere"),
+        ("export", studies.ledger_export, "all entries, as JSON Lines"),
     ):
         one = _add(ledger, name, action, text)
         one.add_argument("data", metavar="DATA", help="a data set's name, or the path to a table")
@@ -178,7 +176,7 @@ def parser() -> Parser:
         if name == "verify":
             one.add_argument("--anchor", metavar="SEQ:HASH", action="append", default=[], help="as `anchor` printed it")
 
-    board = _add(groups, "dashboard", commands.dashboard, "open a study in the Optuna dashboard")
+    board = _add(groups, "dashboard", studies.dashboard, "open a study in the Optuna dashboard")
     board.option("--out", filled, metavar="DIR", required=True, help="folder of the study")
     board.option("--storage", fit(_check_storage), metavar="URL", help="Optuna storage (default DIR/study.db)")
     board.option("--port", whole(1, 65_535), default=8080)
@@ -331,7 +329,7 @@ def _compliance(groups: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _check_name(text: str) -> str:
-    from moo.studies.base import check_name
+    from moo.studies.spec.study import check_name
 
     return check_name(text)
 

@@ -6,11 +6,12 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from moo.cli.terminal import heading, say
-from moo.records import ACCURACY, PENALTY, REFERENCE, RISK, Measurement
-from moo.report.attribute import attribute_trials, by_attribute
-from moo.studies.recommend import Recommendation
-from moo.studies.result import StudyResult
+from moo.cli.console import heading, say
+from moo.core.measurement import Measurement
+from moo.core.trial_record import ACCURACY, PENALTY, REFERENCE, RISK
+from moo.report.sections.attribute import attribute_trials, by_attribute
+from moo.studies.results.recommendation import Recommendation
+from moo.studies.results.result import StudyResult
 
 
 def print_refined(console: Console, result: StudyResult) -> None:

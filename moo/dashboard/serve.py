@@ -7,14 +7,14 @@ from pathlib import Path
 import optuna
 from optuna_dashboard import run_server, save_note, save_plotly_graph_object
 
-from moo.errors import InputError, PolicyError
-from moo.records import ACCURACY, PENALTY, RISK, TrialRecord
+from moo.core.errors import InputError, PolicyError
+from moo.core.trial_record import ACCURACY, PENALTY, RISK, TrialRecord
 from moo.report import figures
-from moo.report.texts import texts
+from moo.report.sections.texts import texts
 from moo.search.storage import opened, reading
-from moo.studies.recommend import Recommendation
-from moo.studies.result import StudyResult, load_result
-from moo.studies.select_one import INTERNAL, refuse_looking_inside
+from moo.studies.results.recommendation import Recommendation
+from moo.studies.results.result import StudyResult, load_result
+from moo.studies.search.select_one import INTERNAL, refuse_looking_inside
 
 HOST = "127.0.0.1"
 

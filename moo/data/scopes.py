@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from moo.records import Transformation
+from moo.core.trial_record import Transformation
 
 TRIED = 4  # users of each kind that a step is applied to alone
 

@@ -1,7 +1,7 @@
 """Masking by level, Chinese and English, each record read alone; measured against gold spans it never sees."""
 
+from moo.masking.evaluation.probe import probe
 from moo.masking.ladder import Found, apply, find_spans, mask, mask_many
-from moo.masking.operators import Operators
-from moo.masking.probe import probe
+from moo.masking.replacements import Operators
 
 __all__ = ["Found", "Operators", "apply", "find_spans", "mask", "mask_many", "probe"]

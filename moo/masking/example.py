@@ -9,7 +9,7 @@ In a program of your own: `load_preprocessing(folder).mask(text)`, then the base
 import sys
 from pathlib import Path
 
-from moo.masking.release import load_preprocessing
+from moo.masking.preprocessing_card import load_preprocessing
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from moo import validate
-from moo.entities import ENTITY_LEVELS, MAX_LEVEL
-from moo.masking import gate
-from moo.masking.hits import Hit
-from moo.masking.normal import normalise
-from moo.masking.operators import Operators
+from moo.core import validate
+from moo.core.personal_data_types import ENTITY_LEVELS, MAX_LEVEL
+from moo.masking import prefilter
+from moo.masking.normalisation import normalise
+from moo.masking.recognisers.hits import Hit
+from moo.masking.replacements import Operators
 from moo.masking.tokens import BLANK
 
 _PASSES = 8  # looks again at most this often
@@ -136,9 +136,9 @@ class _Look:
         self._taken = bytearray(len(text))
         if BLANK in self._base:
             self._taken[:] = bytes(c == BLANK for c in self._base)
-            self.covered = _Near(0, len(text), gate.longest_number(self._base))
+            self.covered = _Near(0, len(text), prefilter.longest_number(self._base))
         self._fields = {k: normalise(v) for k, v in fields.items() if len(v) > 1 and ENTITY_LEVELS.get(k, 9) <= level}
-        self._rules = gate.choose(self._base, level, with_ner=ner)
+        self._rules = prefilter.choose(self._base, level, with_ner=ner)
 
     def mention(self, start: int, end: int) -> str:
         """Normalised."""
@@ -176,8 +176,8 @@ class _Look:
         fresh.sort()
         self._seen = seen = _blanked(self._seen, fresh)
         beside = "".join([seen[max(0, low - _BESIDE) : low] + seen[high : high + _BESIDE] for low, high in fresh])
-        written, old = gate.is_written(beside), self.covered
-        longest = gate.longest_number(seen) if written or (old and old.longest >= 0) else -1
+        written, old = prefilter.is_written(beside), self.covered
+        longest = prefilter.longest_number(seen) if written or (old and old.longest >= 0) else -1
         near = _Near(fresh[0][0], fresh[-1][1], longest if written else -1)
         self.covered = near if old is None else _Near(min(old.start, near.start), max(old.end, near.end), longest)
         return near

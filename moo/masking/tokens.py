@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from moo.entities import ENTITY_LEVELS
-from moo.masking.hits import Hit, listed
-from moo.masking.places import provinces, region_pattern
+from moo.core.personal_data_types import ENTITY_LEVELS
+from moo.masking.recognisers.addresses import provinces, region_pattern
+from moo.masking.recognisers.hits import Hit, listed
 
 BLANK = "\x00"  # stands for every character of a token in the text that recognisers read
 REDACTED = "[REDACTED]"

@@ -1,7 +1,7 @@
 """Pareto fronts: who is on them, how sure that is, how large they are, and which point to take. All is minimised."""
 
-from moo.pareto.decision import Choice, knee
 from moo.pareto.front import hypervolume, non_dominated, running_hypervolume
+from moo.pareto.knee import Choice, knee
 from moo.pareto.uncertainty import probability_feasible, probability_non_dominated
 
 __all__ = [

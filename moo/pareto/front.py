@@ -6,7 +6,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 
 Floats = NDArray[np.float64]
 

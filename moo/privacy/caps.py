@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moo import validate
-from moo.errors import InputError, PolicyError
-from moo.privacy.accounting import ORDERS
-from moo.privacy.composed import ComposedEpsilon, compose
+from moo.core import validate
+from moo.core.errors import InputError, PolicyError
+from moo.core.measurement import number_in, number_out
+from moo.privacy.composed_epsilon import ComposedEpsilon, compose
+from moo.privacy.composition import ORDERS
 from moo.privacy.events import Event
-from moo.records import number_in, number_out
 
 DELTA = 1e-5
 NO_CAP = "no cap on these data: further studies may add to it"

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from moo.core.trial_record import Transformation
 from moo.privacy.events import TrainingRun
-from moo.records import Transformation
 
 HOLDS = "holds"
 

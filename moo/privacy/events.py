@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import dp_accounting
 
-from moo import validate
+from moo.core import validate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moo.errors import InputError, MachineError
+from moo.core.errors import InputError, MachineError
 
 KEY_BYTES = 32
 

@@ -25,9 +25,10 @@ from typing import Any
 
 import rfc8785
 
-from moo.errors import InputError, MachineError
+from moo.core.errors import InputError, MachineError
 from moo.privacy.caps import Cap, next_cap
-from moo.privacy.chain import (
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+from moo.privacy.ledger_chain import (
     KINDS,
     READ,
     WAIT,
@@ -42,7 +43,6 @@ from moo.privacy.chain import (
     reported,
     verify,
 )
-from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 
 __all__ = [
     "KINDS",

@@ -8,6 +8,7 @@ Source: Dong, Roth and Su 2022, "Gaussian Differential Privacy"; g is 1 - f(1 - 
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from moo import validate
-from moo.errors import InputError
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.privacy.composition import privacy_loss
+from moo.privacy.events import TrainingRun
 
 Floats = NDArray[np.float64]
 
@@ -122,3 +125,44 @@ def advantage_of(curve: Curve, *, places: int = 2000) -> float:
     """
     area = sum(curve.least(i / places) for i in range(places)) / places
     return min(1.0, 1.0 - 2.0 * area)
+
+
+def curve_of(run: TrainingRun) -> HockeyStickCurve:
+    """The trade-off curve of one run, from its PLD at 400 epsilons; it holds for adding a unit and for removing one.
+
+    Raises:
+        InputError: If it was trained without noise: nothing is claimed then.
+    """
+    if not run.private:
+        raise InputError("noise_multiplier > 0 must hold for a trade-off curve, but got 0; nothing is claimed.")
+    found = _curve(run.sample_rate, run.steps, run.noise_multiplier)
+    worse = np.maximum(found.deltas, found.deltas_back)
+    return HockeyStickCurve(epsilons=found.epsilons, deltas=worse, deltas_back=worse)
+
+
+@lru_cache(maxsize=256)
+def _curve(sample_rate: float, steps: int, noise_multiplier: float) -> HockeyStickCurve:
+    """From the data with the unit to those without it."""
+    loss = privacy_loss(sample_rate, steps, noise_multiplier)
+    most = max(1e-3, float(loss.get_epsilon_for_delta(1e-12)))
+    epsilons = np.concatenate([[0.0], np.geomspace(1e-3 * min(1.0, most), most, 399)])
+    removing, adding = (
+        np.clip(pmf.get_delta_for_epsilon(epsilons.tolist()), 0.0, 1.0) for pmf in (loss._pmf_remove, loss._pmf_add)
+    )
+    return HockeyStickCurve(epsilons=epsilons, deltas=removing, deltas_back=adding)
+
+
+def advantage_ceiling(run: TrainingRun) -> float:
+    """The largest membership advantage, 2 AUC - 1, that the run's own PLD allows any attack."""
+    if not run.private:
+        return 1.0
+    return advantage_of(_curve(run.sample_rate, run.steps, run.noise_multiplier)) if run.steps else 0.0
+
+
+def tpr_ceiling(run: TrainingRun, fpr: float) -> float:
+    """The largest true-positive rate that the run's own PLD allows any attack at a false-positive rate in [0, 1]."""
+    validate.in_range(0, 1, fpr=fpr)
+    if not run.private:
+        return 1.0
+    # an attack says "not a member" with probability 1 - fpr without the unit, so with it at least so often:
+    return 1.0 - curve_of(run).least(1.0 - fpr) if run.steps else fpr

@@ -6,10 +6,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from moo.records import ACCURACY, PENALTY, RISK, TrialRecord
-from moo.report.chinese import said
-from moo.studies.recommend import p_feasible
-from moo.studies.result import StudyResult
+from moo.core.trial_record import ACCURACY, PENALTY, RISK, TrialRecord
+from moo.report.i18n.chinese import said
+from moo.studies.results.recommendation import p_feasible
+from moo.studies.results.result import StudyResult
 
 INK, PAPER, GRID = "#1c2b36", "#ffffff", "#e3e8ec"
 FRONT, DOMINATED, BROKEN, REFERENCE, CHOSEN = "#0072b2", "#8aa4b5", "#d55e00", "#000000", "#009e73"

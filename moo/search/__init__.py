@@ -1,7 +1,7 @@
 """Search a black box for its Pareto front: samplers behind a barrier, resumable, the same front whatever happens."""
 
 from moo.search.driver import default_population, search
-from moo.search.generation import FAILED, LOST, REFUSED
+from moo.search.search import FAILED, LOST, REFUSED
 from moo.search.space import Integer, Real, Space
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult, SearchTrial
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import optuna
 
-from moo import validate
-from moo.errors import InputError
+from moo.core import validate
+from moo.core.errors import InputError
 from moo.search.executors import Evaluate, executor_of
-from moo.search.generation import Before, Run, lost_outcome
 from moo.search.lease import Lease, unleased
 from moo.search.sampler import DEFAULT, Sampler, check_sampler
+from moo.search.search import Before, Run, lost_outcome
 from moo.search.space import Space
 from moo.search.storage import Storage, check_storage, held, in_use, keep_config, made, name_of, reading, sqlite_file
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult

@@ -16,8 +16,8 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Self
 
-from moo import validate
-from moo.errors import InputError, MachineError, TrialError
+from moo.core import validate
+from moo.core.errors import InputError, MachineError, TrialError
 from moo.search.types import Candidate, Outcome
 
 Evaluate = Callable[[Candidate], Outcome]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import optuna
 import sqlalchemy.exc
 
-from moo.errors import StorageError
+from moo.core.errors import StorageError
 
 BEAT = 10.0  # seconds between two signs of life
 DEAD = 60.0  # seconds without one after which a driver counts as crashed

@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection, Sequence
 from numbers import Real
 
-from moo.errors import InputError
-from moo.records import Measurement
+from moo.core.errors import InputError
+from moo.core.measurement import Measurement
 from moo.search.types import Goal, Outcome
 
 _WAY_OUT = "to record the trial as failed, raise TrialError"

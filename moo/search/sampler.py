@@ -16,9 +16,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from moo import validate
-from moo.errors import InputError
-from moo.records import SAMPLERS
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.core.trial_record import SAMPLERS
 
 NAMES, DEFAULT = SAMPLERS, SAMPLERS[0]
 _JOINT = ("nsga2", "nsga3", "gp")  # draw all dimensions together; the others draw one after another

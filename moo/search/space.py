@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from moo.errors import InputError
-from moo.validate import refuse
+from moo.core.errors import InputError
+from moo.core.validate import refuse
 
 Params = dict[str, float | int]
 

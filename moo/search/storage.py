@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
 
-from moo.errors import ConfigChangedError, InputError, StorageError
+from moo.core.errors import ConfigChangedError, InputError, StorageError
 from moo.search.executors import RAISED
 
 CONFIG, OUTCOME = "moo:config", "moo:outcome"

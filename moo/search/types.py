@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moo.records import Measurement
+from moo.core.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 from moo.tables.reading import Reading
 
 Progress = Callable[[int, int], None]  # bytes (rows of Parquet) done, and in all

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 
 
 class Written(float):

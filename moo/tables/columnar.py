@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 from moo.tables.base import Batch, Table
 from moo.tables.cells import NestedError, texts_of_array, without
 from moo.tables.reading import Reading

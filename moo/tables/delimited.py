@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 from moo.tables.base import Batch, Progress, Table, silent
 from moo.tables.blocks import parse_block
 from moo.tables.cells import without

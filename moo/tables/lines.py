@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 from moo.tables.reading import UTF8
 
 MAX_LINE = 1 << 20  # bytes: a record that is longer is an accident of an export

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 from moo.tables.base import Batch, Progress, Table, silent
 from moo.tables.cells import NestedError, Written, texts_of, without
 from moo.tables.lines import read_lines

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 from moo.tables.columnar import ParquetTable
 from moo.tables.delimited import DelimitedTable
 from moo.tables.objects import ObjectTable

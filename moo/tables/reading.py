@@ -4,8 +4,8 @@ import codecs
 from dataclasses import dataclass
 from pathlib import Path
 
-from moo import validate
-from moo.errors import InputError
+from moo.core import validate
+from moo.core.errors import InputError
 
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl")
 UTF8 = "utf-8"

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable
 import numpy as np
 from scipy.stats import beta, chi2
 
-from moo.entities import DIRECT, QUASI, SENSITIVE
-from moo.errors import InputError
-from moo.evidence import Bools, MaskingProbe, PrivacyEvidence, UtilityEvidence
-from moo.objectives.utility import group_gap
-from moo.privacy.accounting import group_privacy
-from moo.validate import in_range, positive
+from moo.core.errors import InputError
+from moo.core.evidence import Bools, MaskingProbe, PrivacyEvidence, UtilityEvidence
+from moo.core.personal_data_types import DIRECT, QUASI, SENSITIVE
+from moo.core.validate import in_range, positive
+from moo.objectives.utility.accuracy import group_gap
+from moo.privacy.composition import group_privacy
 
 OF_USERS = ("privacy.epsilon_user", "privacy.delta_times_users")  # unknown where users are
 K_STAR = 5  # policy: a class of fewer users points at a person

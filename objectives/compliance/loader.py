@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from moo import validate
-from moo.errors import InputError
+from moo.core import validate
+from moo.core.errors import InputError
 from moo.objectives.compliance.pack import BUILT_IN, Pack, read_pack
 from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, RULE, SCORES, STATUSES, Excuse, Kind, Rule, Stage
 

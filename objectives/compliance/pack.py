@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
-from moo import validate
-from moo.errors import InputError
+from moo.core import validate
+from moo.core.errors import InputError
 
 BUILT_IN = ("pipl", "ecommerce", "gdpr", "generative-ai", "house")
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moo.errors import InputError
-from moo.evidence import TrialEvidence
-from moo.objectives.base import Direction
+from moo.core.errors import InputError
+from moo.core.evidence import TrialEvidence
+from moo.core.measurement import Measurement, number_out
+from moo.core.trial_record import PENALTY
 from moo.objectives.compliance.loader import DEFAULT_PACKS, RuleBook, load_rules
 from moo.objectives.compliance.rule import RULE, Rule, Stage, Verdict
-from moo.records import PENALTY, Measurement, number_out
+from moo.objectives.objective import Direction
 
 Facts = Mapping[str, float | None]
 

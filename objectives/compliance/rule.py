@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import rfc8785
 
-from moo.records import number_out
+from moo.core.measurement import number_out
 
 Kind = Literal["gate", "graded", "watched"]
 Stage = Literal["trial", "release", "watch"]  # judged for every trial; before a model leaves; and once it has left

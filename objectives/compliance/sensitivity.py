@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moo.errors import InputError
+from moo.core.errors import InputError
 from moo.pareto import non_dominated
 
 Floats = NDArray[np.floating]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from moo.errors import InputError
-from moo.evidence import Bools, Floats, Ints, MembershipEvidence
+from moo.core.errors import InputError
+from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence
 
 MIN_SHADOWS = 4  # two complementary pairs: one to attack, one to refer to
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moo.errors import InputError
-from moo.evidence import MembershipEvidence
-from moo.objectives.clusters import unit_codes
-from moo.objectives.membership.attacks import ATTACKS
+from moo.core.errors import InputError
+from moo.core.evidence import MembershipEvidence
+from moo.objectives.membership.attacks.registry import ATTACKS
 from moo.objectives.membership.risk import Level, auc
+from moo.objectives.statistics.clusters import unit_codes
 
 CHOSEN = "chosen"  # as a study's attack: not named before, but chosen in every trial
 

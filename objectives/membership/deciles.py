@@ -4,15 +4,15 @@ import math
 
 import numpy as np
 
-from moo import validate
-from moo.evidence import Bools, Floats, Ints, MembershipEvidence
-from moo.objectives.clusters import clustered_stderr
-from moo.objectives.membership.attacks import attack_scores
+from moo.core import validate
+from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence
+from moo.core.measurement import Measurement
+from moo.objectives.membership.attacks.registry import attack_scores
 from moo.objectives.membership.checks import tells_nothing
 from moo.objectives.membership.metrics import placements
 from moo.objectives.membership.risk import by_user, not_assessed
 from moo.objectives.membership.uncertainty import Attack
-from moo.records import Measurement
+from moo.objectives.statistics.clusters import clustered_stderr
 
 MIN_USERS = 30  # users of a group at the least: with 15 its 95 % intervals hold 90 %, with 30 they hold 94 (simulated)
 

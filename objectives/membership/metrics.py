@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
-from moo import validate
-from moo.errors import InputError
-from moo.evidence import Bools, Floats
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.core.evidence import Bools, Floats
 
 
 def _sides(member_scores: Floats, nonmember_scores: Floats) -> None:

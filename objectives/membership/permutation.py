@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from moo import validate
-from moo.evidence import Floats, Ints, MembershipEvidence
+from moo.core import validate
+from moo.core.evidence import Floats, Ints, MembershipEvidence
 from moo.objectives.membership.risk import Level, scored
 from moo.objectives.membership.uncertainty import Attack, shadow_aucs
 

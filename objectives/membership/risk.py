@@ -7,14 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from moo import validate
-from moo.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
-from moo.objectives.base import Direction
-from moo.objectives.clusters import unit_codes
-from moo.objectives.membership.attacks import ATTACKS, attack_scores, refers
+from moo.core import validate
+from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
+from moo.core.measurement import Measurement
+from moo.core.trial_record import RISK
+from moo.objectives.membership.attacks.registry import ATTACKS, attack_scores, refers
 from moo.objectives.membership.checks import check_unit_rows, tells_nothing
 from moo.objectives.membership.metrics import allowed_false_positives
-from moo.objectives.membership.training import WITH_DP, WITHOUT_DP
+from moo.objectives.membership.training_variance import WITH_DP, WITHOUT_DP
 from moo.objectives.membership.uncertainty import (
     Attack,
     WeightedTpr,
@@ -23,7 +23,8 @@ from moo.objectives.membership.uncertainty import (
     bootstrap,
     never_nothing,
 )
-from moo.records import RISK, Measurement
+from moo.objectives.objective import Direction
+from moo.objectives.statistics.clusters import unit_codes
 
 Level = Literal["record", "user"]
 

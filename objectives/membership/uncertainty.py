@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moo import validate
-from moo.errors import InputError
-from moo.evidence import Bools, Floats, Ints, MembershipEvidence
-from moo.objectives.clusters import clustered_covariance, clustered_stderr, unit_codes
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence
 from moo.objectives.membership.checks import MIN_SHADOWS, check_matrix, check_scored
 from moo.objectives.membership.metrics import allowed_false_positives, placements, roc_auc
-from moo.objectives.membership.training import WITH_DP, Spread, contrasts_of, spread_of
+from moo.objectives.membership.training_variance import WITH_DP, Spread, contrasts_of, spread_of
+from moo.objectives.statistics.clusters import clustered_covariance, clustered_stderr, unit_codes
 
 Attack = Callable[[MembershipEvidence], Floats]
 

@@ -1,0 +1,103 @@
+"""Shadows that are over-trained on purpose, on the real engine and real reviews: does the attack see it, and a null stay a null?
+
+python -m benchmarks.overtraining [--records 2100] [--pool 1000] [--epochs 60] [--rank 32] [--layers 1] [--rate 3e-3] [--keys 3]
+python -m benchmarks.overtraining --records 4000 --pool 0 --epochs 12.5 --rank 8 --rate 1e-3   # the status quo of the default study
+
+Each key draws its own split, halves, batches and initial factors.
+"""
+
+import argparse
+import dataclasses
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from moo.core.errors import InputError
+from moo.core.evidence import TrialEvidence
+from moo.core.trial_record import TrialParams
+from moo.objectives.membership.attacks.registry import ATTACKS
+from moo.objectives.membership.choice import possible
+from moo.objectives.membership.risk import auc
+from moo.privacy.keys import StudyKey
+from moo.studies.setup.prepared import Prepared
+from moo.studies.spec.study import StudySpec, TrainingSpec, load_spec
+from moo.studies.trial.run import run_trial
+
+
+def study(*, records: int, epochs: float, shadows: int) -> StudySpec:
+    """The default study, with as many passes over a shadow's half as asked for."""
+    training = TrainingSpec(n_shadows=shadows, steps=round(2 * epochs), sample_rate=0.5, target_delta=1e-5)
+    return dataclasses.replace(load_spec("reviews"), n_records=records, training=training)
+
+
+def with_pool(prepared: Prepared, records: int) -> Prepared:
+    """The study with exactly so many texts in its pool, the last customer's cut short; 0 leaves it as it is."""
+    pool = prepared.parts["pool"]
+    if len(pool) < records:
+        raise InputError(f"pool >= {records} must hold, but got {len(pool)} texts; raise --records.")
+    if records:
+        prepared.parts["pool"] = pool.take(np.arange(records))
+        prepared.expected_units = max(1, prepared.parts["pool"].n_units // 2)
+    return prepared
+
+
+def one(params: TrialParams, spec: StudySpec, pool: int, folder: Path) -> dict[str, float]:
+    """A study under a fresh key: prints every attack, and tells the AUC of each by record."""
+    prepared = with_pool(Prepared(spec, StudyKey.load_or_create(folder / "study.key"), folder), pool)
+    started = time.perf_counter()
+    evidence = run_trial(params, prepared, number=0)
+    sizes = " and ".join(str(e.losses.shape[1]) for e in (evidence.membership, evidence.unseen))
+    print(f"\n{sizes} texts in the pool and unseen, {time.perf_counter() - started:.0f} s")
+    return table(evidence)
+
+
+def table(evidence: TrialEvidence) -> dict[str, float]:
+    """One line an attack, and its AUC by record."""
+    print(f"{'attack':24}{'AUC by record':>18}{'by user':>18}{'null':>18}")
+    found = {}
+    for name in ATTACKS:
+        if name not in possible(evidence.membership):
+            continue
+        measured = [
+            auc(evidence.membership, attack=name),
+            auc(evidence.membership, attack=name, level="user"),
+            auc(evidence.unseen, attack=name),
+        ]
+        found[name] = measured[0].value
+        print(f"{name:24}" + "".join(f"{m.value:>9.3f} +- {m.stderr:.3f}" for m in measured), flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=2100, help="read; some are dropped for want of consent")
+    parser.add_argument("--pool", type=int, default=1000, help="texts in the pool; 0 takes the split's own")
+    parser.add_argument("--epochs", type=float, default=60)
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--shadows", type=int, default=4)
+    parser.add_argument("--keys", type=int, default=3)
+    o = parser.parse_args()
+    params = TrialParams(
+        target_epsilon=math.inf, masking_level=0, lora_rank=o.rank, learning_rate=o.rate, adapted_layers=o.layers
+    )
+    spec = study(records=o.records, epochs=o.epochs, shadows=o.shadows)
+    print(f"K = {o.shadows}; {o.epochs:g} epochs, rank {o.rank}, depth {o.layers}, learning rate {o.rate:g}")
+    found = []
+    for _ in range(o.keys):
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(one(params, spec, o.pool, Path(folder)))
+    for name in found[0]:
+        print(
+            f"{name:24}" + "".join(f"{f[name]:9.3f}" for f in found) + f"  mean {np.mean([f[name] for f in found]):.3f}"
+        )
+    least = min(f["pair_reference"] - f["loss"] for f in found)
+    print(f"pair reference less plain loss, the least over the keys: {least:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The bank: K shadow models trained side by side as one batch."""

@@ -1,0 +1,124 @@
+"""The deep lane: the top blocks for all tokens, in the model's own code, with LoRA of K shadows on their linear layers.
+
+The model is copied without the blocks below the cut; their output, computed once per text, is put in place of what its first block
+would be called with. Masks, positions, rotary embeddings and the final norm are therefore the model's own, and at zero adapters so are
+the logits. Where the last block opens, it is left to the fast lane, since of its output only the pooled token is read.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from moo.models.bank import batched_attention
+from moo.models.bank.fast_lane import FastLane
+from moo.models.bank.lora import FrozenLinear, LoraLinear, LoraShape, Pair
+from moo.models.pretrained.architectures import Cut, Targets, blocks_of, copy_of, family_of, with_first_input
+from moo.models.pretrained.loading import BaseModel
+from moo.models.trunk.constants import Constants
+from moo.models.trunk.packed import Activations
+
+
+class DeepLane(nn.Module):
+    """Trainable LoRA of K shadows on the blocks of a cut.
+
+    Args:
+        base: A model of a known family.
+        constants: Public shift and scale of the cut's pooled output.
+        cut: The live blocks.
+        targets: Layers that carry LoRA.
+        shape: Ranks, scale and generators.
+    """
+
+    shift: Tensor
+    feature_scale: Tensor
+    share = 48  # of a chunk's records, one in so many is computed at a time: what a block leaves for all tokens stays in the cache
+
+    def __init__(self, base: BaseModel, constants: Constants, cut: Cut, *, targets: Targets, shape: LoraShape) -> None:
+        super().__init__()
+        family = family_of(base.model)
+        assert family is not None
+        self.n_features, self._causal = base.hidden, family.causal
+        self._dtype = torch.bfloat16 if base.low_precision else torch.float32
+        opened = family.opens and cut.stop - cut.start > 1
+        self.model = copy_of(base.model, Cut(cut.start, cut.stop - opened))
+        if base.device.type == "cpu":
+            self.model.config._attn_implementation = batched_attention.NAME
+        self.model.to(self._dtype)
+        self._names: list[str] = []
+        for i, block in enumerate(blocks_of(self.model)):
+            _freeze_linears(block, self._dtype)
+            for path in family.targets(targets):
+                parent, _, name = path.rpartition(".")
+                owner = block.get_submodule(parent)
+                setattr(owner, name, LoraLinear(getattr(owner, name), shape))
+                self._names.append(f"{family.blocks}.{i}.{path}")
+        last = Cut(cut.stop - 1, cut.stop)
+        self.top = FastLane(base, constants, last, targets=targets, shape=shape) if opened else None
+        self._hidden: Tensor | None = None
+        self._records = 0
+        blocks_of(self.model)[0].register_forward_pre_hook(self._put_in, with_kwargs=True)
+        self.register_buffer("shift", torch.from_numpy(constants.pooled_shift))
+        self.register_buffer("feature_scale", torch.from_numpy(constants.pooled_scale))
+        self.eval()
+
+    def train(self, mode: bool = True) -> "DeepLane":  # noqa: ARG002 - the dropout of frozen blocks stays off
+        return super().train(False)
+
+    def run(self, x: Activations, *, capture: bool = False) -> Tensor:
+        """Pooled outputs, shifted and scaled: shape (K, P, d).
+
+        Args:
+            x: Records laid out as (K, P), or as (1, P) where all shadows look at the same.
+            capture: Keep what `factors` needs.
+        """
+        layers = self._adapted()
+        k = len(next(iter(layers.values())).lora_a)
+        for layer in layers.values():
+            layer.capture = capture
+        tokens = x.tokens.to(self._dtype).expand(k, *x.tokens.shape[1:])
+        mask = x.mask.expand(k, *x.mask.shape[1:])
+        self._hidden, self._records = tokens.flatten(0, 1), tokens.shape[1]
+        states = self.model(inputs_embeds=self._hidden, attention_mask=mask.flatten(0, 1).long()).last_hidden_state
+        self._hidden = None
+        states = states.view(tokens.shape)
+        if self.top is not None:
+            return self.top.run(Activations(x.features, states, mask), capture=capture)
+        last = mask.sum(-1) - 1 if self._causal else mask.new_zeros(mask.shape[:2], dtype=torch.long)
+        pooled = states.gather(2, last[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
+        features: Tensor = (pooled.float() - self.shift) * self.feature_scale
+        return features
+
+    def _put_in(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        assert self._hidden is not None
+        return with_first_input(args, kwargs, self._hidden)
+
+    def _adapted(self) -> dict[str, LoraLinear]:
+        found = {name: self.model.get_submodule(name) for name in self._names}
+        return {name: layer for name, layer in found.items() if isinstance(layer, LoraLinear)}
+
+    def taps(self) -> list[Tensor]:
+        """Outputs of the adapted layers, in the order in which `factors` takes their gradients."""
+        own = [layer.tap for layer in self._adapted().values()]
+        return own if self.top is None else [*own, *self.top.taps()]
+
+    def factors(self, grads: list[Tensor]) -> dict[str, Pair]:
+        """Gradient factors of each record by parameter, each (K, P, tokens, .), those of an opened top block as its lane gives them.
+
+        Args:
+            grads: Of the loss at `taps()`.
+        """
+        out: dict[str, Pair] = {}
+        rest = list(grads)
+        for name, layer in self._adapted().items():
+            out |= {f"model.{name}.{part}": pair for part, pair in layer.factors(rest.pop(0), self._records).items()}
+        return out if self.top is None else out | {f"top.{n}": pair for n, pair in self.top.factors(rest).items()}
+
+
+def _freeze_linears(block: nn.Module, dtype: torch.dtype) -> None:
+    """Every linear layer of a block, GPT-2's transposed ones included, as a `FrozenLinear`."""
+    for parent in list(block.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, (nn.Linear, Conv1D)):
+                setattr(parent, name, FrozenLinear(layer, dtype))

@@ -1,0 +1,1 @@
+"""DP-SGD: sampling, clipping, noise, and what reached each step."""

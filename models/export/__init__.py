@@ -1,0 +1,1 @@
+"""Trained models in PEFT's format."""

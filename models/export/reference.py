@@ -1,0 +1,172 @@
+"""What the reference path trained, on disk: the parameters as they are, and PEFT's format where PEFT has one."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from moo.core.errors import InputError
+from moo.models.bank.bank import Depth, Frozen
+from moo.models.export.peft import put_head, save_head, save_loader, stock_config, stock_model
+from moo.models.pretrained.architectures import Family, family_of
+from moo.models.pretrained.hf_folder import hushed
+from moo.models.pretrained.loading import load_base
+from moo.models.reference.adapters import Classifier, Shape, classifier_of
+from moo.models.reference.shadows import ReferenceShadows
+from moo.models.trunk.constants import Constants
+from moo.models.trunk.encode import last_cut
+
+_MARK, _PUBLIC = "moo.reference", "constants."
+
+
+def save_reference(shadows: ReferenceShadows, path: Path, *, shadow: int = 0) -> Path:
+    """Write what one shadow trained, under the names of PEFT's parameters and the head's, with the public constants; the frozen model
+    is left out. `load_reference` reads it.
+    """
+    base, constants = shadows.frozen.base, dataclasses.asdict(shadows.frozen.constants)
+    state = {_short(name): p.detach().cpu().contiguous() for name, p in shadows.states[shadow].items()}
+    state |= {f"{_PUBLIC}{name}": torch.from_numpy(value).contiguous() for name, value in constants.items()}
+    about = {"base": base.name, "digest": base.digest, "shape": dataclasses.asdict(shadows.shape)}
+    save_file(state, path, metadata={_MARK: json.dumps(about)})
+    return path
+
+
+class Reloaded(nn.Module):
+    """What `load_reference` gives: logits from tokens, as the trained model gave them."""
+
+    def __init__(self, classifier: Classifier, frozen: Frozen, shape: Shape) -> None:
+        super().__init__()
+        self.classifier, self.tokenizer = classifier, frozen.base.tokenizer
+        self._frozen, self._shape = frozen, shape
+
+    @torch.no_grad()
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits, shape (n, C), of token ids and mask of shape (n, L), padded behind."""
+        out: Tensor = self.classifier(input_ids, attention_mask, self._features(input_ids, attention_mask))
+        return out
+
+    def _features(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The frozen features: the mean over tokens; with a stock head the pooled token, or none beside an adapted one."""
+        if not self._shape.n_frozen:
+            return torch.zeros(len(ids), 0)
+        top, c = self._frozen.base.model(input_ids=ids, attention_mask=mask).last_hidden_state, self._frozen.constants
+        if self._shape.depth.head == "stock":
+            last = mask.sum(1) - 1 if self._frozen.causal else torch.zeros(len(ids), dtype=torch.long)
+            return torch.from_numpy(c.pooled_features(top[torch.arange(len(ids)), last].numpy()))
+        mean = (top * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return torch.from_numpy(c.features(mean.numpy()))
+
+
+def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
+    """Read what `save_reference` wrote, whatever the adaptation, on the CPU.
+
+    Args:
+        path: The file.
+        base: Base model, if it is not where it was; its weights must be the same.
+
+    Raises:
+        InputError: If the file is none of these, or the base model another.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_MARK])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        shape = Shape(**{**about["shape"], "depth": Depth(**about["shape"]["depth"])})
+        fields = [f.name for f in dataclasses.fields(Constants)]
+        constants = Constants(**{name: state.pop(f"{_PUBLIC}{name}").numpy() for name in fields})
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
+        raise InputError(f"the file must hold a model of the reference path, but {path} does not ({error}).") from error
+    loaded = load_base(base or about["base"], accelerator="cpu")
+    if loaded.digest != about["digest"]:
+        raise InputError(f"the base model's weights must be those of {about['base']!r} in training, but are others.")
+    frozen = Frozen(base=loaded, cut=last_cut(loaded), constants=constants)
+    classifier = classifier_of(shape, frozen)
+    trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
+    if trained.keys() != state.keys():
+        raise InputError(
+            f"the file must hold exactly the trained parameters, but {path} differs in {sorted(trained.keys() ^ state.keys())[0]}."
+        )
+    for name, p in trained.items():
+        p.data.copy_(state[name])
+    return Reloaded(classifier, frozen, shape).eval()
+
+
+def peft_of(shadows: ReferenceShadows, *, shadow: int = 0) -> Any | None:
+    """The PEFT model that a shadow trained; None where it trained the head alone, all weights, or adapters that PEFT has none of."""
+    shadows.put(shadow)
+    encoder = shadows.classifier.encoder
+    return encoder if isinstance(encoder, peft.PeftModel) else None
+
+
+def export_reference(
+    shadows: ReferenceShadows, frozen: Frozen, folder: Path, *, classes: Sequence[str], stock: bool, shadow: int = 0
+) -> Path:
+    """Write one shadow's adapter and head in PEFT's format, as `moo.models.export.peft.export_peft` does for the bank.
+
+    Args:
+        shadows: Trained.
+        frozen: The base model.
+        folder: Made if missing.
+        classes: Names of the classes, in the order of the labels.
+        stock: Whether the head saw the adapted token alone: then stock Hugging Face classes load it.
+        shadow: Which of the models.
+
+    Raises:
+        InputError: If PEFT has no form for it.
+    """
+    encoder, family = peft_of(shadows, shadow=shadow), family_of(frozen.base.model)
+    if encoder is None:
+        raise InputError(
+            "PEFT's format holds adapters, but no adapter that PEFT knows was trained; keep model.safetensors."
+        )
+    head = shadows.classifier.head
+    own = {"head_weight": head.weight.detach().cpu()}
+    own |= {} if head.bias is None else {"head_bias": head.bias.detach().cpu()[:, None]}
+    folder.mkdir(parents=True, exist_ok=True)
+    if not stock:
+        with hushed():
+            encoder.save_pretrained(str(folder))
+        save_head(own, frozen, folder, classes)
+        return folder
+    config = encoder.peft_config["default"]
+    if family is None or not isinstance(config, peft.LoraConfig):
+        raise InputError("the stock head leaves with LoRA on a model of a known family; train with head = 'with_mean'.")
+    with hushed():
+        wrapped = peft.get_peft_model(
+            stock_model(frozen, classes),
+            dataclasses.replace(config, **stock_config(frozen, family), inference_mode=True),
+        )
+        _put_adapters(wrapped, encoder, family)
+        put_head(wrapped, own, frozen)
+        wrapped.save_pretrained(str(folder))
+    save_loader(frozen, folder, classes)
+    return folder
+
+
+def _put_adapters(wrapped: Any, encoder: Any, family: Family) -> None:
+    """One PEFT model's LoRA into another's of the same layers; every one of both must find its own."""
+    there = {_inside(n, family): p for n, p in encoder.named_parameters() if ".lora_" in n}
+    here = {_inside(n, family): p for n, p in wrapped.named_parameters() if ".lora_" in n}
+    if there.keys() != here.keys():
+        raise InputError(
+            f"both models must adapt the same layers, but differ in {sorted(there.keys() ^ here.keys())[0]}."
+        )
+    with torch.no_grad():
+        for name, p in here.items():
+            p.copy_(there[name].detach().cpu())
+
+
+def _inside(name: str, family: Family) -> str:
+    return name[name.rindex(family.blocks + ".") :]
+
+
+def _short(name: str) -> str:
+    """Without what Opacus puts in front."""
+    return name.removeprefix("_module.")

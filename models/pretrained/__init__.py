@@ -1,0 +1,1 @@
+"""Pretrained models: loaded from a name, a hub id or a folder."""

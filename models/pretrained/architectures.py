@@ -1,0 +1,240 @@
+"""Where the blocks of a Hugging Face model stand, what their linear layers are called, and copies cut to some of them."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from moo.core.errors import InputError
+
+Targets = Literal["query_value", "query_key_value", "all_linear"]
+TARGETS: tuple[Targets, ...] = ("query_value", "query_key_value", "all_linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One way of building a transformer.
+
+    Attributes:
+        blocks: Path of the list of blocks.
+        query, key, value: Linear layers of attention, by their path in a block; the same path three times where they are fused.
+        others: The block's remaining linear layers.
+        causal: Decoders are pooled at their last token, encoders at their first.
+        opens: The last block can be computed for single tokens alone (`moo.models.bank.fast_lane`): absolute positions, norms after
+            the sums, no grouped queries.
+    """
+
+    blocks: str
+    query: str
+    key: str
+    value: str
+    others: tuple[str, ...]
+    causal: bool = False
+    opens: bool = False
+
+    def targets(self, which: Targets) -> tuple[str, ...]:
+        """Paths in a block of the layers that carry LoRA, without repeats."""
+        attention = (self.query, self.value) if which == "query_value" else (self.query, self.key, self.value)
+        return tuple(dict.fromkeys(attention + (self.others if which == "all_linear" else ())))
+
+    def peft_targets(self, which: Targets) -> list[str]:
+        """The same layers as PEFT is told of them: by the end of their names, within the layers it transforms."""
+        return [path.rpartition(".")[2] if path.count(".") < 2 else path for path in self.targets(which)]
+
+
+_BERT = Family(
+    blocks="encoder.layer",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    others=("attention.output.dense", "intermediate.dense", "output.dense"),
+    opens=True,
+)
+_LLAMA = Family(
+    blocks="layers",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    others=("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    causal=True,
+)
+FAMILIES = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "distilbert": Family(
+        blocks="transformer.layer",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        others=("attention.out_lin", "ffn.lin1", "ffn.lin2"),
+        opens=True,
+    ),
+    "gpt2": Family(
+        blocks="h",
+        query="attn.c_attn",
+        key="attn.c_attn",
+        value="attn.c_attn",
+        others=("attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+        causal=True,
+    ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+}
+
+
+@dataclass(frozen=True, order=True)
+class Cut:
+    """Blocks start..stop - 1 are computed for every example; those below once per text; those above never.
+
+    Attributes:
+        start: First block of the live part, >= 0.
+        stop: One past its last block; below the number of blocks where the top is dropped.
+    """
+
+    start: int
+    stop: int
+
+
+def family_of(model: Any) -> Family | None:
+    """The model's family, or None where moo does not know its blocks."""
+    found = FAMILIES.get(str(model.config.model_type))
+    return None if found is None or not isinstance(_at(model, found.blocks), nn.ModuleList) else found
+
+
+def opens(model: Any) -> bool:
+    """Whether a block of the model can be computed for one token alone."""
+    family = family_of(model)
+    return family is not None and family.opens
+
+
+def is_causal(model: Any) -> bool:
+    """Whether the model is a decoder, pooled at its last token: its first token sees none of those behind it.
+
+    Known families are looked up. Any other model is asked, once: configurations do not tell it in one way.
+    """
+    family = family_of(model)
+    if family is not None:
+        return family.causal
+    if model not in _ASKED:
+        _ASKED[model] = sees_no_later_token(model)
+    return _ASKED[model]
+
+
+_ASKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def sees_no_later_token(model: Any) -> bool:
+    """Whether the first token's state stays where it is when the last token of a short text is another."""
+    ids = some_ids(model, 5)
+    texts = (ids[:, [0, 1, 2, 3]], ids[:, [0, 1, 2, 4]])
+    one, other = (model(input_ids=x, attention_mask=torch.ones_like(x)).last_hidden_state[0, 0] for x in texts)
+    return bool((one - other).norm() <= 1e-6 * one.norm())
+
+
+def some_ids(model: Any, n: int) -> torch.Tensor:
+    """A text of n different tokens, shape (1, n), none of them padding: from the middle of the vocabulary, where all are trained."""
+    words = model.get_input_embeddings().weight
+    pad = getattr(model.config, "pad_token_id", None)
+    found = [i for i in range(len(words) // 2, len(words)) if i != pad]
+    return torch.tensor([found[:n]], device=words.device)
+
+
+def n_blocks(model: Any) -> int:
+    """Number of blocks; 0 for an unknown family."""
+    family = family_of(model)
+    return 0 if family is None else len(_at(model, family.blocks))
+
+
+def cut_of(model: Any, *, adapted_layers: int, layers_dropped: int = 0) -> Cut:
+    """The live blocks of a depth. A model without known blocks has the empty cut (0, 0): it is run whole.
+
+    Raises:
+        InputError: If there are not so many blocks.
+    """
+    n = n_blocks(model)
+    if n == 0 and not adapted_layers:
+        return Cut(0, 0)
+    if n == 0:
+        known = ", ".join(sorted(FAMILIES))
+        raise InputError(
+            f"adapted_layers={adapted_layers} on the fast engine needs a model of a known family ({known}), but got "
+            f"{type(model).__name__}; use adapted_layers=0 or engine='opacus'."
+        )
+    if adapted_layers + layers_dropped > n:
+        raise InputError(
+            f"adapted_layers + layers_dropped <= {n} (the model's layers) must hold, but got {adapted_layers} + {layers_dropped}."
+        )
+    stop = n - layers_dropped
+    return Cut(stop - max(1, adapted_layers), stop)  # the head alone shares the trunk of one adapted layer
+
+
+def copy_of(model: Any, cut: Cut) -> Any:
+    """A copy that holds only the blocks of the cut, and no word embeddings: it is fed with the inputs of its first block.
+
+    What the model does around its blocks (masks, positions, the final norm) stays its own code.
+    """
+    family = family_of(model)
+    if family is None:
+        raise InputError(f"a model of a known family must be given, but got {type(model).__name__}.")
+    blocks = _at(model, family.blocks)
+    left_out: dict[int, Any] = {id(b): None for i, b in enumerate(blocks) if not cut.start <= i < cut.stop}
+    left_out[id(model.get_input_embeddings())] = nn.Identity()
+    out = copy.deepcopy(model, {k: nn.Identity() if v is None else v for k, v in left_out.items()})
+    parent, _, name = family.blocks.rpartition(".")
+    setattr(_at(out, parent), name, nn.ModuleList(list(_at(out, family.blocks))[cut.start : cut.stop]))
+    return out.requires_grad_(False).eval()
+
+
+def up_to(model: Any, stop: int) -> Any:
+    """The same model without the blocks from `stop` on; weights are shared."""
+    family = family_of(model)
+    if family is None or stop == n_blocks(model):
+        return model
+    *parents, name = family.blocks.split(".")
+    out = inner = _shallow(model)
+    for part in parents:
+        inner._modules[part] = _shallow(inner._modules[part])
+        inner = inner._modules[part]
+    inner._modules[name] = blocks_of(model)[:stop]
+    return out
+
+
+def blocks_of(model: Any) -> nn.ModuleList:
+    """The list of blocks of a model of a known family."""
+    family = family_of(model)
+    assert family is not None
+    found = _at(model, family.blocks)
+    assert isinstance(found, nn.ModuleList)
+    return found
+
+
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """Hidden states that a block was called with, by position or by name."""
+    found: torch.Tensor = args[0] if args else kwargs["hidden_states"]
+    return found
+
+
+def with_first_input(
+    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with other hidden states."""
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+
+def _shallow(module: Any) -> Any:
+    out = copy.copy(module)
+    out._modules = dict(module._modules)
+    return out
+
+
+def _at(module: Any, path: str) -> Any:
+    for part in path.split(".") if path else []:
+        module = getattr(module, part, None)
+    return module

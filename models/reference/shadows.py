@@ -1,0 +1,69 @@
+"""The shadows that the reference path has trained, and the texts that they read."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moo.models.bank.bank import Frozen
+from moo.models.reference.adapters import Shape
+from moo.models.trunk.packed import Packed
+
+
+class ReferenceShadows:
+    """K trained models that share all that is frozen: one classifier, and what each shadow trained.
+
+    Args:
+        model: Wrapped by Opacus.
+        states: One dictionary a shadow.
+        shape: What each of them is.
+        frozen: What they share.
+    """
+
+    def __init__(self, model: Any, states: list[dict[str, Tensor]], *, shape: Shape, frozen: Frozen) -> None:
+        self.model, self.states, self.shape, self.frozen = model, states, shape, frozen
+        self._pad = int(frozen.base.tokenizer.pad_token_id)
+
+    @property
+    def classifier(self) -> Any:
+        """The model without what Opacus puts around it."""
+        return self.model._module
+
+    def put(self, shadow: int) -> None:
+        """Make the model one shadow's."""
+        _load(self.model, self.states[shadow])
+
+    @torch.no_grad()
+    def log_probs(self, packed: Packed, *, chunk: int) -> Tensor:
+        """Log-probabilities of every shadow on every text, shape (K, n, C), nats; a quarter of a chunk at a time."""
+        order = torch.from_numpy(np.argsort([len(i) for i in packed.ids], kind="stable"))
+        out = []
+        self.model.eval()
+        for state in self.states:
+            _load(self.model, state)
+            parts = []
+            for rows in torch.split(order, max(1, chunk // 4)):
+                ids, mask = padded(packed, rows, self._pad)
+                features = packed.features[rows.to(packed.features.device)].to(ids.device)
+                parts.append(self.model(ids, mask, features).log_softmax(-1))
+            told = torch.cat(parts)
+            out.append(torch.empty_like(told).index_copy_(0, order, told))
+        return torch.stack(out)
+
+
+def _load(model: Any, state: dict[str, Tensor]) -> None:
+    for name, p in model.named_parameters():
+        if name in state:
+            p.data.copy_(state[name])
+
+
+def padded(packed: Packed, rows: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of some texts, each (n, L), padded behind to the longest."""
+    texts = [packed.ids[i] for i in rows.tolist()]
+    ids = torch.full((len(texts), max(map(len, texts))), pad)
+    mask = torch.zeros_like(ids)
+    for j, text in enumerate(texts):
+        ids[j, : len(text)] = torch.tensor(text)
+        mask[j, : len(text)] = 1
+    return ids, mask

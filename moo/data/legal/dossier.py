@@ -1,0 +1,290 @@
+"""What a company declares about its data: one TOML file, from which the gates that no training can change are read.
+
+    [[collection]]                    the collection plan: one table an item
+    what = "order note"               how_often = "with each order"      why = "model_training"
+    retention_days = 730
+
+    [source]      sheet = "datasheet.md"     snapshot = "<SHA-256 of the data>"
+    [[notice]]    version = "3"   file = "notice-3.md"   in_force = 2025-06-01   purposes = ["model_training"]
+    [transfer]    data = "CN"   compute = "CN"   trackers = "CN"   mechanism = ""
+    [[processor]] name = "..."  contract = "..."            (or, before all tables: processors = "none")
+    [assessment]  file = "pia.pdf"   dated = 2026-09-01   kept_until = 2029-09-01
+                  covers = { target_epsilon = [0.5, 32.0], masking_level = [0, 5] }
+    [encryption]  attested_by = "..."   dated = 2026-08-01
+    [[role]]      name = "..."   may = ["read reports"]   people = 2
+    [access]      log = "access.log"
+    [audit]       by = "..."   dated = 2026-03-01
+    [options]     non_personal = true
+    [profile]     legal_tags = ["frequent_buyer"]
+
+A section that is missing is unknown, never met. Files lie beside the dossier; their SHA-256 is taken here.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, NoReturn
+
+from moo.core import validate
+from moo.core.errors import InputError
+
+COVERED = ("target_epsilon", "masking_level")  # policy: the bounds that an impact assessment must hold
+KEPT_YEARS = 3  # PIPL 56: how long an impact assessment is kept
+_DOCUMENT = {"file": str, "digest": str}
+_SHAPES: dict[str, dict[str, Any]] = {
+    "collection": {"what": str, "how_often": str, "why": str, "source": str, "retention_days": int},
+    "source": {"sheet": str, "snapshot": str},
+    "notice": {"version": str, "in_force": date, "purposes": list, **_DOCUMENT},
+    "transfer": {"data": str, "compute": str, "trackers": str, "mechanism": str},
+    "processor": {"name": str, "contract": str},
+    "assessment": {"dated": date, "kept_until": date, "covers": dict, **_DOCUMENT},
+    "encryption": {"attested_by": str, "dated": date},
+    "role": {"name": str, "may": list, "people": int},
+    "access": {"log": str},
+    "audit": {"by": str, "dated": date},
+    "options": {"non_personal": bool},
+    "profile": {"legal_tags": list},
+}
+_MANY = ("collection", "notice", "processor", "role")
+_NEEDED = {"collection": ("what", "how_often", "why"), "role": ("name", "may"), "notice": ("version", "in_force")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dossier:
+    """A checked dossier.
+
+    Attributes:
+        path: The file.
+        text: Its text, for the lines of errors.
+        tables: As TOML has them.
+    """
+
+    path: Path
+    text: str
+    tables: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def collection(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(self.tables.get("collection", ()))
+
+    @property
+    def roles(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(self.tables.get("role", ()))
+
+    @property
+    def legal_tags(self) -> frozenset[str] | None:
+        """The legal set of profile tags; None where none is declared."""
+        found = self.tables.get("profile", {}).get("legal_tags")
+        return None if found is None else frozenset(map(str, found))
+
+    @property
+    def purposes_by_notice(self) -> Mapping[str, frozenset[str]]:
+        """Version of the notice -> purposes that it names."""
+        return {n["version"]: frozenset(n.get("purposes", ())) for n in self.tables.get("notice", ())}
+
+    def refuse(self, message: str, section: str = "", index: int = 0, key: str = "") -> NoReturn:
+        raise InputError(f"{self.path}:{_line(self.text, section, index, key)}: {message}")
+
+    def documented(self, section: str, index: int = 0) -> bool:
+        """Whether the section names a document, by a file that is there or by a digest."""
+        found = self.tables[section][index] if section in _MANY else self.tables[section]
+        if "file" not in found:
+            return bool(found.get("digest"))
+        path = self.path.parent / found["file"]
+        if not path.is_file():
+            self.refuse(f"file must lie beside the dossier, but {path} does not.", section, index, "file")
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found.get("digest", actual) != actual:
+            self.refuse(f"digest of {found['file']} must be {actual[:16]}..., its own.", section, index, "digest")
+        return True
+
+
+def load_dossier(path: str | Path, *, today: date | None = None) -> Dossier:
+    """Read and check a dossier.
+
+    Args:
+        path: The file.
+        today: No date may lie after it, but the end of a retention; by default the calendar's.
+
+    Raises:
+        InputError: With file and line: no TOML, an unknown section or key, a value of another type, a date in the future.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+        tables = tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"the dossier must be a readable file, but got {source} ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: TOML in UTF-8 must hold, but {error}.") from error
+    dossier = Dossier(path=source, text=text, tables=tables)
+    for name, value in tables.items():
+        if name == "processors":
+            if value != "none":
+                dossier.refuse(
+                    f'processors = "none", or [[processor]] tables, must hold, but got {value!r}.', "", 0, name
+                )
+            continue
+        if name not in _SHAPES:
+            dossier.refuse(
+                f"unknown section {name!r}; a dossier knows {sorted(_SHAPES)}.{validate.nearest(name, _SHAPES)}",
+                name,
+                0,
+                name,
+            )
+        if isinstance(value, list) != (name in _MANY):
+            dossier.refuse(f"{f'[[{name}]]' if name in _MANY else f'[{name}]'} tables must hold.", name, 0, name)
+        for index, table in enumerate(value if name in _MANY else [value]):
+            _check(dossier, name, index, table, today or date.today())
+    return dossier
+
+
+def _check(dossier: Dossier, section: str, index: int, table: Mapping[str, Any], today: date) -> None:
+    shape: Mapping[str, Any] = _SHAPES[section]
+    for key in _NEEDED.get(section, ()):
+        if key not in table:
+            dossier.refuse(f"[{section}] misses {key!r}.", section, index)
+    for key, value in table.items():
+        if key not in shape:
+            dossier.refuse(
+                f"unknown key {key!r}; [{section}] knows {sorted(shape)}.{validate.nearest(key, shape)}",
+                section,
+                index,
+                key,
+            )
+        if not isinstance(value, shape[key]) or (shape[key] is int and isinstance(value, bool)):
+            dossier.refuse(f"{key} a {shape[key].__name__} must hold, but got {value!r}.", section, index, key)
+        if key == "covers" and not all(isinstance(v, list) and len(v) == 2 for v in value.values()):
+            dossier.refuse(f"covers {{ name = [low, high] }} must hold, but got {value!r}.", section, index, key)
+        if isinstance(value, date) and key != "kept_until" and value > today:
+            dossier.refuse(f"{key} until {today} must hold, but {value} is in the future.", section, index, key)
+
+
+def _line(text: str, section: str, index: int, key: str) -> int:
+    """1-based line of a key of the index-th table of a section, or of the table itself."""
+    lines = text.splitlines()
+    head = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\s*\]")
+    heads = [i for i, line in enumerate(lines) if section and head.match(line)]
+    start = heads[index] if index < len(heads) else 0
+    for i in range(start, len(lines)):
+        if key and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", lines[i]):
+            return i + 1
+        if i > start and section and lines[i].lstrip().startswith("["):
+            break
+    return start + 1
+
+
+def declared_facts(
+    dossier: Dossier | None, *, as_of: date, space: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, float | None]:
+    """What the dossier declares, under `declared.*`: shortfalls in [0, 1] (the audit's age in days); None is unknown.
+
+    Args:
+        dossier: None makes everything unknown.
+        as_of: The day of the study: notices are in force and the assessment is dated by then.
+        space: Bounds of what the search varies; the assessment must cover those of `COVERED`. None asks for no coverage.
+    """
+    facts: dict[str, float | None] = {
+        "source_gap": _share(dossier, "source", ("sheet", "snapshot")),
+        "notice_gap": _notices(dossier, as_of),
+        "transfer_gap": _transfer(dossier),
+        "processor_gap": _processors(dossier),
+        "assessment_gap": _assessment(dossier, as_of, space or {}),
+        "encryption_gap": _share(dossier, "encryption", ("attested_by", "dated")),
+        "access_gap": _access(dossier),
+        "audit_age_days": _audit(dossier, as_of),
+        "option_gap": _option(dossier),
+    }
+    return {f"declared.{name}": value for name, value in facts.items()}
+
+
+def _section(dossier: Dossier | None, name: str) -> Any:
+    return None if dossier is None else dossier.tables.get(name)
+
+
+def _share(dossier: Dossier | None, section: str, keys: Sequence[str]) -> float | None:
+    """Share of the keys without a value."""
+    found = _section(dossier, section)
+    return None if found is None else _part(not found.get(key) for key in keys)
+
+
+def _part(wrong: Iterable[bool]) -> float:
+    """Share of what is wrong."""
+    found = list(wrong)
+    return sum(found) / len(found)
+
+
+def _notices(dossier: Dossier | None, as_of: date) -> float | None:
+    found = _section(dossier, "notice")
+    if not found or dossier is None:
+        return None
+    return _part(not dossier.documented("notice", i) or n["in_force"] > as_of for i, n in enumerate(found))
+
+
+def _transfer(dossier: Dossier | None) -> float | None:
+    """Share of the places outside the data's region, where no mechanism is named; an unnamed place is unknown."""
+    found = _section(dossier, "transfer") or {}
+    places = [found.get(name, "") for name in ("data", "compute", "trackers")]
+    if not all(places):
+        return None
+    away = [place for place in places[1:] if place != places[0]]
+    return 0.0 if found.get("mechanism") else len(away) / 2
+
+
+def _processors(dossier: Dossier | None) -> float | None:
+    if _section(dossier, "processors") == "none":
+        return 0.0
+    found = _section(dossier, "processor")
+    return _part(not p.get("contract") for p in found) if found else None
+
+
+def _assessment(dossier: Dossier | None, as_of: date, space: Mapping[str, Sequence[float]]) -> float | None:
+    found = _section(dossier, "assessment")
+    if found is None or dossier is None:
+        return None
+    dated, covers = found.get("dated"), found.get("covers", {})
+    until = found.get("kept_until")
+    inside = [
+        n in covers and covers[n][0] <= low and high <= covers[n][1] for n, (low, high) in space.items() if n in COVERED
+    ]
+    met = (
+        dossier.documented("assessment"),
+        dated is not None and dated <= as_of,
+        dated is not None and until is not None and until >= _years_later(dated),
+        all(inside),
+    )
+    return _part(not one for one in met)
+
+
+def _years_later(day: date) -> date:
+    leap = day.month == 2 and day.day == 29
+    return day.replace(year=day.year + KEPT_YEARS, day=28 if leap else day.day)
+
+
+def _access(dossier: Dossier | None) -> float | None:
+    """Half for roles with what they may do, half for a log that is there."""
+    roles, found = _section(dossier, "role"), _section(dossier, "access")
+    if dossier is None or (roles is None and found is None):
+        return None
+    log = (found or {}).get("log", "")
+    return (not roles or not all(r["may"] for r in roles)) / 2 + (
+        not log or not (dossier.path.parent / log).is_file()
+    ) / 2
+
+
+def _audit(dossier: Dossier | None, as_of: date) -> float | None:
+    dated = (_section(dossier, "audit") or {}).get("dated")
+    return None if dated is None else float(max(0, (as_of - dated).days))
+
+
+def _option(dossier: Dossier | None) -> float | None:
+    found = (_section(dossier, "options") or {}).get("non_personal")
+    return None if found is None else float(not found)

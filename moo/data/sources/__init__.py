@@ -1,0 +1,1 @@
+"""Data sets that moo fetches by hash from pinned package archives."""

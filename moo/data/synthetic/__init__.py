@@ -1,0 +1,1 @@
+"""Synthetic order notes and identifiers with known positions."""

@@ -1,0 +1,1 @@
+"""A user's own table as records: columns, labels, users and the check before training."""

@@ -1,0 +1,212 @@
+"""A user's own table as records: texts, classes and users, from the one reader of tables."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moo.core.errors import InputError
+from moo.core.trial_record import Transformation
+from moo.data.records import UNLABELLED, Records, first_units
+from moo.data.scopes import Preparation
+from moo.data.tables.columns import LAW_COLUMNS, refuse_first, typed_frame, untrue
+from moo.data.tables.labels import counts_of, labels_of, no_classes
+from moo.data.tables.users import load_withdrawals, unmatched, users_of
+from moo.tables import Reading, Table, open_table
+from moo.tables.clean import clean, normalise
+
+
+def load_table(
+    path: str | Path,
+    *,
+    text: str = "text",
+    label: str = "label",
+    user: str = "",
+    n_records: int = 0,
+    as_of: date | None = None,
+    withdrawals: str = "",
+    allow_unmatched: bool = False,
+    groups: Sequence[str] = (),
+    reading: Reading | None = None,
+    language: str = "",
+    classes: Sequence[str] = (),
+) -> Records:
+    """Read a table, and clean and normalise its texts, each by itself.
+
+    Labels, users and attributes are texts, never inferred from other rows. Only repeats of a text within one user are removed: across
+    users that would read other people's rows. The records' transformations say what each step did.
+
+    Args:
+        path: CSV, Parquet or JSON Lines.
+        text, label: Columns of the text and of its class; an empty label asks for none.
+        user: Column of the unit of privacy; empty makes every record its own unit.
+        n_records: Stop at the user that reaches this many records, which no DP claim survives (`first_units`); 0 takes all.
+        as_of: The day at which the data are judged; no date of theirs may lie after it. None does not look.
+        withdrawals: List of users who have withdrawn, see `load_withdrawals`; needs `user`.
+        allow_unmatched: Whether listed users may lack a row.
+        groups: Columns of personal attributes; each value is a group, an empty cell is not known.
+        reading: How the file is read.
+        language: Language of the texts, "zh" or "en"; empty where it is not declared.
+        classes: Classes, in order; empty reads them from the labels of all users, see `class_list`.
+
+    Raises:
+        InputError: If the file or a column is missing, a group is the text or the user, a listed user has no row, labels are no
+            classes, the data are empty or of one class, or (with file and line) a row breaks the file's rules, has no user, or holds a
+            cell that the law asks about and that cannot be read or lies in the future.
+    """
+    if {text, user} & set(groups):
+        raise InputError(f"attributes other than the text and the user must hold, but got {list(groups)}.")
+    if withdrawals and not user:
+        raise InputError(f"withdrawals need the column of the user, but user is empty; name it beside {withdrawals}.")
+    table = open_table(path, reading)
+    frame, lines = _read(table, list(dict.fromkeys(name for name in (text, label, user, *groups) if name)))
+    columns, problems = typed_frame(frame)
+    users, lost = users_of(frame[user]) if user else (pd.Series(np.arange(len(frame)).astype(str)), [])
+    late = untrue(columns, as_of) if as_of else []
+    refuse_first([*problems, *lost, *late], lambda row: table.place(int(lines[row])))
+    listed = load_withdrawals(withdrawals, as_of=as_of) if withdrawals else {}
+    absent, refusal = unmatched(listed, users.unique(), table.path, allowed=allow_unmatched)
+    if refusal:
+        raise InputError(refusal)
+    prepared = Preparation(frame, users)
+    _prepare(prepared, text, label)
+    rows = prepared.rows
+    refusal = refuse_labels(counts_of(rows["label"]), label, table.path) if label else ""
+    if refusal or rows.empty:
+        raise InputError(refusal or nothing_left(text, label, table.path))
+    prepared.step(
+        "duplicates_within_unit",
+        lambda rows: rows[~pd.DataFrame({"u": users[rows.index], "t": rows["text"]}).duplicated()],
+        scope="user",
+        detail="one copy of a text a user",
+        why="a repeated text would count, and be remembered, twice",
+    )
+    rows = prepared.rows
+    owners, steps = users[rows.index], list(prepared.steps)
+    typed: dict[str, NDArray[Any]] = {c: v[rows.index] for c, v in columns.items()}
+    if withdrawals:
+        steps += [_looked_up(absent, len(listed))] if listed else []
+        withdrawn: NDArray[Any] = owners.isin(listed).to_numpy(dtype=bool)
+        typed["withdrawn"] = withdrawn | typed["withdrawn"] if "withdrawn" in typed else withdrawn
+    units, unit_ids = pd.factorize(owners)
+    codes, held = _labels(rows["label"], label, classes, table.path)
+    records = Records(
+        name=table.path.name,
+        texts=tuple(rows["text"]),
+        labels=codes,
+        classes=held,
+        units=units.astype(np.int64),
+        unit_ids=tuple(map(str, unit_ids)),
+        unit_name=user or "record",
+        language=language,
+        gold=((),) * len(rows),
+        fields=({},) * len(rows),
+        columns=typed,
+        groups={c: _codes(frame[c][rows.index]) for c in dict.fromkeys(groups)},
+        transformations=tuple(steps),
+        licence="yours",
+        fixed_classes=bool(classes),
+    )
+    return _cut(records, n_records) if n_records else records
+
+
+def _read(table: Table, named: Sequence[str]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Return the named columns and those of the law as texts, rows numbered from 0, and the line of each row."""
+    wanted = list(dict.fromkeys([*named, *LAW_COLUMNS]))
+    if table.columns:
+        table.require(*named)
+    batches = list(table.batches(wanted))
+    if not batches:
+        raise InputError(f"data must hold at least one record, but got none in {table.path}.")
+    table.require(*named)
+    frame = pd.concat([batch.frame() for batch in batches], ignore_index=True)
+    return frame[[c for c in wanted if c in table.columns]], np.concatenate([batch.lines for batch in batches])
+
+
+def refuse_labels(counts: Mapping[str, int], column: str, source: object) -> str:
+    """Return the sentence that refuses labels which are no classes, empty where they may be.
+
+    Args:
+        counts: Label -> rows.
+        column: Their column.
+        source: Name of the data.
+    """
+    reason = no_classes(counts, column)
+    return f"{source}: {reason}" if reason else ""
+
+
+def nothing_left(text: str, label: str, source: object) -> str:
+    """Return the sentence that refuses data without a usable row."""
+    return f"data must hold at least one record with {text} and {label}, but got none in {source}."
+
+
+def _cut(records: Records, n_records: int) -> Records:
+    """Whole units in order until `n_records` are reached. The records say so also where all stay: one unit more, and some might not."""
+    kept = records.units <= int(np.searchsorted(np.cumsum(np.bincount(records.units)), n_records))
+    return records.take(kept, first_units(len(records), int(kept.sum())))
+
+
+def _labels(
+    labels: "pd.Series[str]", column: str, declared: Sequence[str], source: object
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    if not column:
+        return np.zeros(len(labels), dtype=np.int64), UNLABELLED
+    if not declared:
+        codes, classes = pd.factorize(labels, sort=True)
+        return codes.astype(np.int64), tuple(map(str, classes))
+    found = pd.Index(declared).get_indexer(pd.Index(labels))
+    if (found < 0).any():
+        other = sorted(set(labels[found < 0]))
+        raise InputError(
+            f"{source}: labels in column {column!r} must be among classes = {list(declared)}, but {int((found < 0).sum()):,} rows have "
+            f"others (first: {other[0]!r}); add it to classes, or take those rows out."
+        )
+    return found.astype(np.int64), tuple(declared)
+
+
+def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
+    """Return the rank of each value among those of its column, -1 where a cell is empty."""
+    plain = values.str.strip()
+    codes: NDArray[np.int64] = pd.factorize(plain.where(plain != ""), sort=True)[0].astype(np.int64)
+    return codes
+
+
+def _prepare(prepared: Preparation, text: str, label: str) -> None:
+    """Keep text and label of the rows that have both, cleaned and normalised."""
+
+    def complete(frame: pd.DataFrame) -> pd.DataFrame:
+        labels = labels_of(frame[label])[0] if label else pd.Series("", index=frame.index)
+        kept = (frame[text].str.strip().fillna("") != "") & ((labels != "") | (not label))
+        return pd.DataFrame({"text": frame[text][kept].astype(object), "label": labels[kept]})
+
+    def cleaned(rows: pd.DataFrame) -> pd.DataFrame:
+        texts = rows["text"].map(clean).astype(object)
+        return rows.assign(text=texts)[texts.map(normalise).astype(str).str.len() > 0]
+
+    labels, changed = labels_of(prepared.rows[label]) if label else (pd.Series([], dtype=object), np.zeros(0))
+    prepared.step(
+        "complete", complete, scope="record",
+        detail=f"rows with a text and a label; {int((labels == '').sum())} had no label, blanks around {int(changed.sum())} labels "
+        "taken away" if label else "rows with a text",
+        why="nothing can be learnt from the others",
+    )  # fmt: skip
+    prepared.step(
+        "cleaned", cleaned, scope="record", detail="unseen characters out, white space as one space; empty texts dropped",
+        why="what nobody sees must not be learnt", emptied=True,
+    )  # fmt: skip
+    prepared.step(
+        "normalised", lambda rows: rows.assign(text=rows["text"].map(normalise).astype(object)), scope="record",
+        detail="Unicode NFC", why="what looks the same must be masked the same",
+    )  # fmt: skip
+
+
+def _looked_up(absent: int, listed: int) -> Transformation:
+    """Return the step that looked for the listed users."""
+    return Transformation(
+        name="withdrawals", scope="user", detail=f"{absent} of {listed} listed users were not found in the data",
+        why="who has withdrawn is found by the id as it is written, to the letter",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Masking measured against mentions whose positions are known."""

@@ -1,0 +1,62 @@
+"""Hard cases, by kind: one text a line, its mentions marked as ⟦type|mention⟧. Written for moo; every value is made up."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from moo.core.errors import InputError
+from moo.core.measurement import Span
+from moo.core.personal_data_types import ENTITY_LEVELS
+from moo.masking.evaluation.evaluate import evaluate
+
+KINDS = ("obfuscated", "joined", "scripts", "lookalikes")
+_MARKED = re.compile(r"⟦([a-z_]+)\|([^⟧]*)⟧")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A text, where its mentions stand, and the level at which it is judged."""
+
+    text: str
+    gold: tuple[Span, ...]
+    level: int
+
+
+def unmark(marked: str) -> tuple[str, tuple[Span, ...]]:
+    """The plain text of a marked one, and the spans of its mentions."""
+    text, spans, at = "", [], 0
+    for match in _MARKED.finditer(marked):
+        kind, mention = match.groups()
+        if kind not in ENTITY_LEVELS:
+            raise InputError(f"a mention's type must be one of {', '.join(ENTITY_LEVELS)}, but got {kind!r}.")
+        text += marked[at : match.start()]
+        spans.append(Span(start=len(text), end=len(text) + len(mention), type=kind, level=ENTITY_LEVELS[kind]))
+        text += mention
+        at = match.end()
+    return text + marked[at:], tuple(spans)
+
+
+def load_cases(kind: str) -> list[Case]:
+    """The cases of one kind of `KINDS`."""
+    if kind not in KINDS:
+        raise InputError(f"kind in {list(KINDS)} must hold, but got kind={kind!r}.")
+    lines = (resources.files("moo.masking.evaluation.cases") / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = []
+    for line in lines:
+        record = json.loads(line)
+        text, gold = unmark(record["text"])
+        cases.append(Case(text=text, gold=gold, level=record.get("level", 2)))
+    return cases
+
+
+def passed(case: Case) -> bool:
+    """Whether all of the case's mentions are covered, and nothing of what stands outside them."""
+    found = evaluate([case.text], [case.gold], case.level)
+    return not any(s.missed or s.wrong for s in found.types)
+
+
+def score_cases(cases: Sequence[Case]) -> float:
+    """Share of the cases that pass."""
+    return sum(map(passed, cases)) / len(cases)

@@ -1,0 +1,79 @@
+"""Chinese names by a recogniser with weights of its own, as an option: jieba's part-of-speech tagger (MIT).
+
+Its dictionary and its hidden Markov model come inside the package, so nothing is fetched when it runs. It reads a few hundred to two
+thousand texts a second, and finds names that no cue stands beside; it is asked after all others.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from moo.core.errors import InputError
+from moo.masking.recognisers.hits import Hit, listed
+from moo.masking.recognisers.lexicon import load
+from moo.masking.recognisers.names_zh import families
+
+PACKAGE = "jieba"
+_PERSON = "nr"  # how the tagger marks names of persons: nr, nrt, nrfg
+
+
+def version() -> str:
+    """Name and version of the recogniser.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    try:
+        return f"{PACKAGE} {metadata.version(PACKAGE)}"
+    except metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"the optional recogniser of names needs the package {PACKAGE}, but it is not installed; pip install 'moo-privacy[ner]'."
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _tagger() -> Any:
+    version()
+    with warnings.catch_warnings():  # its sources predate raw strings
+        warnings.simplefilter("ignore")
+        import jieba
+        import jieba.posseg
+    jieba.setLogLevel(logging.ERROR)
+    tokenizer: Any = jieba.Tokenizer()
+    folder = Path(platformdirs.user_cache_dir("moo", appauthor=False)) / PACKAGE
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tokenizer.tmp_dir = str(folder)  # not the shared one, where anybody could have put what it loads
+    return jieba.posseg.POSTokenizer(tokenizer)
+
+
+@lru_cache(maxsize=1)
+def _not_names() -> frozenset[str]:
+    words = load("names_zh")
+    return frozenset(word for key in ("roles", "relations", "not_names") for word in words[key].split())
+
+
+@listed
+def chinese_names(text: str) -> Iterator[Hit]:
+    """Words of two characters or more that are tagged as persons, begin with a family name, and are no role or other word."""
+    at = 0
+    for word in _tagger().cut(text):
+        end = at + len(word.word)
+        if word.flag.startswith(_PERSON) and end - at > 1 and _is_name(word.word):
+            yield at, end, "name", "the optional recogniser"
+        at = end
+
+
+def _is_name(word: str) -> bool:
+    """Without a family name at its head most of what the tagger takes for a person is none: a doll, chocolate, a customer."""
+    family = families()
+    return (
+        word not in _not_names()
+        and word[:2] not in _not_names()
+        and max(family.get(word[0], -1.0), family.get(word[:2], -1.0)) > 0
+    )

@@ -1,0 +1,144 @@
+"""What stands in a text where personal information stood: a type token, a fixed public bin, a keyed hash, or nothing that tells.
+
+Each is a token of `moo.masking.tokens`, which a second pass skips. None depends on another record: bins are fixed and public, and
+the keyed hash is a function of the mention and a secret alone.
+"""
+
+import hashlib
+import hmac
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.core.personal_data_types import ENTITY_LEVELS, MAX_LEVEL
+from moo.masking.normalisation import normalise
+from moo.masking.recognisers.addresses import provinces, region
+from moo.masking.tokens import HASH_CHARACTERS, HASH_LETTERS, MOST_YEARS, REDACTED
+
+KEY_VARIABLE = "MOO_MASK_KEY"
+MIN_KEY = 32  # characters
+OPERATORS = ("token", "bin", "hmac", "redact")
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_HEX = str.maketrans("0123456789abcdef", HASH_LETTERS)
+_ZH = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operators:
+    """Which operator stands for which type; what is not named gets a bin at levels 2 to 4 where it has one, else its token.
+
+    Attributes:
+        chosen: Type -> one of `OPERATORS`.
+        key: Of the keyed hash; never written anywhere.
+    """
+
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    key: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        for kind, operator in self.chosen.items():
+            if kind not in ENTITY_LEVELS or operator not in OPERATORS:
+                raise InputError(
+                    f"an operator must be TYPE=OPERATOR with a type of {', '.join(ENTITY_LEVELS)} and an operator of "
+                    f"{', '.join(OPERATORS)}, but got {kind}={operator}."
+                    f"{validate.nearest(kind, ENTITY_LEVELS) if kind not in ENTITY_LEVELS else validate.nearest(operator, OPERATORS)}"
+                )
+        if "hmac" in self.chosen.values() and not self.key:
+            raise InputError(
+                f"the keyed hash needs a key, but {KEY_VARIABLE} is not set; set it to {MIN_KEY} characters or more that nobody "
+                "can guess, and keep it: the same key gives the same tokens."
+            )
+
+    @classmethod
+    def from_environment(cls, chosen: Mapping[str, str]) -> "Operators":
+        """With the key that the environment holds, where one is needed."""
+        if "hmac" not in chosen.values():
+            return cls(chosen=chosen)
+        key = os.environ.get(KEY_VARIABLE, "")
+        if key and len(key) < MIN_KEY:
+            raise InputError(f"{KEY_VARIABLE} must hold {MIN_KEY} characters or more, but holds {len(key)}.")
+        return cls(chosen=chosen, key=key.encode())
+
+    def replace(self, kind: str, mention: str, level: int) -> str:
+        """What stands for a mention of a type at a level."""
+        operator = self.chosen.get(kind, "bin")
+        if operator == "redact":
+            return REDACTED
+        if operator == "hmac":
+            return f"[{kind.upper()}:{self._hash(kind, mention)}]"
+        return replacement(kind, mention, level if operator == "bin" else MAX_LEVEL)
+
+    def _hash(self, kind: str, mention: str) -> str:
+        """The same for one value however it is spaced or capitalised; different for each type."""
+        plain = "".join(c for c in normalise(mention).lower() if c.isalnum())
+        digest = hmac.new(self.key, f"{kind}\x00{plain}".encode(), hashlib.sha256).hexdigest()
+        return digest[:HASH_CHARACTERS].translate(_HEX)
+
+
+def replacement(kind: str, mention: str, level: int) -> str:
+    """The token for a mention of a type at a level.
+
+    Ages go to ten years, dates to quarters, amounts to powers of ten, cities to provinces, addresses to their city: fixed
+    public bins, so that no other person's record decides what stands there.
+    """
+    if kind == "rare":
+        return "<RARE>"
+    if kind == "digits":
+        return "<NUM>"
+    bins = {"age": _age, "date": _date, "amount": _amount, "city": _city, "address": region}
+    detail = bins[kind](mention) if kind in bins and level < (3 if kind == "address" else 5) else ""
+    return f"[{kind.upper()}:{detail}]" if detail else f"[{kind.upper()}]"
+
+
+def _whole(text: str) -> int | None:
+    """The first number in digits or Chinese numerals below 10,000."""
+    found = _NUMBER.search(text)
+    if found:
+        return int(float(found.group()))
+    total, last, seen = 0, 0, False
+    for c in text:
+        if c in _ZH:
+            last, seen = _ZH[c], True
+        elif c in "十百千":
+            total, last, seen = total + (last or 1) * {"十": 10, "百": 100, "千": 1000}[c], 0, True
+        elif seen:
+            break
+    return total + last if seen else None
+
+
+def _age(mention: str) -> str:
+    years = _whole(mention)
+    if years is None or years > MOST_YEARS:
+        return ""
+    low = years // 10 * 10
+    return f"{low}-{low + 9}"
+
+
+def _date(mention: str) -> str:
+    numbers = [int(n) for n in re.findall("[0-9]+", mention)]
+    year = next((n for n in numbers if 1900 <= n <= 2099), None)
+    named = next((i for i, m in enumerate(_MONTHS, 1) if m in mention.lower()), None)
+    if named is None and "月" in mention:
+        named = _whole(mention.partition("月")[0].rpartition("年")[2])
+    others = [n for n in numbers if n != year]
+    month = named or (others[0] if others else None)
+    quarter = f"Q{(month - 1) // 3 + 1}" if month is not None and 1 <= month <= 12 else ""
+    return f"{year or ''}{quarter}"
+
+
+def _amount(mention: str) -> str:
+    plain = mention.replace(",", "")
+    found = _NUMBER.search(plain)
+    value = float(found.group()) if found else float(_whole(plain) or 0)
+    return f"10^{math.floor(math.log10(value))}" if value > 0 else "0"
+
+
+def _city(mention: str) -> str:
+    known = provinces()
+    return next((known[mention[:n]] for n in (4, 3, 2) if mention[:n] in known), "")

@@ -1,0 +1,1 @@
+"""Tables masked record by record, in CSV, JSON Lines and Parquet."""

@@ -1,0 +1,239 @@
+"""Epsilon from events: PLD for what one run spent, RDP for what a search composes to.
+
+PLD (privacy loss distributions) is the tight one and is what is shown and calibrated by; RDP composes adaptively chosen
+runs and is never below PLD for the same event.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import dp_accounting
+import numpy as np
+from dp_accounting import pld, rdp
+from dp_accounting.pld import pld_pmf, privacy_loss_distribution
+from numpy.typing import NDArray
+
+from moo.core import validate
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+
+RenyiCurve = NDArray[np.float64]
+
+ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(11, 64)] + [128.0, 256.0, 512.0, 1024.0])
+INTERVAL = 1e-3  # of the discretised privacy loss; rounding is pessimistic, so a coarser one only overstates epsilon
+
+
+@lru_cache(maxsize=8)
+def privacy_loss(sample_rate: float, steps: int, noise_multiplier: float) -> Any:
+    """Return the privacy loss distribution of a training, discretised at `INTERVAL`."""
+    step = privacy_loss_distribution.from_gaussian_mechanism(
+        noise_multiplier, sampling_prob=sample_rate, value_discretization_interval=INTERVAL
+    )
+    return step.self_compose(steps)
+
+
+@lru_cache(maxsize=4096)
+def pld_epsilon(sample_rate: float, steps: int, noise_multiplier: float, delta: float) -> float:
+    """Return epsilon at delta by PLD; `math.inf` without noise."""
+    if noise_multiplier <= 0:
+        return math.inf
+    return float(privacy_loss(sample_rate, steps, noise_multiplier).get_epsilon_for_delta(delta))
+
+
+def epsilon_pld(run: TrainingRun) -> float:
+    """Epsilon of one run at its delta, by PLD; `math.inf` without DP."""
+    return pld_epsilon(run.sample_rate, run.steps, run.noise_multiplier, run.delta) if run.steps else 0.0
+
+
+def epsilon_rdp(run: TrainingRun) -> float:
+    """Epsilon of one run at its delta, by RDP: an upper bound on `epsilon_pld`."""
+    return compose_epsilon([run], delta=run.delta, per_unit=False)
+
+
+def rdp_of(run: TrainingRun, *, runs: int = 1) -> RenyiCurve:
+    """Renyi divergence at each of `ORDERS`, shape (len(ORDERS),)."""
+    if not run.private:
+        return np.full(len(ORDERS), np.inf)
+    return _rdp(run.sample_rate, run.noise_multiplier) * run.steps * runs
+
+
+@lru_cache(maxsize=4096)
+def _rdp(sample_rate: float, noise_multiplier: float) -> RenyiCurve:
+    accountant = rdp.RdpAccountant(ORDERS)
+    step = dp_accounting.PoissonSampledDpEvent(sample_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
+    with _quiet():
+        accountant.compose(step)
+    # Renyi divergence grows with the order, so any higher order bounds those whose series did not converge.
+    curve = np.asarray(accountant.rdp, dtype=np.float64)
+    bounded: RenyiCurve = np.minimum.accumulate(curve[::-1])[::-1]
+    return bounded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """dp-accounting warns of each small order that does not converge and is left out (infinite)."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def charges(events: Sequence[Event]) -> dict[str, RenyiCurve]:
+    """What the units of each part pay: part -> Renyi divergence at each of `ORDERS`, in nats.
+
+    A unit is charged for each of the `shadows_per_unit` runs of a trial that it takes part in. Parts are disjoint: a unit
+    pays for what its own part was read for, so the dearest part bounds everybody (parallel composition, add or remove one).
+    """
+    spent: dict[str, RenyiCurve] = {}
+    for event in events:
+        if isinstance(event, TrainingRun):
+            curve = rdp_of(event, runs=event.shadows_per_unit)
+        else:
+            curve = np.asarray(ORDERS) / (2 * event.noise_multiplier**2)
+        spent[event.part] = spent.get(event.part, 0.0) + curve
+    return spent
+
+
+def dearest(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
+    """What the units of each part pay at most for one trial that is any of some kinds: at each order the maximum over the kinds.
+
+    As one trial may be any of them, so may each of many: n trials, in whatever mixture, pay at most n times this. The choice among
+    kinds may be drawn, or depend on what was told before.
+    """
+    spent = [charges(events) for events in kinds]
+    parts = sorted({part for curves in spent for part in curves})
+    nothing = np.zeros(len(ORDERS))
+    return {part: np.maximum.reduce([curves.get(part, nothing) for curves in spent]) for part in parts}
+
+
+def compose_dearest(
+    kinds: Sequence[Sequence[Event]], *, trials: int, delta: float, beside: Sequence[Event] = ()
+) -> float:
+    """Compose so many trials, each of any of the kinds, and what was told once beside them: by RDP, adaptively chosen."""
+    each, once, nothing = dearest(kinds), charges(beside), np.zeros(len(ORDERS))
+    curves = [trials * each.get(part, nothing) + once.get(part, nothing) for part in sorted({*each, *once})]
+    return max((_epsilon(curve, delta) for curve in curves), default=0.0)
+
+
+def compose_epsilon(events: Sequence[Event], *, delta: float, per_unit: bool = True) -> float:
+    """Epsilon of a whole search by RDP composition: events may depend on the results of earlier ones.
+
+    Args:
+        events: One training a trial, and the noised answers.
+        delta: Of the composition.
+        per_unit: Charge a unit for each of the `shadows_per_unit` runs of a trial that it takes part in; False composes
+            single runs.
+
+    Returns:
+        An odometer's reading: a guarantee only where a budget was fixed before. `math.inf` with any run without DP.
+    """
+    if not per_unit:
+        events = [dataclasses.replace(e, shadows_per_unit=1) if isinstance(e, TrainingRun) else e for e in events]
+    return max((_epsilon(curve, delta) for curve in charges(events).values()), default=0.0)
+
+
+def _epsilon(curve: RenyiCurve, delta: float) -> float:
+    return float(rdp.compute_epsilon(ORDERS, curve.tolist(), delta)[0]) if np.isfinite(curve).any() else math.inf
+
+
+def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
+    """Epsilon of runs and answers on the same units, by PLD: tighter than RDP, sound where they were fixed without these units' data.
+
+    Source:
+        Composition of privacy loss distributions, Sommer, Meiser and Mohammadi 2019; dp-accounting's accountant.
+    """
+    if not all(event.private for event in events if isinstance(event, TrainingRun)):
+        return math.inf
+    accountant = pld.PLDAccountant(value_discretization_interval=INTERVAL)
+    for event in events:
+        runs = {"runs": event.shadows_per_unit} if isinstance(event, TrainingRun) else {}
+        accountant.compose(event.to_dp_event(**runs))
+    return float(accountant.get_epsilon(delta)) if events else 0.0
+
+
+def epsilon_of_any(
+    kinds: Sequence[TrainingRun], *, times: int, delta: float, beside: Sequence[PrivateAnswer] = ()
+) -> float:
+    """Epsilon that no multiset of so many runs on the same units passes, each of one of the kinds, by PLD; see `epsilon_of_all`.
+
+    What stands `beside` them was told of the same units once.
+
+    Equal to `epsilon_of_all` of `times` runs where there is one kind. Of several the hockey-stick curves' upper envelope is composed:
+    it is convex, so that it is a mechanism's own curve, and this one dominates each kind.
+
+    Source:
+        Zhu, Dong and Wang 2022, "Optimal Accounting of Differential Privacy via Characteristic Function", Proposition 9 and Theorem 10,
+        arXiv:2106.08567; discretised by connected dots, as dp-accounting does.
+    """
+    if not all(run.private for run in kinds):
+        return math.inf
+    losses = [privacy_loss(run.sample_rate, run.steps * run.shadows_per_unit, run.noise_multiplier) for run in kinds]
+    removing, adding = ([getattr(loss, side) for loss in losses] for side in ("_pmf_remove", "_pmf_add"))
+    envelope = privacy_loss_distribution.PrivacyLossDistribution(_envelope(removing), _envelope(adding))
+    loss = envelope.self_compose(times)
+    for answer in beside:
+        loss = loss.compose(
+            privacy_loss_distribution.from_gaussian_mechanism(
+                answer.noise_multiplier, value_discretization_interval=INTERVAL
+            )
+        )
+    return float(loss.get_epsilon_for_delta(delta))
+
+
+def _envelope(pmfs: Sequence[Any]) -> Any:
+    """The privacy loss whose hockey-stick curve is the maximum of theirs at every multiple of the interval, and above it between."""
+    if len(pmfs) == 1:
+        return pmfs[0]
+    dense = [pmf.to_dense_pmf() for pmf in pmfs]
+    low, high = min(d._lower_loss for d in dense), max(d._lower_loss + d.size for d in dense)
+    at = np.arange(low, high)
+    deltas = np.maximum.reduce([d.get_delta_for_epsilon((at * INTERVAL).tolist()) for d in dense])
+    return pld_pmf.create_pmf_pessimistic_connect_dots(INTERVAL, at, np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)))
+
+
+def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float, beside: Sequence[Event] = ()) -> float:
+    """Epsilon of the best of a random number of trials drawn alike, where that one alone is seen.
+
+    Args:
+        kinds: Events of one trial, answers included, at its worst over the space: one sequence, or several where no single one is worst
+            at every Renyi order. A draw from a public law diverges at each order by no more than its worst outcome.
+        mean: Of the geometric law that the number of trials is drawn from, >= 1; the number itself stays secret.
+        delta: Of the guarantee.
+        beside: What was told of the same units once, whatever the number of trials.
+
+    Source:
+        Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy", Theorem 2 with eta = 1,
+        arXiv:2110.03620.
+    """
+    trial, once = dearest(kinds), charges(beside)
+    nothing = np.zeros(len(ORDERS))
+    curves = [
+        (_selected(trial[part], mean) if part in trial else nothing) + once.get(part, nothing)
+        for part in sorted({*trial, *once})
+    ]
+    return max(_epsilon(curve, delta) for curve in curves)
+
+
+def _selected(curve: RenyiCurve, mean: float) -> RenyiCurve:
+    """Theorem 2: from the curve of one trial to that of the best."""
+    orders = np.asarray(ORDERS)
+    rest: float = (2 * ((1 - 1 / orders) * curve + math.log(mean) / orders)).min()
+    return curve + rest + math.log(mean) / (orders - 1)
+
+
+def group_privacy(epsilon: float, delta: float, records: int) -> tuple[float, float]:
+    """(epsilon, delta) of a person with several records, where the unit of privacy is the record: a stated fallback.
+
+    Source:
+        Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", Theorem 2.2 and Lemma 2.2.
+    """
+    validate.in_range(1, 10**6, records=records)
+    grown = records * math.exp(min(700.0, (records - 1) * epsilon)) * delta
+    return records * epsilon, min(1.0, grown)

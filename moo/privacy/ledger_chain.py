@@ -1,0 +1,202 @@
+"""Chain of a ledger's entries: what an entry is, how entries are read from the file, and whether they are as they were written."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+
+from moo.core.errors import InputError, MachineError, StorageError
+from moo.privacy.caps import Cap
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+
+KINDS = ("genesis", "reserve", "commit", "abort", "deny", "answer", "gate", "release", "cap")
+READ = "SELECT seq, at, kind, study, body, previous, hash FROM entries"
+WAIT = 60.0  # seconds that a writer waits for another
+_DOMAIN = b"moo ledger 1\0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the ledger.
+
+    Attributes:
+        seq: From 1, without gaps.
+        at: UTC, ISO 8601.
+        kind: One of `KINDS`.
+        study: Name of the study; empty in the first entry.
+        body: What happened; no personal data.
+        previous, hash: Hex.
+    """
+
+    seq: int
+    at: str
+    kind: str
+    study: str
+    body: Mapping[str, Any]
+    previous: str
+    hash: str
+
+    def digest(self) -> str:
+        """The hash that the entry must have."""
+        content: dict[str, Any] = {
+            "seq": self.seq,
+            "at": self.at,
+            "kind": self.kind,
+            "study": self.study,
+            "body": dict(self.body),
+        }
+        raw = _DOMAIN + bytes.fromhex(self.previous) + rfc8785.dumps(content)
+        return hashlib.sha256(raw).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        entries: How many there are.
+        head: Hash of the last; empty without any.
+        broken: Seq of the first entry that does not fit; None if all fit.
+        reason: What does not fit.
+        anchored: Seq up to which an anchor vouches for the chain; 0 without one.
+    """
+
+    entries: int
+    head: str
+    broken: int | None = None
+    reason: str = ""
+    anchored: int = 0
+
+    @property
+    def intact(self) -> bool:
+        return self.broken is None
+
+
+def charged(entries: Sequence[Entry]) -> list[Event]:
+    """What units pay for: reservations, in full while they are open and for the steps that ran once they are settled; answers."""
+    steps = {e.body["reservation"]: e.body["steps"] for e in entries if e.kind in ("commit", "abort")}
+    out: list[Event] = []
+    for entry in entries:
+        if entry.kind == "reserve":
+            run = dict(entry.body["run"])
+            out.append(TrainingRun.from_json(run | {"steps": steps.get(entry.seq, run["steps"])}))
+        elif entry.kind == "answer":
+            out += [PrivateAnswer.from_json(answer) for answer in entry.body["answers"]]
+    return out
+
+
+def cap_of(entries: Sequence[Entry]) -> Cap | None:
+    """Return the newest cap among a ledger's entries; None without one."""
+    return next((Cap.from_json(e.body) for e in reversed(entries) if e.kind == "cap"), None)
+
+
+def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...]:
+    """All entries of a ledger's file as they stand, or those of one study.
+
+    Raises:
+        InputError: If there is no such file.
+        StorageError: If it is not a ledger.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"the ledger must be a file, but {path} is none; run a study first.")
+    # "rw" and not "ro": after a kill in the middle of a commit, the first reader has to roll the half-written pages back
+    with reported(Path(path)), closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=WAIT)) as connection:
+        rows = connection.execute(f"{READ} WHERE ?1 IS NULL OR study = ?1 ORDER BY seq", (study,)).fetchall()
+    try:
+        return tuple(map(entry_of, rows))
+    except ValueError as error:
+        raise StorageError(f"every entry of {path} must hold JSON, but one does not: it was edited.") from error
+
+
+def verify(path: str | Path, anchors: Mapping[int, str] | None = None) -> Verification:
+    """Check the whole chain, and anchors that were kept elsewhere.
+
+    Args:
+        path: The ledger's file.
+        anchors: Seq -> hash.
+    """
+    try:
+        entries = read_entries(path)
+    except StorageError as error:
+        return Verification(entries=0, head="", broken=0, reason=str(error))
+    head = entries[-1].hash if entries else ""
+    broken = _first_break(entries) or _missed(entries, anchors or {})
+    if broken is not None:
+        return Verification(entries=len(entries), head=head, broken=broken[0], reason=broken[1])
+    return Verification(entries=len(entries), head=head, anchored=max(anchors or {0: ""}))
+
+
+def parse_anchor(text: str) -> tuple[int, str]:
+    """Seq and hash of "seq:hash".
+
+    Raises:
+        InputError: If it is something else.
+    """
+    seq, _, digest = text.partition(":")
+    if not seq.isdigit() or len(digest) != 64:
+        raise InputError(f"an anchor must be SEQ:HASH with 64 hexadecimal digits, but got {text!r}.")
+    return int(seq), digest
+
+
+def place_of(digest: str, entries: Sequence[Entry]) -> int:
+    """Return the seq of the entry with a hash, kept without its seq.
+
+    Raises:
+        StorageError: If no entry has it: it was cut off or edited.
+    """
+    found = next((e.seq for e in entries if e.hash == digest), None)
+    if found is None:
+        raise StorageError(f"the ledger must hold the anchored entry {digest}, but does not: it was cut off or edited.")
+    return found
+
+
+def _first_break(entries: Sequence[Entry]) -> tuple[int, str] | None:
+    previous, before = "0" * 64, ""
+    for place, entry in enumerate(entries, start=1):
+        if entry.seq != place:
+            return place, f"entry {place} is missing"
+        if entry.previous != previous:
+            return place, f"entry {place} does not follow on the one before"
+        try:
+            fits = entry.digest() == entry.hash
+        except (ValueError, TypeError):
+            fits = False
+        if not fits or entry.kind not in KINDS:
+            return place, f"entry {place} was edited"
+        if entry.at < before:
+            return place, f"entry {place} is older than the one before"
+        previous, before = entry.hash, entry.at
+    return None
+
+
+def _missed(entries: Sequence[Entry], anchors: Mapping[int, str]) -> tuple[int, str] | None:
+    for seq, digest in sorted(anchors.items()):
+        if seq > len(entries):
+            return seq, f"entry {seq}, which was anchored, has been cut off"
+        if entries[seq - 1].hash != digest:
+            return seq, f"entry {seq} is not the one that was anchored"
+    return None
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    seq, at, kind, study, body, previous, digest = row
+    return Entry(seq=seq, at=at, kind=kind, study=study, body=json.loads(body), previous=previous, hash=digest)
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """A storage's failure as one line; the transaction has been rolled back."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise StorageError(f"the ledger must be readable and writable, but {path} is not: {error}.") from error
+    except OSError as error:
+        if isinstance(error, MachineError):
+            raise
+        raise StorageError(f"the ledger must be readable and writable, but {path} is not: {error.strerror}.") from error

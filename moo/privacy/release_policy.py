@@ -1,0 +1,104 @@
+"""Release policies: who may see what of a study, what that costs, and what it forbids. One is chosen before a study starts.
+
+| policy | who sees what | what holds |
+|---|---|---|
+| internal | nothing leaves the data's controller | an odometer, no guarantee |
+| publish_all(epsilon) | front, curves and models may leave | the budget, by a Renyi filter over trainings and noised answers |
+| select_one | the winner of a random search alone leaves | Theorem 2 of Papernot and Steinke 2022 |
+| proxy_then_retrain(m) | m settings, found on other users, retrained on the release users | m-fold composition for the release users |
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from moo.core import validate
+from moo.core.errors import PolicyError
+
+PolicyName = Literal["internal", "publish_all", "select_one", "proxy_then_retrain"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+ANSWER_NOISE = 5.0
+_VALUE = {"publish_all": "epsilon", "proxy_then_retrain": "m"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A study's release policy; part of its identity.
+
+    Attributes:
+        name: One of `POLICIES`.
+        epsilon: Budget of `publish_all`, > 0.
+        retrain: m of `proxy_then_retrain`, >= 1: how many settings are retrained at most.
+        answer_noise: Standard deviation of the noise on every number that reads private units, over its sensitivity, the counts
+            of units that passed the legal gates among them; 0 tells them exactly, which `publish_all` and `select_one` do not allow.
+        release_share: Of the users that `proxy_then_retrain` sets aside, in [.1, .9].
+
+    Raises:
+        PolicyError: If the policy is unknown, or lacks what it needs.
+    """
+
+    name: PolicyName = "internal"
+    epsilon: float = 0.0
+    retrain: int = 0
+    answer_noise: float = 0.0
+    release_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.name not in POLICIES:
+            near = validate.nearest(self.name, POLICIES)
+            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={self.name!r}.{near}")
+        if self.name == "publish_all":
+            validate.finite(epsilon=validate.positive(epsilon=self.epsilon, way_out="write publish_all(20)"))
+        if self.name == "proxy_then_retrain":
+            validate.whole(1, 1000, m=self.retrain)
+        validate.in_range(0, 1000, answer_noise=self.answer_noise)
+        if _noised(self.name) and not self.answer_noise > 0:
+            raise PolicyError(
+                f"answer_noise > 0 must hold under {self.name}, but got answer_noise={self.answer_noise!r}: an exact accuracy "
+                "or risk of private units would leave."
+            )
+        validate.in_range(0.1, 0.9, release_share=self.release_share)
+
+    @classmethod
+    def parse(cls, text: "str | Policy", *, answer_noise: float | None = None) -> "Policy":
+        """A policy from "internal", "publish_all(20)", "select_one" or "proxy_then_retrain(5)"; for shells, publish_all=20.
+
+        Args:
+            text: As above; a Policy is taken as it is.
+            answer_noise: See `Policy`; by default 5 where the policy demands noise, else 0.
+
+        Raises:
+            PolicyError: If the text names no policy, or a value is missing.
+        """
+        if isinstance(text, Policy):
+            return text
+        if not isinstance(text, str):
+            raise PolicyError(f"policy must be a name or a Policy, but got {text!r}.")
+        found = re.fullmatch(r"\s*(\w+?)\s*(?:\(\s*([\d.eE+-]+)\s*\)|=\s*([\d.eE+-]+))?\s*", text)
+        name, value = (found[1], found[2] or found[3]) if found else (text, None)
+        if name not in POLICIES:
+            near = validate.nearest(name, POLICIES)
+            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={text!r}.{near}")
+        if (name in _VALUE) != (value is not None):
+            asked = f"{name}({_VALUE[name]})" if name in _VALUE else name
+            raise PolicyError(f"the policy must be written {asked}, but got policy={text!r}.")
+        noise = answer_noise if answer_noise is not None else (ANSWER_NOISE if _noised(name) else 0.0)
+        try:
+            epsilon = float(value) if name == "publish_all" and value else 0.0
+            retrain = int(value) if name == "proxy_then_retrain" and value else 0
+        except ValueError:
+            raise PolicyError(f"the value of a policy must be a number, m a whole one, but got {text!r}.") from None
+        return cls(name=name, epsilon=epsilon, retrain=retrain, answer_noise=noise)
+
+    def __str__(self) -> str:
+        value = {"publish_all": f"({self.epsilon:g})", "proxy_then_retrain": f"({self.retrain})"}.get(self.name, "")
+        return self.name + value
+
+    @property
+    def allows_reference(self) -> bool:
+        """Whether a trial without DP may run beside the search."""
+        return self.name in ("internal", "proxy_then_retrain")
+
+
+def _noised(name: str) -> bool:
+    return name in ("publish_all", "select_one")

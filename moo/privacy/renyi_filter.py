@@ -1,0 +1,79 @@
+"""A Renyi filter: a budget fixed before the first run, that no adaptive sequence of runs passes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from dp_accounting import rdp
+
+from moo.core import validate
+from moo.privacy.composition import ORDERS, charges
+from moo.privacy.events import Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenyiFilter:
+    """Order and budget of a study, chosen before it starts.
+
+    A composed epsilon that is read off afterwards is an odometer: the order that suits best was chosen with the data in hand. Here
+    the order is fixed, and a run that would pass the budget at that order is refused before it trains.
+
+    Attributes:
+        epsilon, delta: What the whole sequence satisfies.
+        order: Of the Renyi divergence; one of `ORDERS`.
+
+    Source:
+        Feldman and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter", arXiv:2008.11193.
+    """
+
+    epsilon: float
+    delta: float
+    order: float
+
+    def __post_init__(self) -> None:
+        validate.finite(epsilon=validate.positive(epsilon=self.epsilon))
+        validate.in_range(1e-300, 1 - 1e-12, delta=self.delta)
+        if self.order not in ORDERS:
+            raise validate.refuse(f"order among ORDERS, {ORDERS[0]:g} to {ORDERS[-1]:g},", "order", self.order)
+
+    @classmethod
+    def tuned(cls, *, epsilon: float, delta: float, typical: Sequence[Event]) -> "RenyiFilter":
+        """The order at which the budget admits the most trials like a typical one, which is public: the plan, not the data."""
+        budgets = np.array([_budget(order, epsilon, delta) for order in ORDERS])
+        spent = np.maximum.reduce(list(charges(typical).values()))
+        admitted = np.where(np.isfinite(spent) & (spent > 0), budgets / np.where(spent > 0, spent, 1.0), -math.inf)
+        return cls(epsilon=epsilon, delta=delta, order=ORDERS[int(admitted.argmax())])
+
+    @property
+    def budget(self) -> float:
+        """Renyi divergence at the order that the sequence may reach, in nats."""
+        return _budget(self.order, self.epsilon, self.delta)
+
+    def spent(self, events: Sequence[Event]) -> float:
+        """Renyi divergence at the order, for the units that pay the most; nats."""
+        at = ORDERS.index(self.order)
+        return max((float(curve[at]) for curve in charges(events).values()), default=0.0)
+
+    def admits(self, so_far: Sequence[Event], following: Sequence[Event]) -> bool:
+        """Whether one more trial stays within the budget. One without DP never does."""
+        return self.spent([*so_far, *following]) <= self.budget
+
+    def room(self, following: Sequence[Event], beside: Sequence[Event] = ()) -> int:
+        """Return how many trials like this one the budget admits, after what is told once beside them."""
+        at = ORDERS.index(self.order)
+        each, once = ({part: float(curve[at]) for part, curve in charges(e).items()} for e in (following, beside))
+        return max(0, min(int((self.budget - once.get(part, 0.0)) / spent) for part, spent in each.items()))
+
+
+def _budget(order: float, epsilon: float, delta: float) -> float:
+    """The largest divergence at one order whose epsilon at delta is within the target; negative where there is none.
+
+    The conversion is that of Canonne, Kamath and Steinke 2020 (Proposition 12), which dp-accounting uses as well.
+    """
+    return epsilon - math.log1p(-1 / order) + math.log(delta * order) / (order - 1)
+
+
+def epsilon_at(order: float, divergence: float, delta: float) -> float:
+    """Epsilon at delta of a mechanism of this Renyi divergence at one order, by dp-accounting."""
+    return float(rdp.compute_epsilon([order], [divergence], delta)[0])

@@ -1,0 +1,1 @@
+"""Evidence annex for a privacy impact assessment."""

@@ -1,0 +1,358 @@
+"""The report's page: what is shown, in which order; the template lays it out."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+import plotly.io
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from moo.core.atomic_files import write_whole
+from moo.core.errors import StorageError
+from moo.core.measurement import Measurement
+from moo.core.trial_record import ACCURACY, MAJORITY, PENALTY, RISK, TrialRecord
+from moo.objectives.compliance.sensitivity import TOO_ALIKE
+from moo.privacy.claims import HOLDS
+from moo.privacy.composition import group_privacy
+from moo.report import figures
+from moo.report.annex.content import likeness
+from moo.report.annex.words import article_words
+from moo.report.figures import epsilon_text
+from moo.report.i18n.chinese import said, sentence
+from moo.report.sections.attribute import attribute_section, by_attribute
+from moo.report.sections.audits import audit_lines
+from moo.report.sections.choices import alternative_rows, alternatives_note, plus_minus, sure_lines
+from moo.report.sections.texts import texts
+from moo.studies.results.audit_report import AuditReport, load_audits
+from moo.studies.results.result import SearchCost, StudyResult, load_result
+from moo.studies.setup.legal_gates import stated
+
+_SEVERAL = 3  # records of one person, as an example of what record-level DP means for people
+_CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+
+
+def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") -> Path:
+    """Write report.html (report.zh.html in Chinese): one file that fetches nothing.
+
+    Args:
+        result: The study.
+        folder: Written to; made if it is missing.
+        lang: "en" or "zh".
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InputError: If the language is another.
+        StorageError: If the folder cannot be written.
+    """
+    page = render(result, lang, audits=load_audits(folder))
+    target = Path(folder) / ("report.html" if lang == "en" else f"report.{lang}.html")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, page)
+    except OSError as error:
+        raise StorageError(f"the report must be writable, but {target} is not: {error.strerror}.") from error
+    return target
+
+
+def renew_reports(folder: str | Path, *, but: str = "") -> None:
+    """Write the reports that a study's folder holds anew, from what it holds now; not the one in a language that is up to date."""
+    for lang, name in (("en", "report.html"), ("zh", "report.zh.html")):
+        if lang != but and (Path(folder) / name).is_file():
+            save_report(load_result(folder), folder, lang=lang)
+
+
+def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditReport] = ()) -> str:
+    """The page's HTML; `audits` of its trials are set beside the claim."""
+    t = texts(lang) | ({"alone": texts(lang)["winner"]} if result.alone else {})
+    folder = resources.files("moo.report") / "templates"
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "pm": plus_minus,
+        "signed": lambda v: f"{v:+.3f}",
+        "sentence": lambda v: sentence(v, t),
+        "code": _code,
+    }
+    environment.filters |= filters
+    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
+    recommendation = result.recommend()
+    complete = [*([result.reference] if result.reference else []), *result.complete]
+    return template.render(
+        t=t,
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        plotly=Markup(get_plotlyjs()),
+        result=result,
+        called=lambda record: figures.called(record.number, t),
+        title=said(result.spec.get("title") or result.name, lang),
+        recommendation=recommendation,
+        deltas=_deltas(recommendation.trial, result.reference),
+        sure=sure_lines(result, t),
+        alternatives=alternative_rows(result, t),
+        alternatives_note=alternatives_note(recommendation.trial, t),
+        confirmation=_confirmation(result, t),
+        confirmed=result.confirmed is not None,
+        figure_2d=_html(figures.front_2d(result, t), "front-2d") if complete else "",
+        figure_3d=_html(figures.front_3d(result, t), "front-3d") if complete else "",
+        figure_hv=_html(figures.hypervolume(result, t), "hypervolume") if result.complete and not result.alone else "",
+        figure_domains=_html(figures.domains(result, t), "domains") if complete else "",
+        rows=[_row(row, t) for row in result.table.to_dict("records")],
+        halved=any(t.params.batch_halvings for t in result.trials),
+        rules=_rules(recommendation.trial, result.reference, lang, t),
+        cost=_cost(result, t),
+        audits=audit_lines(result, audits, t),
+        attribute=attribute_section(result, t),
+        facts=_facts(result, t),
+        checks=_checks(result, t),
+        made=_made(result, t),
+    )
+
+
+def _code(text: str) -> Markup:
+    """What stands between backticks, as a command is set."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def _html(figure: go.Figure, name: str) -> Markup:
+    height = (
+        f"{figure['layout']['height']:.0f}px"  # of the element, not of the drawing, so that a small page can change it
+    )
+    figure.update_layout(height=None)
+    return Markup(
+        plotly.io.to_html(
+            figure, include_plotlyjs=False, full_html=False, div_id=name, config=_CONFIG, default_height=height
+        )
+    )
+
+
+def _deltas(chosen: TrialRecord | None, reference: TrialRecord | None) -> dict[str, float]:
+    if chosen is None or reference is None:
+        return {}
+    return {n: chosen.objectives[n].value - reference.objectives[n].value for n in (ACCURACY, RISK, PENALTY)}
+
+
+def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
+    """The number that the recommendation stands on, and what it means for those who are most exposed."""
+    record = result.confirmed
+    chosen = record or result.recommend().trial
+    lines = []
+    if record is not None:
+        numbers = {
+            k: plus_minus(record.objectives[n], t["unknown"])
+            for k, n in (("accuracy", ACCURACY), ("risk", RISK), ("penalty", PENALTY))
+        }
+        lines.append(
+            t["confirmed" if record.feasible else "not_confirmed"].format(
+                limits=t["and"].join(record.blocking), **numbers
+            )
+        )
+        if by_attribute(record):
+            attribute = said(result.spec["attribute"], t["lang"])
+            lines.append(f"{t[RISK]}{t['colon']}{t['risk_is_attribute'].format(attribute=attribute)}{t['stop']}")
+        if "permutation_p" in record.extras:
+            lines.append(t["permutation"].format(p=f"{record.extras['permutation_p'].value:.3f}"))
+    elif result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
+        lines.append(t["unconfirmed"])
+    if chosen is not None and MAJORITY in chosen.extras:
+        lines.append(t["majority_line"].format(majority=plus_minus(chosen.extras[MAJORITY])))
+    exposed = None if chosen is None else chosen.extras.get("worst_decile")
+    if exposed is not None:
+        told = said(exposed.note, t["lang"]) if math.isnan(exposed.value) else plus_minus(exposed)
+        lines.append(t["worst_tenth"].format(risk=told))
+    return lines
+
+
+def depth_text(adapted: int, dropped: int, queries: int, t: Mapping[str, str]) -> str:
+    """How deep the model was adapted, in as few words as it takes."""
+    more = [t["layers_dropped"].format(dropped)] if dropped else []
+    more += [t["queries"].format(queries)] if queries else []
+    return t["aside"].format(text=adapted, aside=t["and"].join(more)) if more else str(adapted)
+
+
+def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
+    """One line of the table of trials."""
+    number, deep = int(row["number"]), bool(row["adapted_layers"])
+    failed = bool(row["cause"])
+    verdict = t["feasible"] if row["feasible"] else t["and"].join(str(row["blocked_by"]).split())
+    if row["on_front"]:
+        verdict = t["on_front"]
+    return {
+        "name": t["status_quo"] if number < 0 else str(number),
+        "epsilon": epsilon_text(row["target_epsilon"], t["no_dp"]),
+        "masking": f"L{row['masking_level']}",
+        "depth": depth_text(row["adapted_layers"], row["layers_dropped"], row["n_queries"], t),
+        "rank": row["lora_rank"] if deep else "–",
+        "rate": f"{row['learning_rate']:.1e}" if deep else "–",
+        "halvings": row["batch_halvings"],
+        "objectives": [
+            "" if failed else plus_minus(Measurement(value=row[o], stderr=row[f"{o}_stderr"]), t["unknown"])
+            for o in (ACCURACY, RISK, PENALTY)
+        ],
+        "majority": "" if failed else plus_minus(Measurement(value=row[MAJORITY], stderr=row[f"{MAJORITY}_stderr"])),
+        "p_front": "" if failed or number < 0 else f"{row['p_non_dominated']:.2f}",
+        "p_feasible": "" if failed or number < 0 else f"{row['p_feasible']:.2f}",
+        "verdict": f"{t['failed']}{t['colon']}{said(row['cause'], t['lang'])}" if failed else verdict,
+        "kind": "front" if row["on_front"] else "" if row["feasible"] else "broken",
+    }
+
+
+def _rules(
+    chosen: TrialRecord | None, reference: TrialRecord | None, lang: str, t: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One line a rule: what was measured and scored, recommended beside status quo."""
+    newest = chosen or reference
+    shown = {r["rule"]: r for r in newest.contributions} if newest else {}
+    before = {r["rule"]: r for r in reference.contributions} if reference else {}
+    rows = []
+    for name, row in shown.items():
+        other = before.get(name)
+        rows.append(
+            {
+                "rule": name,
+                "kind": row["kind"],
+                "title": row[f"title_{lang}"],
+                "article": article_words(row["article"], lang),
+                "measured": [_measured(r, t) for r in (other, row)],
+                "scores": ["" if r is None else f"{float(r['score']):.2f}" for r in (other, row)],
+                "contributions": ["" if r is None else f"{float(r['contribution']):.3f}" for r in (other, row)],
+                "carries": bool(row["contribution"]),
+            }
+        )
+    return sorted(rows, key=lambda r: (r["kind"] != "graded", r["rule"]))
+
+
+def _measured(row: Mapping[str, Any] | None, t: Mapping[str, str]) -> str:
+    if row is None:
+        return ""
+    return t["unknown"] if row["value"] is None else f"{float(row['value']):.4g}".replace("inf", "∞")
+
+
+def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
+    cost, chosen = result.cost, result.recommend().trial
+    out: dict[str, Any] = {
+        "line": ""
+        if cost.composed_epsilon is None
+        else t["cost_line"].format(epsilon=said(str(cost.composed_epsilon), t["lang"]), delta=f"{cost.delta:g}"),
+        "label": sentence(cost.label, t),
+        "guarantee": ""
+        if math.isinf(cost.guaranteed_epsilon)
+        else t["guarantee"].format(
+            epsilon=epsilon_text(cost.guaranteed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}", policy=cost.policy
+        ),
+        "withdrawn": list(dict.fromkeys(_claim(r, t) for r in result.complete if r.claim != HOLDS)),
+        "trial": "",
+        "claim": "",
+        "group": "",
+        "data": _data_line(cost, t),
+    }
+    if chosen is not None:
+        unit = result.about.get("data", {}).get("unit", "record")
+        spent = epsilon_text(chosen.extras["epsilon_spent"].value, t["no_dp"])
+        out["trial"] = t["trial_epsilon"].format(epsilon=spent, delta=f"{cost.delta:g}", unit=said(unit, t["lang"]))
+        out["claim"] = _claim(chosen, t)
+        epsilon, delta = chosen.extras["epsilon_spent"].value, cost.delta
+        most = result.about.get("data", {}).get("records_per_user", None if unit == "record" else 1)
+        if most != 1 and math.isfinite(epsilon):
+            several = group_privacy(epsilon, delta, most or _SEVERAL)
+            out["group"] = t["group"].format(n=most or _SEVERAL, epsilon=f"{several[0]:.2f}", delta=f"{several[1]:.1g}")
+            out["group"] += "" if most else t["group_unknown"]
+    return out
+
+
+def _claim(record: TrialRecord, t: Mapping[str, str]) -> str:
+    return t["claim"].format(claim=said(record.claim, t["lang"]))
+
+
+def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """What is known of the data, as label and lines."""
+    data = result.about.get("data", {})
+    if not data:
+        return []
+
+    def shown(text: str) -> str:
+        return said(text, t["lang"])
+
+    def counted(counts: Mapping[str, int]) -> str:
+        return t["and"].join(f"{shown(name.replace('_', ' '))} {n:,}" for name, n in counts.items())
+
+    steps = [
+        t["aside"].format(text=shown(s["name"].replace("_", " ")), aside=shown(s["scope"]))
+        + (t["colon"] + shown(s["detail"]) if s["detail"] else "")
+        for s in data["transformations"]
+    ]
+    return [
+        (t["data_name"], [data["name"]]),
+        (t["declaration"], [shown(data["declaration"])]),
+        (t["licence"], [shown(data["licence"])]),
+        (t["unit"], [shown(data["unit"])]),
+        (t["records"], [counted(data["records"]) or t["not_told"]]),
+        (t["dropped"], [counted(data["dropped"]) or ("0" if data["records"] else t["not_told"])]),
+        (t["transformations"], steps),
+        *_stated(result.spec, t),
+        (t["threat"], [shown(result.about["threat_model"])]),
+        (t["engine"], [t[f"engine_{result.about.get('engine', 'bank')}"]]),
+    ]
+
+
+def _stated(spec: Mapping[str, Any], t: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Gates that were not judged, and facts that are declared, as label and lines."""
+    out = [] if spec.get("gates", True) else [(t["gates"], [t["no_gate"]])]
+    if said_of := stated(spec):
+        signed = spec["declare"]
+        line = t["declared_by"].format(said=said_of, signer=signed["signer"], date=signed["date"])
+        out.append((t["declared"], [line]))
+    return out
+
+
+def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
+    records = [*([result.reference] if result.reference else []), *result.complete]
+    nulls = result.null_aucs
+    out = []
+    if nulls:
+        out.append(t["null"].format(auc=f"{sum(nulls) / len(nulls):.3f}", n=len(nulls)))
+    if result.reference is not None and "baseline_accuracy" in result.reference.extras:
+        baseline = plus_minus(result.reference.extras["baseline_accuracy"])
+        out.append(t["baseline"].format(accuracy=plus_minus(result.reference.objectives[ACCURACY]), baseline=baseline))
+    correlation = likeness(result)
+    if correlation > TOO_ALIKE:
+        out.append(t["too_alike"].format(r=f"{correlation:.2f}"))
+    missing = {r.objectives[PENALTY].note for r in records} - {""}
+    out += [sentence(note, t) for note in sorted(missing)]
+    out += [f"{_name(r, t)}{t['colon']}{said(alarm, t['lang'])}{t['stop']}" for r in records for alarm in r.alarms]
+    return out + [
+        t["aside"].format(text=said(notice, t["lang"]), aside=said(trials, t["lang"])) + t["stop"]
+        for notice, trials in result.notices.items()
+    ]
+
+
+def _name(record: TrialRecord, t: Mapping[str, str]) -> str:
+    return t["status_quo"] if record.number < 0 else figures.called(record.number, t)
+
+
+def _data_line(cost: SearchCost, t: Mapping[str, str]) -> str:
+    if cost.data_epsilon is None:  # the whole hash: it finds its entry by itself
+        return t["head_line"].format(anchor=cost.anchor)
+    return t["data_line"].format(epsilon=said(str(cost.data_epsilon), t["lang"]), anchor=cost.anchor[:24] or "–")
+
+
+def _made(result: StudyResult, t: Mapping[str, str]) -> str:
+    about = result.about
+    if not about:
+        return ""
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    if result.alone:
+        return t["made_alone"].format(versions=versions)
+    return t["made"].format(
+        trials=len(result.trials),
+        minutes=f"{about['seconds'] / 60:.1f}",
+        memory=f"{about['peak_memory_gib']:.1f}",
+        versions=versions,
+    )

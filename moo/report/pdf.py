@@ -1,0 +1,43 @@
+"""A page printed to PDF by a browser that is installed."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from moo.core.errors import MachineError
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
+_PATIENCE = 120.0  # seconds that a browser may take
+
+
+def find_browser() -> str | None:
+    """`MOO_BROWSER`, else a Chromium that is installed; None without one."""
+    chosen = os.environ.get("MOO_BROWSER")
+    return chosen or next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def print_pdf(page: Path, browser: str) -> Path:
+    """Print a page through a headless browser.
+
+    Raises:
+        MachineError: If the browser fails.
+    """
+    target = page.with_suffix(".pdf")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            browser, "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
+            "--disable-component-update", "--no-pdf-header-footer", f"--user-data-dir={profile}",
+            *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+            f"--print-to-pdf={target.resolve()}", page.resolve().as_uri(),
+        ]  # fmt: skip
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise MachineError(
+                f"the browser {browser} must print {page}, but: {error}; leave it out with --no-pdf."
+            ) from error
+    if not target.is_file():
+        raise MachineError(f"the browser {browser} must write {target}, but did not; leave it out with --no-pdf.")
+    return target

@@ -1,0 +1,1 @@
+"""Attribute inference: the risk and the attack behind it."""

@@ -1,0 +1,1 @@
+"""Audits of a DP claim by canaries."""

@@ -1,0 +1,69 @@
+"""Whether batches look drawn by Poisson sampling: what guesses at canaries cannot show, the batches themselves can."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from scipy.stats import gamma, norm, poisson
+
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.core.evidence import Ints
+
+
+def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float) -> float:
+    """How probable batches so unlike Poisson sampling are where it is what drew them.
+
+    Three things are looked at, and the worst counts three times: how much the sizes vary, how much the units differ in how often they
+    came, and how many units stand in two batches in a row. Batches of a fixed size fail the first, epochs over shuffled
+    data the second and the third.
+
+    Args:
+        batches: Units of each step, without repeats.
+        n_units: That may come.
+        sample_rate: q, in (0, 1].
+
+    Returns:
+        A p-value, in [0, 1].
+
+    Raises:
+        InputError: If there are no batches, n_units < 1, units beyond `n_units`, or one that comes twice in a batch.
+    """
+    validate.in_range(1, 10**12, n_units=n_units)
+    validate.in_range(0, 1, sample_rate=validate.positive(sample_rate=sample_rate))
+    if not batches:
+        raise InputError("batches of one step at least must hold, but got none.")
+    if any(len(np.unique(b)) < len(b) for b in batches):
+        raise InputError("batches without repeats must hold, but some unit comes twice in one batch.")
+    counts = np.bincount(np.concatenate(batches).astype(np.int64))
+    if np.count_nonzero(counts) > n_units:
+        raise InputError(f"at most n_units={n_units} different units must hold, but got {np.count_nonzero(counts)}.")
+    sizes = np.array([len(b) for b in batches])
+    if sample_rate == 1:
+        return float((sizes == n_units).all())
+    came = np.zeros(n_units)
+    came[: np.count_nonzero(counts)] = counts[counts > 0]
+    both = [_spread(sizes, n_units, sample_rate), _spread(came, len(batches), sample_rate)]
+    return min(1.0, 3 * min([*both, _repeats(batches, n_units, sample_rate)]))
+
+
+def _spread(counts: np.ndarray, trials: int, q: float) -> float:
+    """Two-sided, of the sum of squared standard scores of binomial counts, by a gamma law of its mean and variance."""
+    variance = trials * q * (1 - q)
+    found = float(((counts - trials * q) ** 2).sum() / variance)
+    each = 2 + (1 - 6 * q * (1 - q)) / variance
+    law = gamma(len(counts) / each, scale=each)
+    return float(min(1.0, 2 * min(law.cdf(found), law.sf(found))))
+
+
+def _repeats(batches: Sequence[Ints], n_units: int, q: float) -> float:
+    """Two-sided, of the number of units that stand in a batch and in the next one."""
+    pairs = len(batches) - 1
+    if pairs < 1:
+        return 1.0
+    found = sum(len(np.intersect1d(a, b)) for a, b in pairwise(batches))
+    expected = n_units * pairs * q**2
+    if expected < 30:  # too few for the normal law
+        return float(min(1.0, 2 * min(poisson.cdf(found, expected), poisson.sf(found - 1, expected))))
+    variance = n_units * (pairs * (q**2 - q**4) + 2 * (pairs - 1) * (q**3 - q**4))
+    return float(2 * norm.sf(abs(found - expected) / np.sqrt(variance)))

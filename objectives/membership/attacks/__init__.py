@@ -1,0 +1,1 @@
+"""Membership inference attacks: scores in, scores out."""

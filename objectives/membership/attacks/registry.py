@@ -1,0 +1,105 @@
+"""Attacks by name: what each needs, and whether it looks at a record's own losses alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.core.evidence import Floats, MembershipEvidence, Population
+from moo.objectives.membership.attacks import references, scores
+from moo.objectives.membership.attacks.quantile import quantile_regression
+from moo.objectives.membership.checks import MIN_SHADOWS, check_evidence, check_scored
+from moo.objectives.membership.uncertainty import Attack
+
+
+@dataclass(frozen=True)
+class NamedAttack:
+    """An attack that a study can name.
+
+    Attributes:
+        score: From evidence to scores of shape (K, n).
+        min_shadows: K that it needs.
+        own_losses: Whether a record's rank among others follows from its own losses alone. Noised answers rely on that: attacks
+            that look at a base head, at a population, or at variances pooled over other records are refused there.
+        refers: Whether it compares a shadow with shadows of other pairs; standard errors count their training, then.
+    """
+
+    score: Attack
+    min_shadows: int = MIN_SHADOWS
+    own_losses: bool = False
+    refers: bool = True
+
+    def __call__(self, evidence: MembershipEvidence) -> Floats:
+        return self.score(evidence)
+
+
+def _base_losses(evidence: MembershipEvidence) -> Floats:
+    if evidence.base_losses is None:
+        raise InputError("base_losses must be given for this attack, but the evidence has none; name another attack.")
+    return evidence.base_losses
+
+
+def _population(evidence: MembershipEvidence) -> Population:
+    if evidence.population is None:
+        raise InputError("population must be given for this attack, but the evidence has none; name another attack.")
+    return evidence.population
+
+
+ATTACKS: Mapping[str, NamedAttack] = MappingProxyType(
+    {
+        "pair_reference": NamedAttack(lambda e: scores.pair_reference(e.losses, e.members), own_losses=True),
+        "loss": NamedAttack(lambda e: scores.loss(e.losses), own_losses=True, refers=False),
+        "base_difference": NamedAttack(lambda e: scores.base_difference(e.losses, _base_losses(e)), refers=False),
+        "base": NamedAttack(lambda e: references.base(e.losses, e.members), own_losses=True),
+        "lira_offline": NamedAttack(lambda e: references.lira_offline(e.losses, e.members), own_losses=True),
+        "lira_offline_per_text": NamedAttack(
+            lambda e: references.lira_offline(e.losses, e.members, fixed_variance=False), 8, own_losses=True
+        ),
+        "lira_online": NamedAttack(lambda e: references.lira_online(e.losses, e.members)),
+        "lira_online_per_text": NamedAttack(
+            lambda e: references.lira_online(e.losses, e.members, fixed_variance=False), 8, own_losses=True
+        ),
+        "rmia_offline": NamedAttack(lambda e: references.rmia_offline(e.losses, e.members, _population(e).losses)),
+        "quantile": NamedAttack(lambda e: quantile_regression(e.losses, _base_losses(e), _population(e)), refers=False),
+    }
+)
+
+
+def check_attack(attack: str, *, n_shadows: int) -> None:
+    """Refuse a name that is no attack, or one that needs more shadows.
+
+    Raises:
+        InputError: Naming `attack`.
+    """
+    validate.one_of(ATTACKS, attack=attack, way_out="a study may also say 'chosen'")
+    needs = ATTACKS[attack].min_shadows
+    if n_shadows < needs:
+        raise InputError(
+            f"n_shadows >= {needs} must hold for attack={attack!r}, but got n_shadows={n_shadows}; train more shadows, or name another "
+            "attack."
+        )
+
+
+def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_reference") -> Floats:
+    """Scores of a named attack, or of a function of the evidence, shape (K, n).
+
+    Raises:
+        InputError: If the evidence is unfit, there is no such attack, it needs what the evidence lacks, or its scores are no matrix
+            of the losses' shape without NaN.
+    """
+    check_evidence(evidence)
+    if isinstance(attack, str):
+        check_attack(attack, n_shadows=len(evidence.members))
+        attack = ATTACKS[attack]
+    scored = np.asarray(attack(evidence))
+    check_scored(scored, evidence.members, evidence.units)
+    return scored
+
+
+def refers(attack: str | Attack) -> bool:
+    """Whether an attack compares a shadow with shadows of other pairs; a function of one's own is taken to."""
+    named = ATTACKS.get(attack) if isinstance(attack, str) else attack
+    return named.refers if isinstance(named, NamedAttack) else True

@@ -1,0 +1,1 @@
+"""Memorisation of planted secrets by a text generator."""

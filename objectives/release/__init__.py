@@ -1,0 +1,1 @@
+"""Objectives with noise, for releases under a policy."""

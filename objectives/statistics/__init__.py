@@ -1,0 +1,1 @@
+"""Statistics shared by the objectives: clustered errors, class alignment."""

@@ -1,0 +1,1 @@
+"""Utility of a trial on held-out users."""

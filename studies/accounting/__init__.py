@@ -1,0 +1,1 @@
+"""Privacy cost of a study's trainings: reserved, settled, bounded."""

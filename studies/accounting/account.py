@@ -1,0 +1,297 @@
+"""What a study's trainings cost the units of its data set: reserved before, settled after, kept beside no model."""
+
+import dataclasses
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from moo.core.errors import InputError, PolicyError, StorageError
+from moo.data.catalogue import DATASETS
+from moo.privacy.caps import Cap
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+from moo.privacy.keys import StudyKey
+from moo.privacy.ledger import PREPARATION, Entry, Ledger, cap_of, charged, read_entries
+from moo.privacy.renyi_filter import RenyiFilter
+from moo.studies.accounting.ledger_heads import check_anchor, keep_anchor
+from moo.studies.accounting.terms import refuse_other_terms
+
+if TYPE_CHECKING:
+    from moo.models.training.checkpoints import Reach
+
+OVER_BUDGET = "it would pass the budget"
+CHARGED = ("pool", "test", "release")  # parts whose units pay for something
+
+
+def ledgers_dir() -> Path:
+    """`MOO_LEDGERS`, else the platform's data folder of the user: one ledger a data set, and the key of their names."""
+    chosen = os.environ.get("MOO_LEDGERS")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("moo", appauthor=False)) / "ledgers"
+
+
+def ledger_of(data: str) -> Ledger:
+    """The ledger of a data set: of the people behind a name, or of the place where a table lies, however its content changes.
+
+    Raises:
+        MachineError: If the ledgers' folder cannot be written.
+    """
+    home = ledgers_dir()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the ledgers' folder must be writable, but {home} is not: {error.strerror}; set MOO_LEDGERS."
+        ) from error
+    dataset = _dataset(home, data)
+    return Ledger(home / f"{dataset[:16]}.ledger", dataset)
+
+
+def ledger_path(data: str) -> Path:
+    """Where the ledger of a data set lies, or would lie; nothing is made.
+
+    Raises:
+        InputError: If no study has run on any data.
+    """
+    home = ledgers_dir()
+    if not (home / "ledger.key").is_file():
+        raise InputError(f"a ledger must exist, but there is none in {home}; run a study first.")
+    return home / f"{_dataset(home, data)[:16]}.ledger"
+
+
+def cap_and_charges(data: str) -> tuple[Cap | None, list[Event]]:
+    """Return the cap on a data set and what is charged to it; nothing is made where no ledger exists."""
+    try:
+        entries = read_entries(ledger_path(data))
+    except InputError:
+        return None, []
+    return cap_of(entries), charged(entries)
+
+
+def _dataset(home: Path, data: str) -> str:
+    identity = DATASETS[data].people if data in DATASETS else str(Path(data).expanduser().resolve())
+    return StudyKey.load_or_create(home / "ledger.key").derive("dataset", identity).hex()[:32]
+
+
+@dataclass
+class Account:
+    """One study's entries in the ledger of its data set. Lives in the driver: no worker writes.
+
+    After every entry the ledger's head is kept in the study's folder, so that an older ledger put back is refused.
+
+    Attributes:
+        ledger: Ledger of the data set.
+        study: Name and fingerprint, so that two studies of one name stay apart.
+        answers: Noised answers of each trial.
+        counts: Noised counts, charged once, with the first trial that tells answers.
+        limit: Filter of `publish_all`: no trial that would pass it is admitted.
+        reached: How far a killed attempt came by its own checkpoints, from trial and attempt; None where that is unknown.
+        home: The study's folder, where the ledger's head is kept; None keeps none.
+    """
+
+    ledger: Ledger
+    study: str
+    answers: tuple[PrivateAnswer, ...] = ()
+    limit: RenyiFilter | None = None
+    reached: Callable[[int, str], "Reach | None"] = lambda _, __: None
+    home: Path | None = None
+    counts: tuple[PrivateAnswer, ...] = ()
+    _open: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse a ledger that does not hold what the study has spent.
+
+        Raises:
+            PolicyError: If another one, or an older copy, lies where the ledger did.
+        """
+        if self.home is not None:
+            check_anchor(self.home, self.study, self.ledger)
+
+    def open(self, terms: Mapping[str, Any], *, begun: bool = False) -> None:
+        """Write the study's terms down, once, before anything is charged.
+
+        Args:
+            terms: As of `terms_of`.
+            begun: True if the study must have begun: its terms are then in the ledger.
+
+        Raises:
+            PolicyError: If a study of this name began with others, or in another folder, or with another ledger.
+        """
+        with self._writing():
+            gates = self._refuse_other(terms)
+            known = any(e.study == self.study for e in gates)
+            if not known and begun and terms["policy"] != "internal":
+                raise PolicyError(
+                    f"the ledger must hold the terms that {self.study} began with, but {self.ledger.path} does not; set MOO_LEDGERS "
+                    "and the data's place as they were, or restore the ledger."
+                )
+            if not known:
+                self.ledger.record("gate", self.study, terms)
+
+    def begun(self, terms: Mapping[str, Any]) -> bool:
+        """Refuse what `open` would refuse, and write nothing; return True if the study has begun."""
+        self.check()
+        return any(e.study == self.study for e in self._refuse_other(terms))
+
+    def _refuse_other(self, terms: Mapping[str, Any]) -> list[Entry]:
+        gates = [e for e in self.ledger.entries() if e.kind == "gate" and "policy" in e.body]
+        refuse_other_terms(terms, self.study, gates)
+        return gates
+
+    def fix(self, name: str, chosen: Any) -> Any:
+        """Write a decision down, or return the one that was written down before."""
+        with self._writing():
+            before = self._gate(name)
+            if before is None:
+                self.ledger.record("gate", self.study, {name: chosen})
+        return chosen if before is None else before[name]
+
+    def _gate(self, name: str) -> Mapping[str, Any] | None:
+        return next((e.body for e in self.ledger.entries(self.study) if e.kind == "gate" and name in e.body), None)
+
+    def reserve(self, runs: Mapping[int, TrainingRun], *, answers: bool = True) -> dict[int, str]:
+        """Charge trainings in full before they start, with their answers where they have any.
+
+        Args:
+            runs: Number of a trial -> its training.
+            answers: Whether the trials tell their answers.
+
+        Returns:
+            Number -> reason of those that are denied, and not charged.
+        """
+        with self._writing():
+            for number in runs:
+                self._settle_killed(number)
+            return self._admitted(runs, answers=answers)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the ledger alone, once it is known to be the study's; keep its head afterwards."""
+        with self.ledger.alone():
+            self.check()
+            try:
+                yield
+            finally:
+                if self.home is not None:
+                    keep_anchor(self.home, self.study, self.ledger)
+
+    def _admitted(self, runs: Mapping[int, TrainingRun], *, answers: bool) -> dict[int, str]:
+        spent = self.events() if self.limit is not None else []
+        denied = {}
+        due = self._due() if answers else ()
+        for number, run in runs.items():
+            if self.limit is not None and not self.limit.admits(spent, [run, *self.answers, *due]):
+                denied[number] = self._deny(number, OVER_BUDGET)
+                continue
+            try:
+                seq = self.ledger.reserve(self.study, number, run, [*self.answers, *due] if answers else ())
+            except PolicyError as error:
+                denied[number] = self._deny(number, str(error))
+                continue
+            self._open[number] = (seq, run.steps)
+            spent += [run, *self.answers, *due]
+            due = ()
+        return denied
+
+    def _due(self) -> tuple[PrivateAnswer, ...]:
+        """Return the counts that the ledger does not hold yet."""
+        held = self.ledger.charged(self.study)
+        return tuple(c for c in self.counts if c not in held)
+
+    def _deny(self, number: int, reason: str) -> str:
+        # of a trial whose process died, the reservation before stays charged in full
+        self._open.pop(number, None)
+        self.ledger.record("deny", self.study, {"trial": number, "reason": reason})
+        return reason
+
+    def attempts(self) -> dict[int, str]:
+        """Names of the trials' attempts that are reserved and not settled: hashes of their entries, which nothing else has."""
+        hashes = {e.seq: e.hash for e in self.ledger.entries(self.study)}
+        return {number: hashes[reservation] for number, (reservation, _) in self._open.items()}
+
+    def _settle_killed(self, number: int) -> None:
+        """Charge the latest killed attempt of a trial for the steps that it can have run; without its checkpoints, for all."""
+        entries = self.ledger.entries(self.study)
+        settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
+        waiting = [e for e in entries if e.kind == "reserve" and e.body["trial"] == number and e.seq not in settled]
+        reach = self.reached(number, waiting[-1].hash if waiting else "")
+        if waiting and reach is not None:
+            steps = min(reach.at_most, waiting[-1].body["run"]["steps"])
+            cause = f"killed; the next attempt goes on from step {reach.step}"
+            self.ledger.abort(self.study, waiting[-1].seq, steps=steps, cause=cause)
+
+    def settle(self, number: int, cause: str = "", *, resumed_at: int = 0) -> None:
+        """Record the steps of a training: those since its checkpoint if it finished, all planned ones if it failed.
+
+        A training that is not open is left alone: an earlier call settled or charged it.
+        """
+        if number not in self._open:
+            return
+        reservation, steps = self._open.pop(number)
+        with self._writing():
+            if cause:
+                self.ledger.abort(self.study, reservation, steps=steps, cause=cause)
+            else:
+                self.ledger.commit(self.study, reservation, steps=steps - resumed_at)
+
+    def release(self, body: Mapping[str, Any], *, only: bool = False) -> bool:
+        """Write down what leaves, once.
+
+        Args:
+            body: What leaves.
+            only: True if nothing else of the study may leave, before or after.
+
+        Returns:
+            False if it was written down before.
+
+        Raises:
+            PolicyError: If something else has left, and only one thing may.
+        """
+        with self._writing():
+            before = [e.body for e in self.ledger.entries(self.study) if e.kind == "release"]
+            if only and any(other != body for other in before):
+                raise PolicyError(
+                    f"one result alone of {self.study} may leave, and another has; give the new study another name."
+                )
+            if body not in before:
+                self.ledger.record("release", self.study, body)
+        return body not in before
+
+    def open_reservations(self) -> int:
+        """Trainings that were reserved and never settled: a call that was cut off has left them."""
+        entries = self.ledger.entries(self.study)
+        settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
+        return sum(e.kind == "reserve" and e.seq not in settled for e in entries)
+
+    def preparation(self) -> list[PrivateAnswer]:
+        """What the steps of the preparation are charged, for the units of every part: such a step read them all."""
+        return everywhere(self.ledger.charged(PREPARATION))
+
+    @property
+    def cap(self) -> Cap | None:
+        """Cap on the data; None without one, or where it was lifted."""
+        cap = cap_of(self.ledger.entries())
+        return None if cap is None or math.isinf(cap.epsilon) else cap
+
+    def events(self) -> list[Event]:
+        """What this study's units are charged for so far: crashed attempts included, and the preparation of the data."""
+        return [*self.preparation(), *self.ledger.charged(self.study)]
+
+    def covered(self) -> frozenset[str]:
+        """Names of dataset-scoped steps of the preparation that the ledger charges."""
+        return frozenset(e.name for e in self.ledger.charged(PREPARATION) if isinstance(e, PrivateAnswer))
+
+
+def everywhere(preparation: Sequence[Event]) -> list[PrivateAnswer]:
+    """The answers of steps that read all units: whichever part they were charged to, those of every part pay for them as often."""
+    answers = [e for e in preparation if isinstance(e, PrivateAnswer)]
+    times: dict[PrivateAnswer, int] = {}
+    for answer, n in Counter(answers).items():
+        anywhere = dataclasses.replace(answer, part="")
+        times[anywhere] = max(n, times.get(anywhere, 0))
+    return [dataclasses.replace(e, part=part) for e, n in times.items() for part in CHARGED for _ in range(n)]

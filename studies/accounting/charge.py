@@ -1,0 +1,86 @@
+"""One way to pay for training: reserved in the ledger before it starts, settled after, whichever workflow trains."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from moo.core.errors import PolicyError, TrialError
+from moo.privacy.composition import epsilon_pld
+from moo.privacy.events import PrivateAnswer, TrainingRun
+from moo.privacy.renyi_filter import RenyiFilter
+from moo.studies.accounting.account import Account, ledger_of
+from moo.studies.setup.prepared import Prepared
+from moo.studies.trial.paths import reached
+
+
+def account_of(
+    prepared: Prepared,
+    *,
+    name: str,
+    answers: tuple[PrivateAnswer, ...] = (),
+    counts: tuple[PrivateAnswer, ...] = (),
+    limit: RenyiFilter | None = None,
+) -> Account:
+    """Return the account of a study, or of a training of its own, in the ledger of its data.
+
+    Args:
+        prepared: The study, with its folder.
+        name: Name of the study.
+        answers: Noised answers of each trial.
+        counts: Noised counts, charged once.
+        limit: Budget of the study, where it has one.
+    """
+    goes_on = prepared.spec.machine.checkpoint_steps > 0
+    return Account(
+        ledger_of(prepared.spec.data),
+        f"{name} {prepared.key.derive('fingerprint').hex()[:8]}",
+        answers,
+        limit,
+        lambda number, attempt: reached(prepared.folder, number, attempt, goes_on=goes_on),
+        prepared.folder,
+        counts,
+    )
+
+
+@contextmanager
+def charged(account: Account, runs: Mapping[int, TrainingRun], *, answers: bool = False) -> Iterator[dict[int, str]]:
+    """Charge trainings in full, then let the block train them; `Account.settle` books each that finished.
+
+    A `TrialError` settles what is still open with its cause, charged in full. Whatever else ends the block, Ctrl-C and crashes
+    included, leaves the reservations open: they stay charged in full, unless a later attempt's checkpoint proves less.
+
+    Args:
+        account: Of the study.
+        runs: Number of a trial -> its training.
+        answers: Whether the trials tell noised answers.
+
+    Yields:
+        Number -> reason of those that were denied.
+
+    Raises:
+        PolicyError: If the ledger is not the one that the study began with, or an older copy of it.
+    """
+    denied = account.reserve(runs, answers=answers)
+    try:
+        yield denied
+    except TrialError as error:
+        for number in runs:
+            account.settle(number, error.cause)
+        raise
+
+
+@contextmanager
+def training(account: Account, number: int, run: TrainingRun) -> Iterator[None]:
+    """Charge one training, and settle it when the block ends.
+
+    Raises:
+        PolicyError: If it is not admitted; nothing is trained.
+        TrialError: If it fails; what it was charged stays charged.
+    """
+    with charged(account, {number: run}) as denied:
+        if denied:
+            raise PolicyError(
+                f"the budget must admit this training of epsilon {epsilon_pld(run):.2f}, but {denied[number]}; raise the budget of "
+                "the next study."
+            )
+        yield
+        account.settle(number)

@@ -1,0 +1,143 @@
+"""What a study cost in privacy, and what may be said of that number under its release policy."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from moo.core.trial_record import TrialParams, TrialRecord
+from moo.privacy.caps import told_cap
+from moo.privacy.claims import HOLDS
+from moo.privacy.composed_epsilon import compose
+from moo.privacy.composition import epsilon_of_any, epsilon_of_selected
+from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+from moo.privacy.ledger import NO_GUARANTEE
+from moo.privacy.release_policy import Policy
+from moo.privacy.renyi_filter import RenyiFilter
+from moo.search import REFUSED
+from moo.studies.accounting.account import Account
+from moo.studies.results.result import SearchCost
+from moo.studies.setup.prepared import Prepared
+from moo.studies.trial.noised_record import counts
+from moo.studies.trial.run import planned_run
+
+
+def runs_at(prepared: Prepared, epsilon: float) -> list[TrainingRun]:
+    """The events that a training at an epsilon of the space can be: one for each number of halvings, whatever its other settings.
+
+    At one number of halvings a lower epsilon has more noise and is dominated; of two numbers neither need dominate the other, so a
+    guarantee over the space is a maximum over all of them at the highest epsilon (ADR 27).
+    """
+    low, high = prepared.spec.space.batch_halvings
+    each = TrialParams(target_epsilon=epsilon, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0)
+    return [
+        planned_run(
+            dataclasses.replace(each, batch_halvings=halvings),
+            prepared.spec,
+            prepared.expected_units,
+            prepared.records.unit_name,
+        )
+        for halvings in range(low, high + 1)
+    ]
+
+
+def budget_filter(policy: Policy, prepared: Prepared, answers: Sequence[PrivateAnswer]) -> RenyiFilter | None:
+    """The filter of `publish_all`, its order chosen for trials in the middle of epsilons and halvings: the plan, not the data."""
+    if policy.name != "publish_all":
+        return None
+    low, high = prepared.spec.space.target_epsilon
+    runs = runs_at(prepared, (low * high) ** 0.5)
+    typical = runs[len(runs) // 2]
+    return RenyiFilter.tuned(epsilon=policy.epsilon, delta=typical.delta, typical=[typical, *answers])
+
+
+def released_run(prepared: Prepared, params: TrialParams) -> TrainingRun:
+    """The event of one retraining on all release users: one model, so each pays once."""
+    return planned_run(
+        params, prepared.spec, prepared.release_units, prepared.records.unit_name, shadows_per_unit=1, part="release"
+    )
+
+
+def search_cost(
+    account: Account, prepared: Prepared, policy: Policy, trials: Sequence[TrialRecord], *, n_trials: int
+) -> SearchCost:
+    """Compose the study's trials by the ledger, crashed attempts included, and say what the policy guarantees.
+
+    Under `select_one` no number that depends on how many trials there were is told.
+    """
+    delta = prepared.spec.training.target_delta
+    events = account.events()
+    guaranteed, label = guarantee(prepared, policy, account.answers, n_trials, account.preparation())
+    broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
+    if broken:
+        guaranteed, label = math.inf, f"odometer, not a guarantee: the DP claim is {broken}"
+    alone = policy.name == "select_one"  # its number of trials is secret
+    if not alone:
+        label = _counted(label, account, policy, trials, events)
+    charged = account.ledger.charged()
+    capped = told_cap(account.cap, charged)
+    return SearchCost(
+        policy=str(policy),
+        composed_epsilon=None if alone else compose(events, delta=delta),
+        delta=delta,
+        label=f"{label}; {capped}",
+        guaranteed_epsilon=guaranteed,
+        data_epsilon=None if alone else compose(charged, delta=delta, disjoint=False),
+        anchor=account.ledger.head().partition(":")[2] if alone else account.ledger.head(),
+        cap=account.cap,
+        capped=capped,
+    )
+
+
+def _counted(
+    label: str, account: Account, policy: Policy, trials: Sequence[TrialRecord], events: Sequence[Event]
+) -> str:
+    """Add what the trials were, by number: refused, cut off, without DP."""
+    trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
+    label = label or f"odometer over {trained} trainings, not a guarantee: results stay inside"
+    cut_off = account.open_reservations()
+    if cut_off:
+        label += f"; {cut_off} of them were cut off and are charged in full"
+    refused = sum(t.cause == REFUSED for t in trials)
+    if refused:
+        label += f"; {refused} of {len(trials)} trials were refused, since they would have passed the budget"
+    if any(isinstance(e, TrainingRun) and e.steps and not e.private for e in events):
+        label += f"; {NO_GUARANTEE}" + (" for the users searched on" if policy.name == "proxy_then_retrain" else "")
+    return label
+
+
+def guarantee(
+    prepared: Prepared,
+    policy: Policy,
+    answers: Sequence[PrivateAnswer],
+    n_trials: int,
+    preparation: Sequence[PrivateAnswer] = (),
+) -> tuple[float, str]:
+    """Epsilon that the policy guarantees for what leaves, and in which words; infinite and empty where it guarantees nothing.
+
+    It is known before the first trial: from the space, the number of trials, the noise, and what the ledger charges for the data's
+    preparation.
+    """
+    unit, delta = prepared.records.unit_name, prepared.spec.training.target_delta
+    highest = prepared.spec.space.target_epsilon[1]
+    limit = budget_filter(policy, prepared, answers)
+    if limit is not None:
+        return policy.epsilon, (
+            f"guarantee per {unit}: epsilon {policy.epsilon:g} for front, curves and models together, by a Renyi filter of order "
+            f"{limit.order:g} fixed before; trainings and noised answers are both in it"
+        )
+    if policy.name == "select_one":
+        kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
+        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, beside=[*preparation, *counts(policy)])
+        return epsilon, (
+            f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; all else "
+            "stays inside, the number of trials too"
+        )
+    if policy.name == "proxy_then_retrain":
+        once = [dataclasses.replace(run, shadows_per_unit=1) for run in runs_at(prepared, highest)]
+        beside = [e for e in preparation if e.part == "release"]
+        epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta, beside=beside)
+        return epsilon, (
+            f"guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {policy.retrain} retrained "
+            f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, whose results stay inside"
+        )
+    return math.inf, ""

@@ -1,0 +1,1 @@
+"""Results of a study: front, recommendation, reports."""

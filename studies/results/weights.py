@@ -1,0 +1,57 @@
+"""What the objectives weigh when a point of the front is recommended."""
+
+import math
+from collections.abc import Mapping
+
+from moo.core import validate
+from moo.core.errors import InputError
+from moo.core.trial_record import ACCURACY, PENALTY, RISK
+
+NAMES = {"accuracy": ACCURACY, "risk": RISK, "penalty": PENALTY}
+SAID = {ACCURACY: "accuracy", RISK: "membership risk", PENALTY: "compliance penalty"}
+
+Weights = Mapping[str, float]
+
+
+def weights_of(asked: str | Weights | None) -> dict[str, float]:
+    """Return the weights of the knee by objective, from "accuracy=2,risk=1" or {"accuracy": 2}.
+
+    Args:
+        asked: Weights; what is not named weighs 1. None, {} or "none" asks for no knee.
+
+    Returns:
+        Weight by objective, >= 0; empty for the default, the most accurate point whose limits hold.
+
+    Raises:
+        InputError: If a name is none of accuracy, risk and penalty, a weight is no number >= 0, or all are 0.
+    """
+    if asked is not None and not isinstance(asked, str | Mapping):
+        raise InputError(f"weights must be a text or a mapping of objectives, but got {asked!r}.")
+    if asked is None or asked == "none" or asked == {}:
+        return {}
+    found = dict.fromkeys(NAMES.values(), 1.0)
+    for name, weight in (_parsed(asked) if isinstance(asked, str) else asked).items():
+        if name not in NAMES:
+            raise InputError(
+                f"weights of {', '.join(NAMES)} must hold, but got {name!r}; write accuracy=2,risk=1,penalty=1."
+                f"{validate.nearest(name, NAMES)}"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise InputError(f"a weight >= 0 must hold, but got {name}={weight!r}; 0 leaves an objective out.")
+        found[NAMES[name]] = float(weight)
+    if not any(found.values()):
+        raise InputError("a weight above 0 must hold, but all are 0.")
+    return found
+
+
+def _parsed(text: str) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or name in out:
+            raise InputError(f"weights must be written accuracy=2,risk=1,penalty=1, each once, but got {text!r}.")
+        try:
+            out[name] = float(value)
+        except ValueError:
+            raise InputError(f"a weight must be a number, but got {part.strip()!r}.") from None
+    return out

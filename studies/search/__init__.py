@@ -1,0 +1,1 @@
+"""Search of a study: `run_study`, its estimate and its progress."""

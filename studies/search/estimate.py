@@ -1,0 +1,173 @@
+"""What a study would take in time, disk and epsilon, before anything is spent."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moo.core import validate
+from moo.core.trial_record import steps_told
+from moo.masking import mask, mask_many
+from moo.models.pretrained.architectures import opens
+from moo.models.trunk.encode import encode
+from moo.privacy.caps import told_cap
+from moo.privacy.composed_epsilon import ComposedEpsilon
+from moo.privacy.composition import compose_dearest, compose_epsilon
+from moo.privacy.events import Event
+from moo.privacy.keys import StudyKey
+from moo.privacy.release_policy import Policy
+from moo.studies.accounting.account import cap_and_charges
+from moo.studies.accounting.cost import budget_filter, guarantee, runs_at
+from moo.studies.setup.legal_gates import notes_of, refuse_broken_gates, refuse_broken_promises
+from moo.studies.setup.preflight import refuse_specification, refuse_too_many_halvings
+from moo.studies.setup.prepared import Prepared, Stage, no_stage
+from moo.studies.setup.rare_classes import refuse_rare_classes
+from moo.studies.spec.study import StudySpec
+from moo.studies.trial.noised_record import counts, expected_floors, planned_answers
+
+_SAMPLE = 48  # texts that are timed
+# One example of one shadow in one step, in passes of a text through one block of the trunk: e5-small, two cores (docs/LOG.md, by depth)
+_ONE_TOKEN, _ALL_TOKENS = 0.13, 2.2  # the bank's last block for the pooled token, and each of more
+_WHOLE, _ADAPTED = 3.0, 6.5  # the Opacus engine: each block of the model, and as much again for each that is adapted
+_READ = 1 / 3  # of a step: a text that a shadow reads and does not learn from
+_STEP = 0.007  # seconds of a step of the bank, whatever its batch: many steps of small batches are dearer than as many passes of few
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An estimate.
+
+    Attributes:
+        name: Of the study.
+        trials: How many.
+        records: Part of the data -> records.
+        preparation: Steps that dropped or changed records, in words.
+        seconds, trunk_seconds: In all, and of masking and trunk; on this machine, from a timed sample.
+        disk_bytes: In the study's folder.
+        epsilon_low, epsilon_high, delta: Of a trial.
+        composed_low, composed_high: Epsilon of all trials with their answers and of the status quo, if all trials were at one end
+            of the space and as cheap, or as dear, as any there.
+        policy: The release policy.
+        notes: Gates that are not judged, and facts that are declared.
+        holds: What it guarantees, or how far its budget goes, in words.
+    """
+
+    name: str
+    trials: int
+    records: dict[str, int]
+    preparation: tuple[str, ...]
+    seconds: float
+    trunk_seconds: float
+    disk_bytes: float
+    epsilon_low: float
+    epsilon_high: float
+    delta: float
+    composed_low: ComposedEpsilon
+    composed_high: ComposedEpsilon
+    policy: str
+    holds: str
+    notes: tuple[str, ...] = ()
+
+
+def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, stage: Stage = no_stage) -> Plan:
+    """Time a sample of texts and compose the epsilons; the study's own folder is not touched."""
+    policy = policy or Policy()
+    validate.whole(1, 1_000_000, n_trials=n_trials)
+    refuse_specification(spec, policy)
+    with tempfile.TemporaryDirectory() as folder:
+        share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
+        prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)
+        refuse_broken_gates(prepared)
+        refuse_broken_promises(prepared)
+        refuse_rare_classes(prepared.records, spec)
+        refuse_too_many_halvings(prepared)
+        texts = prepared.records.texts
+        sample = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
+        encode(prepared.base, sample[:8], max_length=spec.training.max_length)
+        started = time.perf_counter()
+        encoded = encode(prepared.base, mask_many(sample, 3), max_length=spec.training.max_length)
+        each = (time.perf_counter() - started) / len(sample)
+    tokens = sum(len(t) for t in encoded.tokens) / len(sample)
+    passes = _passes(spec, sample, n_trials)
+    trunk = len(texts) * each * passes
+    t = spec.training
+    pool = len(prepared.parts["pool"])
+    cheap, dear = (_kinds(prepared, policy, epsilon) for epsilon in spec.space.target_epsilon)
+    examples = t.n_shadows * (t.steps * t.sample_rate * pool / 2 + _READ * len(texts))  # halved batches see as many
+    trial = examples * each * _passes_a_step(prepared) + (_STEP * _steps(spec) if prepared.engine == "bank" else 0.0)
+    once = counts(policy)
+    low = min(compose_epsilon([*kind * n_trials, *once], delta=t.target_delta) for kind in cheap)
+    high = compose_dearest(dear, trials=n_trials, delta=t.target_delta, beside=once)
+    return Plan(
+        name=spec.name,
+        trials=n_trials,
+        records={part: len(records) for part, records in prepared.parts.items()},
+        preparation=steps_told(prepared.records.transformations),
+        seconds=trunk + n_trials * trial,
+        trunk_seconds=trunk,
+        disk_bytes=len(texts) * passes * (tokens * 2 + 8) * prepared.base.hidden,
+        epsilon_low=spec.space.target_epsilon[0],
+        epsilon_high=spec.space.target_epsilon[1],
+        delta=t.target_delta,
+        composed_low=_planned(low, policy, t.target_delta),
+        composed_high=_planned(high, policy, t.target_delta),
+        policy=str(policy),
+        holds=f"{_holds(prepared, policy, n_trials)}; {told_cap(*cap_and_charges(spec.data))}",
+        notes=tuple(notes_of(spec.to_json())),
+    )
+
+
+def _passes(spec: StudySpec, sample: Sequence[str], n_trials: int) -> float:
+    """Times that a text runs through the trunk: once for every cut, and again where a masking level changes it."""
+    space = spec.space
+    levels = range(space.masking_level[0], space.masking_level[1] + 1)
+    texts = sum(len({mask(text, level) for level in levels}) for text in sample) / len(sample)
+    deep = max(1, space.adapted_layers[1]) - max(1, space.adapted_layers[0])  # no layer, and one, look at the same cut
+    cuts = (deep + 1) * (space.layers_dropped[1] - space.layers_dropped[0] + 1)
+    return min(texts * cuts, 1.0 + n_trials)
+
+
+def _steps(spec: StudySpec) -> float:
+    """Of a trial: the mean over the space's halvings of the batch."""
+    low, high = spec.space.batch_halvings
+    return spec.training.steps * sum(1 << halvings for halvings in range(low, high + 1)) / (high + 1 - low)
+
+
+def _passes_a_step(prepared: Prepared) -> float:
+    """What one example of one shadow costs in a step, in passes of a text through the trunk: the mean over the depths of the space."""
+    model, (low, high) = prepared.base.model, prepared.spec.space.adapted_layers
+    blocks = int(model.config.num_hidden_layers)
+
+    def of(layers: int) -> float:
+        if layers == 0:
+            return 0.0
+        if prepared.engine == "opacus":
+            adapted = blocks if prepared.spec.training.adaptation in ("prefix", "full") else layers
+            return _WHOLE + _ADAPTED * adapted / blocks
+        return (_ONE_TOKEN if layers == 1 and opens(model) else _ALL_TOKENS * layers) / blocks
+
+    return sum(of(layers) for layers in range(low, high + 1)) / (high + 1 - low)
+
+
+def _kinds(prepared: Prepared, policy: Policy, epsilon: float) -> list[list[Event]]:
+    """Events of one trial at an epsilon, at each number of halvings."""
+    answers = planned_answers(policy, expected_floors(prepared.spec, prepared.n_units))
+    return [[run, *answers] for run in runs_at(prepared, epsilon)]
+
+
+def _planned(private_part: float, policy: Policy, delta: float) -> ComposedEpsilon:
+    """Add the status quo, which trains without DP wherever the policy allows it."""
+    return ComposedEpsilon(private_part=private_part, delta=delta, includes_non_private=policy.allows_reference)
+
+
+def _holds(prepared: Prepared, policy: Policy, n_trials: int) -> str:
+    answers = planned_answers(policy, expected_floors(prepared.spec, prepared.n_units))
+    limit = budget_filter(policy, prepared, answers)
+    if limit is None:
+        return guarantee(prepared, policy, answers, n_trials)[1] or "an odometer, not a guarantee: results stay inside"
+    low, high = prepared.spec.space.target_epsilon
+    ends = {f"{e:g}": _kinds(prepared, policy, e) for e in (low, (low * high) ** 0.5, high)}
+    fits = [str(min(limit.room(kind, counts(policy)) for kind in kinds)) for kinds in ends.values()]
+    least = "at least " if len(next(iter(ends.values()))) > 1 else ""
+    return f"the budget admits {least}{', '.join(fits)} trials, were all at epsilon {', '.join(ends)}"

@@ -1,0 +1,26 @@
+"""One GPU a process: which one each worker of a study sees."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from moo.core.errors import InputError
+from moo.studies.spec.runtime import Machine
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def devices(machine: Machine, *, executor: str, workers: int) -> tuple[Mapping[str, str], ...]:
+    """The environment of each worker, which names the one GPU that it sees; empty on the CPU and in one process.
+
+    Raises:
+        InputError: If there are more workers than GPUs: two trainings on one would slow, and could starve, each other.
+    """
+    if executor == "inline" or machine.accelerator == "cpu" or not torch.cuda.is_available():
+        return ()
+    named = os.environ.get(VISIBLE)
+    found = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if workers > len(found):
+        raise InputError(f"workers <= {len(found)}, the GPUs that torch sees, must hold, but got workers={workers}.")
+    return tuple({VISIBLE: name} for name in found[:workers])

@@ -1,0 +1,84 @@
+"""Where a running study stands, as callbacks are told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moo.core.trial_record import TrialRecord
+from moo.privacy.composed_epsilon import ComposedEpsilon, compose
+from moo.search import Progress, SearchTrial
+
+NOTHING_SPENT = compose([], delta=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyProgress:
+    """Where a study stands; handed to every callback.
+
+    Attributes:
+        trials: Finished trials, the reference not among them.
+        reference: The reference trial, once it has run.
+        newest: The trial that has just finished; None between trials.
+        n_trials: How many there will be.
+        composed_epsilon: Epsilon of the trials so far and those reserved for their generation, for a unit in K/2 shadows
+            of each.
+        stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
+    """
+
+    trials: tuple[TrialRecord, ...]
+    reference: TrialRecord | None
+    newest: TrialRecord | None
+    n_trials: int
+    composed_epsilon: ComposedEpsilon = NOTHING_SPENT
+    stage: str = ""
+    stage_done: int = 0
+    stage_total: int = 0
+
+
+Callback = Callable[[StudyProgress], None]
+
+
+@dataclass
+class Watch:
+    """Turns what happens into `StudyProgress`.
+
+    Attributes:
+        secret: Stage that is told in place of all else, where trials and their number must not be told; empty tells all.
+    """
+
+    callbacks: Sequence[Callback]
+    n_trials: int
+    trials: tuple[TrialRecord, ...] = ()
+    reference: TrialRecord | None = None
+    compose: Callable[[], ComposedEpsilon] = lambda: NOTHING_SPENT
+    composed_epsilon: ComposedEpsilon = NOTHING_SPENT
+    secret: str = ""
+
+    def stage(self, what: str, done: int, total: int) -> None:
+        self._tell(None, self.secret or what, 0 if self.secret else done, 0 if self.secret else total)
+
+    def trial(self, progress: Progress) -> None:
+        if self.secret:
+            return
+        self.trials = tuple(record_of(t) for t in progress.done)
+        self.composed_epsilon = self.compose()
+        self._tell(record_of(progress.newest), "", 0, 0)
+
+    def _tell(self, newest: TrialRecord | None, what: str, done: int, total: int) -> None:
+        for callback in self.callbacks:
+            callback(
+                StudyProgress(
+                    trials=self.trials,
+                    reference=self.reference,
+                    newest=newest,
+                    n_trials=self.n_trials,
+                    composed_epsilon=self.composed_epsilon,
+                    stage=what,
+                    stage_done=done,
+                    stage_total=total,
+                )
+            )
+
+
+def record_of(trial: SearchTrial) -> TrialRecord:
+    """The record that the evaluator left in a trial of the search."""
+    return TrialRecord.from_json(trial.outcome.payload)

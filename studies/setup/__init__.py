@@ -1,0 +1,1 @@
+"""A study prepared: legal gates, partition, masked texts, features."""

@@ -1,0 +1,65 @@
+"""Which records may be used, and which part each of them is read for: all by whole units, under the study's key."""
+
+import numpy as np
+
+from moo.core.errors import InputError
+from moo.core.trial_record import Transformation
+from moo.data.catalogue import Records
+from moo.data.keyed_split import split_units
+from moo.data.legal.gates import PreparationReport, Terms, consent_filter
+from moo.studies.setup.rare_classes import merged
+from moo.studies.spec.study import StudySpec
+
+PARTS = ("pool", "test", "unseen")
+
+
+def filtered(loaded: Records, spec: StudySpec, terms: Terms) -> tuple[Records, PreparationReport]:
+    """Return the records that pass the legal gates, or all where the study has none, and what was dropped."""
+    kept, report = loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
+    if spec.consent_filter:
+        kept, report = consent_filter(loaded, terms, sensitive_rows=spec.sensitive_rows)
+    return merged(kept, spec.min_class_users), report
+
+
+def set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:
+    """Records to search on, and those of the release users: by keyed hash of each unit's own identity.
+
+    Raises:
+        InputError: If either side is empty.
+    """
+    if not share:
+        return records, None
+    step = Transformation(
+        name="release_users", scope="user", detail="set aside by a keyed hash of each user's own id",
+        why="the models that leave are trained on users whom no trial has read",
+    )  # fmt: skip
+    held = split_units(records.unit_ids, key, {"release": share})["release"][records.units]
+    if held.all() or not held.any():
+        raise InputError(
+            f"both sides of the release split must hold users, but {len(records)} records give one; take more."
+        )
+    return records.take(~held, step), records.take(held, step)
+
+
+def split(records: Records, spec: StudySpec, key: bytes) -> dict[str, Records]:
+    """`PARTS`, each with the records of its own units.
+
+    Raises:
+        InputError: If one is empty, or a classifier's pool holds one class alone.
+    """
+    masks = split_units(records.unit_ids, key, {"pool": spec.pool, "test": spec.test})
+    parts = {}
+    for part, name in zip(PARTS, ("pool", "test", "rest"), strict=True):
+        rows = masks[name][records.units]
+        if not rows.any():
+            raise InputError(
+                f"every part must hold records, but {part} got none of the {len(records)} of {records.n_units} units; bring more units."
+            )
+        parts[part] = records.take(rows)
+    labels = np.unique(parts["pool"].labels)
+    if spec.task == "classification" and len(labels) < 2:
+        raise InputError(
+            f"the pool must hold at least two classes, but each of its {len(parts['pool'])} records is "
+            f"{records.classes[int(labels[0])]!r}; take more data."
+        )
+    return parts

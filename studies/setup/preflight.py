@@ -1,0 +1,206 @@
+"""What of a specification is refused before anything is spent, beside its types and bounds."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from moo.core import validate
+from moo.core.errors import InputError, PolicyError
+from moo.core.trial_record import TrialParams
+from moo.data.catalogue import DATASETS, Records, unknown_data
+from moo.models.reference.adapters import Shape
+from moo.models.reference.lightning_module import check_trainable
+from moo.models.training.fit import Adaptation
+from moo.objectives.compliance.loader import load_rules
+from moo.objectives.compliance.pack import BUILT_IN
+from moo.objectives.compliance.rule import RULE
+from moo.objectives.membership.attacks.registry import ATTACKS, check_attack
+from moo.objectives.membership.choice import CHOSEN
+from moo.privacy.release_policy import Policy
+from moo.search.executors import NAMES as EXECUTORS
+from moo.search.sampler import DEFAULT, Sampler, check_sampler
+from moo.search.storage import Storage, check_storage
+from moo.studies.setup.prepared import Prepared, depth_of
+from moo.studies.spec.schedule import refuse_empty_batches
+from moo.studies.spec.search_space import STATUS_QUO, depths
+from moo.studies.spec.study import StudySpec
+
+
+def refuse_arguments(
+    *,
+    n_trials: int,
+    storage: Storage,
+    seed: int,
+    executor: str,
+    workers: int,
+    callbacks: Sequence[object],
+    policy: Policy,
+    weighed: bool,
+) -> None:
+    """Raise if an argument of a search is unfit, whatever the study."""
+    validate.whole(1, 1_000_000, n_trials=n_trials)
+    check_storage(storage)
+    validate.whole(-(2**63), 2**63 - 1, seed=seed)
+    validate.one_of(EXECUTORS, executor=executor)
+    validate.whole(1, 4096, workers=workers)
+    for callback in callbacks:
+        if not callable(callback):
+            raise validate.refuse("callbacks that can be called", "callbacks", callback)
+    if weighed and policy.name == "select_one":
+        raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
+
+
+def refuse_specification(spec: StudySpec, policy: Policy) -> None:
+    """Raise if a specification names what does not exist, or its policy forbids it. Nothing is read but rule packs."""
+    refuse_another_task(spec)
+    refuse_unknown_attack(spec)
+    refuse_unknown_flags(spec)
+    refuse_by_policy(policy, spec)
+    sampled(spec, None, policy)
+    refuse_telltale_loggers(policy, spec)
+    if spec.data not in DATASETS and not Path(spec.data).suffix:
+        raise unknown_data(spec.data)
+    for name in ("dossier", "withdrawals"):
+        path = getattr(spec, name)
+        if path and not Path(path).expanduser().is_file():
+            raise InputError(f"{name} must be a readable file, but got {path} (no such file).")
+
+
+def refuse_unknown_flags(spec: StudySpec) -> None:
+    """Raise if a flag of `applies` switches no rule on."""
+    rules = load_rules(tuple(dict.fromkeys((*BUILT_IN, *spec.packs)))).rules
+    known = sorted({rule.applies_if for rule in rules} - {""} - {f"{RULE}{rule.id}" for rule in rules})
+    for flag in spec.applies:
+        if flag not in known:
+            raise InputError(f"applies must hold flags of {known}, but got {flag!r}.{validate.nearest(flag, known)}")
+
+
+def refuse_another_task(spec: StudySpec) -> None:
+    """A study that writes, where one that tells classes apart is wanted."""
+    if spec.task != "classification":
+        raise InputError(
+            f"task = 'classification' must hold, but {spec.name} has {spec.task!r}: `moo memorise` runs it."
+        )
+
+
+def refuse_unknown_attack(spec: StudySpec) -> None:
+    """A name that is no attack, or one that needs more shadows."""
+    if spec.attack != CHOSEN:
+        check_attack(spec.attack, n_shadows=spec.training.n_shadows)
+
+
+def refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
+    """What would read private units without noise is refused where something leaves."""
+    if policy.answer_noise and policy.name != "internal" and not spec.consent_filter:
+        raise PolicyError(
+            f"consent_filter = true must hold under {policy.name}, but got false: the legal gates would tell exact shares of records."
+        )
+    if policy.answer_noise and policy.name != "internal" and spec.sensitive_rows == "keep":
+        raise PolicyError(
+            f"sensitive_rows = 'drop' must hold under {policy.name}, but got 'keep': a gate would tell their exact share of records."
+        )
+    if policy.answer_noise and spec.attribute:
+        raise PolicyError(
+            f"attribute = '' must hold where risk is told with noise, but got {spec.attribute!r}: its leakage has no noised answer."
+        )
+    if policy.answer_noise and (spec.attack == CHOSEN or not ATTACKS[spec.attack].own_losses):
+        own = sorted(name for name, attack in ATTACKS.items() if attack.own_losses)
+        raise PolicyError(
+            f"attack in {own} must hold where risk is told with noise, but got attack={spec.attack!r}: it looks at other "
+            "users' losses, which the noise does not cover."
+        )
+
+
+def sampled(spec: StudySpec, sampler: Sampler | None, policy: Policy) -> tuple[StudySpec, Sampler]:
+    """Return the specification with the sampler that was asked for, and what draws: at random under `select_one`.
+
+    Raises:
+        InputError: If there is no such sampler.
+        PolicyError: If `select_one` is asked to draw by another.
+    """
+    if sampler is not None:
+        check_sampler(sampler)
+    spec = dataclasses.replace(spec, sampler=sampler) if isinstance(sampler, str) else spec
+    if policy.name != "select_one":
+        return spec, spec.sampler if sampler is None else sampler
+    if sampler not in (None, "random") or spec.sampler not in (DEFAULT, "random"):
+        asked = spec.sampler if sampler is None else check_sampler(sampler)
+        raise PolicyError(
+            f"sampler must be 'random' under select_one, whose guarantee is of independent draws, got {asked!r}; leave it out."
+        )
+    return spec, "random"
+
+
+def refuse_telltale_loggers(policy: Policy, spec: StudySpec) -> None:
+    """Refuse loggers of one's own under `select_one`: each training would show in them, and they may lie elsewhere.
+
+    Raises:
+        PolicyError: If the machine's Trainer arguments name one.
+    """
+    if policy.name == "select_one" and spec.machine.trainer.get("logger"):
+        raise PolicyError(
+            "machine.trainer must hold no logger under select_one: it would show how many trials there were; use machine.logger, "
+            "whose files stay in the study's folder."
+        )
+
+
+def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, reference: bool) -> None:
+    """A depth that the search could draw, or the status quo's where it runs, and the engine cannot train."""
+    for params in [*depths(spec.space), *([STATUS_QUO] if reference else [])]:
+        prepared.cut(params)
+        if prepared.engine == "opacus":
+            check_trainable(_shape_of(params, prepared), prepared.frozen(params))
+    largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
+    if spec.space.adapted_layers[1] and largest > hidden:
+        raise InputError(
+            f"every rank must be <= {hidden}, the hidden size of {spec.model}, but space.lora_rank_log2 goes to "
+            f"{spec.space.lora_rank_log2[1]} (rank {largest}); lower it."
+        )
+
+
+def refuse_too_many_halvings(prepared: Prepared) -> None:
+    """Batches that the search could halve until less than one unit is expected in one, of a shadow or of the release users."""
+    spec = prepared.spec
+    sizes = [prepared.expected_units, *([prepared.release_units] if prepared.release else [])]
+    refuse_empty_batches(spec.training, spec.space.batch_halvings[1], min(sizes))
+
+
+def _shape_of(params: TrialParams, prepared: Prepared) -> Shape:
+    t = prepared.spec.training
+    return Shape(
+        depth=depth_of(params, prepared.spec),
+        adaptation=cast(Adaptation, t.adaptation),
+        rank=params.lora_rank,
+        alpha=t.lora_alpha,
+        n_frozen=prepared.base.hidden if t.head == "with_mean" else 0,
+        n_classes=len(prepared.parts["pool"].classes),
+    )
+
+
+def refuse_unknown_attributes(prepared: Prepared) -> None:
+    """An attribute that the data do not hold, or that the attacker is taken to know."""
+    spec, known = prepared.spec, sorted(prepared.records.groups)
+    for name in (spec.attribute, *spec.attribute_auxiliary):
+        if name and name not in known:
+            near = validate.nearest(name, known)
+            raise InputError(f"attribute among {known} of {spec.data} must hold, but got {name!r}.{near}")
+    if spec.attribute and spec.attribute in spec.attribute_auxiliary:
+        raise InputError(
+            f"attribute_auxiliary must hold others than the attribute itself, but got {spec.attribute!r} in it."
+        )
+    if spec.attribute:
+        _refuse_two_values(spec.attribute, prepared.records)
+
+
+def _refuse_two_values(name: str, records: Records) -> None:
+    values = records.groups[name]
+    told = values >= 0
+    pairs = len(np.unique(np.stack([records.units[told], values[told]]), axis=1).T)
+    users = len(np.unique(records.units[told]))
+    if pairs > users:
+        raise InputError(
+            f"one value of attribute {name!r} a {records.unit_name} must hold, but {users} of them have {pairs} different ones."
+        )

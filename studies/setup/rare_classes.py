@@ -1,0 +1,104 @@
+"""Classes of few users: merged into one by a declared step, or refused by name."""
+
+import numpy as np
+
+from moo.core.errors import InputError
+from moo.core.trial_record import Transformation
+from moo.data.catalogue import DATASETS, Records
+from moo.data.records import UNLABELLED
+from moo.studies.spec.study import StudySpec
+
+OTHER = "other"
+
+
+def users_by_class(records: Records) -> dict[str, int]:
+    """Return class -> users with a record of it."""
+    pairs = np.unique(np.stack([records.labels, records.units]), axis=1)[0]
+    counts = np.bincount(pairs, minlength=len(records.classes))
+    return {name: int(n) for name, n in zip(records.classes, counts, strict=True)}
+
+
+def merged(records: Records, least: int) -> Records:
+    """Merge classes of fewer users into "other", a step that reads all users; below 2 nothing can be merged.
+
+    Args:
+        records: Labelled records.
+        least: Users that a class needs.
+
+    Raises:
+        InputError: If fewer than two classes are left.
+    """
+    if least < 2 or records.classes == UNLABELLED:
+        return records
+    small = {name: n for name, n in users_by_class(records).items() if n < least}
+    step = Transformation(
+        name="rare_classes",
+        scope="dataset",
+        detail=f"classes of fewer than {least} users became one: {told(small)}"
+        if small
+        else f"no class has fewer than {least} users",
+        before=len(records),
+        after=len(records),
+        changed=int(np.isin(records.labels, [records.classes.index(name) for name in small]).sum()),
+        why="min_class_users asks for it; what is merged depends on all users, so for a DP claim set min_class_users = 0, and merge "
+        "classes in the table by a list that was made without it",
+    )
+    classes = [name for name in records.classes if name not in small]
+    classes += [OTHER] if small and OTHER not in classes else []
+    if len(classes) < 2:
+        raise InputError(
+            f"two classes or more must have {least} users each, but only {classes[0]!r} is left of {told(users_by_class(records))}; "
+            "lower min_class_users, or bring more users."
+        )
+    place = {name: i for i, name in enumerate(classes)}
+    codes = np.array([place.get(name, place.get(OTHER, 0)) for name in records.classes], dtype=np.int64)
+    return records.with_classes(codes[records.labels], tuple(classes), step)
+
+
+def refuse_rare_classes(records: Records, spec: StudySpec) -> None:
+    """Refuse classes of too few users: fewer than two for each shadow, or than `min_class_users`.
+
+    Raises:
+        InputError: With their names.
+    """
+    shadows = spec.training.n_shadows
+    least = spec.min_class_users or 2 * shadows
+    small = {name: n for name, n in users_by_class(records).items() if n < least}
+    if small and records.classes != UNLABELLED:
+        why = "" if spec.min_class_users else f", two for each of {shadows} shadows"
+        raise InputError(
+            f"every class must have at least {least} {records.unit_name}s{why}, but got {told(small)}; bring more, take those rows "
+            f"out, or set min_class_users: classes of fewer are merged into {OTHER!r}, for which no DP claim holds, and 1 keeps all."
+        )
+
+
+def told(counts: dict[str, int]) -> str:
+    """Return classes with their users, in words."""
+    return ", ".join(f"{name!r} with {n}" for name, n in counts.items())
+
+
+def study_steps(spec: StudySpec) -> tuple[Transformation, ...]:
+    """Return what a study does with the records of all users beside its filters, and whose records each step reads."""
+    split = Transformation(
+        name="split", scope="user", detail="pool, test and unseen users by a keyed hash of each user's own id",
+        why="nobody who was trained on may be tested on",
+    )  # fmt: skip
+    if spec.data in DATASETS:
+        return (split,)
+    counted = Transformation(
+        name="number_of_users", scope="dataset", effect="takes_as_public",
+        detail="batch sizes and the divisor of gradients are planned from it, so the claim takes it as public",
+        why="a training needs a size to plan for",
+    )  # fmt: skip
+    read = Transformation(
+        name="class_list", scope="dataset", effect="takes_as_public",
+        detail="read from the labels of all users, so the claim takes it as public; declare it by classes = [...]",
+        why="a classifier has an output for each class",
+    )  # fmt: skip
+    rare = Transformation(
+        name="users_of_each_class", scope="dataset", effect="refuses",
+        detail="counted to refuse the data or leave them as they are",
+        why="a class of few users is missing from some half, pool or test part",
+    )  # fmt: skip
+    classify = spec.task == "classification"
+    return (counted, *([read] if classify and not spec.classes else []), *([rare] if classify else []), split)

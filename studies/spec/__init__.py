@@ -1,0 +1,1 @@
+"""Specification of a study: data, model, space, limits, schedule, runtime settings."""

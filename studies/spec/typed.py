@@ -1,0 +1,76 @@
+"""Fields of a frozen dataclass in the types of their defaults, whether they came from Python, TOML or JSON."""
+
+import dataclasses
+import math
+import numbers
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+from moo.core import validate
+from moo.core.errors import InputError
+
+
+def set_typed(spec: Any, prefix: str = "") -> None:
+    """Bring every field into the type of its default; for `__post_init__`.
+
+    Args:
+        spec: The dataclass.
+        prefix: Written before a field's name in errors, e.g. "space.".
+
+    Raises:
+        InputError: If a value has another type.
+    """
+    for f in dataclasses.fields(spec):
+        default = f.default if f.default is not dataclasses.MISSING else cast(Any, f.default_factory)()
+        object.__setattr__(spec, f.name, _typed(getattr(spec, f.name), default, prefix + f.name))
+
+
+def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Make a dataclass from a mapping.
+
+    Raises:
+        InputError: If a key is unknown, or a value has the wrong type.
+    """
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in values:
+        if name not in known:
+            raise InputError(
+                f"keys must be among {sorted(known)}, but got {prefix}{name}.{validate.nearest(name, known)}"
+            )
+    return cls(**values)
+
+
+def _typed(value: Any, default: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        return value if isinstance(value, type(default)) else build(type(default), _table(value, name), f"{name}.")
+    if isinstance(default, Mapping):
+        return dict(_table(value, name))
+    if isinstance(default, tuple):
+        return _items(value, default, name)
+    if isinstance(default, str) and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    kinds: dict[type, type] = {bool: bool, int: numbers.Integral, float: numbers.Real}
+    kind = type(default)
+    if not isinstance(value, kinds.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
+        raise InputError(f"{name} must be {kind.__name__}, but got {value!r}.")
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError(f"{name} must be a number, but got NaN.")
+    return value if isinstance(value, kind) else kind(value)
+
+
+def _table(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} must be a table, but got {value!r}.")
+    return value
+
+
+def _items(value: Any, default: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """A pair (low, high) where the default is a pair of numbers, else texts."""
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{name} must be a list, but got {value!r}.")
+    pair = bool(default) and not isinstance(default[0], str)
+    if pair and len(value) != len(default):
+        raise InputError(f"{name} must be [low, high], but got {value!r}.")
+    kinds = default if pair else ("",) * len(value)
+    return tuple(_typed(v, d, name) for v, d in zip(value, kinds, strict=True))

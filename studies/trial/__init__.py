@@ -1,0 +1,1 @@
+"""One trial: planned, trained, judged, saved."""

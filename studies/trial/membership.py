@@ -1,0 +1,74 @@
+"""The second objective of a trial, and all that is told beside it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from moo.core.evidence import MembershipEvidence, TrialEvidence
+from moo.core.measurement import Measurement
+from moo.objectives.attribute.risk import attribute_risk, combined
+from moo.objectives.membership.choice import CHOSEN, choose
+from moo.objectives.membership.deciles import worst_decile
+from moo.objectives.membership.risk import Level, auc, balanced_accuracy, membership_risk, tpr
+from moo.studies.spec.study import StudySpec
+
+PERMUTATIONS = 19  # of the attribute's null in every trial: a p-value of .05 at the least
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipJudgement:
+    """What a trial's shadows give away.
+
+    Attributes:
+        risk: The objective: advantage of the study's attack, or the leakage of its attribute where that is larger.
+        advantage: The advantage alone: what the claimed epsilon bounds.
+        extras: Its AUC, true-positive rate, balanced accuracy and worst decile, the loss attack's AUC, and the null.
+    """
+
+    risk: Measurement
+    advantage: Measurement
+    extras: Mapping[str, Measurement]
+
+
+def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudgement:
+    """Attack the pool as the study says: by the attack named before, or by one chosen on half of the units."""
+    attack, targets, level = spec.attack, evidence.membership, cast(Level, spec.attack_level)
+    note = ""
+    if attack == CHOSEN:
+        choice = choose(targets, level=level)
+        attack, targets = choice.attack, choice.evidence
+        note = f"attack {attack}, chosen on one half of the units and reported on the other"
+    private = evidence.params.private
+    advantage = membership_risk(targets, attack, level=level, private=private)
+    advantage = dataclasses.replace(advantage, note="; ".join(n for n in (advantage.note, note) if n))
+    extras = {
+        "auc": auc(targets, attack=attack, level=level, private=private),
+        "null_auc": _null(evidence.unseen, attack, level),
+        "tpr_at_1pct_fpr": tpr(targets, attack=attack, level=level),
+        "balanced_accuracy": balanced_accuracy(targets, attack=attack, level=level, private=private),
+        "worst_decile": worst_decile(targets, attack),
+        "loss_auc": auc(targets, attack="loss", level=level, private=private),
+    }
+    if evidence.attribute is None:
+        return MembershipJudgement(risk=advantage, advantage=advantage, extras=extras)
+    found = attribute_risk(evidence.attribute, n_permutations=PERMUTATIONS)
+    extras |= {
+        "advantage": advantage,
+        "attribute_leakage": found.leakage,
+        "attribute_min_entropy": found.min_entropy,
+        "attribute_training": found.training,
+        "attribute_p": Measurement(value=found.p_value, note=found.leakage.note),
+    }
+    return MembershipJudgement(risk=combined(advantage, found.leakage), advantage=advantage, extras=extras)
+
+
+def _null(unseen: MembershipEvidence, attack: str, level: Level) -> Measurement:
+    """Return the AUC on records, or users, that no shadow saw; not assessed where coins put all on one side of a shadow."""
+    sizes = unseen.members.sum(axis=1)
+    if (sizes == 0).any() or (sizes == unseen.members.shape[1]).any():
+        return Measurement(
+            value=math.nan, note=f"not assessed: {unseen.members.shape[1]} unseen records are too few for two sides"
+        )
+    return auc(unseen, attack=attack, level=level)

@@ -1,0 +1,68 @@
+"""Where a trial's checkpoints and logs lie in its study's folder, and what a killed attempt is charged."""
+
+import shutil
+from datetime import date
+from pathlib import Path
+
+from moo.core.atomic_files import write_whole
+from moo.core.trial_record import REFERENCE
+from moo.models.training.checkpoints import CheckpointSettings, Reach, forget, reach_of
+from moo.models.training.loggers import LogSettings
+from moo.studies.setup.prepared import Prepared
+
+_DAY = "as-of"
+
+
+def day_of(folder: Path) -> date:
+    """Return the day at which the study in a folder began to be judged; today where none has started there."""
+    path = folder / _DAY
+    return date.fromisoformat(path.read_text(encoding="ascii")) if path.is_file() else date.today()
+
+
+def keep_day(folder: Path, day: date) -> None:
+    """Write down the day at which a study is judged: its later calls are judged at the same."""
+    write_whole(folder / _DAY, day.isoformat())
+
+
+def checkpoint_of(prepared: Prepared, number: int, attempt: str) -> CheckpointSettings | None:
+    """Where and how often a trial's training is written down; None where the study asks for no checkpoints."""
+    every = prepared.spec.machine.checkpoint_steps
+    path = _checkpoints(prepared.folder, number)
+    return CheckpointSettings(path=path, every=every, attempt=attempt) if every else None
+
+
+def logs_of(prepared: Prepared, number: int) -> LogSettings:
+    """What of a trial is logged, and where."""
+    return LogSettings(
+        kind=prepared.spec.machine.logger,
+        folder=prepared.folder / "logs",
+        name=_name(number),
+        private=prepared.stays_inside,
+    )
+
+
+def reached(folder: Path, number: int, attempt: str, *, goes_on: bool) -> Reach | None:
+    """How far a killed attempt of a trial came; its checkpoints go where the next attempt will not take them up."""
+    path = _checkpoints(folder, number)
+    found = reach_of(path, attempt)
+    if not goes_on:
+        forget(path)
+    return found
+
+
+def forget_trial(folder: Path, number: int) -> None:
+    """Remove the checkpoints of a trial that is settled."""
+    forget(_checkpoints(folder, number))
+
+
+def forget_all(folder: Path) -> None:
+    """Remove what a study that is over has left of checkpoints."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _checkpoints(folder: Path, number: int) -> Path:
+    return folder / "checkpoints" / _name(number)
+
+
+def _name(number: int) -> str:
+    return "reference" if number == REFERENCE else f"trial-{number:04d}"

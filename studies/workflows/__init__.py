@@ -1,0 +1,1 @@
+"""Workflows on a finished study: confirm, retrain, audit, memorise, monitor."""

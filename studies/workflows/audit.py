@@ -1,0 +1,283 @@
+"""moo audit: a training on data with planted canaries, and whether what it gives away fits the epsilon that is claimed for it."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moo.core import validate
+from moo.core.errors import InputError, PolicyError
+from moo.core.trial_record import TrialParams
+from moo.data.keyed_split import keyed_uniform
+from moo.masking import mask
+from moo.models.bank.lightning_module import log_probs
+from moo.models.train import Trained, TrainingData, train
+from moo.models.training.canaries import KINDS, Canaries, Kind, Watch, canary_scores, plant
+from moo.models.trunk.constants import public_texts
+from moo.objectives.auditing.audit import one_run_epsilon
+from moo.objectives.auditing.one_run import LADDER, Guessed, curve_p_value, ladder, refutes
+from moo.objectives.auditing.sampling import poisson_p_value
+from moo.privacy.calibration import check_delta
+from moo.privacy.caps import told_cap
+from moo.privacy.claims import claim
+from moo.privacy.composition import epsilon_pld
+from moo.privacy.events import TrainingRun
+from moo.privacy.keys import StudyKey
+from moo.privacy.release_policy import Policy
+from moo.privacy.tradeoff import curve_of
+from moo.studies.accounting.account import Account
+from moo.studies.accounting.charge import account_of, training
+from moo.studies.accounting.cost import budget_filter
+from moo.studies.accounting.terms import known_terms
+from moo.studies.results.audit_report import AuditReport, save_audit
+from moo.studies.results.result import load_result
+from moo.studies.setup.preflight import refuse_another_task
+from moo.studies.setup.prepared import Prepared, Stage, no_stage
+from moo.studies.setup.reopen import check_same
+from moo.studies.spec.study import StudySpec
+from moo.studies.trial.evaluator import Evaluator
+from moo.studies.trial.run import as_it_ran, planned_run, training_settings
+
+__all__ = ["AuditOptions", "AuditReport", "audit_configuration", "audit_trial", "epsilon_within"]
+
+MOST_EPSILON = 30.0  # where a lower bound ends
+TEXT_LENGTH = 24  # characters of a text canary
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """How a configuration is audited.
+
+    Attributes:
+        canaries: Planted, each with probability one half.
+        kind: "dirac": a gradient of its own in the engine; "text": a text under a random label, scored by its loss.
+        confidence: Of the lower bounds, in (0, 1).
+        stage: Told what is being done.
+        key: Secret of coins, batches and noise; by default a fresh one from the operating system, which is not kept.
+    """
+
+    canaries: int = 1000
+    kind: Kind = "dirac"
+    confidence: float = 0.95
+    stage: Stage = no_stage
+    key: StudyKey | None = None
+
+    def __post_init__(self) -> None:
+        validate.one_of(KINDS, kind=self.kind)
+        validate.in_range(1e-6, 1 - 1e-6, confidence=self.confidence)
+        validate.whole(2, 1_000_000, canaries=self.canaries)
+
+
+def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
+    """Audit the configuration of a finished study's trial; `AuditOptions` has the options. The report is kept in the folder.
+
+    Raises:
+        InputError: If there is no such complete trial.
+        PolicyError: If the study's policy has no room for a further training.
+    """
+    result = load_result(folder)
+    known = {t.number: t for t in result.complete}
+    if number not in known:
+        raise InputError(f"trial must be a complete one of {result.name}, {sorted(known)}, but got {number}.")
+    policy = Policy(**result.about.get("policy", {}))
+    home = Path(folder)
+    StudyKey.load(home / "study.key")
+    evaluator = _evaluator(result.specification(), home, policy, result.name, **options)
+    check_same(result, evaluator.prepared, home)
+    return _audit(evaluator, known[number].params, trial=number, **options)
+
+
+def audit_configuration(spec: StudySpec, params: TrialParams, *, folder: str | Path, **options: Any) -> AuditReport:
+    """Train one model of a configuration, as the shadows of a trial are, with canaries among its units, and guess who was in.
+
+    The training is charged in the ledger of the data as any other; the report is kept in the folder, whatever it says.
+
+    Args:
+        spec: The study.
+        params: The configuration.
+        folder: For the key of the split and the cache, mode 0700.
+        options: As of `AuditOptions`.
+
+    Raises:
+        InputError: If canaries are too few to refute the claim even by guessing all right, or an argument is unfit.
+        TrialError: If the training fails; what it was charged stays charged.
+    """
+    home = Path(folder)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    evaluator = _evaluator(spec, home, Policy(), f"{spec.name} audit", **options)
+    return _audit(evaluator, params, trial=None, **options)
+
+
+def _evaluator(spec: StudySpec, home: Path, policy: Policy, name: str, **options: Any) -> Evaluator:
+    """What the audit trains by, once policy and options are known to fit."""
+    asked = AuditOptions(**options)
+    refuse_another_task(spec)
+    if policy.name == "select_one":
+        raise PolicyError(
+            "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
+        )
+    return Evaluator(spec, home, policy, asked.stage, name=name)
+
+
+def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **options: Any) -> AuditReport:
+    started, asked = time.perf_counter(), AuditOptions(**options)
+    spec, folder, policy, name = evaluator.spec, evaluator.folder, evaluator.policy, evaluator.name
+    prepared, fresh = evaluator.prepared, asked.key or StudyKey.fresh()
+    canaries, kind = asked.canaries, asked.kind
+    run = planned_run(
+        params, spec, prepared.expected_units + canaries // 2, prepared.records.unit_name, shadows_per_unit=1
+    )
+    beta = (1 - asked.confidence) / len(LADDER)
+    _check_enough(run, canaries, beta, n_units=prepared.all_units + canaries)
+    planted, marks = _planted(prepared, params, fresh, canaries, kind)
+    limit = budget_filter(policy, prepared, evaluator.answers)
+    account = account_of(prepared, name=name, limit=limit)
+    account.open(known_terms(policy, prepared, limit), begun=trial is not None)
+    watch = Watch(planted.units)
+    number = -2 if trial is None else trial
+    own = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
+    trained = _train(prepared, params, planted, run, account, own, watch, number=number)
+    told = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
+    done = as_it_ran(run, trained)
+    found = ladder(canary_scores(told, marks), marks.included)
+    report = AuditReport(
+        study=name,
+        trial=trial,
+        params=params,
+        engine=prepared.engine,
+        kind=kind,
+        guessed=found,
+        confidence=asked.confidence,
+        claimed_epsilon=epsilon_pld(run),
+        delta=run.delta,
+        claim=claim(
+            done, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
+        ),
+        epsilon_low=epsilon_within(found, run, beta=beta),
+        epsilon_low_dp=max(
+            one_run_epsilon(**dataclasses.asdict(g), delta=run.delta, confidence=1 - beta) for g in found
+        ),
+        p_value=min(1.0, len(found) * min(curve_p_value(g, curve_of(run)) for g in found)) if run.private else 1.0,
+        sampler_p_value=poisson_p_value(
+            watch.batches, n_units=len(np.unique(planted.units[planted.members[0]])), sample_rate=run.sample_rate
+        ),
+        steps=trained.steps,
+        seconds=time.perf_counter() - started,
+        ledger=account.ledger.head(),
+        capped=told_cap(account.cap, account.ledger.charged()),
+    )
+    save_audit(report, folder)
+    return report
+
+
+def _check_enough(run: TrainingRun, canaries: int, beta: float, *, n_units: int) -> None:
+    """Refuse what could refute nothing, before anything is spent."""
+    if not run.private:
+        return
+    check_delta(run.delta, n_units)
+    curve = curve_of(run)
+
+    def enough(m: int) -> bool:
+        return refutes(Guessed(canaries=m, guesses=m, correct=m), curve, beta=beta)
+
+    if enough(canaries):
+        return
+    need = canaries
+    while not enough(need) and need < 10**6:
+        need *= 2
+    raise InputError(
+        f"canaries >= about {need} must hold to refute epsilon {epsilon_pld(run):.2f} even by guessing all right, but got "
+        f"canaries={canaries}; plant more, or audit a smaller epsilon."
+    )
+
+
+def _planted(
+    prepared: Prepared, params: TrialParams, key: StudyKey, m: int, kind: Kind
+) -> tuple[TrainingData, Canaries]:
+    """Half of the pool's units, by coins of their own, and the canaries behind them."""
+    pool = prepared.parts["pool"]
+    half = keyed_uniform(pool.unit_ids, key.derive("half")) < 0.5
+    data = TrainingData(
+        packed=prepared.masked("pool", params.masking_level, params).packed,
+        labels=pool.labels,
+        units=pool.units,
+        members=half[pool.units][None],
+        n_classes=len(pool.classes),
+    )
+    rng = key.generator("canaries")
+    texts = [public_texts()[0]] * m if kind == "dirac" else _texts(m, params.masking_level, rng)
+    marks = Canaries(
+        packed=prepared.packed(texts, params),
+        classes=rng.integers(0, data.n_classes, m),
+        included=rng.random(m) < 0.5,
+        kind=kind,
+    )
+    return plant(data, marks), marks
+
+
+def _texts(m: int, level: int, rng: np.random.Generator) -> list[str]:
+    """Random letters and digits in groups, masked as the trial masks texts."""
+    drawn: NDArray[np.str_] = rng.choice(list(_ALPHABET), (m, TEXT_LENGTH // 6, 6))
+    return [mask(" ".join("".join(group) for group in text), level) for text in drawn]
+
+
+def _train(
+    prepared: Prepared,
+    params: TrialParams,
+    data: TrainingData,
+    run: TrainingRun,
+    account: Account,
+    key: StudyKey,
+    watch: Watch,
+    *,
+    number: int,
+) -> Trained:
+    settings = training_settings(params, prepared.spec, run, engine=prepared.engine)
+    settings = dataclasses.replace(settings, trainer={**settings.trainer, "callbacks": [watch]})
+    prepared.stage("training with canaries", 0, 0)
+    frozen = prepared.frozen(params)
+    with training(account, number, run):
+        return train(data, settings, frozen, key.generator)
+
+
+def epsilon_within(found: tuple[Guessed, ...], run: TrainingRun, *, beta: float) -> float:
+    """Lower bound of epsilon among runs like this one with any noise: that of the least noise which the guesses refute.
+
+    Args:
+        found: Guesses; each is tested at beta.
+        run: Its sampling, steps and delta.
+        beta: In (0, 1).
+    """
+
+    def with_noise(noise: float) -> TrainingRun:
+        return dataclasses.replace(run, noise_multiplier=noise)
+
+    def refuted(noise: float) -> bool:
+        curve = curve_of(with_noise(noise))
+        return any(refutes(g, curve, beta=beta) for g in found)
+
+    return _bound(refuted, lambda noise: epsilon_pld(with_noise(noise)), run.noise_multiplier or 1.0)
+
+
+def _bound(refuted: Callable[[float], bool], epsilon: Callable[[float], float], start: float) -> float:
+    """Noise is refuted from some value on upward: that value, by doubling, halving and bisection in its logarithm."""
+    low = high = start
+    while not refuted(high):
+        low, high = high, 2 * high
+        if epsilon(low) < 0.01:
+            return 0.0
+    while refuted(low):
+        low, high = low / 1.5, low
+        if epsilon(high) > MOST_EPSILON:
+            return MOST_EPSILON
+    for _ in range(10):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if refuted(middle) else (middle, high)
+    return epsilon(high)

@@ -1,0 +1,306 @@
+"""What a scheduler asks of data and released models, day by day: withdrawals, retention, drift of identifiers, budget left."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from moo.core.atomic_files import write_whole
+from moo.core.errors import InputError, StorageError
+from moo.core.measurement import number_out
+from moo.data.legal.gates import Terms
+from moo.data.tables.check import DataCheck, check_table
+from moo.data.tables.users import load_withdrawals
+from moo.objectives.compliance.loader import load_rules
+from moo.privacy.composed_epsilon import ComposedEpsilon, compose
+from moo.privacy.events import TrainingRun
+from moo.privacy.ledger import PREPARATION, Entry, cap_of, charged, read_entries
+from moo.privacy.renyi_filter import RenyiFilter
+from moo.studies.accounting.account import everywhere, ledger_path
+from moo.studies.workflows.identifier_drift import Residuals, drifted, look
+from moo.tables import Reading
+
+Status = Literal["ok", "attention", "not assessed"]
+LOW = 0.1  # policy: share of a budget below which what is left is told as scarce
+_DELTA = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: E.g. "withdrawals".
+        status: "attention" is for a person to act on; what could not be looked at is "not assessed".
+        text: One sentence.
+        numbers: Behind it.
+    """
+
+    name: str
+    status: Status
+    text: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What is watched.
+
+    Attributes:
+        data: A table.
+        text, label, user: Its columns; without `user` each row is a unit and rules about users are not assessed, without `label` no
+            label is looked at.
+        required: Which of the three must be there if named.
+        terms: What rows are judged by, today's date among them.
+        models: Folders with the card of a released model, or above them.
+        withdrawals: List of users who have withdrawn.
+        allow_unmatched: Whether listed users may lack a row, e.g. since their rows are deleted.
+        days_ahead: How far ahead retention is looked at.
+        level: Masking level where no card tells one.
+        budget: Of all studies on the data, epsilon; None asks for none beside those in the ledger.
+        state: File in which the rates of the first look are kept; empty keeps none.
+        reading: How the table's file is read.
+    """
+
+    data: Path
+    text: str
+    user: str
+    terms: Terms
+    label: str = ""
+    required: tuple[str, ...] = ("text", "label", "user")
+    models: tuple[Path, ...] = ()
+    withdrawals: str = ""
+    allow_unmatched: bool = False
+    days_ahead: int = 30
+    level: int = 2
+    budget: float | None = None
+    state: str = ""
+    reading: Reading = field(default_factory=Reading)
+
+
+def watch(watched: Watched) -> list[Finding]:
+    """Look at everything once.
+
+    Raises:
+        InputError: If a table, list, card or state is unfit.
+        MachineError: If the state cannot be written.
+    """
+    listed = load_withdrawals(Path(watched.withdrawals), as_of=watched.terms.as_of) if watched.withdrawals else {}
+    found = check_table(
+        watched.data,
+        watched.terms,
+        text=watched.text,
+        label=watched.label,
+        user=watched.user,
+        required=watched.required,
+        withdrawals=listed,
+        allow_unmatched=watched.allow_unmatched,
+        days_ahead=watched.days_ahead,
+        reading=watched.reading,
+    )
+    if found.problems:
+        raise InputError(found.problems[0])
+    cards = _cards(watched.models)
+    levels = [int(card["preprocessing"]["masking_level"]) for _, card in cards]
+    seen = look(
+        watched.data,
+        text=watched.text,
+        level=min(levels, default=watched.level),
+        rows=found.rows,
+        reading=watched.reading,
+    )
+    return [
+        _withdrawals(found),
+        *(_lag(folder, card, found, listed, user=watched.user) for folder, card in cards),
+        _retention(found, watched.days_ahead),
+        _left(seen),
+        _drift(seen, watched.state),
+        *_budgets(str(watched.data), watched.budget),
+    ]
+
+
+def _cards(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+    out = []
+    for folder in folders:
+        paths = sorted(folder.rglob("card.json"))
+        if not paths:
+            raise InputError(f"a model's folder must hold a card.json, but {folder} has none.")
+        for path in paths:
+            try:
+                card = json.loads(path.read_text(encoding="utf-8"))
+                int(card["preprocessing"]["masking_level"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"a card must be as `moo retrain` writes it, but {path} is not: {error}.") from error
+            out.append((path.parent, card))
+    return out
+
+
+def _withdrawals(found: DataCheck) -> Finding:
+    breach = found.breaches.get("withdrawn")
+    if found.facts["data.withdrawn"] is None:
+        return Finding(name="withdrawals", status="not assessed", text="no column withdrawn and no list of withdrawals")
+    if breach is None:
+        return Finding(
+            name="withdrawals", status="ok", text="no row belongs to somebody who has withdrawn", numbers={"rows": 0}
+        )
+    return Finding(
+        name="withdrawals",
+        status="attention",
+        text=f"{breach.rows:,} rows of {found.withdrawn_units:,} units are withdrawn and still there, "
+        f"the first at {breach.places[0]}; delete them",
+        numbers={"rows": breach.rows, "units": found.withdrawn_units},
+    )
+
+
+def _lag(
+    folder: Path, card: Mapping[str, Any], found: DataCheck, listed: Mapping[str, date | None], *, user: str
+) -> Finding:
+    """Judge S10: users who have withdrawn since a model was trained. One without a day counts: nothing shows that it is older."""
+    if not user:
+        return Finding(
+            name=f"deletion lag of {folder}",
+            status="not assessed",
+            text="the share of users who have withdrawn (S10) needs the column of the user; name it with --user",
+        )
+    trained = date.fromisoformat(
+        card.get("made") or date.fromtimestamp((folder / "card.json").stat().st_mtime).isoformat()
+    )
+    older = sum(day is not None and day <= trained for day in listed.values())
+    since = max(0, max(found.withdrawn_units, len(listed)) - older)
+    share = since / max(1, found.units)
+    score, verdict = load_rules()["S10"].judge({"release.withdrawn_share": share})
+    return Finding(
+        name=f"deletion lag of {folder}",
+        status="attention" if verdict == "fail" else "ok",
+        text=f"at most {since:,} of {found.units:,} units have withdrawn since {trained} (S10 scores {score:.2f})"
+        + ("; train again without them" if verdict == "fail" else ""),
+        numbers={"units": since, "share": share, "score": score, "trained": trained.isoformat()},
+    )
+
+
+def _retention(found: DataCheck, days_ahead: int) -> Finding:
+    if found.facts["data.over_retention"] is None:
+        return Finding(name="retention", status="not assessed", text="no columns collected and retention_days")
+    breach = found.breaches.get("over_retention")
+    rows = 0 if breach is None else breach.rows
+    first = "" if breach is None else f", the first at {breach.places[0]}; delete them"
+    return Finding(
+        name="retention",
+        status="attention" if rows else "ok",
+        text=f"{rows:,} rows are past their limit{first}; {found.expiring:,} more will be within {days_ahead} days",
+        numbers={"rows": rows, "expiring": found.expiring, "days_ahead": days_ahead},
+    )
+
+
+def _left(seen: Residuals) -> Finding:
+    """S01 on real rows: their own structured fields, looked for in the masked text."""
+    if seen.left_ucb_per_1000 is None:
+        return Finding(
+            name="residual identifiers",
+            status="not assessed",
+            text="the table has no structured field, such as mobile or name, to look for in its masked texts",
+        )
+    score, verdict = load_rules()["S01"].judge({"masking.direct_misses_ucb_per_1000": seen.left_ucb_per_1000})
+    return Finding(
+        name="residual identifiers",
+        status="attention" if verdict == "fail" else "ok",
+        text=f"{seen.left} of {seen.records:,} records masked at L{seen.level} still show one of their own fields "
+        f"(at most {seen.left_ucb_per_1000:.2f} per 1,000; S01 would score {score:.2f})",
+        numbers={
+            "left": seen.left,
+            "records": seen.records,
+            "ucb_per_1000": seen.left_ucb_per_1000,
+            "level": seen.level,
+        },
+    )
+
+
+def _drift(seen: Residuals, state: str) -> Finding:
+    rates = {kind: round(1000 * n / max(1, seen.records), 3) for kind, n in seen.found.items()}
+    path = Path(state) if state else None
+    if path is None or not path.is_file():
+        kept = "" if path is None else f"; kept in {path} to compare with"
+        if path is not None:
+            _write(path, {"records": seen.records, "found": dict(seen.found)})
+        return Finding(
+            name="drift of identifiers",
+            status="not assessed",
+            text=f"there is no earlier look{kept}",
+            numbers={"per_1000": rates},
+        )
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        risen = drifted(before["found"], int(before["records"]), seen.found, seen.records)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the state must be as an earlier look wrote it, but {path} is not: {error}.") from error
+    told = ", ".join(
+        f"{k} {1000 * before['found'].get(k, 0) / before['records']:.1f} -> {rates[k]:.1f} per 1,000" for k in risen
+    )
+    return Finding(
+        name="drift of identifiers",
+        status="attention" if risen else "ok",
+        text=f"more records hold {told}; look at the source and at the masker"
+        if risen
+        else "no type of identifier has become more frequent",
+        numbers={"per_1000": rates, "p": risen},
+    )
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    try:
+        write_whole(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise StorageError(f"the state must be writable, but {path} is not: {error.strerror}.") from error
+
+
+def _budgets(data: str, budget: float | None) -> list[Finding]:
+    """What is left of each budget that the ledger holds, and of the house's own over all studies."""
+    try:
+        entries = read_entries(ledger_path(data))
+    except InputError:
+        return [
+            Finding(name="budget", status="not assessed", text="no study has run on these data: there is no ledger")
+        ]
+    out = []
+    for gate in (e for e in entries if e.kind == "gate" and "order" in e.body):
+        limit = RenyiFilter(**{k: gate.body[k] for k in ("epsilon", "delta", "order")})
+        spent = _spent(limit, entries, gate.study)
+        out.append(_budget(f"budget of {gate.study}", spent, limit.epsilon))
+    events, cap = charged(entries), cap_of(entries)
+    if cap is not None and math.isfinite(cap.epsilon):
+        out.append(_budget("cap on the data", cap.spent(events), cap.epsilon))
+    if budget is not None:
+        delta = max((e.delta for e in events if isinstance(e, TrainingRun)), default=_DELTA)
+        out.append(_budget("budget of the house", compose(events, delta=delta, disjoint=False), budget))
+    return out or [
+        Finding(
+            name="budget", status="not assessed", text="no study has fixed a budget, and none was named with --budget"
+        )
+    ]
+
+
+def _spent(limit: RenyiFilter, entries: Sequence[Entry], study: str) -> ComposedEpsilon:
+    """Compose at the filter's own order, which its guarantee is of."""
+    preparation, own = (charged([e for e in entries if e.study == of]) for of in (PREPARATION, study))
+    return compose([*everywhere(preparation), *own], delta=limit.delta, order=limit.order)
+
+
+def _budget(name: str, spent: ComposedEpsilon, budget: float) -> Finding:
+    left = max(0.0, budget - spent.value)
+    scarce = spent.value > (1 - LOW) * budget
+    return Finding(
+        name=name,
+        status="attention" if scarce else "ok",
+        text=f"epsilon {spent} of {budget:g} is spent at delta {spent.delta:g}, {left:.2f} left",
+        numbers={
+            "spent": number_out(spent.value),
+            "private_part": number_out(spent.private_part),
+            "includes_non_private": spent.includes_non_private,
+            "budget": budget,
+            "delta": spent.delta,
+            "left": left,
+        },
+    )

@@ -1,0 +1,253 @@
+"""proxy_then_retrain(m): the chosen settings, trained once more on the users that the search never read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moo.core import validate
+from moo.core.atomic_files import write_whole
+from moo.core.errors import InputError, PolicyError, StorageError
+from moo.core.measurement import number_out
+from moo.core.trial_record import REFERENCE, TrialRecord
+from moo.masking.preprocessing_card import save_preprocessing
+from moo.models.bank.files import save_bank
+from moo.models.export.peft import export_peft, has_peft_form
+from moo.models.export.reference import export_reference, peft_of, save_reference
+from moo.models.reference.shadows import ReferenceShadows
+from moo.models.train import Trained, TrainingData, train
+from moo.privacy.caps import told_cap
+from moo.privacy.claims import claim
+from moo.privacy.composed_epsilon import ComposedEpsilon, compose
+from moo.privacy.composition import epsilon_of_all, epsilon_pld
+from moo.privacy.events import Event, TrainingRun
+from moo.privacy.keys import StudyKey
+from moo.privacy.ledger import PREPARATION, charged
+from moo.privacy.release_policy import Policy
+from moo.search import FAILED
+from moo.studies.accounting.account import Account
+from moo.studies.accounting.charge import account_of, training
+from moo.studies.accounting.cost import released_run
+from moo.studies.accounting.terms import known_terms
+from moo.studies.results.result import StudyResult, load_result
+from moo.studies.search.run_study import owned
+from moo.studies.setup.legal_gates import NO_GATE
+from moo.studies.setup.prepared import Prepared, Stage, no_stage
+from moo.studies.setup.records_per_user import per_user
+from moo.studies.setup.reopen import prepared_again
+from moo.studies.trial.run import CONSTRAINTS, as_it_ran, training_settings
+
+
+def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage: Stage = no_stage) -> list[Path]:
+    """Train settings of a finished study on its release users, and write what may leave: one folder a trial.
+
+    All settings are named in one call: they are then fixed by the search alone, which never read the release users, and what
+    they cost together is a plain composition. Each is trained once; the same call after a crash trains what is still missing.
+    Noise and batches draw from the operating system; no key is kept.
+
+    Args:
+        folder: Of the study, whose policy is proxy_then_retrain(m).
+        trials: Numbers of complete trials, at most m.
+        to: Written to: trial-N/model.safetensors, trial-N/card.json, trial-N/preprocessing.json with a
+            script that masks texts by it, and trial-N/peft where PEFT has a form for it.
+        stage: Told what is being done.
+
+    Returns:
+        The folders of the models that this call trained.
+
+    Raises:
+        PolicyError: If the policy does not allow it, m is passed, or these or other trials were retrained before.
+        InputError: If a trial does not exist or failed.
+        TrialError: If a training fails; what it was charged stays charged.
+    """
+    asked: object = trials
+    if not isinstance(asked, list | tuple | range):
+        raise validate.refuse("trials a list of numbers", "trials", trials)
+    for number in trials:
+        validate.whole(0, 1_000_000, trials=number)
+    home, target = Path(folder), Path(to)
+    result = load_result(home)
+    policy = Policy(**result.about.get("policy", {}))
+    chosen = _chosen(result, policy, trials)
+    with owned(home):
+        prepared = prepared_again(result, home, stage)
+        runs = {t.number: released_run(prepared, t.params) for t in chosen}
+        account = account_of(prepared, name=result.name)
+        account.open(known_terms(policy, prepared), begun=True)
+        _fix_choice(account, sorted(runs))
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"the target must be writable, but {target} is not: {error.strerror}.") from error
+        missing = [t for t in chosen if t.number not in _released(account)]
+        if not missing:
+            raise _once(sorted(runs))
+        return [_retrain(t, runs, prepared, account, policy, target) for t in missing]
+
+
+def _released(account: Account) -> set[int]:
+    return {e.body["trial"] for e in account.ledger.entries(account.study) if e.kind == "release"}
+
+
+def _once(numbers: list[int]) -> PolicyError:
+    return PolicyError(
+        f"a setting is retrained once, but {numbers} were before; another model of one would cost its users as much again."
+    )
+
+
+def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[TrialRecord]:
+    if policy.name != "proxy_then_retrain":
+        raise PolicyError(
+            f"the policy must be proxy_then_retrain(m), chosen before the search, but {result.name} has {policy}: every user was "
+            "searched on, so none is left whom a released model could be promised to."
+        )
+    if not trials or len(set(trials)) != len(trials) or len(trials) > policy.retrain:
+        raise PolicyError(
+            f"1 to {policy.retrain} different trials may be retrained under {policy}, but got {list(trials)}."
+        )
+    known = {t.number: t for t in result.complete}
+    for number in trials:
+        if number == REFERENCE or number not in known:
+            raise InputError(f"trials must be complete ones of {result.name}, {sorted(known)}, but got {number}.")
+        gates = [name for name in known[number].blocking if name not in (*CONSTRAINTS, FAILED)]
+        if gates:
+            raise PolicyError(
+                f"a setting whose model leaves must meet every gate, but trial {number} breaks {', '.join(gates)}; see moo "
+                "compliance check."
+            )
+    return [known[number] for number in trials]
+
+
+def _fix_choice(account: Account, numbers: list[int]) -> None:
+    """Write the choice down before anything trains; another one later could depend on what the first showed of the release users."""
+    before = account.fix("retrain", numbers)
+    if before != numbers:
+        raise PolicyError(
+            f"all trials are retrained in one call, and {before} were chosen before, but got {numbers}; "
+            "a further choice needs another study on other users."
+        )
+
+
+def _retrain(
+    trial: TrialRecord,
+    runs: Mapping[int, TrainingRun],
+    prepared: Prepared,
+    account: Account,
+    policy: Policy,
+    target: Path,
+) -> Path:
+    run = runs[trial.number]
+    records, level = prepared.parts["release"], trial.params.masking_level
+    masked = prepared.masked("release", level, trial.params)
+    data = TrainingData(
+        packed=masked.packed,
+        labels=records.labels,
+        units=records.units,
+        members=np.ones((1, len(records)), dtype=bool),
+        n_classes=len(records.classes),
+    )
+    prepared.stage(f"retraining trial {trial.number}", 0, 0)
+    fresh = StudyKey.fresh()
+    with training(account, trial.number, run):
+        trained = train(
+            data,
+            training_settings(trial.params, prepared.spec, run, engine=prepared.engine),
+            prepared.frozen(trial.params),
+            lambda purpose, shadow: fresh.generator(purpose, shadow),
+        )
+    ran = as_it_ran(run, trained)
+    out = target / f"trial-{trial.number:04d}"
+    out.mkdir(exist_ok=True)
+    if not account.release({"trial": trial.number, "model": "model.safetensors"}):  # before anyone can see the model
+        raise _once([trial.number])
+    _save(trained, prepared, trial, out)
+    save_preprocessing(
+        out,
+        masking_level=level,
+        max_length=prepared.spec.training.max_length,
+        own_fields=tuple(sorted({kind for own in records.fields for kind in own})),
+        ner=prepared.spec.ner,
+    )
+    entries = [
+        e for e in account.ledger.entries(account.study) if e.kind == "reserve" and e.body["run"]["part"] == "release"
+    ]
+    begun = {e.body["trial"] for e in entries}
+    own = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
+    following = [r for n, r in runs.items() if n not in begun]
+    preparation = [e for e in account.preparation() if e.part == "release"]
+    released: list[Event] = [*preparation, *own, *following]
+    together = epsilon_of_all(released, delta=run.delta)
+    everything = compose([*released, *_of_other_studies(account)], delta=run.delta, disjoint=False)
+    card = _card(trial, ran, prepared, together=together, everything=everything, account=account, policy=policy)
+    write_whole(out / "card.json", json.dumps(card, ensure_ascii=False, indent=1) + "\n")
+    return out
+
+
+def _of_other_studies(account: Account) -> list[Event]:
+    """Return what other studies on the same data charged: their users may be this one's release users."""
+    return charged([e for e in account.ledger.entries() if e.study not in (account.study, PREPARATION)])
+
+
+def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -> None:
+    """The parameters, and PEFT's format where it has one."""
+    frozen, classes = prepared.frozen(trial.params), prepared.parts["release"].classes
+    stock = prepared.spec.training.head == "stock"
+    if isinstance(trained.bank, ReferenceShadows):
+        save_reference(trained.bank, out / "model.safetensors")
+        if peft_of(trained.bank) is not None:
+            export_reference(trained.bank, frozen, out / "peft", classes=classes, stock=stock)
+        return
+    save_bank(trained.bank, out / "model.safetensors")
+    if has_peft_form(trained.bank, frozen):
+        export_peft(trained.bank, frozen, out / "peft", classes=classes)
+
+
+def _card(
+    trial: TrialRecord,
+    run: TrainingRun,
+    prepared: Prepared,
+    *,
+    together: float,
+    everything: ComposedEpsilon,
+    account: Account,
+    policy: Policy,
+) -> dict[str, Any]:
+    """What whoever receives the model is told; numbers of the search only where they carry noise."""
+    told = {name: m.to_json() for name, m in trial.objectives.items()}
+    whole = per_user(epsilon_pld(run), run.delta, prepared.records_per_user)
+    return {
+        "base_model": prepared.spec.model,
+        "made": datetime.now(UTC).date().isoformat(),
+        "classes": list(prepared.parts["release"].classes),
+        "params": trial.params.to_json(),
+        "preprocessing": {"masking_level": trial.params.masking_level, "max_length": prepared.spec.training.max_length},
+        "unit_of_privacy": run.unit,
+        "epsilon": epsilon_pld(run),
+        "epsilon_of_all_retrained": together,
+        "epsilon_with_other_studies": everything.to_json(),
+        "delta": run.delta,
+        "noise_multiplier": run.noise_multiplier,
+        "accountant": "calibrated by PLD, add or remove one",
+        "records_per_user": prepared.records_per_user,
+        "per_user": None if whole is None else dict(zip(("epsilon", "delta"), map(number_out, whole), strict=True)),
+        "claim": claim(
+            run, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
+        ),
+        "taken_as_public": [
+            f"{t.name}: {t.detail}" for t in prepared.records.transformations if t.effect == "takes_as_public"
+        ],
+        "policy": str(policy),
+        "searched_on": "other users, of whom nothing is claimed",
+        "measured_on_others": told
+        if policy.answer_noise
+        else "stays inside: the search told its numbers without noise",
+        "cap": account.cap and account.cap.to_json(),
+        "capped": told_cap(account.cap, account.ledger.charged()),
+        "ledger": account.ledger.head(),
+        "gates": "judged" if prepared.spec.gates else NO_GATE,
+        "declared_not_measured": dict(prepared.spec.declare),
+        "limits": "floating-point Gaussian noise is not hardened; rules and numbers are evidence for a person to judge",
+    }

@@ -1,0 +1,123 @@
+"""What a trial tells of membership and of attributes, from evidence to the second objective."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moo.core.errors import PolicyError
+from moo.core.evidence import PrivacyEvidence, TrialEvidence, UtilityEvidence
+from moo.core.trial_record import TrialParams
+from moo.objectives.attribute.risk import attribute_risk
+from moo.objectives.membership.attacks.registry import ATTACKS
+from moo.objectives.membership.permutation import permutation_p_value
+from moo.objectives.membership.risk import auc, membership_risk
+from moo.privacy.release_policy import Policy
+from moo.studies.setup.preflight import refuse_by_policy
+from moo.studies.spec.study import StudySpec
+from moo.studies.trial.membership import judge_membership
+from tests.unit.objectives.membership.test_attacks import whole_evidence
+from tests.unit.objectives.test_attribute import made
+
+
+def trial(**changes: Any) -> TrialEvidence:
+    rng = np.random.default_rng(0)
+    whole = TrialEvidence(
+        params=TrialParams(target_epsilon=1.0, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0),
+        membership=whole_evidence(0, users=400, per_user=2, leak=0.6),
+        unseen=whole_evidence(1, users=100, per_user=2),
+        utility=UtilityEvidence(
+            log_probs=np.log(rng.dirichlet([1, 1], (4, 50))), labels=rng.integers(0, 2, 50), units=np.arange(50)
+        ),
+        privacy=PrivacyEvidence(
+            epsilon_spent=1.0, delta=1e-5, n_units=200, noise_multiplier=1.0, sample_rate=0.5, steps=25, claim="holds"
+        ),
+        facts={},
+        seconds={},
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def test_the_named_attack_and_level_are_what_is_told() -> None:
+    evidence = trial()
+    for attack in ("pair_reference", "base_difference", "quantile", "rmia_offline"):
+        for level in ("record", "user"):
+            told = judge_membership(evidence, StudySpec(attack=attack, attack_level=level))
+            assert told.risk == membership_risk(evidence.membership, attack, level=level)  # type: ignore[arg-type]
+            assert told.advantage == told.risk
+            assert told.extras["null_auc"].low < 0.5 < told.extras["null_auc"].high
+            assert told.extras["null_auc"] == auc(evidence.unseen, attack=attack, level=level)  # type: ignore[arg-type]
+            assert told.extras["worst_decile"].value > told.extras["auc"].value - 0.5
+    assert told.extras["loss_auc"].value < told.extras["auc"].value
+
+
+def test_the_null_and_the_permutation_test_are_of_users_where_the_attack_is() -> None:
+    rng = np.random.default_rng(3)
+    e = whole_evidence(2, users=60, per_user=1)
+    # every user has one record more that says the same and one that shouts at random: users and records then differ
+    loud = dataclasses.replace(
+        e,
+        losses=np.concatenate([e.losses, 50 * rng.random(e.losses.shape)], axis=1),
+        members=np.concatenate([e.members, e.members], axis=1),
+        units=np.concatenate([e.units, e.units]),
+        base_losses=None,
+        population=None,
+    )
+    by_user = dataclasses.replace(
+        e, losses=(e.losses + loud.losses[:, 60:]) / 2, units=e.units, base_losses=None, population=None
+    )
+    attack = ATTACKS["pair_reference"]
+    found = {
+        level: permutation_p_value(loud, attack, level=level)  # type: ignore[arg-type]
+        for level in ("record", "user")
+    }
+    assert found["user"] == permutation_p_value(by_user, attack)
+    told = judge_membership(trial(unseen=loud), StudySpec(attack_level="user"))
+    assert told.extras["null_auc"].value == pytest.approx(auc(by_user).value)
+    assert told.extras["null_auc"].value != auc(loud).value
+
+
+def test_a_chosen_attack_is_named_with_its_number() -> None:
+    told = judge_membership(trial(), StudySpec(attack="chosen"))
+    assert "attack base_difference, chosen on one half" in told.risk.note
+
+
+def test_an_attribute_counts_where_it_leaks_more_and_the_claimed_epsilon_bounds_membership_alone() -> None:
+    leaking = trial(attribute=made(2, users=600, shift=4.0))
+    told = judge_membership(leaking, StudySpec(attribute="band"))
+    assert leaking.attribute is not None
+    assert told.extras["attribute_leakage"] == attribute_risk(leaking.attribute).leakage
+    assert told.risk.value == told.extras["attribute_leakage"].value > told.advantage.value
+    assert told.advantage == told.extras["advantage"] == judge_membership(trial(), StudySpec()).risk
+    assert told.extras["attribute_p"].value == pytest.approx(0.05)
+    quiet = judge_membership(trial(attribute=made(3, users=300)), StudySpec(attribute="band"))
+    assert quiet.risk.value == quiet.advantage.value
+
+
+def test_an_attribute_that_cannot_be_asked_about_is_not_assessed_and_never_a_zero() -> None:
+    e = made(4, users=300)
+    told = judge_membership(
+        trial(attribute=dataclasses.replace(e, attribute=np.zeros(300, int))), StudySpec(attribute="band")
+    )
+    assert told.risk.value == told.advantage.value
+    assert "attribute not assessed: attribute band is constant" in told.risk.note
+    for name in ("attribute_leakage", "attribute_min_entropy", "attribute_training", "attribute_p"):
+        assert math.isnan(told.extras[name].value)
+        assert told.extras[name].note.startswith("not assessed")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attack": "quantile"}, "attack in"),
+        ({"attack": "base_difference"}, "attack in"),
+        ({"attack": "chosen"}, "attack in"),
+        ({"attribute": "gender"}, "no noised answer"),
+    ],
+)
+def test_noise_that_does_not_cover_an_attack_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        refuse_by_policy(Policy.parse("publish_all(8)"), StudySpec(**change))
+    refuse_by_policy(Policy.parse("internal"), StudySpec(**change))
