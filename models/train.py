@@ -85,9 +85,16 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
 def _check(settings: TrainingSettings, hidden: int) -> None:
     widest = max(settings.lora_rank) if isinstance(settings.lora_rank, tuple) else settings.lora_rank
     if settings.depth.adapted_layers and widest > hidden:
-        raise InputError(f"lora_rank <= {hidden} (the hidden size) must hold, but got lora_rank={widest}.")
+        raise InputError(
+            "lora_rank <= {hidden} (the hidden size) must hold, but got lora_rank={widest}.",
+            hidden=hidden,
+            widest=widest,
+        )
     if settings.engine == "bank" and settings.adaptation != "lora":
-        raise InputError(f"adaptation={settings.adaptation!r} runs on the reference path alone; set engine='opacus'.")
+        raise InputError(
+            "adaptation={adaptation!r} runs on the reference path alone; set engine='opacus'.",
+            adaptation=settings.adaptation,
+        )
     check_trainer(settings.trainer)
 
 
@@ -108,12 +115,14 @@ def _bank(
 def _check_frozen(before: Mapping[str, torch.Tensor], bank: Bank) -> None:
     moved = [n for n, t in bank.frozen_state().items() if not torch.equal(t, before[n].cpu())]
     if moved:
-        raise TrialError(f"the frozen blocks must not move, but {moved[0]} did.", cause="base weights moved")
+        raise TrialError(
+            "the frozen blocks must not move, but {moved} did.", moved=moved[0], cause="base weights moved"
+        )
 
 
 def _check_moved(before: Mapping[str, torch.Tensor], bank: Bank) -> None:
     still = [n for n, p in bank.trainable().items() if bool((p.detach() == before[n]).flatten(1).all(1).any())]
     if still:
         raise TrialError(
-            f"every adapter must move, but {still[0]} did not in some shadow.", cause="adapter did not move"
+            "every adapter must move, but {still} did not in some shadow.", still=still[0], cause="adapter did not move"
         )

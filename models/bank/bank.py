@@ -209,8 +209,9 @@ def check_depth(model: Any, depth: Depth) -> Cut:
     """
     if depth.n_queries and not opens(model):
         raise InputError(
-            f"learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, distilbert), but got "
-            f"{type(model).__name__}; use n_queries=0."
+            "learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, "
+            "distilbert), but got {type}; use n_queries=0.",
+            type=type(model).__name__,
         )
     return cut_of(model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
 
@@ -219,7 +220,10 @@ def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | D
     if not depth.adapted_layers:
         return None
     if frozen is None:
-        raise InputError(f"adapted_layers={depth.adapted_layers} needs the frozen base model, but got frozen=None.")
+        raise InputError(
+            "adapted_layers={adapted_layers} needs the frozen base model, but got frozen=None.",
+            adapted_layers=depth.adapted_layers,
+        )
     base, constants, cut = frozen.base, frozen.constants, frozen.cut
     wanted = check_depth(base.model, depth)
     if cut != wanted:

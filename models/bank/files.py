@@ -35,16 +35,22 @@ def load_bank(path: Path, frozen: Frozen | None) -> Bank:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         config = BankConfig(**{**values, "ranks": tuple(values["ranks"]), "depth": Depth(**values["depth"])})
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-        raise InputError(f"the file must hold a bank's parameters, but {path} does not ({error}).") from error
+        raise InputError(
+            "the file must hold a bank's parameters, but {path} does not ({error}).", path=path, error=error
+        ) from error
     if config.depth.adapted_layers and frozen is None:
-        raise InputError(f"{path} adapts a layer: the frozen base model must be given, but got frozen=None.")
+        raise InputError("{path} adapts a layer: the frozen base model must be given, but got frozen=None.", path=path)
     seeds = [torch.Generator().manual_seed(0) for _ in config.ranks]
     adapted = 0 if frozen is None else frozen.base.hidden * max(1, config.depth.n_queries)
     width = tensors["head_weight"].shape[-1] - (adapted if config.depth.adapted_layers else 0)
     bank = Bank(config, frozen, width, seeds)
     missing = set(bank.trainable()) ^ set(tensors)
     if missing:
-        raise InputError(f"the file must hold exactly the bank's parameters, but {path} differs in {sorted(missing)}.")
+        raise InputError(
+            "the file must hold exactly the bank's parameters, but {path} differs in {missing}.",
+            path=path,
+            missing=sorted(missing),
+        )
     with torch.no_grad():
         for name, p in bank.trainable().items():
             p.copy_(tensors[name])

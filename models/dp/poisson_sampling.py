@@ -102,7 +102,9 @@ class PoissonBatches(IterableDataset[Batch]):
     ) -> None:
         super().__init__()
         if not 0 < sample_rate <= 1:
-            raise InputError(f"0 < sample_rate <= 1 must hold, but got sample_rate={sample_rate!r}.")
+            raise InputError(
+                "0 < sample_rate <= 1 must hold, but got sample_rate={sample_rate!r}.", sample_rate=sample_rate
+            )
         self._order = np.argsort(units, kind="stable")
         self._starts = np.searchsorted(units[self._order], np.arange(int(units.max()) + 2))
         self._lengths, self._shortest = lengths, int(lengths.argmin())

@@ -89,8 +89,10 @@ def export_peft(bank: Bank, frozen: Frozen, folder: Path, *, classes: Sequence[s
     family = family_of(frozen.base.model)
     if family is None or not has_peft_form(bank, frozen):
         raise InputError(
-            f"PEFT's format holds LoRA on whole models of a known family, but got {bank.config.depth} on "
-            f"{type(frozen.base.model).__name__}; keep moo's own file, which load_bank reads."
+            "PEFT's format holds LoRA on whole models of a known family, but got {depth} on {type}; "
+            "keep moo's own file, which load_bank reads.",
+            depth=bank.config.depth,
+            type=type(frozen.base.model).__name__,
         )
     stock = bank.config.depth.head == "stock"
     with hushed():
@@ -178,7 +180,9 @@ def _put_lora(wrapped: Any, own: dict[str, Tensor], frozen: Frozen, family: Fami
             parameter.data.copy_(own[key])
             waiting.discard(key)
     if waiting:
-        raise InputError(f"every adapter must have its place in PEFT's model, but {sorted(waiting)[0]} has none.")
+        raise InputError(
+            "every adapter must have its place in PEFT's model, but {waiting} has none.", waiting=sorted(waiting)[0]
+        )
 
 
 def _key_in_bank(own: dict[str, Tensor], family: Family, block: int, layer: str, letter: str) -> str:
@@ -276,7 +280,10 @@ def load_exported(folder: Path, *, base: str | None = None) -> Exported:
     """
     if not (folder / HEAD_FILE).is_file():
         raise InputError(
-            f"{folder} must hold {HEAD_FILE}, but does not; a stock head loads with peft.AutoPeftModelForSequenceClassification."
+            "{folder} must hold {head_file}, but does not; a stock head loads with "
+            "peft.AutoPeftModelForSequenceClassification.",
+            folder=folder,
+            head_file=HEAD_FILE,
         )
     source = base or peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     with hushed():

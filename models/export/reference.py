@@ -82,16 +82,22 @@ def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
         fields = [f.name for f in dataclasses.fields(Constants)]
         constants = Constants(**{name: state.pop(f"{_PUBLIC}{name}").numpy() for name in fields})
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-        raise InputError(f"the file must hold a model of the reference path, but {path} does not ({error}).") from error
+        raise InputError(
+            "the file must hold a model of the reference path, but {path} does not ({error}).", path=path, error=error
+        ) from error
     loaded = load_base(base or about["base"], accelerator="cpu")
     if loaded.digest != about["digest"]:
-        raise InputError(f"the base model's weights must be those of {about['base']!r} in training, but are others.")
+        raise InputError(
+            "the base model's weights must be those of {about!r} in training, but are others.", about=about["base"]
+        )
     frozen = Frozen(base=loaded, cut=last_cut(loaded), constants=constants)
     classifier = classifier_of(shape, frozen)
     trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
     if trained.keys() != state.keys():
         raise InputError(
-            f"the file must hold exactly the trained parameters, but {path} differs in {sorted(trained.keys() ^ state.keys())[0]}."
+            "the file must hold exactly the trained parameters, but {path} differs in {keys}.",
+            path=path,
+            keys=sorted(trained.keys() ^ state.keys())[0],
         )
     for name, p in trained.items():
         p.data.copy_(state[name])
@@ -156,7 +162,7 @@ def _put_adapters(wrapped: Any, encoder: Any, family: Family) -> None:
     here = {_inside(n, family): p for n, p in wrapped.named_parameters() if ".lora_" in n}
     if there.keys() != here.keys():
         raise InputError(
-            f"both models must adapt the same layers, but differ in {sorted(there.keys() ^ here.keys())[0]}."
+            "both models must adapt the same layers, but differ in {keys}.", keys=sorted(there.keys() ^ here.keys())[0]
         )
     with torch.no_grad():
         for name, p in here.items():

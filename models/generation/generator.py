@@ -90,7 +90,9 @@ def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(
-            f"model must be a causal one with safetensors weights, but got model={name!r} ({first})."
+            "model must be a causal one with safetensors weights, but got model={name!r} ({first}).",
+            name=name,
+            first=first,
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -127,7 +129,11 @@ def train_generator(
     """
     short = [i for i, t in enumerate(texts) if len(t) < 2]
     if short or not len(texts):
-        raise InputError(f"texts of two tokens at least must hold, but got {len(short)} shorter ones of {len(texts)}.")
+        raise InputError(
+            "texts of two tokens at least must hold, but got {n_short} shorter ones of {n_texts}.",
+            n_short=len(short),
+            n_texts=len(texts),
+        )
     if settings.depth.adapted_layers < 1:
         raise InputError(
             "adapted_layers >= 1 must hold for a generator, but got adapted_layers=0; its head is not trained."
@@ -163,7 +169,9 @@ def _with_lora(generator: Generator, settings: TrainingSettings, stream: Stream)
     family, top = family_of(inner), int(generator.model.config.num_hidden_layers)
     if family is None or not isinstance(settings.lora_rank, int):
         raise InputError(
-            f"a known decoder and one lora_rank must hold, but got {type(inner).__name__}, {settings.lora_rank!r}."
+            "a known decoder and one lora_rank must hold, but got {type}, {lora_rank!r}.",
+            type=type(inner).__name__,
+            lora_rank=settings.lora_rank,
         )
     config = peft.LoraConfig(
         r=settings.lora_rank,

@@ -164,12 +164,19 @@ def cut_of(model: Any, *, adapted_layers: int, layers_dropped: int = 0) -> Cut:
     if n == 0:
         known = ", ".join(sorted(FAMILIES))
         raise InputError(
-            f"adapted_layers={adapted_layers} on the fast engine needs a model of a known family ({known}), but got "
-            f"{type(model).__name__}; use adapted_layers=0 or engine='opacus'."
+            "adapted_layers={adapted_layers} on the fast engine needs a model of a known family "
+            "({known}), but got {type}; use adapted_layers=0 or engine='opacus'.",
+            adapted_layers=adapted_layers,
+            known=known,
+            type=type(model).__name__,
         )
     if adapted_layers + layers_dropped > n:
         raise InputError(
-            f"adapted_layers + layers_dropped <= {n} (the model's layers) must hold, but got {adapted_layers} + {layers_dropped}."
+            "adapted_layers + layers_dropped <= {n} (the model's layers) must hold, but got "
+            "{adapted_layers} + {layers_dropped}.",
+            n=n,
+            adapted_layers=adapted_layers,
+            layers_dropped=layers_dropped,
         )
     stop = n - layers_dropped
     return Cut(stop - max(1, adapted_layers), stop)  # the head alone shares the trunk of one adapted layer
@@ -182,7 +189,7 @@ def copy_of(model: Any, cut: Cut) -> Any:
     """
     family = family_of(model)
     if family is None:
-        raise InputError(f"a model of a known family must be given, but got {type(model).__name__}.")
+        raise InputError("a model of a known family must be given, but got {type}.", type=type(model).__name__)
     blocks = _at(model, family.blocks)
     left_out: dict[int, Any] = {id(b): None for i, b in enumerate(blocks) if not cut.start <= i < cut.stop}
     left_out[id(model.get_input_embeddings())] = nn.Identity()

@@ -72,8 +72,10 @@ def registered(name: str) -> Registered:
     """
     if name not in REGISTRY:
         raise InputError(
-            f"model in {sorted(REGISTRY)} must hold, but got model={name!r}; or give a folder or a hub id."
-            f"{validate.nearest(name, REGISTRY)}"
+            "model in {registry} must hold, but got model={name!r}; or give a folder or a hub id.{nearest}",
+            registry=sorted(REGISTRY),
+            name=name,
+            nearest=validate.nearest(name, REGISTRY),
         )
     return REGISTRY[name]
 
@@ -103,7 +105,7 @@ def fetch_model(name: str, progress: Progress | None = None) -> Path:
         raise
     except OSError as error:
         raise MachineError(
-            f"the converted model must fit into the cache, but: {error}; free space or set MOO_CACHE."
+            "the converted model must fit into the cache, but: {error}; free space or set MOO_CACHE.", error=error
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -150,8 +152,11 @@ def _similarity(name: str, texts: tuple[str, str, str], *, least: float) -> Call
         similar, unrelated = float(unit[0] @ unit[1]), float(unit[0] @ unit[2])
         if not (similar > least and similar > unrelated + 0.05):
             raise DownloadError(
-                f"{name} must be closer than unrelated sentences, but got cosines {similar:.3f} and {unrelated:.3f}; "
-                "delete the cached archive and fetch it again."
+                "{name} must be closer than unrelated sentences, but got cosines {similar:.3f} and "
+                "{unrelated:.3f}; delete the cached archive and fetch it again.",
+                name=name,
+                similar=similar,
+                unrelated=unrelated,
             )
         return {name: similar, "unrelated": unrelated}
 
@@ -170,8 +175,10 @@ def _likelihood(folder: Path) -> dict[str, float]:
             losses.append(float(model(input_ids=ids, labels=ids).loss))
     if not losses[0] < losses[1] - 1:
         raise DownloadError(
-            f"a sentence must be likelier than its words shuffled, but got {losses[0]:.2f} and {losses[1]:.2f} nats a token; "
-            "delete the cached archive and fetch it again."
+            "a sentence must be likelier than its words shuffled, but got {losses:.2f} and "
+            "{losses2:.2f} nats a token; delete the cached archive and fetch it again.",
+            losses=losses[0],
+            losses2=losses[1],
         )
     return {"sentence": losses[0], "shuffled": losses[1]}
 

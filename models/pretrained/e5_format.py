@@ -64,7 +64,9 @@ def read(path: Path) -> E5File:
     """
     raw = path.read_bytes()
     if raw[:4] != b"E5S1":
-        raise InputError(f"the file must start with E5S1, but got {raw[:4]!r} in {path}; fetch the model again.")
+        raise InputError(
+            "the file must start with E5S1, but got {raw!r} in {path}; fetch the model again.", raw=raw[:4], path=path
+        )
     header = _HEADER.unpack_from(raw, 4)
     hidden, layers, heads, ffn, vocab, positions, type_vocab = header[1:8]
     n, bos, eos, pad, unk, blob_length = header[10:16]

@@ -85,8 +85,13 @@ def refuse_longer(model: torch.nn.Module, max_length: int, *, name: str, virtual
     if most is not None and max_length > most - virtual:
         beside = f", {virtual} of which the largest prefix takes" if virtual else ""
         raise InputError(
-            f"training.max_length must be <= {most - virtual}, got {max_length}: {name} was trained for {most} positions{beside}, and "
-            "has none, or none that it knows, for a longer text; lower it."
+            "training.max_length must be <= {most}, got {max_length}: {name} was trained for {most2} "
+            "positions{beside}, and has none, or none that it knows, for a longer text; lower it.",
+            most=most - virtual,
+            max_length=max_length,
+            name=name,
+            most2=most,
+            beside=beside,
         )
 
 
@@ -105,11 +110,15 @@ def pick_device(accelerator: str = "auto") -> torch.device:
         InputError: If the accelerator is unknown, or is not on this machine.
     """
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise InputError(f"accelerator in ['auto', 'cpu', 'gpu'] must hold, but got accelerator={accelerator!r}.")
+        raise InputError(
+            "accelerator in ['auto', 'cpu', 'gpu'] must hold, but got accelerator={accelerator!r}.",
+            accelerator=accelerator,
+        )
     there = torch.cuda.is_available()
     if accelerator in ("gpu", "cuda") and not there:
         raise InputError(
-            f"accelerator={accelerator!r} needs a CUDA device, but torch sees none; use accelerator='auto'."
+            "accelerator={accelerator!r} needs a CUDA device, but torch sees none; use accelerator='auto'.",
+            accelerator=accelerator,
         )
     return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
 
@@ -132,14 +141,19 @@ def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: An
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(
-            f"model must be one of {sorted(REGISTRY)}, a hub id or a folder with safetensors weights, but got "
-            f"model={name!r} ({first}).{validate.nearest(name, REGISTRY)}"
+            "model must be one of {registry}, a hub id or a folder with safetensors weights, but got "
+            "model={name!r} ({first}).{nearest}",
+            registry=sorted(REGISTRY),
+            name=name,
+            first=first,
+            nearest=validate.nearest(name, REGISTRY),
         ) from error
     if tokenizer.pad_token_id is None:  # decoders often have none; padding stands behind the text and is masked
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise InputError(
-            f"the tokenizer must have a padding or closing token, but that of model={name!r} has none; set one."
+            "the tokenizer must have a padding or closing token, but that of model={name!r} has none; set one.",
+            name=name,
         )
     device = pick_device(accelerator)
     return BaseModel(

@@ -78,8 +78,10 @@ def shape_of(data: TrainingData, settings: TrainingSettings) -> Shape:
     ranks, depth = set(per_shadow(settings.lora_rank, len(data.members), "lora_rank")), settings.depth
     if len(ranks) != 1 or depth.layers_dropped or depth.n_queries:
         raise InputError(
-            "engine='opacus' trains shadows of one rank on the whole model, without learned queries, but got "
-            f"lora_rank={settings.lora_rank}, {depth}."
+            "engine='opacus' trains shadows of one rank on the whole model, without learned queries, "
+            "but got lora_rank={lora_rank}, {depth}.",
+            lora_rank=settings.lora_rank,
+            depth=depth,
         )
     return Shape(
         depth=depth,
@@ -125,8 +127,10 @@ def _adapted(encoder: Any, shape: Shape) -> Any:
         return peft.get_peft_model(encoder, prefix)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
-            f"adaptation='prefix' needs a model to which PEFT knows how to give one, but got {type(encoder).__name__} ({error}); use "
-            "'lora' or 'full'."
+            "adaptation='prefix' needs a model to which PEFT knows how to give one, but got {type} "
+            "({error}); use 'lora' or 'full'.",
+            type=type(encoder).__name__,
+            error=error,
         ) from error
 
 
@@ -156,12 +160,19 @@ def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
     """
     kind, n = type(encoder).__name__, int(encoder.config.num_hidden_layers)
     if depth.adapted_layers > n:
-        raise InputError(f"adapted_layers <= {n} (the model's layers) must hold, but got {depth.adapted_layers}.")
+        raise InputError(
+            "adapted_layers <= {n} (the model's layers) must hold, but got {adapted_layers}.",
+            n=n,
+            adapted_layers=depth.adapted_layers,
+        )
     lists = [name for name, m in encoder.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n]
     if not lists and depth.adapted_layers < n:
         raise InputError(
-            f"adapted_layers={depth.adapted_layers} needs a model whose layers can be told apart, but those of {kind} share their "
-            f"weights or stand in no list; use adapted_layers={n}."
+            "adapted_layers={adapted_layers} needs a model whose layers can be told apart, but those "
+            "of {kind} share their weights or stand in no list; use adapted_layers={n}.",
+            adapted_layers=depth.adapted_layers,
+            kind=kind,
+            n=n,
         )
     inside = tuple(f"{lists[0]}.{i}." for i in range(n - depth.adapted_layers, n)) if lists else ("",)
     weights = {
@@ -174,8 +185,10 @@ def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
         found = [name for name in found if name.endswith(tuple(f".{end}" for end in known))]
     if not found:
         raise InputError(
-            f"targets={depth.targets!r} needs a model in which PEFT knows such layers, but in {kind} it knows none; use "
-            "targets='all_linear' (in a study: lora_targets)."
+            "targets={targets!r} needs a model in which PEFT knows such layers, but in {kind} it "
+            "knows none; use targets='all_linear' (in a study: lora_targets).",
+            targets=depth.targets,
+            kind=kind,
         )
     return found
 
@@ -223,7 +236,8 @@ def _with_bottlenecks(encoder: Any, layers: int, width: int) -> Any:
     """The model with a bottleneck behind each of its top blocks, all else frozen."""
     if family_of(encoder) is None:
         raise InputError(
-            f"adaptation='bottleneck' needs a model of a known family, but got {type(encoder).__name__}; use 'lora' or 'prefix'."
+            "adaptation='bottleneck' needs a model of a known family, but got {type}; use 'lora' or 'prefix'.",
+            type=type(encoder).__name__,
         )
     encoder.requires_grad_(False)
     for block in list(blocks_of(encoder))[-layers:]:

@@ -295,7 +295,9 @@ def hooked(classifier: Classifier) -> Any:
     try:
         model = GradSampleModule(classifier, loss_reduction="sum")
     except NotImplementedError as error:
-        raise InputError(f"Opacus must know the trained layers, but: {error}; use another adaptation.") from error
+        raise InputError(
+            "Opacus must know the trained layers, but: {error}; use another adaptation.", error=error
+        ) from error
     for layer in model.eval().modules():
         layer.training = any(p.requires_grad for p in layer.parameters(recurse=False))
     return model
@@ -306,8 +308,11 @@ def _check_per_record(parameters: list[Any], records: int) -> None:
     wrong = [(p, s) for p, s in zip(parameters, shapes, strict=True) if s is None or s[0] != records]
     if wrong:
         raise TrialError(
-            f"Opacus must give a gradient for each of {records} records, but for a parameter of shape {tuple(wrong[0][0].shape)} it "
-            f"gave {wrong[0][1]}; use another adaptation.",
+            "Opacus must give a gradient for each of {records} records, but for a parameter of shape "
+            "{shape} it gave {wrong}; use another adaptation.",
+            records=records,
+            shape=tuple(wrong[0][0].shape),
+            wrong=wrong[0][1],
             cause="gradients are not by record",
         )
 
@@ -316,6 +321,6 @@ def _check_moves(model: Any, before: dict[str, Tensor]) -> None:
     for name, p in model.named_parameters():
         same = torch.equal(p.detach(), before[name].cpu())
         if p.requires_grad and same:
-            raise TrialError(f"every adapter must move, but {name} did not.", cause="adapter did not move")
+            raise TrialError("every adapter must move, but {name} did not.", name=name, cause="adapter did not move")
         if not p.requires_grad and not same:
-            raise TrialError(f"the frozen model must not move, but {name} did.", cause="base weights moved")
+            raise TrialError("the frozen model must not move, but {name} did.", name=name, cause="base weights moved")

@@ -46,7 +46,10 @@ def check_independent(model: Any, base: BaseModel, *, n_frozen: int) -> None:
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         raise InputError(
-            f"{name} must run under PEFT and Opacus, but with this adaptation does not ({error}); use another adaptation."
+            "{name} must run under PEFT and Opacus, but with this adaptation does not ({error}); use "
+            "another adaptation.",
+            name=name,
+            error=error,
         ) from error
     finally:
         model.zero_grad(set_to_none=True)
@@ -59,8 +62,10 @@ def _backward(model: Any, ids: Tensor, mask: Tensor, features: Tensor, *, of: st
     for name, layer in model.named_modules():
         if any(len(x) != len(ids) for taken in getattr(layer, "activations", ()) for x in taken):
             raise InputError(
-                f"every trained layer must be called with one row a record, or no clipping bounds what a record adds, but "
-                f"{_short(name)} of {of} is not; use other targets or another adaptation."
+                "every trained layer must be called with one row a record, or no clipping bounds what a "
+                "record adds, but {short} of {of} is not; use other targets or another adaptation.",
+                short=_short(name),
+                of=of,
             )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Full backward hook is firing.*")
@@ -73,13 +78,17 @@ def _compare(of: str, found: dict[str, Any], alone: dict[str, Any], record: int)
         taken = found[name]
         if own is None or taken is None:
             raise InputError(
-                f"every trained parameter must reach the prediction, but {_short(name)} of {of} does not; use other targets or "
-                "another adaptation."
+                "every trained parameter must reach the prediction, but {short} of {of} does not; use "
+                "other targets or another adaptation.",
+                short=_short(name),
+                of=of,
             )
         if len(taken) != 2 or float((taken[record] - own).norm()) > 1e-3 * float(own.norm()) + 1e-6 * whole:
             raise InputError(
-                f"each record must have a gradient of its own, or no clipping bounds what it adds, but under Opacus {_short(name)} of "
-                f"{of} has another; use other targets or another adaptation."
+                "each record must have a gradient of its own, or no clipping bounds what it adds, but "
+                "under Opacus {short} of {of} has another; use other targets or another adaptation.",
+                short=_short(name),
+                of=of,
             )
 
 

@@ -53,11 +53,14 @@ class Canaries:
         m = len(self.classes)
         if not m or len(self.packed.features) != m or self.included.shape != (m,):
             raise InputError(
-                f"one text, class and coin for each of m >= 1 canaries must hold, but got {len(self.packed.features)} texts, "
-                f"{m} classes and coins of shape {self.included.shape}."
+                "one text, class and coin for each of m >= 1 canaries must hold, but got {n_features} "
+                "texts, {m} classes and coins of shape {shape}.",
+                n_features=len(self.packed.features),
+                m=m,
+                shape=self.included.shape,
             )
         if self.kind not in KINDS:
-            raise InputError(f"kind in {list(KINDS)} must hold, but got kind={self.kind!r}.")
+            raise InputError("kind in {kinds} must hold, but got kind={kind!r}.", kinds=list(KINDS), kind=self.kind)
 
 
 def plant(data: TrainingData, canaries: Canaries) -> TrainingData:

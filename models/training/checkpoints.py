@@ -217,7 +217,9 @@ class Checkpoints(lightning.Callback):
             temporary.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
         except OSError as worse:
-            raise StorageError(f"a stale checkpoint must go, but {self.path} does not: {worse.strerror}.") from worse
+            raise StorageError(
+                "a stale checkpoint must go, but {path} does not: {strerror}.", path=self.path, strerror=worse.strerror
+            ) from worse
         notice = f"a checkpoint could not be written ({error.strerror}): a crash is charged in full"
         if notice not in self.notices:
             self.notices.append(notice)

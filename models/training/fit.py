@@ -218,7 +218,8 @@ def fit(
         if not is_out_of_memory(error):
             raise
         raise TrialError(
-            f"one unit's step must fit into memory, but: {error}; take less data, or shorter texts.",
+            "one unit's step must fit into memory, but: {error}; take less data, or shorter texts.",
+            error=error,
             cause="out of memory",
         ) from error
     finally:

@@ -56,17 +56,22 @@ def check_trainer(arguments: Mapping[str, Any]) -> None:
     for name in sorted(arguments):
         if name in REFUSED:
             raise InputError(
-                f"Trainer arguments must leave the DP accounting intact, but got {name}: {REFUSED[name]}; leave it out."
+                "Trainer arguments must leave the DP accounting intact, but got {name}: {refused}; leave it out.",
+                name=name,
+                refused=REFUSED[name],
             )
         if name not in ALLOWED:
             raise InputError(
-                f"Trainer arguments must be among {', '.join(ALLOWED)}, but got {name}; leave it out, or upgrade lightning."
+                "Trainer arguments must be among {allowed}, but got {name}; leave it out, or upgrade lightning.",
+                allowed=", ".join(ALLOWED),
+                name=name,
             )
     callbacks = arguments.get("callbacks") or ()
     for callback in callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,):
         for kind in type(callback).__mro__:
             if kind.__name__ in REFUSED_CALLBACKS:
                 raise InputError(
-                    f"callbacks must leave the DP accounting intact, but got {kind.__name__}: {REFUSED_CALLBACKS[kind.__name__]}; "
-                    "leave it out."
+                    "callbacks must leave the DP accounting intact, but got {type}: {refused_callbacks}; leave it out.",
+                    type=kind.__name__,
+                    refused_callbacks=REFUSED_CALLBACKS[kind.__name__],
                 )

@@ -43,7 +43,13 @@ class Parser(argparse.ArgumentParser):
         known = ", ".join(map(str, action.choices))
         if not action.option_strings:
             self.error(f"{(action.metavar or action.dest)} must be one of {known}, got {value!r}.{near}")
-        raise OptionError(f"{action.option_strings[-1]} must be one of {known}, got {value!r}.{near}")
+        raise OptionError(
+            "{option_strings} must be one of {known}, got {value!r}.{near}",
+            option_strings=action.option_strings[-1],
+            known=known,
+            value=value,
+            near=near,
+        )
 
 
 def whole(low: int, high: int) -> Check:
@@ -55,7 +61,13 @@ def whole(low: int, high: int) -> Check:
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise OptionError(f"{name} must be a whole number from {low:,} to {high:,}, got {text!r}.")
+            raise OptionError(
+                "{name} must be a whole number from {low:,} to {high:,}, got {text!r}.",
+                name=name,
+                low=low,
+                high=high,
+                text=text,
+            )
         return value
 
     return check
@@ -67,7 +79,7 @@ def even(low: int, high: int) -> Check:
     def check(name: str, text: str) -> int:
         value: int = whole(low, high)(name, text)
         if value % 2:
-            raise OptionError(f"{name} must be even, since shadows come in pairs, got {text!r}.")
+            raise OptionError("{name} must be even, since shadows come in pairs, got {text!r}.", name=name, text=text)
         return value
 
     return check
@@ -84,7 +96,7 @@ def number(low: float, high: float, *, above: bool = False) -> Check:
         except ValueError:
             value = math.nan
         if not low <= value <= high or (above and value == low):
-            raise OptionError(f"{name} must be a number {said}, got {text!r}.")
+            raise OptionError("{name} must be a number {said}, got {text!r}.", name=name, said=said, text=text)
         return value
 
     return check
@@ -95,13 +107,13 @@ def day(name: str, text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise OptionError(f"{name} must be a date as 2026-11-01, got {text!r}.") from None
+        raise OptionError("{name} must be a date as 2026-11-01, got {text!r}.", name=name, text=text) from None
 
 
 def filled(name: str, text: str) -> str:
     """A text that is not empty."""
     if not text.strip() or "\0" in text:
-        raise OptionError(f"{name} must not be empty, got {text!r}.")
+        raise OptionError("{name} must not be empty, got {text!r}.", name=name, text=text)
     return text
 
 
@@ -112,7 +124,7 @@ def fit(read: Callable[[str], object]) -> Check:
         try:
             read(text)
         except MooError as error:
-            unfit = OptionError(f"{name}: {error}")
+            unfit = OptionError("{name}: {error}", name=name, error=error)
             unfit.exit_status = error.exit_status
             raise unfit from error
         return text

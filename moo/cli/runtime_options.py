@@ -68,7 +68,7 @@ def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, mark, value = pair.partition("=")
         if not mark or not name.strip():
-            raise InputError(f"--trainer must be KEY=VALUE, but got {pair!r}.")
+            raise InputError("--trainer must be KEY=VALUE, but got {pair!r}.", pair=pair)
         try:
             out[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:

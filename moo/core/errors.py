@@ -10,11 +10,25 @@ MooError
 `-- TrialError (RuntimeError)       one trial failed; the study records the cause and goes on
 """
 
+from moo.core.messages import Message
+
 
 class MooError(Exception):
-    """Base of every error that moo raises on purpose."""
+    """Base of every error that moo raises on purpose.
+
+    Attributes:
+        message: Text of the error. With `values` it is their template: `InputError("x must be > 0, got {x}.", x=-1)`.
+        exit_status: Exit status of the command that ends with this error.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str, /, **values: object) -> None:
+        super().__init__(Message(message, **values) if values else message)
+
+    @property
+    def message(self) -> str:
+        return self.args[0]  # type: ignore[no-any-return]
 
 
 class InputError(MooError, ValueError):
@@ -48,6 +62,13 @@ class StorageError(MachineError):
 class TrialError(MooError, RuntimeError):
     """One trial failed; `cause` is the short name that is recorded with it."""
 
-    def __init__(self, message: str, *, cause: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, /, *, cause: str, **values: object) -> None:
+        super().__init__(message, **values)
         self.cause = cause
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _trial_error, (self.message, self.cause)
+
+
+def _trial_error(message: str, cause: str) -> TrialError:
+    return TrialError(message, cause=cause)

@@ -26,7 +26,7 @@ def _number(named: dict[str, Any], way_out: str = "") -> tuple[str, Any]:
 def refuse(rule: str, name: str, value: object, way_out: str = "") -> InputError:
     """The error of a broken rule, to be raised by the caller."""
     tail = f"; {way_out}." if way_out else "."
-    return InputError(f"{rule} must hold, but got {name}={value!r}{tail}")
+    return InputError("{rule} must hold, but got {name}={value!r}{tail}", rule=rule, name=name, value=value, tail=tail)
 
 
 def positive(*, way_out: str = "", **named: float) -> float:
@@ -68,7 +68,14 @@ def one_of(choices: Collection[str], *, way_out: str = "", **named: str) -> str:
     name, value = _one(named)
     if not isinstance(value, str) or value not in choices:
         tail = f" {way_out[0].upper()}{way_out[1:]}." if way_out else ""
-        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}.{nearest(value, choices)}{tail}")
+        raise InputError(
+            "{name} must be one of {choices}, got {value!r}.{nearest}{tail}",
+            name=name,
+            choices=", ".join(choices),
+            value=value,
+            nearest=nearest(value, choices),
+            tail=tail,
+        )
     return value
 
 

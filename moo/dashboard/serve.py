@@ -37,7 +37,7 @@ def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna
         study = optuna.load_study(study_name=result.name, storage=storage)
     except KeyError as error:
         raise InputError(
-            f"the storage must hold the study {result.name!r}, but does not; pass its --storage."
+            "the storage must hold the study {name!r}, but does not; pass its --storage.", name=result.name
         ) from error
     t = texts("en")
     for name, title, draw in (
@@ -107,14 +107,16 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
         storage: Optuna storage, where it is not study.db in the folder.
     """
     if not 1 <= port <= 65_535:
-        raise InputError(f"1 <= port <= 65535 must hold, but got port={port}.")
+        raise InputError("1 <= port <= 65535 must hold, but got port={port}.", port=port)
     if storage is None and not (folder / "study.db").is_file():
         raise InputError(
-            f"the folder must hold a study's study.db, but {folder} does not; run a study, or pass --storage."
+            "the folder must hold a study's study.db, but {folder} does not; run a study, or pass --storage.",
+            folder=folder,
         )
     if (folder / INTERNAL).is_file():
         raise PolicyError(
-            f"under select_one only the winner leaves, but the dashboard shows every trial of {folder}; see its report."
+            "under select_one only the winner leaves, but the dashboard shows every trial of {folder}; see its report.",
+            folder=folder,
         )
     place = storage if storage is not None else folder / "study.db"
     with reading(place):

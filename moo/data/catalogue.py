@@ -150,4 +150,9 @@ def load_records(
 def unknown_data(data: str) -> InputError:
     """Make the error for data that are neither a known set nor the path of a table."""
     near = validate.nearest(data, DATASETS)
-    return InputError(f"data must be one of {sorted(DATASETS)} or a path to a table, but got data={data!r}.{near}")
+    return InputError(
+        "data must be one of {datasets} or a path to a table, but got data={data!r}.{near}",
+        datasets=sorted(DATASETS),
+        data=data,
+        near=near,
+    )

@@ -31,7 +31,9 @@ def split_units(unit_ids: Sequence[str], key: bytes, fractions: Mapping[str, flo
     """
     shares = list(fractions.values())
     if any(s <= 0 for s in shares) or sum(shares) > 1 + 1e-9:
-        raise InputError(f"fractions > 0 with a sum of at most 1 must hold, but got fractions={dict(fractions)}.")
+        raise InputError(
+            "fractions > 0 with a sum of at most 1 must hold, but got fractions={dict}.", dict=dict(fractions)
+        )
     place = np.searchsorted(np.cumsum(shares), keyed_uniform(unit_ids, key), side="right")
     return {part: place == i for i, part in enumerate([*fractions, "rest"])}
 
@@ -45,6 +47,9 @@ def complementary_pairs(unit_ids: Sequence[str], n_shadows: int, key: bytes) -> 
         InputError: If n_shadows is odd or below 4.
     """
     if n_shadows < 4 or n_shadows % 2:
-        raise InputError(f"n_shadows even and >= 4 must hold, but got n_shadows={n_shadows}; shadows come in pairs.")
+        raise InputError(
+            "n_shadows even and >= 4 must hold, but got n_shadows={n_shadows}; shadows come in pairs.",
+            n_shadows=n_shadows,
+        )
     rows = [keyed_uniform(unit_ids, key + j.to_bytes(4)) < 0.5 for j in range(n_shadows // 2)]
     return np.stack([side for row in rows for side in (row, ~row)])

@@ -93,7 +93,9 @@ class Records:
     def __post_init__(self) -> None:
         n = len(self.texts)
         if n == 0:
-            raise InputError(f"data must hold at least one record, but got 0 records in {self.name}; check the source.")
+            raise InputError(
+                "data must hold at least one record, but got 0 records in {name}; check the source.", name=self.name
+            )
         lengths = {
             "labels": len(self.labels),
             "units": len(self.units),
@@ -104,14 +106,27 @@ class Records:
         lengths |= {f"groups.{k}": len(v) for k, v in self.groups.items()}
         for name, length in lengths.items():
             if length != n:
-                raise InputError(f"{name} must have one entry a record ({n}), but got {length} in {self.name}.")
+                raise InputError(
+                    "{name} must have one entry a record ({n}), but got {length} in {name2}.",
+                    name=name,
+                    n=n,
+                    length=length,
+                    name2=self.name,
+                )
         if len(self.classes) < 2 and self.classes != UNLABELLED:
             raise InputError(
-                f"data must hold at least two classes, but every one of {n} records in {self.name} is "
-                f"{''.join(self.classes)!r}; check the label column."
+                "data must hold at least two classes, but every one of {n} records in {name} is "
+                "{classes!r}; check the label column.",
+                n=n,
+                name=self.name,
+                classes="".join(self.classes),
             )
         if int(self.units.max()) >= len(self.unit_ids) or int(self.units.min()) < 0:
-            raise InputError(f"units must be codes below {len(self.unit_ids)}, but got {int(self.units.max())}.")
+            raise InputError(
+                "units must be codes below {n_unit_ids}, but got {max}.",
+                n_unit_ids=len(self.unit_ids),
+                max=int(self.units.max()),
+            )
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -115,15 +115,23 @@ def load_preprocessing(folder: Path) -> Preprocessing:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         read = Preprocessing(**{**values, "own_fields": tuple(values["own_fields"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} must say how texts were prepared, but: {error}.") from error
+        raise InputError("{path} must say how texts were prepared, but: {error}.", path=path, error=error) from error
     if read.recognisers != fingerprint():
         raise InputError(
-            f"texts must be masked by the recognisers that the model was trained behind ({read.recognisers[:12]}), but this moo {metadata.version('moo-privacy')} "
-            f"has others ({fingerprint()[:12]}); install moo-privacy=={read.version}."
+            "texts must be masked by the recognisers that the model was trained behind "
+            "({recognisers}), but this moo {version} has others ({fingerprint}); install "
+            "moo-privacy=={version2}.",
+            recognisers=read.recognisers[:12],
+            version=metadata.version("moo-privacy"),
+            fingerprint=fingerprint()[:12],
+            version2=read.version,
         )
     if read.ner and read.ner != optional.version():
         raise InputError(
-            f"texts must be masked by the recogniser of names that the model was trained behind ({read.ner}), but {optional.version()} is "
-            f"installed; install {read.ner.replace(' ', '==')}."
+            "texts must be masked by the recogniser of names that the model was trained behind "
+            "({ner}), but {version} is installed; install {replace}.",
+            ner=read.ner,
+            version=optional.version(),
+            replace=read.ner.replace(" ", "=="),
         )
     return read

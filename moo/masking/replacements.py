@@ -45,14 +45,23 @@ class Operators:
         for kind, operator in self.chosen.items():
             if kind not in ENTITY_LEVELS or operator not in OPERATORS:
                 raise InputError(
-                    f"an operator must be TYPE=OPERATOR with a type of {', '.join(ENTITY_LEVELS)} and an operator of "
-                    f"{', '.join(OPERATORS)}, but got {kind}={operator}."
-                    f"{validate.nearest(kind, ENTITY_LEVELS) if kind not in ENTITY_LEVELS else validate.nearest(operator, OPERATORS)}"
+                    "an operator must be TYPE=OPERATOR with a type of {entity_levels} and an operator of "
+                    "{operators}, but got {kind}={operator}.{value}",
+                    entity_levels=", ".join(ENTITY_LEVELS),
+                    operators=", ".join(OPERATORS),
+                    kind=kind,
+                    operator=operator,
+                    value=validate.nearest(kind, ENTITY_LEVELS)
+                    if kind not in ENTITY_LEVELS
+                    else validate.nearest(operator, OPERATORS),
                 )
         if "hmac" in self.chosen.values() and not self.key:
             raise InputError(
-                f"the keyed hash needs a key, but {KEY_VARIABLE} is not set; set it to {MIN_KEY} characters or more that nobody "
-                "can guess, and keep it: the same key gives the same tokens."
+                "the keyed hash needs a key, but {key_variable} is not set; set it to {min_key} "
+                "characters or more that nobody can guess, and keep it: the same key gives the same "
+                "tokens.",
+                key_variable=KEY_VARIABLE,
+                min_key=MIN_KEY,
             )
 
     @classmethod
@@ -62,7 +71,12 @@ class Operators:
             return cls(chosen=chosen)
         key = os.environ.get(KEY_VARIABLE, "")
         if key and len(key) < MIN_KEY:
-            raise InputError(f"{KEY_VARIABLE} must hold {MIN_KEY} characters or more, but holds {len(key)}.")
+            raise InputError(
+                "{key_variable} must hold {min_key} characters or more, but holds {n_key}.",
+                key_variable=KEY_VARIABLE,
+                min_key=MIN_KEY,
+                n_key=len(key),
+            )
         return cls(chosen=chosen, key=key.encode())
 
     def replace(self, kind: str, mention: str, level: int) -> str:

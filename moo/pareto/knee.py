@@ -49,7 +49,11 @@ def knee(
         raise InputError("a front must hold at least one point, but got none; loosen the limits.")
     w = np.asarray(weights or np.ones(values.shape[1]), dtype=float)
     if len(w) != values.shape[1] or not np.isfinite(w).all() or (w < 0).any() or not w.any():
-        raise InputError(f"{values.shape[1]} weights >= 0, not all 0, must hold, but got weights={list(weights)}.")
+        raise InputError(
+            "{shape} weights >= 0, not all 0, must hold, but got weights={weights}.",
+            shape=values.shape[1],
+            weights=list(weights),
+        )
     if len(values) == 1:
         return Choice(index=0, reason="it is the only feasible point on the front")
     low, width = values.min(axis=0), np.ptp(values, axis=0)

@@ -27,7 +27,9 @@ def probability_non_dominated(
         Shape (n,), in [0, 1].
     """
     if means.shape != stderrs.shape or (stderrs < 0).any():
-        raise InputError(f"stderrs >= 0 of shape {means.shape} must hold, but got shape {stderrs.shape}.")
+        raise InputError(
+            "stderrs >= 0 of shape {shape} must hold, but got shape {shape2}.", shape=means.shape, shape2=stderrs.shape
+        )
     if len(means) == 0:
         return np.zeros(0)
     hits = np.zeros(len(means))

@@ -20,8 +20,11 @@ def check_delta(delta: float, n_units: int) -> None:
     """
     if not 0 < delta < 1 / n_units:
         raise InputError(
-            f"0 < target_delta < 1/n_units = {1 / n_units:.2g} must hold, but got target_delta={delta!r}; "
-            f"choose one well below, such as {10 ** math.floor(math.log10(0.1 / n_units)):.0e}."
+            "0 < target_delta < 1/n_units = {value:.2g} must hold, but got target_delta={delta!r}; "
+            "choose one well below, such as {value2:.0e}.",
+            value=1 / n_units,
+            delta=delta,
+            value2=10 ** math.floor(math.log10(0.1 / n_units)),
         )
 
 

@@ -57,8 +57,12 @@ class Cap:
             return
         got = "includes a training without DP" if both.includes_non_private else f"composes to {both.value:.2f}"
         raise PolicyError(
-            f"the cap on these data, epsilon {self.epsilon:g} at delta {self.delta:g}, must admit this training, but with it all "
-            f"that is charged {got}; train with less epsilon, or raise the cap with a reason (moo ledger cap)."
+            "the cap on these data, epsilon {epsilon:g} at delta {delta:g}, must admit this "
+            "training, but with it all that is charged {got}; train with less epsilon, or raise the "
+            "cap with a reason (moo ledger cap).",
+            epsilon=self.epsilon,
+            delta=self.delta,
+            got=got,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +96,11 @@ def next_cap(cap: Cap, before: Cap | None, reason: str) -> dict[str, Any]:
     if not cap.within(before) and not reason.strip():
         assert before is not None
         raise InputError(
-            f"a cap must not rise without a reason, from epsilon {before.epsilon:g} at delta {before.delta:g} to {cap.epsilon:g} at "
-            f'{cap.delta:g}; give one, which stays in the ledger (--reason "...").'
+            "a cap must not rise without a reason, from epsilon {epsilon:g} at delta {delta:g} to "
+            '{epsilon2:g} at {delta2:g}; give one, which stays in the ledger (--reason "...").',
+            epsilon=before.epsilon,
+            delta=before.delta,
+            epsilon2=cap.epsilon,
+            delta2=cap.delta,
         )
     return {**cap.to_json(), **({"reason": reason.strip()} if reason.strip() else {})}

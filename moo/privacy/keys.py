@@ -26,7 +26,11 @@ class StudyKey:
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
-            raise InputError(f"a study key must have {KEY_BYTES} bytes, but got {len(secret)}.")
+            raise InputError(
+                "a study key must have {key_bytes} bytes, but got {n_secret}.",
+                key_bytes=KEY_BYTES,
+                n_secret=len(secret),
+            )
         self._secret = secret
 
     def __repr__(self) -> str:
@@ -67,7 +71,9 @@ class StudyKey:
             with suppress(FileExistsError):  # a link never replaces: the first process to come has made the key
                 os.link(temporary, path)
         except OSError as error:
-            raise MachineError(f"the study key must be writable, but got {error.strerror} at {path}.") from error
+            raise MachineError(
+                "the study key must be writable, but got {strerror} at {path}.", strerror=error.strerror, path=path
+            ) from error
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
@@ -82,10 +88,13 @@ class StudyKey:
         """
         if not path.is_file():
             raise InputError(
-                f"the study's key must be at {path}, but there is none; restore it: another cannot take its place."
+                "the study's key must be at {path}, but there is none; restore it: another cannot take its place.",
+                path=path,
             )
         if path.stat().st_mode & 0o077:
-            raise InputError(f"only you may read the study key, but {path} is open to others; run chmod 600 on it.")
+            raise InputError(
+                "only you may read the study key, but {path} is open to others; run chmod 600 on it.", path=path
+            )
         return cls.from_hex(path.read_text(encoding="ascii"))
 
     def derive(self, *purpose: str | int | bytes) -> bytes:

@@ -95,7 +95,7 @@ class Ledger:
                 _append(connection, "genesis", "", {"dataset": dataset})
             elif json.loads(first[0]).get("dataset") != dataset:
                 raise InputError(
-                    f"the ledger must be of this data set, but {self.path} is of another; name another file."
+                    "the ledger must be of this data set, but {path} is of another; name another file.", path=self.path
                 )
 
     def reserve(self, study: str, trial: int, run: TrainingRun, answers: Sequence[PrivateAnswer] = ()) -> int:
@@ -127,7 +127,7 @@ class Ledger:
     def record(self, kind: str, study: str, body: Mapping[str, Any]) -> int:
         """A denial, a gate or a release."""
         if kind not in ("deny", "gate", "release"):
-            raise InputError(f"kind in ['deny', 'gate', 'release'] must hold, but got kind={kind!r}.")
+            raise InputError("kind in ['deny', 'gate', 'release'] must hold, but got kind={kind!r}.", kind=kind)
         return self._write(kind, study, body)
 
     def entries(self, study: str | None = None) -> tuple[Entry, ...]:
@@ -187,15 +187,26 @@ class Ledger:
             connection.execute("BEGIN IMMEDIATE")
             row = connection.execute("SELECT kind, study, body FROM entries WHERE seq = ?", (reservation,)).fetchone()
             if row is None or row[0] != "reserve" or row[1] != study:
-                raise InputError(f"reservation must be one of study {study!r}, but got reservation={reservation}.")
+                raise InputError(
+                    "reservation must be one of study {study!r}, but got reservation={reservation}.",
+                    study=study,
+                    reservation=reservation,
+                )
             most = json.loads(row[2])["run"]["steps"]
             if not 0 <= body["steps"] <= most:
-                raise InputError(f"0 <= steps <= {most}, those reserved, must hold, but got steps={body['steps']}.")
+                raise InputError(
+                    "0 <= steps <= {most}, those reserved, must hold, but got steps={body}.",
+                    most=most,
+                    body=body["steps"],
+                )
             settled = (
                 "SELECT 1 FROM entries WHERE kind IN ('commit', 'abort') AND json_extract(body, '$.reservation') = ?"
             )
             if connection.execute(f"{settled} AND seq > ?", (reservation, reservation)).fetchone():
-                raise InputError(f"a reservation is settled once, but reservation={reservation} was settled before.")
+                raise InputError(
+                    "a reservation is settled once, but reservation={reservation} was settled before.",
+                    reservation=reservation,
+                )
             return _append(connection, kind, study, {"reservation": reservation, **body})
 
     def _write(self, kind: str, study: str, body: Mapping[str, Any]) -> int:
@@ -235,7 +246,9 @@ def _append(connection: sqlite3.Connection, kind: str, study: str, body: Mapping
     seq, before, previous = (last[0] + 1, last[1], last[2]) if last else (1, "", "0" * 64)
     at = _now()
     if at < before:
-        raise MachineError(f"the clock must not go backwards, but it says {at} after {before}; set it right.")
+        raise MachineError(
+            "the clock must not go backwards, but it says {at} after {before}; set it right.", at=at, before=before
+        )
     unsigned = Entry(seq=seq, at=at, kind=kind, study=study, body=body, previous=previous, hash="")
     text = rfc8785.dumps(dict(body)).decode()
     row = (seq, at, kind, study, text, previous, unsigned.digest())

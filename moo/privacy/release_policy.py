@@ -46,7 +46,12 @@ class Policy:
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
             near = validate.nearest(self.name, POLICIES)
-            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={self.name!r}.{near}")
+            raise PolicyError(
+                "policy in {policies} must hold, but got policy={name!r}.{near}",
+                policies=list(POLICIES),
+                name=self.name,
+                near=near,
+            )
         if self.name == "publish_all":
             validate.finite(epsilon=validate.positive(epsilon=self.epsilon, way_out="write publish_all(20)"))
         if self.name == "proxy_then_retrain":
@@ -54,8 +59,10 @@ class Policy:
         validate.in_range(0, 1000, answer_noise=self.answer_noise)
         if _noised(self.name) and not self.answer_noise > 0:
             raise PolicyError(
-                f"answer_noise > 0 must hold under {self.name}, but got answer_noise={self.answer_noise!r}: an exact accuracy "
-                "or risk of private units would leave."
+                "answer_noise > 0 must hold under {name}, but got answer_noise={answer_noise!r}: an "
+                "exact accuracy or risk of private units would leave.",
+                name=self.name,
+                answer_noise=self.answer_noise,
             )
         validate.in_range(0.1, 0.9, release_share=self.release_share)
 
@@ -73,21 +80,28 @@ class Policy:
         if isinstance(text, Policy):
             return text
         if not isinstance(text, str):
-            raise PolicyError(f"policy must be a name or a Policy, but got {text!r}.")
+            raise PolicyError("policy must be a name or a Policy, but got {text!r}.", text=text)
         found = re.fullmatch(r"\s*(\w+?)\s*(?:\(\s*([\d.eE+-]+)\s*\)|=\s*([\d.eE+-]+))?\s*", text)
         name, value = (found[1], found[2] or found[3]) if found else (text, None)
         if name not in POLICIES:
             near = validate.nearest(name, POLICIES)
-            raise PolicyError(f"policy in {list(POLICIES)} must hold, but got policy={text!r}.{near}")
+            raise PolicyError(
+                "policy in {policies} must hold, but got policy={text!r}.{near}",
+                policies=list(POLICIES),
+                text=text,
+                near=near,
+            )
         if (name in _VALUE) != (value is not None):
             asked = f"{name}({_VALUE[name]})" if name in _VALUE else name
-            raise PolicyError(f"the policy must be written {asked}, but got policy={text!r}.")
+            raise PolicyError("the policy must be written {asked}, but got policy={text!r}.", asked=asked, text=text)
         noise = answer_noise if answer_noise is not None else (ANSWER_NOISE if _noised(name) else 0.0)
         try:
             epsilon = float(value) if name == "publish_all" and value else 0.0
             retrain = int(value) if name == "proxy_then_retrain" and value else 0
         except ValueError:
-            raise PolicyError(f"the value of a policy must be a number, m a whole one, but got {text!r}.") from None
+            raise PolicyError(
+                "the value of a policy must be a number, m a whole one, but got {text!r}.", text=text
+            ) from None
         return cls(name=name, epsilon=epsilon, retrain=retrain, answer_noise=noise)
 
     def __str__(self) -> str:

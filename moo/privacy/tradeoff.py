@@ -69,8 +69,11 @@ class HockeyStickCurve:
     def __post_init__(self) -> None:
         if not self.epsilons.size or not self.epsilons.shape == self.deltas.shape == self.deltas_back.shape:
             raise InputError(
-                f"deltas and deltas_back of the shape of epsilons, and not empty, must hold, but got {self.deltas.shape}, "
-                f"{self.deltas_back.shape} and {self.epsilons.shape}."
+                "deltas and deltas_back of the shape of epsilons, and not empty, must hold, but got "
+                "{shape}, {shape2} and {shape3}.",
+                shape=self.deltas.shape,
+                shape2=self.deltas_back.shape,
+                shape3=self.epsilons.shape,
             )
         both = np.concatenate([self.deltas, self.deltas_back])
         if not ((self.epsilons >= 0).all() and (both >= 0).all() and (both <= 1).all()):

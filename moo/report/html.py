@@ -57,7 +57,9 @@ def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") ->
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, page)
     except OSError as error:
-        raise StorageError(f"the report must be writable, but {target} is not: {error.strerror}.") from error
+        raise StorageError(
+            "the report must be writable, but {target} is not: {strerror}.", target=target, strerror=error.strerror
+        ) from error
     return target
 
 

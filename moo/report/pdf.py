@@ -36,8 +36,15 @@ def print_pdf(page: Path, browser: str) -> Path:
             subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
         except (OSError, subprocess.SubprocessError) as error:
             raise MachineError(
-                f"the browser {browser} must print {page}, but: {error}; leave it out with --no-pdf."
+                "the browser {browser} must print {page}, but: {error}; leave it out with --no-pdf.",
+                browser=browser,
+                page=page,
+                error=error,
             ) from error
     if not target.is_file():
-        raise MachineError(f"the browser {browser} must write {target}, but did not; leave it out with --no-pdf.")
+        raise MachineError(
+            "the browser {browser} must write {target}, but did not; leave it out with --no-pdf.",
+            browser=browser,
+            target=target,
+        )
     return target

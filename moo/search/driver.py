@@ -129,6 +129,9 @@ def _population(study: optuna.Study, wanted: int | None, n_trials: int) -> int:
         study.set_user_attr(POPULATION, size)
     elif wanted not in (None, size):
         raise InputError(
-            f"population={size} was fixed when study {study.study_name!r} began, but got population={wanted}."
+            "population={size} was fixed when study {study_name!r} began, but got population={wanted}.",
+            size=size,
+            study_name=study.study_name,
+            wanted=wanted,
         )
     return size

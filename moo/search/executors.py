@@ -42,7 +42,11 @@ def safely(evaluate: Evaluate, candidate: Candidate) -> Outcome:
         error.add_note(f"{RAISED} for trial {candidate.number}")
         raise
     if not isinstance(outcome, Outcome):
-        raise InputError(f"evaluate must return an Outcome, got {outcome!r} for trial {candidate.number}.")
+        raise InputError(
+            "evaluate must return an Outcome, got {outcome!r} for trial {number}.",
+            outcome=outcome,
+            number=candidate.number,
+        )
     return outcome
 
 
@@ -86,7 +90,11 @@ def executor_of(
     if executor == "inline":
         return Inline(evaluate)
     if environments and workers > len(environments):
-        raise InputError(f"workers must be <= {len(environments)}, one for each environment, got {workers}.")
+        raise InputError(
+            "workers must be <= {n_environments}, one for each environment, got {workers}.",
+            n_environments=len(environments),
+            workers=workers,
+        )
     return Processes(evaluate, workers, environments)
 
 
@@ -192,8 +200,10 @@ class Processes(Executor):
                 self._pickled = pickle.dumps(self._evaluate)
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 raise InputError(
-                    f"evaluate must be picklable for executor='processes', got {self._evaluate!r} ({error}); define it at "
-                    "the top level of a module, or use executor='inline'."
+                    "evaluate must be picklable for executor='processes', got {evaluate!r} ({error}); define "
+                    "it at the top level of a module, or use executor='inline'.",
+                    evaluate=self._evaluate,
+                    error=error,
                 ) from None
         return self._pickled
 
@@ -205,11 +215,15 @@ class Processes(Executor):
         if answer is None:
             worker.process.join()
             raise MachineError(
-                f"worker processes must start, but one ended with exit code {worker.process.exitcode} before its first trial; "
-                "a script that searches with processes must do so under `if __name__ == '__main__':`."
+                "worker processes must start, but one ended with exit code {exitcode} before its first "
+                "trial; a script that searches with processes must do so under `if __name__ == "
+                "'__main__':`.",
+                exitcode=worker.process.exitcode,
             )
         if answer[0] == "unfit":
-            raise InputError(f"evaluate must load in a worker process, but: {answer[1]}; or use executor='inline'.")
+            raise InputError(
+                "evaluate must load in a worker process, but: {answer}; or use executor='inline'.", answer=answer[1]
+            )
 
     @staticmethod
     def _send(worker: _Worker, candidate: Candidate) -> None:

@@ -71,8 +71,11 @@ class Lease:
         entries = self._entries()
         if self._key not in entries or any(e["holds"] for key, e in entries.items() if key != self._key):
             raise StorageError(
-                f"study {self._study.study_name!r} in {self._where} was taken over by another search, since this one gave no sign "
-                f"of life for {DEAD:.0f} seconds; run it again when the other has ended."
+                "study {study_name!r} in {where} was taken over by another search, since this one gave "
+                "no sign of life for {dead:.0f} seconds; run it again when the other has ended.",
+                study_name=self._study.study_name,
+                where=self._where,
+                dead=DEAD,
             )
 
     def _refusal(self, rival: dict[str, Any]) -> str:

@@ -38,12 +38,18 @@ def checked(
     for name, value in outcome.constraints.items():
         if not _is_number(value) or not math.isfinite(value):
             raise InputError(
-                f"constraint {name!r} of trial {number} must be a finite number, got {value!r}; {_WAY_OUT}."
+                "constraint {name!r} of trial {number} must be a finite number, got {value!r}; {way_out}.",
+                name=name,
+                number=number,
+                value=value,
+                way_out=_WAY_OUT,
             )
     try:
         json.dumps(dict(outcome.payload))
     except (TypeError, ValueError) as error:
-        raise InputError(f"the payload of trial {number} must be JSON, got a value that is not: {error}.") from None
+        raise InputError(
+            "the payload of trial {number} must be JSON, got a value that is not: {error}.", number=number, error=error
+        ) from None
     return dataclasses.replace(
         outcome,
         values={k: dataclasses.replace(m, value=float(m.value)) for k, m in outcome.values.items()},
@@ -54,23 +60,45 @@ def checked(
 def _refuse_missing(kind: str, wanted: Collection[str], got: Collection[str], number: int) -> None:
     missing = [name for name in wanted if name not in got]
     if missing:
-        raise InputError(f"{kind} {missing[0]!r} of trial {number} must be given, got {sorted(got)}; {_WAY_OUT}.")
+        raise InputError(
+            "{kind} {missing!r} of trial {number} must be given, got {got}; {way_out}.",
+            kind=kind,
+            missing=missing[0],
+            number=number,
+            got=sorted(got),
+            way_out=_WAY_OUT,
+        )
 
 
 def _refuse_further(known: Collection[str], got: Collection[str], number: int) -> None:
     further = [name for name in got if name not in known]
     if further:
         raise InputError(
-            f"constraints of trial {number} must be those of every other trial, {sorted(known)}, got {further[0]!r} besides."
+            "constraints of trial {number} must be those of every other trial, {known}, got {further!r} besides.",
+            number=number,
+            known=sorted(known),
+            further=further[0],
         )
 
 
 def _refuse_unmeasured(name: str, measured: object, number: int) -> None:
     """NaN passes with a note alone: an objective that was not assessed says why."""
     if not isinstance(measured, Measurement):
-        raise InputError(f"objective {name!r} of trial {number} must be a Measurement, got {measured!r}; {_WAY_OUT}.")
+        raise InputError(
+            "objective {name!r} of trial {number} must be a Measurement, got {measured!r}; {way_out}.",
+            name=name,
+            number=number,
+            measured=measured,
+            way_out=_WAY_OUT,
+        )
     if not _is_number(measured.value) or (math.isnan(measured.value) and not measured.note):
-        raise InputError(f"objective {name!r} of trial {number} must be a number, got {measured.value!r}; {_WAY_OUT}.")
+        raise InputError(
+            "objective {name!r} of trial {number} must be a number, got {value!r}; {way_out}.",
+            name=name,
+            number=number,
+            value=measured.value,
+            way_out=_WAY_OUT,
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -35,7 +35,11 @@ def check_sampler(sampler: object) -> str:
     if isinstance(sampler, BaseSampler):
         return type(sampler).__name__
     if not isinstance(sampler, str):
-        raise InputError(f"sampler must be one of {list(NAMES)} or an Optuna sampler object, got {sampler!r}.")
+        raise InputError(
+            "sampler must be one of {names} or an Optuna sampler object, got {sampler!r}.",
+            names=list(NAMES),
+            sampler=sampler,
+        )
     return validate.one_of(NAMES, sampler=sampler)
 
 

@@ -82,9 +82,13 @@ class Run:
         drawn = sum(set(t.params) == set(self.space) for t in known)
         if isinstance(self.sampler, BaseSampler) and known and drawn < self.n_trials:
             raise InputError(
-                f"sampler must be a name, e.g. 'tpe', for a study to go on, but {self.study.study_name!r} has {drawn} of "
-                f"{self.n_trials} trials from a {type(self.sampler).__name__} object, whose state is lost; use another name for "
-                "the study."
+                "sampler must be a name, e.g. 'tpe', for a study to go on, but {study_name!r} has "
+                "{drawn} of {n_trials} trials from a {type} object, whose state is lost; use another "
+                "name for the study.",
+                study_name=self.study.study_name,
+                drawn=drawn,
+                n_trials=self.n_trials,
+                type=type(self.sampler).__name__,
             )
 
     def _done(self) -> tuple[SearchTrial, ...]:
@@ -166,7 +170,10 @@ class Run:
             if isinstance(self.sampler, str):
                 raise
             raise InputError(
-                f"sampler must fit {len(self.goals)} goals and the space, but {type(self.sampler).__name__} does not: {error}"
+                "sampler must fit {n_goals} goals and the space, but {type} does not: {error}",
+                n_goals=len(self.goals),
+                type=type(self.sampler).__name__,
+                error=error,
             ) from error
         return trial
 

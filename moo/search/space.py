@@ -81,11 +81,13 @@ class Space(Mapping[str, Real | Integer]):
         """
         for name in params:
             if name not in self:
-                raise InputError(f"parameters must be among {list(self)}, but got {name}.")
+                raise InputError("parameters must be among {value}, but got {name}.", value=list(self), name=name)
         out: Params = {}
         for name, dimension in self._dimensions.items():
             if name not in params:
-                raise InputError(f"parameter {name} must be given, but it is missing; got {sorted(params)}.")
+                raise InputError(
+                    "parameter {name} must be given, but it is missing; got {params}.", name=name, params=sorted(params)
+                )
             value = params[name]
             if not dimension.low <= value <= dimension.high:
                 raise refuse(f"{dimension.low:g} <= {name} <= {dimension.high:g}", name, value)

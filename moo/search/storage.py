@@ -85,15 +85,24 @@ def check_storage(storage: Storage) -> None:
 
 def _check_file(file: Path, storage: Storage) -> None:
     if file.is_dir():
-        raise InputError(f"storage must be a file, got the folder {file}; name a file in it, e.g. {file / 'study.db'}.")
+        raise InputError(
+            "storage must be a file, got the folder {file}; name a file in it, e.g. {file2}.",
+            file=file,
+            file2=file / "study.db",
+        )
     there = next(p for p in (file, *file.absolute().parents) if p.exists())
     if there != file and not there.is_dir():
-        raise StorageError(f"the storage must be a file in a folder, got {file}, but {there} is a file; name another.")
+        raise StorageError(
+            "the storage must be a file in a folder, got {file}, but {there} is a file; name another.",
+            file=file,
+            there=there,
+        )
     if not os.access(there, os.W_OK):
-        raise StorageError(f"the storage must be readable and writable, but {there} is not; name another.")
+        raise StorageError("the storage must be readable and writable, but {there} is not; name another.", there=there)
     if there == file and sqlite_file(storage) and not _begins(file, _DATABASE):
         raise StorageError(
-            f"the storage must be readable and writable, but {name_of(storage)} is not: file is not a database."
+            "the storage must be readable and writable, but {name_of} is not: file is not a database.",
+            name_of=name_of(storage),
         )
 
 
@@ -111,16 +120,25 @@ def _refusing(storage: str | Path) -> Iterator[None]:
     except ImportError as error:
         missing = getattr(error.__cause__ or error, "name", None) or "its driver"
         raise StorageError(
-            f"storage {name_of(storage)} needs the package {missing}, which is not installed; "
-            f"pip install {_PACKAGES.get(missing, missing)}, or choose another storage."
+            "storage {name_of} needs the package {missing}, which is not installed; pip install "
+            "{packages}, or choose another storage.",
+            name_of=name_of(storage),
+            missing=missing,
+            packages=_PACKAGES.get(missing, missing),
         ) from None
     except (sqlalchemy.exc.ArgumentError, ValueError, LookupError) as error:
         raise InputError(
-            f"storage must be a URL that Optuna knows, e.g. sqlite:///study.db, journal:///study.log or postgresql://HOST/NAME, "
-            f"got {name_of(storage)}{_unknown(error)}."
+            "storage must be a URL that Optuna knows, e.g. sqlite:///study.db, journal:///study.log "
+            "or postgresql://HOST/NAME, got {name_of}{unknown}.",
+            name_of=name_of(storage),
+            unknown=_unknown(error),
         ) from None
     except RuntimeError as error:
-        raise StorageError(f"storage {name_of(storage)} must fit this Optuna: {_first_line(error)}") from None
+        raise StorageError(
+            "storage {name_of} must fit this Optuna: {first_line}",
+            name_of=name_of(storage),
+            first_line=_first_line(error),
+        ) from None
 
 
 def _unknown(error: Exception) -> str:
@@ -143,15 +161,19 @@ def _database(url: str) -> BaseStorage:
 def _url_of(storage: str | Path) -> str:
     """Return a URL as it is, and a path as the URL of an SQLite file."""
     if not isinstance(storage, str | Path):
-        raise InputError(f"storage must be a URL, a path or an Optuna storage, got {storage!r}.")
+        raise InputError("storage must be a URL, a path or an Optuna storage, got {storage!r}.", storage=storage)
     if isinstance(storage, str) and "://" in storage:
         return storage
     if bad := next((c for c in "?{}\0" if c in str(storage)), ""):
-        raise InputError(f"a storage's path must have no {bad!r}, got {str(storage)!r}; name another file.")
+        raise InputError(
+            "a storage's path must have no {bad!r}, got {storage!r}; name another file.", bad=bad, storage=str(storage)
+        )
     scheme, colon, _ = str(storage).partition(":")
     if isinstance(storage, str) and colon and _SCHEME.fullmatch(scheme):
         raise InputError(
-            f"storage must be a URL with ://, e.g. sqlite:///study.db, or a path, got {scheme}:...; write ./{scheme}:... for a path."
+            "storage must be a URL with ://, e.g. sqlite:///study.db, or a path, got {scheme}:...; "
+            "write ./{scheme}:... for a path.",
+            scheme=scheme,
         )
     return f"{_SQLITE}{Path(storage).expanduser()}"
 
@@ -159,7 +181,7 @@ def _url_of(storage: str | Path) -> str:
 def _journal_path(url: str) -> Path:
     path = Path(url.removeprefix(_JOURNAL))
     if not path.name or "\0" in url:
-        raise InputError(f"a journal must have a path, got {url!r}; write journal:///study.log.")
+        raise InputError("a journal must have a path, got {url!r}; write journal:///study.log.", url=url)
     return path
 
 
@@ -171,7 +193,11 @@ def _journal(url: str) -> BaseStorage:
             raise ValueError("its first line is another")
         return JournalStorage(JournalFileBackend(str(path)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{path} must be a journal that Optuna wrote, but is not: {_first_line(error)}.") from None
+        raise StorageError(
+            "{path} must be a journal that Optuna wrote, but is not: {first_line}.",
+            path=path,
+            first_line=_first_line(error),
+        ) from None
 
 
 def name_of(storage: Storage) -> str:
@@ -224,7 +250,8 @@ def held(path: Path | None) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
-                f"one search at a time may use a storage, but another holds {path}; wait for it or name another."
+                "one search at a time may use a storage, but another holds {path}; wait for it or name another.",
+                path=path,
             ) from None
         yield
 
@@ -239,14 +266,18 @@ def reading(storage: Storage) -> Iterator[None]:
         while origin.__cause__ is not None:
             origin = origin.__cause__
         raise StorageError(
-            f"the storage must be readable and writable, but {name_of(storage)} is not: {_first_line(origin)}."
+            "the storage must be readable and writable, but {name_of} is not: {first_line}.",
+            name_of=name_of(storage),
+            first_line=_first_line(origin),
         ) from error
     except OSError as error:
         notes = getattr(error, "__notes__", ())
         if isinstance(error, StorageError) or error.errno is None or any(n.startswith(RAISED) for n in notes):
             raise
         raise StorageError(
-            f"the storage must be readable and writable, but {name_of(storage)} is not: {error.strerror}."
+            "the storage must be readable and writable, but {name_of} is not: {strerror}.",
+            name_of=name_of(storage),
+            strerror=error.strerror,
         ) from error
 
 
@@ -260,8 +291,12 @@ def made(storage: BaseStorage, name: str, directions: Sequence[str], goals: Sequ
     study = optuna.create_study(storage=storage, study_name=name, directions=wanted, load_if_exists=True)
     if study.directions != wanted:
         raise ConfigChangedError(
-            f"study {name!r} must keep its goals, got {len(wanted)} ({', '.join(goals)}) where it has "
-            f"{len(study.directions)}; use another name."
+            "study {name!r} must keep its goals, got {n_wanted} ({goals}) where it has "
+            "{n_directions}; use another name.",
+            name=name,
+            n_wanted=len(wanted),
+            goals=", ".join(goals),
+            n_directions=len(study.directions),
         )
     return study
 
@@ -282,7 +317,9 @@ def keep_config(study: optuna.Study, goals: Sequence[str], config: Mapping[str, 
         study.set_user_attr(CONFIG, wanted)
     elif known != wanted:
         raise ConfigChangedError(
-            f"study {study.study_name!r} must keep its configuration, but {difference(known, wanted)}; use another name."
+            "study {study_name!r} must keep its configuration, but {difference}; use another name.",
+            study_name=study.study_name,
+            difference=difference(known, wanted),
         )
 
 

@@ -63,7 +63,12 @@ class Table(ABC):
         """Raise InputError unless each column is there."""
         for name in names:
             if name not in self.columns:
-                raise InputError(f"column {name!r} must be in {self.path}, but it has {list(self.columns)}.")
+                raise InputError(
+                    "column {name!r} must be in {path}, but it has {columns}.",
+                    name=name,
+                    path=self.path,
+                    columns=list(self.columns),
+                )
 
     def place(self, line: int) -> str:
         """Return the name of a row's place, from its entry in `Batch.lines`."""
@@ -78,7 +83,9 @@ class Table(ABC):
         twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
             raise InputError(
-                f"{self.place(1) if self.path.suffix.lower() != '.parquet' else self.path}: columns must have different names, "
-                f"got {twice[0]!r} {list(names).count(twice[0])} times; rename or remove them."
+                "{value}: columns must have different names, got {twice!r} {count} times; rename or remove them.",
+                value=self.place(1) if self.path.suffix.lower() != ".parquet" else self.path,
+                twice=twice[0],
+                count=list(names).count(twice[0]),
             )
         return tuple(names)

@@ -103,8 +103,11 @@ class NestedError(TypeError):
     def at(self, place: str, column: str) -> InputError:
         """Return the error for a person."""
         return InputError(
-            f"{place}: column {column!r} must hold one value a row, got {self.kind}; nested cells and multi-label rows are not "
-            "supported: write one text, or one row for each label."
+            "{place}: column {column!r} must hold one value a row, got {kind}; nested cells and "
+            "multi-label rows are not supported: write one text, or one row for each label.",
+            place=place,
+            column=column,
+            kind=self.kind,
         )
 
 

@@ -44,7 +44,9 @@ class ParquetTable(Table):
                 except NestedError as error:
                     raise error.at(self.place(at + error.row + 1), name) from None
                 except pa.ArrowInvalid:
-                    raise InputError(f"{self.path}: column {name!r} must be UTF-8, but is not; convert it.") from None
+                    raise InputError(
+                        "{path}: column {name!r} must be UTF-8, but is not; convert it.", path=self.path, name=name
+                    ) from None
             yield Batch(cells=cells, lines=np.arange(at + 1, at + found.num_rows + 1))
             at += found.num_rows
 
@@ -70,5 +72,7 @@ class ParquetTable(Table):
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{self.path} must be a readable parquet table, but: {str(error).splitlines()[0]}."
+                "{path} must be a readable parquet table, but: {error}.",
+                path=self.path,
+                error=str(error).splitlines()[0],
             ) from error

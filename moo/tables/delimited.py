@@ -94,8 +94,13 @@ class DelimitedTable(Table):
         for line, row in self._rows(lines, before=before):
             if len(row) != len(self.columns):
                 raise InputError(
-                    f"{self.path}:{line}: a row must hold {len(self.columns)} fields, as the header does, but holds {len(row)}; put "
-                    "quotes around fields with a separator in them, and take away separators at the end of rows."
+                    "{path}:{line}: a row must hold {n_columns} fields, as the header does, but holds "
+                    "{n_row}; put quotes around fields with a separator in them, and take away separators at "
+                    "the end of rows.",
+                    path=self.path,
+                    line=line,
+                    n_columns=len(self.columns),
+                    n_row=len(row),
                 )
             yield line, row
 
@@ -110,8 +115,12 @@ class DelimitedTable(Table):
                 begins = before + reader.line_num + 1
         except csv.Error as error:
             raise InputError(
-                f"{self.path}:{begins}: a row must be CSV with double quotes around whole fields, but the one that begins here is "
-                f"not (read to line {before + reader.line_num}: {error})."
+                "{path}:{begins}: a row must be CSV with double quotes around whole fields, but the one "
+                "that begins here is not (read to line {before}: {error}).",
+                path=self.path,
+                begins=begins,
+                before=before + reader.line_num,
+                error=error,
             ) from error
 
     def _header_text(self, raw: IO[bytes]) -> tuple[str, int]:
@@ -124,7 +133,8 @@ class DelimitedTable(Table):
             text = text if text.strip("\r\n") else ""
         if not text.strip("\r\n"):
             raise InputError(
-                f"{self.path} must be a readable csv table that begins with a line of column names, but is empty."
+                "{path} must be a readable csv table that begins with a line of column names, but is empty.",
+                path=self.path,
             )
         return text, line
 
@@ -133,7 +143,9 @@ class DelimitedTable(Table):
         found = [s for s in SEPARATORS if s in bare]
         if len(found) > 1:
             raise InputError(
-                f"{self.path}:1: one separator must be seen in the header, but got {' and '.join(map(repr, found))}; declare it: "
-                f'separator = ",", ";" or "tab".'
+                "{path}:1: one separator must be seen in the header, but got {repr}; declare it: "
+                'separator = ",", ";" or "tab".',
+                path=self.path,
+                repr=" and ".join(map(repr, found)),
             )
         return found[0] if found else SEPARATORS[0]

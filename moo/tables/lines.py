@@ -33,7 +33,11 @@ def read_lines(raw: IO[bytes], source: Path, *, encoding: str = UTF8, before: in
             line = _unmarked(line, source)
         if len(line) > MAX_LINE:
             raise InputError(
-                f"{source}:{number}: a line must hold at most {MAX_LINE:,} bytes, but is longer; split it, or look for a lost line end."
+                "{source}:{number}: a line must hold at most {max_line:,} bytes, but is longer; split "
+                "it, or look for a lost line end.",
+                source=source,
+                number=number,
+                max_line=MAX_LINE,
             )
         _refuse_controls(line, source, number)
         try:
@@ -46,7 +50,11 @@ def read_lines(raw: IO[bytes], source: Path, *, encoding: str = UTF8, before: in
 
 def _unmarked(line: bytes, source: Path) -> bytes:
     if line[:2] in _MARKS:
-        raise InputError(f"{source}:1: the file must be UTF-8, but begins like {_MARKS[line[:2]]}; convert it.")
+        raise InputError(
+            "{source}:1: the file must be UTF-8, but begins like {marks}; convert it.",
+            source=source,
+            marks=_MARKS[line[:2]],
+        )
     return line.removeprefix(_BOM)
 
 
@@ -54,12 +62,18 @@ def _refuse_controls(line: bytes, source: Path, number: int) -> None:
     nul = line.find(0)
     if nul >= 0:
         raise InputError(
-            f"{source}:{number}: byte {nul + 1} must be text, but is NUL; the file may be damaged or binary."
+            "{source}:{number}: byte {nul} must be text, but is NUL; the file may be damaged or binary.",
+            source=source,
+            number=number,
+            nul=nul + 1,
         )
     bare = line.replace(b"\r\n", b"  ").find(b"\r") if b"\r" in line else -1
     if bare >= 0:
         raise InputError(
-            f"{source}:{number}: lines must end in LF or CR LF, but byte {bare + 1} is a bare CR; convert the line ends."
+            "{source}:{number}: lines must end in LF or CR LF, but byte {bare} is a bare CR; convert the line ends.",
+            source=source,
+            number=number,
+            bare=bare + 1,
         )
 
 

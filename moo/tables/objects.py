@@ -74,11 +74,21 @@ class ObjectTable(Table):
                 record = _STRICT.decode(text)
         except (ValueError, RecursionError) as error:
             where = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InputError(f"{self.place(line)}: one JSON object a line must hold, but at {where}.") from error
+            raise InputError(
+                "{place}: one JSON object a line must hold, but at {where}.", place=self.place(line), where=where
+            ) from error
         if not isinstance(record, dict):
-            raise InputError(f"{self.place(line)}: one JSON object a line must hold, but got {type(record).__name__}.")
+            raise InputError(
+                "{place}: one JSON object a line must hold, but got {type}.",
+                place=self.place(line),
+                type=type(record).__name__,
+            )
         if "\\u" in text and _HALF.search(text) and (half := _HALVES.search(json.dumps(record, ensure_ascii=False))):
-            raise InputError(f"{self.place(line)}: whole characters must hold, but got half of one ({half.group()!a}).")
+            raise InputError(
+                "{place}: whole characters must hold, but got half of one ({group!a}).",
+                place=self.place(line),
+                group=half.group(),
+            )
         return record
 
 

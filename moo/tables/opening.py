@@ -34,5 +34,7 @@ def open_table(path: str | Path, reading: Reading | None = None) -> AnyTable:
             pass
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
-        raise InputError(f"data must be a readable file, but got {source} ({reason}).") from error
+        raise InputError(
+            "data must be a readable file, but got {source} ({reason}).", source=source, reason=reason
+        ) from error
     return kind(source, reading or Reading())

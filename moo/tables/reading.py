@@ -44,7 +44,11 @@ def _encoding(name: str) -> str:
     except (LookupError, ValueError):
         found = ""
     if found not in ENCODINGS:
-        raise InputError(f"encoding must be one of {', '.join(ENCODINGS)}, got {name!r}; convert the file to UTF-8.")
+        raise InputError(
+            "encoding must be one of {encodings}, got {name!r}; convert the file to UTF-8.",
+            encodings=", ".join(ENCODINGS),
+            name=name,
+        )
     return found
 
 
@@ -56,5 +60,9 @@ def format_of(path: Path) -> str:
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise InputError(f"data must be a known name or a file ending in {', '.join(FORMATS)}, but got {str(path)!r}.")
+        raise InputError(
+            "data must be a known name or a file ending in {formats}, but got {path!r}.",
+            formats=", ".join(FORMATS),
+            path=str(path),
+        )
     return suffix

@@ -146,21 +146,30 @@ def _check(evidence: AttributeEvidence) -> None:
     check_complements(evidence.members)
     k, n = evidence.members.shape
     if evidence.log_probs.shape[:2] != (k, n) or evidence.log_probs.ndim != 3:
-        raise InputError(f"log_probs of shape ({k}, {n}, C) must hold, but got {evidence.log_probs.shape}.")
+        raise InputError(
+            "log_probs of shape ({k}, {n}, C) must hold, but got {shape}.", k=k, n=n, shape=evidence.log_probs.shape
+        )
     for name, values in (("labels", evidence.labels), ("units", evidence.units), ("attribute", evidence.attribute)):
         if values.shape != (n,) or not np.issubdtype(values.dtype, np.integer):
             raise InputError(
-                f"{name} integers of shape ({n},) must hold, but got {values.dtype} of shape {values.shape}."
+                "{name} integers of shape ({n},) must hold, but got {dtype} of shape {shape}.",
+                name=name,
+                n=n,
+                dtype=values.dtype,
+                shape=values.shape,
             )
     if n and (evidence.labels.min() < 0 or evidence.labels.max() >= evidence.log_probs.shape[2]):
         raise InputError(
-            f"0 <= labels < {evidence.log_probs.shape[2]} must hold, but got {evidence.labels.min()}..{evidence.labels.max()}."
+            "0 <= labels < {shape} must hold, but got {min}..{max}.",
+            shape=evidence.log_probs.shape[2],
+            min=evidence.labels.min(),
+            max=evidence.labels.max(),
         )
     if evidence.auxiliary is not None and (evidence.auxiliary.ndim != 2 or len(evidence.auxiliary) != n):
-        raise InputError(f"auxiliary of shape ({n}, d) must hold, but got {evidence.auxiliary.shape}.")
+        raise InputError("auxiliary of shape ({n}, d) must hold, but got {shape}.", n=n, shape=evidence.auxiliary.shape)
     for name, array in (("log_probs", evidence.log_probs), ("auxiliary", evidence.auxiliary)):
         if array is not None and not np.isfinite(array).all():
-            raise InputError(f"{name} finite must hold, but got NaN or infinity.")
+            raise InputError("{name} finite must hold, but got NaN or infinity.", name=name)
 
 
 def _why_not(name: str, counts: Ints) -> str:

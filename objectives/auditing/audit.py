@@ -66,6 +66,9 @@ def check_counts(canaries: int, guesses: int, correct: int) -> None:
     """
     if not 0 <= correct <= guesses <= canaries or canaries < 1:
         raise InputError(
-            f"0 <= correct <= guesses <= canaries and canaries >= 1 must hold, but got correct={correct}, guesses={guesses}, "
-            f"canaries={canaries}."
+            "0 <= correct <= guesses <= canaries and canaries >= 1 must hold, but got "
+            "correct={correct}, guesses={guesses}, canaries={canaries}.",
+            correct=correct,
+            guesses=guesses,
+            canaries=canaries,
         )

@@ -66,16 +66,22 @@ def guess(scores: Floats, included: Bools, n_guesses: int) -> Guessed:
 def _check_coins(scores: Floats, included: Bools) -> None:
     if scores.ndim != 1 or included.shape != scores.shape or included.dtype != np.bool_:
         raise InputError(
-            f"scores of shape (m,) and included a mask of the same shape must hold, but got {scores.shape} and {included.dtype} of "
-            f"{included.shape}."
+            "scores of shape (m,) and included a mask of the same shape must hold, but got {shape} "
+            "and {dtype} of {shape2}.",
+            shape=scores.shape,
+            dtype=included.dtype,
+            shape2=included.shape,
         )
     if np.isnan(scores).any():
         raise InputError(
-            f"scores without NaN must hold, but got {int(np.isnan(scores).sum())} NaN; the training has diverged."
+            "scores without NaN must hold, but got {sum} NaN; the training has diverged.",
+            sum=int(np.isnan(scores).sum()),
         )
     if included.all() or not included.any():
         raise InputError(
-            f"included with both sides must hold, but {int(included.sum())} of {len(included)} canaries are in; plant more."
+            "included with both sides must hold, but {sum} of {n_included} canaries are in; plant more.",
+            sum=int(included.sum()),
+            n_included=len(included),
         )
 
 

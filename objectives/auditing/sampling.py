@@ -37,7 +37,11 @@ def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float
         raise InputError("batches without repeats must hold, but some unit comes twice in one batch.")
     counts = np.bincount(np.concatenate(batches).astype(np.int64))
     if np.count_nonzero(counts) > n_units:
-        raise InputError(f"at most n_units={n_units} different units must hold, but got {np.count_nonzero(counts)}.")
+        raise InputError(
+            "at most n_units={n_units} different units must hold, but got {count_nonzero}.",
+            n_units=n_units,
+            count_nonzero=np.count_nonzero(counts),
+        )
     sizes = np.array([len(b) for b in batches])
     if sample_rate == 1:
         return float((sizes == n_units).all())

@@ -29,7 +29,9 @@ class RuleBook:
         for rule in self.rules:
             if rule.id == rule_id:
                 return rule
-        raise InputError(f"rule in {[r.id for r in self.rules]} must hold, but got rule={rule_id!r}.")
+        raise InputError(
+            "rule in {rules} must hold, but got rule={rule_id!r}.", rules=[r.id for r in self.rules], rule_id=rule_id
+        )
 
     def applies(self, rule: Rule, flags: frozenset[str]) -> bool:
         """Whether a rule applies to a study of these flags."""
@@ -108,7 +110,11 @@ def _weights(packs: Mapping[str, Pack], rules: tuple[Rule, ...]) -> Mapping[str,
     for rule in rules:
         if rule.kind == "graded" and rule.domain not in weights:
             raise InputError(
-                f"{rule.path}:{rule.line}: domain {rule.domain!r} of {rule.id} has no weight; add it to [weights]."
+                "{path}:{line}: domain {domain!r} of {id} has no weight; add it to [weights].",
+                path=rule.path,
+                line=rule.line,
+                domain=rule.domain,
+                id=rule.id,
             )
     return weights
 

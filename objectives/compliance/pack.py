@@ -47,7 +47,7 @@ class Pack:
         return start + 1
 
     def refuse(self, message: str, index: int | None = None, key: str = "") -> NoReturn:
-        raise InputError(f"{self.path}:{self.line(index, key)}: {message}")
+        raise InputError("{path}:{line}: {value}", path=self.path, line=self.line(index, key), value=message)
 
 
 def read_pack(name: str | Path) -> Pack:
@@ -62,14 +62,16 @@ def read_pack(name: str | Path) -> Pack:
         path = Path(name)
         if not path.is_file():
             raise InputError(
-                f"packs in {list(BUILT_IN)} or the path of a TOML file must hold, but got {str(name)!r}."
-                f"{validate.nearest(name, BUILT_IN)}"
+                "packs in {built_in} or the path of a TOML file must hold, but got {name!r}.{nearest}",
+                built_in=list(BUILT_IN),
+                name=str(name),
+                nearest=validate.nearest(name, BUILT_IN),
             )
     try:
         text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: TOML in UTF-8 must hold, but {error}.") from error
+        raise InputError("{path}: TOML in UTF-8 must hold, but {error}.", path=path, error=error) from error
     tables = data.get("rule", [])
     bare = Pack(name=str(data.get("pack", "")), path=path, text=text, tables=(), weights={})
     if not isinstance(tables, list):

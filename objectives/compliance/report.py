@@ -92,10 +92,12 @@ def share_out(weights: Mapping[str, float], domains: Collection[str]) -> dict[st
         return {}
     for domain in wanted:
         if not weights.get(domain, -1.0) >= 0:
-            raise InputError(f"weights[{domain!r}] >= 0 must hold, but got {weights.get(domain)!r}.")
+            raise InputError(
+                "weights[{domain!r}] >= 0 must hold, but got {weights!r}.", domain=domain, weights=weights.get(domain)
+            )
     total = math.fsum(weights[d] for d in wanted)
     if total <= 0:
-        raise InputError(f"a weight above 0 among {wanted} must hold, but all are 0.")
+        raise InputError("a weight above 0 among {wanted} must hold, but all are 0.", wanted=wanted)
     return {d: weights[d] / total for d in wanted}
 
 

@@ -64,7 +64,10 @@ def kept_on_front(
     n, d = scores.shape if scores.ndim == 2 else (0, 0)
     if d == 0 or others.shape[:1] != (n,) or allowed.shape != (n,):
         raise InputError(
-            f"scores (n, D >= 1), others (n, m) and allowed (n,) must hold, but got {scores.shape}, {others.shape}, {allowed.shape}."
+            "scores (n, D >= 1), others (n, m) and allowed (n,) must hold, but got {shape}, {shape2}, {shape3}.",
+            shape=scores.shape,
+            shape2=others.shape,
+            shape3=allowed.shape,
         )
     weights = np.random.default_rng(seed).dirichlet(np.ones(d), draws)
     kept = np.zeros(n)

@@ -25,16 +25,24 @@ def check_complements(members: Bools) -> None:
     """As `check_pairs`, but a row may have one side alone."""
     if members.ndim != 2 or members.dtype != np.bool_:
         raise InputError(
-            f"members a boolean matrix (K, n) must hold, but got {members.dtype} of shape {members.shape}."
+            "members a boolean matrix (K, n) must hold, but got {dtype} of shape {shape}.",
+            dtype=members.dtype,
+            shape=members.shape,
         )
     k = len(members)
     if k < MIN_SHADOWS or k % 2:
-        raise InputError(f"K even and >= {MIN_SHADOWS} must hold, but got members with K={k} rows; train whole pairs.")
+        raise InputError(
+            "K even and >= {min_shadows} must hold, but got members with K={k} rows; train whole pairs.",
+            min_shadows=MIN_SHADOWS,
+            k=k,
+        )
     if (members[0::2] == members[1::2]).any():
         row = 2 * int(np.argmax((members[0::2] == members[1::2]).any(axis=1)))
         raise InputError(
-            f"members[2j] == ~members[2j + 1] must hold, but rows {row} and {row + 1} agree somewhere;"
-            " draw the shadows' halves as complementary pairs."
+            "members[2j] == ~members[2j + 1] must hold, but rows {row} and {row2} agree somewhere; "
+            "draw the shadows' halves as complementary pairs.",
+            row=row,
+            row2=row + 1,
         )
 
 
@@ -48,8 +56,11 @@ def check_sides(members: Bools) -> None:
     sizes = members.sum(axis=1)
     if (sizes == 0).any() or (sizes == n).any():
         raise InputError(
-            f"members with both sides must hold, but row {int(np.argmax((sizes == 0) | (sizes == n)))} of members"
-            f" has {int(sizes.min())} of {n} members; give records of both sides."
+            "members with both sides must hold, but row {argmax} of members has {min} of {n} "
+            "members; give records of both sides.",
+            argmax=int(np.argmax((sizes == 0) | (sizes == n))),
+            min=int(sizes.min()),
+            n=n,
         )
 
 
@@ -60,14 +71,20 @@ def check_matrix(name: str, values: Floats, shape: tuple[int, ...]) -> None:
         InputError: Naming the array.
     """
     if values.shape != shape:
-        raise InputError(f"{name} of shape {shape} must hold, but got shape {values.shape}.")
+        raise InputError(
+            "{name} of shape {shape} must hold, but got shape {shape2}.", name=name, shape=shape, shape2=values.shape
+        )
     if np.isnan(values).any():
         raise InputError(
-            f"{name} without NaN must hold, but got {int(np.isnan(values).sum())} NaN; a shadow's training has diverged."
+            "{name} without NaN must hold, but got {sum} NaN; a shadow's training has diverged.",
+            name=name,
+            sum=int(np.isnan(values).sum()),
         )
     if np.isinf(values).any():
         raise InputError(
-            f"{name} finite must hold, but got {int(np.isinf(values).sum())} infinities; bound the probabilities above 0."
+            "{name} finite must hold, but got {sum} infinities; bound the probabilities above 0.",
+            name=name,
+            sum=int(np.isinf(values).sum()),
         )
 
 
@@ -78,10 +95,17 @@ def check_scored(scores: Floats, members: Bools, units: Ints) -> None:
         InputError: Naming `scores`, `members` or `units`.
     """
     if members.ndim != 2 or members.dtype != np.bool_:
-        raise InputError(f"members a boolean matrix (K, n) must hold, but got {members.dtype} of {members.shape}.")
+        raise InputError(
+            "members a boolean matrix (K, n) must hold, but got {dtype} of {shape}.",
+            dtype=members.dtype,
+            shape=members.shape,
+        )
     if scores.shape != members.shape or np.isnan(scores).any():
         raise InputError(
-            f"scores of shape {members.shape} without NaN must hold, but got {scores.shape} with {int(np.isnan(scores).sum())} NaN."
+            "scores of shape {shape} without NaN must hold, but got {shape2} with {sum} NaN.",
+            shape=members.shape,
+            shape2=scores.shape,
+            sum=int(np.isnan(scores).sum()),
         )
     check_sides(members)
     check_units(units, members.shape[1])
@@ -95,7 +119,10 @@ def check_units(units: Ints, n: int) -> None:
     """
     if units.shape != (n,) or not np.issubdtype(units.dtype, np.integer):
         raise InputError(
-            f"units of shape ({n},), whole numbers, must hold, but got {units.dtype} of shape {units.shape}."
+            "units of shape ({n},), whole numbers, must hold, but got {dtype} of shape {shape}.",
+            n=n,
+            dtype=units.dtype,
+            shape=units.shape,
         )
 
 

@@ -52,7 +52,11 @@ def choose(
     names = tuple(candidates) or possible(evidence)
     codes, count = unit_codes(evidence.units)
     if count < 4 or not names:
-        raise InputError(f"4 units and 1 candidate at least must hold, but got {count} units and candidates={names}.")
+        raise InputError(
+            "4 units and 1 candidate at least must hold, but got {count} units and candidates={names}.",
+            count=count,
+            names=names,
+        )
     first = np.random.default_rng(seed).permutation(count)[codes] < count // 2
     half = evidence.take(first)
     found = {name: auc(half, attack=name, level=level).value for name in names}

@@ -16,9 +16,11 @@ from moo.core.evidence import Bools, Floats
 def _sides(member_scores: Floats, nonmember_scores: Floats) -> None:
     for name, scores in (("member_scores", member_scores), ("nonmember_scores", nonmember_scores)):
         if scores.ndim != 1 or scores.size == 0:
-            raise InputError(f"{name} a non-empty vector must hold, but got shape {scores.shape}.")
+            raise InputError(
+                "{name} a non-empty vector must hold, but got shape {shape}.", name=name, shape=scores.shape
+            )
         if np.isnan(scores).any():
-            raise InputError(f"{name} without NaN must hold, but got NaN; a shadow's training has diverged.")
+            raise InputError("{name} without NaN must hold, but got NaN; a shadow's training has diverged.", name=name)
 
 
 def placements(scores: Floats, members: Bools) -> Floats:
@@ -113,7 +115,12 @@ def allowed_false_positives(n_nonmembers: float, fpr: float) -> int:
     k = math.floor(fpr * (n_nonmembers + 1) + 1e-9)
     if k < 1:
         need = math.ceil(1 / fpr) - 1
-        raise InputError(f"n_nonmembers >= {need} must hold for fpr={fpr:g}, but got n_nonmembers={n_nonmembers:g}.")
+        raise InputError(
+            "n_nonmembers >= {need} must hold for fpr={fpr:g}, but got n_nonmembers={n_nonmembers:g}.",
+            need=need,
+            fpr=fpr,
+            n_nonmembers=n_nonmembers,
+        )
     return k
 
 

@@ -132,7 +132,11 @@ def over_shadows(
 
 def _check_even(k: int) -> None:
     if k < MIN_SHADOWS or k % 2:
-        raise InputError(f"K even and >= {MIN_SHADOWS} must hold, but got K={k} shadows; train whole pairs.")
+        raise InputError(
+            "K even and >= {min_shadows} must hold, but got K={k} shadows; train whole pairs.",
+            min_shadows=MIN_SHADOWS,
+            k=k,
+        )
 
 
 def unit_weights(units: Ints, rng: np.random.Generator) -> Ints:
@@ -164,7 +168,9 @@ def bootstrap(
     kept: Floats = values[~np.isnan(values)]
     if kept.size < 2:
         raise InputError(
-            f"units of both sides must hold, but {len(values) - kept.size} of {len(values)} resamples lost one."
+            "units of both sides must hold, but {n_values} of {n_values2} resamples lost one.",
+            n_values=len(values) - kept.size,
+            n_values2=len(values),
         )
     return kept
 

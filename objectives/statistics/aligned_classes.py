@@ -32,7 +32,9 @@ def class_log_probs(
     inputs, labels = known
     held = np.unique(labels)
     if not len(held) or held[0] < 0 or held[-1] >= n_classes:
-        raise InputError(f"labels in 0..{n_classes - 1} must hold, but got {held.tolist()[:5]}.")
+        raise InputError(
+            "labels in 0..{n_classes} must hold, but got {tolist}.", n_classes=n_classes - 1, tolist=held.tolist()[:5]
+        )
     out = np.zeros((len(features), n_classes))
     if len(held) == 1:
         out[:, held[0]] = 1.0

@@ -46,7 +46,9 @@ def ledger_of(data: str) -> Ledger:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"the ledgers' folder must be writable, but {home} is not: {error.strerror}; set MOO_LEDGERS."
+            "the ledgers' folder must be writable, but {home} is not: {strerror}; set MOO_LEDGERS.",
+            home=home,
+            strerror=error.strerror,
         ) from error
     dataset = _dataset(home, data)
     return Ledger(home / f"{dataset[:16]}.ledger", dataset)
@@ -60,7 +62,7 @@ def ledger_path(data: str) -> Path:
     """
     home = ledgers_dir()
     if not (home / "ledger.key").is_file():
-        raise InputError(f"a ledger must exist, but there is none in {home}; run a study first.")
+        raise InputError("a ledger must exist, but there is none in {home}; run a study first.", home=home)
     return home / f"{_dataset(home, data)[:16]}.ledger"
 
 
@@ -127,8 +129,10 @@ class Account:
             known = any(e.study == self.study for e in gates)
             if not known and begun and terms["policy"] != "internal":
                 raise PolicyError(
-                    f"the ledger must hold the terms that {self.study} began with, but {self.ledger.path} does not; set MOO_LEDGERS "
-                    "and the data's place as they were, or restore the ledger."
+                    "the ledger must hold the terms that {study} began with, but {path} does not; set "
+                    "MOO_LEDGERS and the data's place as they were, or restore the ledger.",
+                    study=self.study,
+                    path=self.ledger.path,
                 )
             if not known:
                 self.ledger.record("gate", self.study, terms)
@@ -256,7 +260,8 @@ class Account:
             before = [e.body for e in self.ledger.entries(self.study) if e.kind == "release"]
             if only and any(other != body for other in before):
                 raise PolicyError(
-                    f"one result alone of {self.study} may leave, and another has; give the new study another name."
+                    "one result alone of {study} may leave, and another has; give the new study another name.",
+                    study=self.study,
                 )
             if body not in before:
                 self.ledger.record("release", self.study, body)

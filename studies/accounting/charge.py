@@ -79,8 +79,10 @@ def training(account: Account, number: int, run: TrainingRun) -> Iterator[None]:
     with charged(account, {number: run}) as denied:
         if denied:
             raise PolicyError(
-                f"the budget must admit this training of epsilon {epsilon_pld(run):.2f}, but {denied[number]}; raise the budget of "
-                "the next study."
+                "the budget must admit this training of epsilon {epsilon_pld:.2f}, but {denied}; raise "
+                "the budget of the next study.",
+                epsilon_pld=epsilon_pld(run),
+                denied=denied[number],
             )
         yield
         account.settle(number)

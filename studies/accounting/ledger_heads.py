@@ -29,8 +29,11 @@ def check_anchor(home: Path, study: str, ledger: Ledger) -> None:
     entries = ledger.entries()
     if not 1 <= seq <= len(entries) or entries[seq - 1].hash != digest:
         raise PolicyError(
-            f"the ledger must hold what {study} has spent so far, up to entry {seq}, but {ledger.path} does not; set "
-            "MOO_LEDGERS and the data's place as they were, or restore the ledger."
+            "the ledger must hold what {study} has spent so far, up to entry {seq}, but {path} does "
+            "not; set MOO_LEDGERS and the data's place as they were, or restore the ledger.",
+            study=study,
+            seq=seq,
+            path=ledger.path,
         )
 
 
@@ -44,7 +47,9 @@ def keep_anchor(home: Path, study: str, ledger: Ledger) -> None:
     try:
         write_whole(home / ANCHORS, json.dumps(kept, indent=1) + "\n")
     except OSError as error:
-        raise StorageError(f"the study's folder must be writable, but {home} is not: {error.strerror}.") from error
+        raise StorageError(
+            "the study's folder must be writable, but {home} is not: {strerror}.", home=home, strerror=error.strerror
+        ) from error
 
 
 def _kept(home: Path) -> dict[str, str]:
@@ -58,6 +63,6 @@ def _kept(home: Path) -> dict[str, str]:
             parse_anchor(anchor)
     except (OSError, ValueError, AttributeError) as error:
         raise StorageError(
-            f"{path} must hold the ledger's heads as moo wrote them, but does not; restore it from a backup."
+            "{path} must hold the ledger's heads as moo wrote them, but does not; restore it from a backup.", path=path
         ) from error
     return dict(found)

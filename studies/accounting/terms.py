@@ -81,13 +81,19 @@ def refuse_other_terms(terms: Mapping[str, Any], study: str, gates: list[Entry])
         ]
         if changed:
             raise PolicyError(
-                f"policy and budget are fixed before a study's first trial: {name} began with {_told(gate.body)}, but got "
-                f"{_told(terms)} ({'; '.join(changed)}); give the new study another name."
+                "policy and budget are fixed before a study's first trial: {name} began with {told}, but "
+                "got {told2} ({changed}); give the new study another name.",
+                name=name,
+                told=_told(gate.body),
+                told2=_told(terms),
+                changed="; ".join(changed),
             )
         if gate.study != study:
             raise PolicyError(
-                f"one study alone may have a name under {terms['policy']}, but {name} began in another folder, with another key; "
-                "go on there, or give the new study another name."
+                "one study alone may have a name under {terms}, but {name} began in another folder, with "
+                "another key; go on there, or give the new study another name.",
+                terms=terms["policy"],
+                name=name,
             )
 
 

@@ -123,5 +123,7 @@ def save_memorisation(report: MemorisationReport, folder: str | Path) -> Path:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1))
     except OSError as error:
-        raise StorageError(f"the report must be kept, but {path} cannot be written: {error.strerror}.") from error
+        raise StorageError(
+            "the report must be kept, but {path} cannot be written: {strerror}.", path=path, strerror=error.strerror
+        ) from error
     return path

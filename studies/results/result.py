@@ -275,7 +275,9 @@ class StudyResult:
             write_whole(target / "front.csv", self.table.to_csv(index=False, quoting=csv.QUOTE_MINIMAL))
             write_whole(target / "result.json", json.dumps(rest, ensure_ascii=False, indent=1))
         except OSError as error:
-            raise StorageError(f"the results must be writable, but {target} is not: {error.strerror}.") from error
+            raise StorageError(
+                "the results must be writable, but {target} is not: {strerror}.", target=target, strerror=error.strerror
+            ) from error
         return target
 
 
@@ -321,7 +323,7 @@ def load_result(folder: str | Path) -> StudyResult:
         rows, rest = (json.loads((source / name).read_text(encoding="utf-8")) for name in ("front.json", "result.json"))
     except FileNotFoundError as error:
         raise InputError(
-            f"the folder must hold front.json and result.json, but {source} does not; run a study first."
+            "the folder must hold front.json and result.json, but {source} does not; run a study first.", source=source
         ) from error
     except (OSError, ValueError) as error:
         raise _damaged(source, error) from error
@@ -333,8 +335,11 @@ def load_result(folder: str | Path) -> StudyResult:
 
 def _damaged(source: Path, error: Exception) -> InputError:
     return InputError(
-        f"front.json and result.json must be as a study wrote them, but those in {source} are not ({type(error).__name__}: {error}); "
-        "the same moo run writes them anew and trains nothing."
+        "front.json and result.json must be as a study wrote them, but those in {source} are not "
+        "({type}: {error}); the same moo run writes them anew and trains nothing.",
+        source=source,
+        type=type(error).__name__,
+        error=error,
     )
 
 

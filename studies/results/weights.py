@@ -26,18 +26,24 @@ def weights_of(asked: str | Weights | None) -> dict[str, float]:
         InputError: If a name is none of accuracy, risk and penalty, a weight is no number >= 0, or all are 0.
     """
     if asked is not None and not isinstance(asked, str | Mapping):
-        raise InputError(f"weights must be a text or a mapping of objectives, but got {asked!r}.")
+        raise InputError("weights must be a text or a mapping of objectives, but got {asked!r}.", asked=asked)
     if asked is None or asked == "none" or asked == {}:
         return {}
     found = dict.fromkeys(NAMES.values(), 1.0)
     for name, weight in (_parsed(asked) if isinstance(asked, str) else asked).items():
         if name not in NAMES:
             raise InputError(
-                f"weights of {', '.join(NAMES)} must hold, but got {name!r}; write accuracy=2,risk=1,penalty=1."
-                f"{validate.nearest(name, NAMES)}"
+                "weights of {names} must hold, but got {name!r}; write accuracy=2,risk=1,penalty=1.{nearest}",
+                names=", ".join(NAMES),
+                name=name,
+                nearest=validate.nearest(name, NAMES),
             )
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise InputError(f"a weight >= 0 must hold, but got {name}={weight!r}; 0 leaves an objective out.")
+            raise InputError(
+                "a weight >= 0 must hold, but got {name}={weight!r}; 0 leaves an objective out.",
+                name=name,
+                weight=weight,
+            )
         found[NAMES[name]] = float(weight)
     if not any(found.values()):
         raise InputError("a weight above 0 must hold, but all are 0.")
@@ -49,9 +55,11 @@ def _parsed(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or name in out:
-            raise InputError(f"weights must be written accuracy=2,risk=1,penalty=1, each once, but got {text!r}.")
+            raise InputError(
+                "weights must be written accuracy=2,risk=1,penalty=1, each once, but got {text!r}.", text=text
+            )
         try:
             out[name] = float(value)
         except ValueError:
-            raise InputError(f"a weight must be a number, but got {part.strip()!r}.") from None
+            raise InputError("a weight must be a number, but got {part!r}.", part=part.strip()) from None
     return out

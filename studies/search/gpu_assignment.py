@@ -22,5 +22,9 @@ def devices(machine: Machine, *, executor: str, workers: int) -> tuple[Mapping[s
     named = os.environ.get(VISIBLE)
     found = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
     if workers > len(found):
-        raise InputError(f"workers <= {len(found)}, the GPUs that torch sees, must hold, but got workers={workers}.")
+        raise InputError(
+            "workers <= {n_found}, the GPUs that torch sees, must hold, but got workers={workers}.",
+            n_found=len(found),
+            workers=workers,
+        )
     return tuple({VISIBLE: name} for name in found[:workers])

@@ -213,20 +213,26 @@ def owned(home: Path) -> Iterator[None]:
         home.chmod(0o700)
         lock = open(home / ".lock", "w")  # noqa: SIM115 - held until the end of the block
     except OSError as error:
-        raise StorageError(f"the study's folder must be writable, but {home} is not: {error.strerror}.") from error
+        raise StorageError(
+            "the study's folder must be writable, but {home} is not: {strerror}.", home=home, strerror=error.strerror
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
-                f"one run at a time may use a study's folder, but another holds {home}; wait for it."
+                "one run at a time may use a study's folder, but another holds {home}; wait for it.", home=home
             ) from None
         try:
             yield
         except OSError as error:
             if isinstance(error, StorageError) or error.errno is None:
                 raise
-            raise StorageError(f"the study's folder must be writable, but {home} is not: {error.strerror}.") from error
+            raise StorageError(
+                "the study's folder must be writable, but {home} is not: {strerror}.",
+                home=home,
+                strerror=error.strerror,
+            ) from error
 
 
 def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, Any]:
@@ -260,7 +266,7 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
             record = evaluator.record(STATUS_QUO, number=REFERENCE, attempt=attempt)
             _settle(account, home, record)
     except TrialError as error:
-        raise InputError(f"the status quo must be trainable, but: {error}") from error
+        raise InputError("the status quo must be trainable, but: {error}", error=error) from error
     write_whole(path, json.dumps({"identity": identity, "record": record.to_json()}))
     return record
 

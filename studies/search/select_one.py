@@ -42,7 +42,9 @@ def refuse_early_end(account: Account, prepared: Prepared, n_trials: int) -> Non
             account.cap.refuse([*account.ledger.charged(), *account.counts], [run, *account.answers] * most)
         except PolicyError as error:
             raise PolicyError(
-                f"select_one draws its number of trials in secret, so the cap must admit {most} of them: {error}"
+                "select_one draws its number of trials in secret, so the cap must admit {most} of them: {error}",
+                most=most,
+                error=error,
             ) from error
 
 
@@ -66,7 +68,9 @@ def refuse_looking_inside(result: StudyResult) -> None:
     """
     if result.alone:
         raise PolicyError(
-            f"under select_one only the winner leaves, so nothing else of {result.name} is shown; see its report, or moo front."
+            "under select_one only the winner leaves, so nothing else of {name} is shown; see its "
+            "report, or moo front.",
+            name=result.name,
         )
 
 

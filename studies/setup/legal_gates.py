@@ -114,8 +114,14 @@ def refuse_broken_promises(prepared: Prepared) -> None:
     broken = [r for r in rules if r.kind == "gate" and r.judge(facts)[1] == "fail"]
     if broken:
         raise InputError(
-            f"every gate that the dossier answers must be met, but {prepared.dossier.path} does not meet {broken[0].id}, "
-            f"{broken[0].title_en} ({broken[0].article}): {broken[0].evidence[0]} is {broken[0].value(facts):g}; mend what it declares."
+            "every gate that the dossier answers must be met, but {path} does not meet {id}, "
+            "{title_en} ({article}): {evidence} is {value:g}; mend what it declares.",
+            path=prepared.dossier.path,
+            id=broken[0].id,
+            title_en=broken[0].title_en,
+            article=broken[0].article,
+            evidence=broken[0].evidence[0],
+            value=broken[0].value(facts),
         )
 
 

@@ -36,7 +36,8 @@ def set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Reco
     held = split_units(records.unit_ids, key, {"release": share})["release"][records.units]
     if held.all() or not held.any():
         raise InputError(
-            f"both sides of the release split must hold users, but {len(records)} records give one; take more."
+            "both sides of the release split must hold users, but {n_records} records give one; take more.",
+            n_records=len(records),
         )
     return records.take(~held, step), records.take(held, step)
 
@@ -53,13 +54,19 @@ def split(records: Records, spec: StudySpec, key: bytes) -> dict[str, Records]:
         rows = masks[name][records.units]
         if not rows.any():
             raise InputError(
-                f"every part must hold records, but {part} got none of the {len(records)} of {records.n_units} units; bring more units."
+                "every part must hold records, but {part} got none of the {n_records} of {n_units} "
+                "units; bring more units.",
+                part=part,
+                n_records=len(records),
+                n_units=records.n_units,
             )
         parts[part] = records.take(rows)
     labels = np.unique(parts["pool"].labels)
     if spec.task == "classification" and len(labels) < 2:
         raise InputError(
-            f"the pool must hold at least two classes, but each of its {len(parts['pool'])} records is "
-            f"{records.classes[int(labels[0])]!r}; take more data."
+            "the pool must hold at least two classes, but each of its {n_parts} records is "
+            "{classes!r}; take more data.",
+            n_parts=len(parts["pool"]),
+            classes=records.classes[int(labels[0])],
         )
     return parts

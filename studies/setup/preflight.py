@@ -66,7 +66,7 @@ def refuse_specification(spec: StudySpec, policy: Policy) -> None:
     for name in ("dossier", "withdrawals"):
         path = getattr(spec, name)
         if path and not Path(path).expanduser().is_file():
-            raise InputError(f"{name} must be a readable file, but got {path} (no such file).")
+            raise InputError("{name} must be a readable file, but got {path} (no such file).", name=name, path=path)
 
 
 def refuse_unknown_flags(spec: StudySpec) -> None:
@@ -75,14 +75,21 @@ def refuse_unknown_flags(spec: StudySpec) -> None:
     known = sorted({rule.applies_if for rule in rules} - {""} - {f"{RULE}{rule.id}" for rule in rules})
     for flag in spec.applies:
         if flag not in known:
-            raise InputError(f"applies must hold flags of {known}, but got {flag!r}.{validate.nearest(flag, known)}")
+            raise InputError(
+                "applies must hold flags of {known}, but got {flag!r}.{nearest}",
+                known=known,
+                flag=flag,
+                nearest=validate.nearest(flag, known),
+            )
 
 
 def refuse_another_task(spec: StudySpec) -> None:
     """A study that writes, where one that tells classes apart is wanted."""
     if spec.task != "classification":
         raise InputError(
-            f"task = 'classification' must hold, but {spec.name} has {spec.task!r}: `moo memorise` runs it."
+            "task = 'classification' must hold, but {name} has {task!r}: `moo memorise` runs it.",
+            name=spec.name,
+            task=spec.task,
         )
 
 
@@ -96,21 +103,29 @@ def refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
     """What would read private units without noise is refused where something leaves."""
     if policy.answer_noise and policy.name != "internal" and not spec.consent_filter:
         raise PolicyError(
-            f"consent_filter = true must hold under {policy.name}, but got false: the legal gates would tell exact shares of records."
+            "consent_filter = true must hold under {name}, but got false: the legal gates would tell "
+            "exact shares of records.",
+            name=policy.name,
         )
     if policy.answer_noise and policy.name != "internal" and spec.sensitive_rows == "keep":
         raise PolicyError(
-            f"sensitive_rows = 'drop' must hold under {policy.name}, but got 'keep': a gate would tell their exact share of records."
+            "sensitive_rows = 'drop' must hold under {name}, but got 'keep': a gate would tell their "
+            "exact share of records.",
+            name=policy.name,
         )
     if policy.answer_noise and spec.attribute:
         raise PolicyError(
-            f"attribute = '' must hold where risk is told with noise, but got {spec.attribute!r}: its leakage has no noised answer."
+            "attribute = '' must hold where risk is told with noise, but got {attribute!r}: its "
+            "leakage has no noised answer.",
+            attribute=spec.attribute,
         )
     if policy.answer_noise and (spec.attack == CHOSEN or not ATTACKS[spec.attack].own_losses):
         own = sorted(name for name, attack in ATTACKS.items() if attack.own_losses)
         raise PolicyError(
-            f"attack in {own} must hold where risk is told with noise, but got attack={spec.attack!r}: it looks at other "
-            "users' losses, which the noise does not cover."
+            "attack in {own} must hold where risk is told with noise, but got attack={attack!r}: it "
+            "looks at other users' losses, which the noise does not cover.",
+            own=own,
+            attack=spec.attack,
         )
 
 
@@ -129,7 +144,9 @@ def sampled(spec: StudySpec, sampler: Sampler | None, policy: Policy) -> tuple[S
     if sampler not in (None, "random") or spec.sampler not in (DEFAULT, "random"):
         asked = spec.sampler if sampler is None else check_sampler(sampler)
         raise PolicyError(
-            f"sampler must be 'random' under select_one, whose guarantee is of independent draws, got {asked!r}; leave it out."
+            "sampler must be 'random' under select_one, whose guarantee is of independent draws, got "
+            "{asked!r}; leave it out.",
+            asked=asked,
         )
     return spec, "random"
 
@@ -156,8 +173,12 @@ def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, referenc
     largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
     if spec.space.adapted_layers[1] and largest > hidden:
         raise InputError(
-            f"every rank must be <= {hidden}, the hidden size of {spec.model}, but space.lora_rank_log2 goes to "
-            f"{spec.space.lora_rank_log2[1]} (rank {largest}); lower it."
+            "every rank must be <= {hidden}, the hidden size of {model}, but space.lora_rank_log2 "
+            "goes to {lora_rank_log2} (rank {largest}); lower it.",
+            hidden=hidden,
+            model=spec.model,
+            lora_rank_log2=spec.space.lora_rank_log2[1],
+            largest=largest,
         )
 
 
@@ -186,10 +207,17 @@ def refuse_unknown_attributes(prepared: Prepared) -> None:
     for name in (spec.attribute, *spec.attribute_auxiliary):
         if name and name not in known:
             near = validate.nearest(name, known)
-            raise InputError(f"attribute among {known} of {spec.data} must hold, but got {name!r}.{near}")
+            raise InputError(
+                "attribute among {known} of {data} must hold, but got {name!r}.{near}",
+                known=known,
+                data=spec.data,
+                name=name,
+                near=near,
+            )
     if spec.attribute and spec.attribute in spec.attribute_auxiliary:
         raise InputError(
-            f"attribute_auxiliary must hold others than the attribute itself, but got {spec.attribute!r} in it."
+            "attribute_auxiliary must hold others than the attribute itself, but got {attribute!r} in it.",
+            attribute=spec.attribute,
         )
     if spec.attribute:
         _refuse_two_values(spec.attribute, prepared.records)
@@ -202,5 +230,9 @@ def _refuse_two_values(name: str, records: Records) -> None:
     users = len(np.unique(records.units[told]))
     if pairs > users:
         raise InputError(
-            f"one value of attribute {name!r} a {records.unit_name} must hold, but {users} of them have {pairs} different ones."
+            "one value of attribute {name!r} a {unit_name} must hold, but {users} of them have {pairs} different ones.",
+            name=name,
+            unit_name=records.unit_name,
+            users=users,
+            pairs=pairs,
         )

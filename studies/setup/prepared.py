@@ -180,13 +180,19 @@ class Prepared:
         if self.engine == "opacus":  # reads tokens; of the trunk it wants the frozen features alone
             if depth.layers_dropped or depth.n_queries:
                 raise InputError(
-                    f"layers_dropped = 0 and n_queries = 0 must hold on the engine 'opacus', but got {depth.layers_dropped} and "
-                    f"{depth.n_queries}; set space.layers_dropped = [0, 0] and space.n_queries = [0, 0]."
+                    "layers_dropped = 0 and n_queries = 0 must hold on the engine 'opacus', but got "
+                    "{layers_dropped} and {n_queries}; set space.layers_dropped = [0, 0] and space.n_queries "
+                    "= [0, 0].",
+                    layers_dropped=depth.layers_dropped,
+                    n_queries=depth.n_queries,
                 )
             n = int(self.base.model.config.num_hidden_layers)
             if self.spec.training.adaptation == "lora" and depth.adapted_layers > n:
                 raise InputError(
-                    f"adapted_layers <= {n} (the model's layers) must hold, but got {depth.adapted_layers}; lower space.adapted_layers."
+                    "adapted_layers <= {n} (the model's layers) must hold, but got {adapted_layers}; lower "
+                    "space.adapted_layers.",
+                    n=n,
+                    adapted_layers=depth.adapted_layers,
                 )
             return last_cut(self.base)
         return check_depth(self.base.model, depth)

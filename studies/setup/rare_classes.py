@@ -47,8 +47,11 @@ def merged(records: Records, least: int) -> Records:
     classes += [OTHER] if small and OTHER not in classes else []
     if len(classes) < 2:
         raise InputError(
-            f"two classes or more must have {least} users each, but only {classes[0]!r} is left of {told(users_by_class(records))}; "
-            "lower min_class_users, or bring more users."
+            "two classes or more must have {least} users each, but only {classes!r} is left of "
+            "{told}; lower min_class_users, or bring more users.",
+            least=least,
+            classes=classes[0],
+            told=told(users_by_class(records)),
         )
     place = {name: i for i, name in enumerate(classes)}
     codes = np.array([place.get(name, place.get(OTHER, 0)) for name in records.classes], dtype=np.int64)
@@ -67,8 +70,14 @@ def refuse_rare_classes(records: Records, spec: StudySpec) -> None:
     if small and records.classes != UNLABELLED:
         why = "" if spec.min_class_users else f", two for each of {shadows} shadows"
         raise InputError(
-            f"every class must have at least {least} {records.unit_name}s{why}, but got {told(small)}; bring more, take those rows "
-            f"out, or set min_class_users: classes of fewer are merged into {OTHER!r}, for which no DP claim holds, and 1 keeps all."
+            "every class must have at least {least} {unit_name}s{why}, but got {told}; bring more, "
+            "take those rows out, or set min_class_users: classes of fewer are merged into "
+            "{other!r}, for which no DP claim holds, and 1 keeps all.",
+            least=least,
+            unit_name=records.unit_name,
+            why=why,
+            told=told(small),
+            other=OTHER,
         )
 
 

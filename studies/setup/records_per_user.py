@@ -24,8 +24,13 @@ def records_per_user(spec: StudySpec, records: Records) -> int | None:
     if declared and most > declared:
         key = "one_record_per_user = true" if spec.one_record_per_user else f"max_records_per_user = {declared}"
         raise InputError(
-            f"{key} must hold in {spec.data}, but a {records.unit_name} has {most} records; raise max_records_per_user, or leave "
-            "both keys out: where a column names the users, the user is the unit of privacy."
+            "{key} must hold in {data}, but a {unit_name} has {most} records; raise "
+            "max_records_per_user, or leave both keys out: where a column names the users, the user "
+            "is the unit of privacy.",
+            key=key,
+            data=spec.data,
+            unit_name=records.unit_name,
+            most=most,
         )
     return 1
 

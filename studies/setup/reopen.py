@@ -46,14 +46,19 @@ def check_same(result: StudyResult, prepared: Prepared, folder: Path) -> None:
     known, found = result.about.get("marks"), marks_of(prepared)
     if known is None:
         raise InputError(
-            f"the result must say which users {result.name} was searched on; begin it anew under another name."
+            "the result must say which users {name} was searched on; begin it anew under another name.",
+            name=result.name,
         )
     if known["key"] != found["key"]:
         raise InputError(
-            f"the key must be the one that {result.name} was searched with; restore {folder / 'study.key'}."
+            "the key must be the one that {name} was searched with; restore {folder}.",
+            name=result.name,
+            folder=folder / "study.key",
         )
     if prepared.records.unit_name == "record" and known["data"] != found["data"]:
         raise InputError(
-            f"the data must be as {result.name} was searched on, since records without a user are told apart by their places, but they "
-            "have changed; restore them, name a user column, or start another study."
+            "the data must be as {name} was searched on, since records without a user are told apart "
+            "by their places, but they have changed; restore them, name a user column, or start "
+            "another study.",
+            name=result.name,
         )

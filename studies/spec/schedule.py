@@ -45,6 +45,9 @@ def refuse_empty_batches(training: TrainingSpec, halvings: int, expected_units: 
     if halvings and expected < 2**halvings:
         most = max(0, int(expected).bit_length() - 1)
         raise InputError(
-            f"batch_halvings <= {most} must hold for one of {expected_units} units to be expected in a batch, but got {halvings}; "
-            "lower space.batch_halvings, or raise training.sample_rate."
+            "batch_halvings <= {most} must hold for one of {expected_units} units to be expected in "
+            "a batch, but got {halvings}; lower space.batch_halvings, or raise training.sample_rate.",
+            most=most,
+            expected_units=expected_units,
+            halvings=halvings,
         )

@@ -292,13 +292,15 @@ class StudySpec:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
-            raise InputError(f"the study must be a readable file, but got {path} ({error.strerror}).") from error
+            raise InputError(
+                "the study must be a readable file, but got {path} ({strerror}).", path=path, strerror=error.strerror
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"the study must be TOML, but got {path}: {error}.") from error
+            raise InputError("the study must be TOML, but got {path}: {error}.", path=path, error=error) from error
         found = _placed(cls.from_mapping({"name": path.stem, **values}, source=str(path)), path.parent)
         if "data" not in values:
             raise InputError(
-                f"data must be named, a table's path or a data set, but {path} names none; see moo data list."
+                "data must be named, a table's path or a data set, but {path} names none; see moo data list.", path=path
             )
         return found
 
@@ -354,14 +356,16 @@ def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
     if isinstance(spec, str) and "/" not in spec and shipped.is_file():
         return StudySpec.from_mapping(tomllib.loads(shipped.read_text(encoding="utf-8")), source=f"{spec}.toml")
     if not isinstance(spec, str | Path):
-        raise InputError(f"study must be a name, a path or a StudySpec, but got {spec!r}.")
+        raise InputError("study must be a name, a path or a StudySpec, but got {spec!r}.", spec=spec)
     path = Path(spec).expanduser()
     if path.suffix == ".toml":
         return StudySpec.from_toml(path)
     known = _shipped()
     raise InputError(
-        f"study must be one of {', '.join(known)}, or a path to a .toml file, but got study={str(spec)!r}."
-        f"{validate.nearest(spec, known)}"
+        "study must be one of {known}, or a path to a .toml file, but got study={spec!r}.{nearest}",
+        known=", ".join(known),
+        spec=str(spec),
+        nearest=validate.nearest(spec, known),
     )
 
 

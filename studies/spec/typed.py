@@ -36,7 +36,11 @@ def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
     for name in values:
         if name not in known:
             raise InputError(
-                f"keys must be among {sorted(known)}, but got {prefix}{name}.{validate.nearest(name, known)}"
+                "keys must be among {known}, but got {prefix}{name}.{nearest}",
+                known=sorted(known),
+                prefix=prefix,
+                name=name,
+                nearest=validate.nearest(name, known),
             )
     return cls(**values)
 
@@ -53,24 +57,24 @@ def _typed(value: Any, default: Any, name: str) -> Any:
     kinds: dict[type, type] = {bool: bool, int: numbers.Integral, float: numbers.Real}
     kind = type(default)
     if not isinstance(value, kinds.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
-        raise InputError(f"{name} must be {kind.__name__}, but got {value!r}.")
+        raise InputError("{name} must be {type}, but got {value!r}.", name=name, type=kind.__name__, value=value)
     if isinstance(value, float) and math.isnan(value):
-        raise InputError(f"{name} must be a number, but got NaN.")
+        raise InputError("{name} must be a number, but got NaN.", name=name)
     return value if isinstance(value, kind) else kind(value)
 
 
 def _table(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{name} must be a table, but got {value!r}.")
+        raise InputError("{name} must be a table, but got {value!r}.", name=name, value=value)
     return value
 
 
 def _items(value: Any, default: tuple[Any, ...], name: str) -> tuple[Any, ...]:
     """A pair (low, high) where the default is a pair of numbers, else texts."""
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"{name} must be a list, but got {value!r}.")
+        raise InputError("{name} must be a list, but got {value!r}.", name=name, value=value)
     pair = bool(default) and not isinstance(default[0], str)
     if pair and len(value) != len(default):
-        raise InputError(f"{name} must be [low, high], but got {value!r}.")
+        raise InputError("{name} must be [low, high], but got {value!r}.", name=name, value=value)
     kinds = default if pair else ("",) * len(value)
     return tuple(_typed(v, d, name) for v, d in zip(value, kinds, strict=True))

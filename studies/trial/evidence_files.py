@@ -92,7 +92,9 @@ def load_attributes(folder: str | Path, number: int) -> dict[str, AttributeEvide
     names = sorted(name.removeprefix(_GROUP) for name in at if name.startswith(_GROUP))
     if not names or "outputs" not in at:
         raise InputError(
-            f"attributes must be among the data's groups, but {folder} has none; name columns of a table as `attribute`."
+            "attributes must be among the data's groups, but {folder} has none; name columns of a "
+            "table as `attribute`.",
+            folder=folder,
         )
     return {
         name: AttributeEvidence(
@@ -113,7 +115,9 @@ def _kept(folder: str | Path, number: int, again: str) -> dict[str, Any]:
         kept = np.load(path)
     except OSError:
         raise InputError(
-            f"the trial's evidence must be in the folder, but there is no {path}; it was purged, or there is no such trial."
+            "the trial's evidence must be in the folder, but there is no {path}; it was purged, or "
+            "there is no such trial.",
+            path=path,
         ) from None
     with kept:
         return {name: kept[name] for name in kept.files}

@@ -219,7 +219,7 @@ def within_memory() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrialError(f"the trial must fit into memory, but: {error}", cause="out of memory") from error
+        raise TrialError("the trial must fit into memory, but: {error}", error=error, cause="out of memory") from error
 
 
 def _notices(parts: Mapping[str, MaskedPart], trained: Trained, spec: StudySpec) -> tuple[str, ...]:

@@ -85,7 +85,12 @@ def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
     result = load_result(folder)
     known = {t.number: t for t in result.complete}
     if number not in known:
-        raise InputError(f"trial must be a complete one of {result.name}, {sorted(known)}, but got {number}.")
+        raise InputError(
+            "trial must be a complete one of {name}, {known}, but got {number}.",
+            name=result.name,
+            known=sorted(known),
+            number=number,
+        )
     policy = Policy(**result.about.get("policy", {}))
     home = Path(folder)
     StudyKey.load(home / "study.key")
@@ -193,8 +198,11 @@ def _check_enough(run: TrainingRun, canaries: int, beta: float, *, n_units: int)
     while not enough(need) and need < 10**6:
         need *= 2
     raise InputError(
-        f"canaries >= about {need} must hold to refute epsilon {epsilon_pld(run):.2f} even by guessing all right, but got "
-        f"canaries={canaries}; plant more, or audit a smaller epsilon."
+        "canaries >= about {need} must hold to refute epsilon {epsilon_pld:.2f} even by guessing "
+        "all right, but got canaries={canaries}; plant more, or audit a smaller epsilon.",
+        need=need,
+        epsilon_pld=epsilon_pld(run),
+        canaries=canaries,
     )
 
 

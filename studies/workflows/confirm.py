@@ -66,14 +66,18 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
     policy = Policy(**result.about.get("policy", {}))
     if policy.answer_noise or policy.name not in ("internal", "proxy_then_retrain"):
         raise PolicyError(
-            f"the policy must tell exact numbers, internal or proxy_then_retrain(m), but {result.name} has {policy}: confirming would "
-            "cost its users more than the budget that was fixed before."
+            "the policy must tell exact numbers, internal or proxy_then_retrain(m), but {name} has "
+            "{policy}: confirming would cost its users more than the budget that was fixed before.",
+            name=result.name,
+            policy=policy,
         )
     recommended = result.recommend().trial
     front = [t for t in result.complete if t.number in result.on_front or t is recommended]
     if not front:
         raise InputError(
-            f"the front must hold a point to confirm, but {result.name} has none: {result.recommend().reason}."
+            "the front must hold a point to confirm, but {name} has none: {reason}.",
+            name=result.name,
+            reason=result.recommend().reason,
         )
     plain = result.specification()
     spec = dataclasses.replace(plain, training=dataclasses.replace(plain.training, n_shadows=n_shadows))

@@ -105,7 +105,9 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
     started, asked = time.perf_counter(), MemoriseOptions(**options)
     if spec.task != "generation":
         raise InputError(
-            f"task = 'generation' must hold, but {spec.name} has {spec.task!r}: `moo audit` looks into it."
+            "task = 'generation' must hold, but {name} has {task!r}: `moo audit` looks into it.",
+            name=spec.name,
+            task=spec.task,
         )
     home = Path(folder)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)

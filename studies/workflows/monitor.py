@@ -127,13 +127,15 @@ def _cards(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
     for folder in folders:
         paths = sorted(folder.rglob("card.json"))
         if not paths:
-            raise InputError(f"a model's folder must hold a card.json, but {folder} has none.")
+            raise InputError("a model's folder must hold a card.json, but {folder} has none.", folder=folder)
         for path in paths:
             try:
                 card = json.loads(path.read_text(encoding="utf-8"))
                 int(card["preprocessing"]["masking_level"])
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"a card must be as `moo retrain` writes it, but {path} is not: {error}.") from error
+                raise InputError(
+                    "a card must be as `moo retrain` writes it, but {path} is not: {error}.", path=path, error=error
+                ) from error
             out.append((path.parent, card))
     return out
 
@@ -235,7 +237,9 @@ def _drift(seen: Residuals, state: str) -> Finding:
         before = json.loads(path.read_text(encoding="utf-8"))
         risen = drifted(before["found"], int(before["records"]), seen.found, seen.records)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the state must be as an earlier look wrote it, but {path} is not: {error}.") from error
+        raise InputError(
+            "the state must be as an earlier look wrote it, but {path} is not: {error}.", path=path, error=error
+        ) from error
     told = ", ".join(
         f"{k} {1000 * before['found'].get(k, 0) / before['records']:.1f} -> {rates[k]:.1f} per 1,000" for k in risen
     )
@@ -253,7 +257,9 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     try:
         write_whole(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
-        raise StorageError(f"the state must be writable, but {path} is not: {error.strerror}.") from error
+        raise StorageError(
+            "the state must be writable, but {path} is not: {strerror}.", path=path, strerror=error.strerror
+        ) from error
 
 
 def _budgets(data: str, budget: float | None) -> list[Finding]:

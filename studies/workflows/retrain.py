@@ -81,7 +81,9 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
         try:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"the target must be writable, but {target} is not: {error.strerror}.") from error
+            raise StorageError(
+                "the target must be writable, but {target} is not: {strerror}.", target=target, strerror=error.strerror
+            ) from error
         missing = [t for t in chosen if t.number not in _released(account)]
         if not missing:
             raise _once(sorted(runs))
@@ -94,29 +96,44 @@ def _released(account: Account) -> set[int]:
 
 def _once(numbers: list[int]) -> PolicyError:
     return PolicyError(
-        f"a setting is retrained once, but {numbers} were before; another model of one would cost its users as much again."
+        "a setting is retrained once, but {numbers} were before; another model of one would cost "
+        "its users as much again.",
+        numbers=numbers,
     )
 
 
 def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[TrialRecord]:
     if policy.name != "proxy_then_retrain":
         raise PolicyError(
-            f"the policy must be proxy_then_retrain(m), chosen before the search, but {result.name} has {policy}: every user was "
-            "searched on, so none is left whom a released model could be promised to."
+            "the policy must be proxy_then_retrain(m), chosen before the search, but {name} has "
+            "{policy}: every user was searched on, so none is left whom a released model could be "
+            "promised to.",
+            name=result.name,
+            policy=policy,
         )
     if not trials or len(set(trials)) != len(trials) or len(trials) > policy.retrain:
         raise PolicyError(
-            f"1 to {policy.retrain} different trials may be retrained under {policy}, but got {list(trials)}."
+            "1 to {retrain} different trials may be retrained under {policy}, but got {trials}.",
+            retrain=policy.retrain,
+            policy=policy,
+            trials=list(trials),
         )
     known = {t.number: t for t in result.complete}
     for number in trials:
         if number == REFERENCE or number not in known:
-            raise InputError(f"trials must be complete ones of {result.name}, {sorted(known)}, but got {number}.")
+            raise InputError(
+                "trials must be complete ones of {name}, {known}, but got {number}.",
+                name=result.name,
+                known=sorted(known),
+                number=number,
+            )
         gates = [name for name in known[number].blocking if name not in (*CONSTRAINTS, FAILED)]
         if gates:
             raise PolicyError(
-                f"a setting whose model leaves must meet every gate, but trial {number} breaks {', '.join(gates)}; see moo "
-                "compliance check."
+                "a setting whose model leaves must meet every gate, but trial {number} breaks {gates}; "
+                "see moo compliance check.",
+                number=number,
+                gates=", ".join(gates),
             )
     return [known[number] for number in trials]
 
@@ -126,8 +143,10 @@ def _fix_choice(account: Account, numbers: list[int]) -> None:
     before = account.fix("retrain", numbers)
     if before != numbers:
         raise PolicyError(
-            f"all trials are retrained in one call, and {before} were chosen before, but got {numbers}; "
-            "a further choice needs another study on other users."
+            "all trials are retrained in one call, and {before} were chosen before, but got "
+            "{numbers}; a further choice needs another study on other users.",
+            before=before,
+            numbers=numbers,
         )
 
 

@@ -46,7 +46,9 @@ def explain_rule(options: argparse.Namespace) -> int:
     rules = {rule.id: rule for rule in load_rules(_packs(options)).rules}
     if options.rule not in rules:
         near = validate.nearest(options.rule, rules)
-        raise InputError(f"rule must be one of {', '.join(rules)}, but got {options.rule!r}.{near}")
+        raise InputError(
+            "rule must be one of {rules}, but got {rule!r}.{near}", rules=", ".join(rules), rule=options.rule, near=near
+        )
     rule = rules[options.rule]
     table = Table(show_header=False, box=None)
     names = (
@@ -168,7 +170,12 @@ def _refuse_beside_study(options: argparse.Namespace) -> None:
     for name in names:
         if getattr(options, name, None):
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} must not stand beside a study, {options.data}; write {name} = ... there.")
+            raise InputError(
+                "{option} must not stand beside a study, {data}; write {name} = ... there.",
+                option=option,
+                data=options.data,
+                name=name,
+            )
 
 
 def _checked(spec: "StudySpec", terms: Any, required: Sequence[str]) -> "DataCheck":

@@ -79,7 +79,7 @@ def _pairs(items: Iterable[str], what: str) -> dict[str, str]:
     for item in items:
         name, mark, value = item.rpartition("=")
         if not mark or not name or not value:
-            raise InputError(f"{what} must be NAME=VALUE, but got {item!r}.")
+            raise InputError("{what} must be NAME=VALUE, but got {item!r}.", what=what, item=item)
         out[name.strip()] = value.strip()
     return out
 
@@ -113,7 +113,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
     from moo.tables import Reading
 
     if not options.out:
-        raise InputError(f"a masked file needs a place: give --out FILE; {options.text} was not read.")
+        raise InputError("a masked file needs a place: give --out FILE; {text} was not read.", text=options.text)
     columns = Columns(
         level=options.level,
         roles=_pairs((c for c in options.columns.split(",") if c), "a column"),

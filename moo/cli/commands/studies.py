@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.answer_noise == 0 and Policy.parse(options.policy).answer_noise:
         raise PolicyError(
-            f"--answer-noise must be above 0 with --policy {options.policy}, got 0: exact numbers would leave."
+            "--answer-noise must be above 0 with --policy {policy}, got 0: exact numbers would leave.",
+            policy=options.policy,
         )
     policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
     spec, _ = sampled(spec, options.sampler, policy)
@@ -179,7 +180,9 @@ def data_purge(options: argparse.Namespace) -> int:
     """moo data purge"""
     folder = Path(options.folder)
     if not (folder / "study.key").is_file():
-        raise InputError(f"the folder must be a study's (with a study.key), but got {folder}; nothing was removed.")
+        raise InputError(
+            "the folder must be a study's (with a study.key), but got {folder}; nothing was removed.", folder=folder
+        )
     removed = [name for name in ("evidence", "trunk", "checkpoints", "logs") if (folder / name).is_dir()]
     for name in removed:
         shutil.rmtree(folder / name)
@@ -241,7 +244,7 @@ def ledger_cap(options: argparse.Namespace) -> int:
 
     if options.data not in DATASETS and not Path(options.data).is_file():
         raise InputError(
-            f"DATA must be a data set's name or the path to a table, got {options.data}; see moo data list."
+            "DATA must be a data set's name or the path to a table, got {data}; see moo data list.", data=options.data
         )
     ledger = ledger_of(options.data)
     seq = ledger.cap(Cap(epsilon=options.epsilon, delta=options.delta), reason=options.reason)
@@ -260,7 +263,9 @@ def ledger_verify(options: argparse.Namespace) -> int:
     anchors = [f"{place_of(text, entries)}:{text}" if ":" not in text else text for text in options.anchor]
     found = verify(path, dict(map(parse_anchor, anchors)))
     if not found.intact:
-        raise StorageError(f"the ledger must be as it was written, but {found.reason}: {path}.")
+        raise StorageError(
+            "the ledger must be as it was written, but {reason}: {path}.", reason=found.reason, path=path
+        )
     until = f"anchored up to entry {found.anchored}" if found.anchored else "not anchored: a cut tail would not show"
     out.print(f"intact: {found.entries} entries, {until}", highlight=False)
     return 0

@@ -30,15 +30,20 @@ def declaration(values: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in values.items():
         if key not in KEYS:
-            raise InputError(f"[declare] knows {', '.join(KEYS)}, but got {key!r}.{validate.nearest(key, KEYS)}")
+            raise InputError(
+                "[declare] knows {keys}, but got {key!r}.{nearest}",
+                keys=", ".join(KEYS),
+                key=key,
+                nearest=validate.nearest(key, KEYS),
+            )
         name = ALIASES.get(key, key)
         if name in out:
-            raise InputError(f"[declare] must state {name} once, but got {key!r} too.")
+            raise InputError("[declare] must state {name} once, but got {key!r} too.", name=name, key=key)
         out[name] = _plain(value)
     for name in SIGNED if out else ():
         if not isinstance(out.get(name), str) or not out[name].strip():
             raise InputError(
-                f'[declare] must have a {name}: write date = 2026-11-01 and signer = "who answers for it".'
+                '[declare] must have a {name}: write date = 2026-11-01 and signer = "who answers for it".', name=name
             )
     if out:
         _read("date", out["date"], as_column="collected")
@@ -73,5 +78,11 @@ def _read(name: str, value: Any, *, as_column: str) -> NDArray[Any]:
     if problems or not text.strip() or unlisted:
         wanted = f"one of {', '.join(BASES)}" if unlisted else "a value that a column of this name may hold"
         near = validate.nearest(value, BASES) if unlisted else ""
-        raise InputError(f"[declare] {name} must be {wanted}, but got {value!r}.{near}")
+        raise InputError(
+            "[declare] {name} must be {wanted}, but got {value!r}.{near}",
+            name=name,
+            wanted=wanted,
+            value=value,
+            near=near,
+        )
     return column

@@ -91,7 +91,9 @@ class Dossier:
         return {n["version"]: frozenset(n.get("purposes", ())) for n in self.tables.get("notice", ())}
 
     def refuse(self, message: str, section: str = "", index: int = 0, key: str = "") -> NoReturn:
-        raise InputError(f"{self.path}:{_line(self.text, section, index, key)}: {message}")
+        raise InputError(
+            "{path}:{line}: {value}", path=self.path, line=_line(self.text, section, index, key), value=message
+        )
 
     def documented(self, section: str, index: int = 0) -> bool:
         """Whether the section names a document, by a file that is there or by a digest."""
@@ -122,9 +124,13 @@ def load_dossier(path: str | Path, *, today: date | None = None) -> Dossier:
         text = source.read_text(encoding="utf-8-sig")
         tables = tomllib.loads(text)
     except OSError as error:
-        raise InputError(f"the dossier must be a readable file, but got {source} ({error.strerror}).") from error
+        raise InputError(
+            "the dossier must be a readable file, but got {source} ({strerror}).",
+            source=source,
+            strerror=error.strerror,
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: TOML in UTF-8 must hold, but {error}.") from error
+        raise InputError("{source}: TOML in UTF-8 must hold, but {error}.", source=source, error=error) from error
     dossier = Dossier(path=source, text=text, tables=tables)
     for name, value in tables.items():
         if name == "processors":

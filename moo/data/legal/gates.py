@@ -76,7 +76,9 @@ class Terms:
         both = [name for name in LAW_COLUMNS if name in columns and name in self.declared]
         if both:
             raise InputError(
-                f"[declare] must state what the table lacks, but the table has a column {both[0]!r}; leave {both[0]} out of [declare]."
+                "[declare] must state what the table lacks, but the table has a column {both!r}; leave "
+                "{both} out of [declare].",
+                both=both[0],
             )
         return {**declared_columns(self.declared, n), **columns}
 
@@ -204,13 +206,21 @@ def consent_filter(
     judged = f"for {terms.purpose} as of {terms.as_of} ({_told(dropped)}{strange}); see the columns, or name another purpose or as_of."
     if not keep.any():
         raise InputError(
-            f"some records must pass the consent filter, but all {len(records)} of {records.name} fail it, {judged}"
+            "some records must pass the consent filter, but all {n_records} of {name} fail it, {judged}",
+            n_records=len(records),
+            name=records.name,
+            judged=judged,
         )
     left = np.unique(records.labels[keep])
     if len(left) < 2 <= len(records.classes):
         raise InputError(
-            f"records of at least two classes must pass the consent filter, but each of the {int(keep.sum())} of {len(records)} of "
-            f"{records.name} that pass is {records.classes[int(left[0])]!r}, {judged}"
+            "records of at least two classes must pass the consent filter, but each of the {sum} of "
+            "{n_records} of {name} that pass is {classes!r}, {judged}",
+            sum=int(keep.sum()),
+            n_records=len(records),
+            name=records.name,
+            classes=records.classes[int(left[0])],
+            judged=judged,
         )
 
     def lawful(rows: pd.DataFrame) -> pd.DataFrame:

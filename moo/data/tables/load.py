@@ -59,9 +59,14 @@ def load_table(
             cell that the law asks about and that cannot be read or lies in the future.
     """
     if {text, user} & set(groups):
-        raise InputError(f"attributes other than the text and the user must hold, but got {list(groups)}.")
+        raise InputError(
+            "attributes other than the text and the user must hold, but got {groups}.", groups=list(groups)
+        )
     if withdrawals and not user:
-        raise InputError(f"withdrawals need the column of the user, but user is empty; name it beside {withdrawals}.")
+        raise InputError(
+            "withdrawals need the column of the user, but user is empty; name it beside {withdrawals}.",
+            withdrawals=withdrawals,
+        )
     table = open_table(path, reading)
     frame, lines = _read(table, list(dict.fromkeys(name for name in (text, label, user, *groups) if name)))
     columns, problems = typed_frame(frame)
@@ -121,7 +126,7 @@ def _read(table: Table, named: Sequence[str]) -> tuple[pd.DataFrame, NDArray[np.
         table.require(*named)
     batches = list(table.batches(wanted))
     if not batches:
-        raise InputError(f"data must hold at least one record, but got none in {table.path}.")
+        raise InputError("data must hold at least one record, but got none in {path}.", path=table.path)
     table.require(*named)
     frame = pd.concat([batch.frame() for batch in batches], ignore_index=True)
     return frame[[c for c in wanted if c in table.columns]], np.concatenate([batch.lines for batch in batches])
@@ -162,8 +167,13 @@ def _labels(
     if (found < 0).any():
         other = sorted(set(labels[found < 0]))
         raise InputError(
-            f"{source}: labels in column {column!r} must be among classes = {list(declared)}, but {int((found < 0).sum()):,} rows have "
-            f"others (first: {other[0]!r}); add it to classes, or take those rows out."
+            "{source}: labels in column {column!r} must be among classes = {declared}, but {sum:,} "
+            "rows have others (first: {other!r}); add it to classes, or take those rows out.",
+            source=source,
+            column=column,
+            declared=list(declared),
+            sum=int((found < 0).sum()),
+            other=other[0],
         )
     return found.astype(np.int64), tuple(declared)
 

@@ -58,7 +58,9 @@ def load_withdrawals(path: str | Path, *, as_of: date | None = None) -> dict[str
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"withdrawals must be a readable UTF-8 file, but got {path} ({error}).") from error
+        raise InputError(
+            "withdrawals must be a readable UTF-8 file, but got {path} ({error}).", path=path, error=error
+        ) from error
     out: dict[str, date | None] = {}
     for number, line in enumerate(lines, start=1):
         name, _, day = (part.strip() for part in line.partition(","))
@@ -67,15 +69,33 @@ def load_withdrawals(path: str | Path, *, as_of: date | None = None) -> dict[str
         try:
             user = user_id(name)
         except ValueError as error:
-            raise InputError(f"{path}:{number}: a user must be an id as it was given, but {error}.") from None
+            raise InputError(
+                "{path}:{number}: a user must be an id as it was given, but {error}.",
+                path=path,
+                number=number,
+                error=error,
+            ) from None
         if not user:
-            raise InputError(f"{path}:{number}: a user must be an id, but {name!r} names nobody.")
+            raise InputError(
+                "{path}:{number}: a user must be an id, but {name!r} names nobody.", path=path, number=number, name=name
+            )
         try:
             out[user] = date.fromisoformat(day) if day else None
         except ValueError:
-            raise InputError(f"{path}:{number}: USER or USER,2026-11-01 must hold, but got {line!r}.") from None
+            raise InputError(
+                "{path}:{number}: USER or USER,2026-11-01 must hold, but got {line!r}.",
+                path=path,
+                number=number,
+                line=line,
+            ) from None
         if as_of is not None and (out[user] or as_of) > as_of:
-            raise InputError(f"{path}:{number}: a day until {as_of} must hold, but {day} is in the future.")
+            raise InputError(
+                "{path}:{number}: a day until {as_of} must hold, but {day} is in the future.",
+                path=path,
+                number=number,
+                as_of=as_of,
+                day=day,
+            )
     return out
 
 

@@ -33,7 +33,9 @@ def version() -> str:
         return f"{PACKAGE} {metadata.version(PACKAGE)}"
     except metadata.PackageNotFoundError as error:
         raise InputError(
-            f"the optional recogniser of names needs the package {PACKAGE}, but it is not installed; pip install 'moo-privacy[ner]'."
+            "the optional recogniser of names needs the package {package}, but it is not installed; "
+            "pip install 'moo-privacy[ner]'.",
+            package=PACKAGE,
         ) from error
 
 

@@ -46,8 +46,13 @@ class Columns:
         for column, role in self.roles.items():
             if role not in (TEXT, KEEP) and role not in ENTITY_LEVELS:
                 raise InputError(
-                    f"a column must be {TEXT}, {KEEP} or a type of {', '.join(ENTITY_LEVELS)}, but got {column}={role}."
-                    f"{validate.nearest(role, (TEXT, KEEP, *ENTITY_LEVELS))}"
+                    "a column must be {text}, {keep} or a type of {entity_levels}, but got {column}={role}.{nearest}",
+                    text=TEXT,
+                    keep=KEEP,
+                    entity_levels=", ".join(ENTITY_LEVELS),
+                    column=column,
+                    role=role,
+                    nearest=validate.nearest(role, (TEXT, KEEP, *ENTITY_LEVELS)),
                 )
 
     def role(self, column: str) -> str:
@@ -59,7 +64,13 @@ class Columns:
         for column in self.roles:
             if column not in columns:
                 near = validate.nearest(column, columns)
-                raise InputError(f"column {column!r} must be in {place}, but it has {columns}.{near}")
+                raise InputError(
+                    "column {column!r} must be in {place}, but it has {columns}.{near}",
+                    column=column,
+                    place=place,
+                    columns=columns,
+                    near=near,
+                )
 
 
 @lru_cache(maxsize=1)

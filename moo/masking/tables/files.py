@@ -76,10 +76,12 @@ def mask_file(
     validate.in_range(1, MAX_WORKERS, workers=workers)
     source, target = source.expanduser(), target.expanduser()
     if format_of(target) != format_of(source):
-        raise InputError(f"the target must have the source's format, {source.suffix}, but got {target}.")
+        raise InputError(
+            "the target must have the source's format, {suffix}, but got {target}.", suffix=source.suffix, target=target
+        )
     table = open_table(source, reading)
     if target.exists() and target.samefile(source):
-        raise InputError(f"the target must be another file than the source, but got {target} for both.")
+        raise InputError("the target must be another file than the source, but got {target} for both.", target=target)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         match table:
@@ -93,7 +95,9 @@ def mask_file(
     except InputError:
         raise
     except OSError as error:
-        raise StorageError(f"{target} must be writable, but: {error.strerror or error}.") from error
+        raise StorageError(
+            "{target} must be writable, but: {value}.", target=target, value=error.strerror or error
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -177,8 +181,12 @@ def _parquet_role(column: pa.Field, columns: Columns, table: ParquetTable) -> st
     if role == TEXT and not _is_string(column.type):
         if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             raise InputError(
-                f"column {column.name!r} of {table.path} must hold text or numbers, but holds {column.type}; flatten it, or name it with "
-                f"{column.name}={KEEP} to leave it as it is."
+                "column {name!r} of {path} must hold text or numbers, but holds {type}; flatten it, or "
+                "name it with {name}={keep} to leave it as it is.",
+                name=column.name,
+                path=table.path,
+                type=column.type,
+                keep=KEEP,
             )
         return TEXT if _holds_identifiers(column, columns, table) else KEEP
     return role

@@ -120,11 +120,17 @@ def _point(result: StudyResult, number: int | None) -> TrialRecord:
     if number is None:
         chosen = result.recommend()
         if chosen.trial is None:
-            raise InputError(f"the study must recommend a point, but {chosen.reason}; name one with --trial.")
+            raise InputError(
+                "the study must recommend a point, but {reason}; name one with --trial.", reason=chosen.reason
+            )
         return chosen.trial
     found = [t for t in result.complete if t.number == number]
     if not found:
-        raise InputError(f"trial among {[t.number for t in result.complete]} must hold, but got trial={number}.")
+        raise InputError(
+            "trial among {complete} must hold, but got trial={number}.",
+            complete=[t.number for t in result.complete],
+            number=number,
+        )
     return found[0]
 
 
@@ -246,7 +252,11 @@ def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> di
     if before is None:
         return None
     if before.get("format") != FORMAT:
-        raise InputError(f"the previous annex must be of format {FORMAT!r}, but got {before.get('format')!r}.")
+        raise InputError(
+            "the previous annex must be of format {format!r}, but got {before!r}.",
+            format=FORMAT,
+            before=before.get("format"),
+        )
     old, new = ({row["rule"]: row for row in a["rules"]} for a in (before, after))
     changed = [
         {"rule": name, "verdict": [old[name]["verdict"], row["verdict"]], "facts": [old[name]["facts"], row["facts"]]}

@@ -54,7 +54,9 @@ def save_annex(
             written.append(target / f"annex.{lang}.html")
             write_whole(written[-1], page)
     except OSError as error:
-        raise StorageError(f"the annex must be writable, but {target} is not: {error.strerror}.") from error
+        raise StorageError(
+            "the annex must be writable, but {target} is not: {strerror}.", target=target, strerror=error.strerror
+        ) from error
     browser = find_browser() if pdf else None
     if browser:
         written += [print_pdf(target / f"annex.{lang}.html", browser) for lang in langs]
@@ -70,7 +72,9 @@ def read_annex(path: str | Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"the previous annex must be a readable annex.json, but got {path} ({error}).") from error
+        raise InputError(
+            "the previous annex must be a readable annex.json, but got {path} ({error}).", path=path, error=error
+        ) from error
     return found
 
 

@@ -22,7 +22,7 @@ def words(lang: str) -> Mapping[str, str]:
         InputError: If the language is not "en" or "zh".
     """
     if lang not in ("en", "zh"):
-        raise InputError(f"lang in ['en', 'zh'] must hold, but got lang={lang!r}.")
+        raise InputError("lang in ['en', 'zh'] must hold, but got lang={lang!r}.", lang=lang)
     found: Mapping[str, str] = _file()[lang]
     return found
 

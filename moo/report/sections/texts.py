@@ -271,5 +271,5 @@ def texts(lang: str) -> dict[str, str]:
         InputError: If the language is not "en" or "zh".
     """
     if lang not in ("en", "zh"):
-        raise InputError(f"lang in ['en', 'zh'] must hold, but got lang={lang!r}.")
+        raise InputError("lang in ['en', 'zh'] must hold, but got lang={lang!r}.", lang=lang)
     return EN if lang == "en" else ZH

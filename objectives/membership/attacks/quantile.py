@@ -40,7 +40,9 @@ def quantile_regression(losses: Floats, base_losses: Floats, population: Populat
         raise InputError("population.base_losses must be given, but got None; the regression needs its covariate.")
     m = len(population.base_losses)
     if m < MIN_POPULATION:
-        raise InputError(f"population of {MIN_POPULATION} records or more must hold, but got {m}.")
+        raise InputError(
+            "population of {min_population} records or more must hold, but got {m}.", min_population=MIN_POPULATION, m=m
+        )
     check_matrix("population.base_losses", population.base_losses, (m,))
     check_matrix("population.losses", population.losses, (len(losses), m))
     seen, unseen = _basis(base_losses, population.base_losses), _basis(population.base_losses, population.base_losses)

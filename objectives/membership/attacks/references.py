@@ -100,7 +100,11 @@ def rmia_offline(
     check_pairs(members)
     check_matrix("losses", losses, members.shape)
     if population.ndim != 2 or len(population) != len(losses) or not population.shape[1]:
-        raise InputError(f"population of shape ({len(losses)}, m) with m >= 1 must hold, but got {population.shape}.")
+        raise InputError(
+            "population of shape ({n_losses}, m) with m >= 1 must hold, but got {shape}.",
+            n_losses=len(losses),
+            shape=population.shape,
+        )
     check_matrix("population", population, population.shape)
     nobody = np.zeros(population.shape, dtype=bool)
     ratio = _ratio(losses, out_references(members), scale)
@@ -159,8 +163,9 @@ class _Side:
         """A standard deviation for each text, shape (K, n)."""
         if self.count.min() < 3:
             raise InputError(
-                f"3 references a text must hold for a variance of its own, but got {int(self.count.min())}; "
-                "train K >= 8 shadows or use fixed_variance=True."
+                "3 references a text must hold for a variance of its own, but got {min}; train K >= 8 "
+                "shadows or use fixed_variance=True.",
+                min=int(self.count.min()),
             )
         sd = np.sqrt(self._squares() / (self.count - 1))
         own: Floats = np.repeat(np.maximum(sd, 1e-12), 2, axis=0)

@@ -78,8 +78,11 @@ def check_attack(attack: str, *, n_shadows: int) -> None:
     needs = ATTACKS[attack].min_shadows
     if n_shadows < needs:
         raise InputError(
-            f"n_shadows >= {needs} must hold for attack={attack!r}, but got n_shadows={n_shadows}; train more shadows, or name another "
-            "attack."
+            "n_shadows >= {needs} must hold for attack={attack!r}, but got n_shadows={n_shadows}; "
+            "train more shadows, or name another attack.",
+            needs=needs,
+            attack=attack,
+            n_shadows=n_shadows,
         )
 
 

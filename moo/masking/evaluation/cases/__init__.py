@@ -30,7 +30,11 @@ def unmark(marked: str) -> tuple[str, tuple[Span, ...]]:
     for match in _MARKED.finditer(marked):
         kind, mention = match.groups()
         if kind not in ENTITY_LEVELS:
-            raise InputError(f"a mention's type must be one of {', '.join(ENTITY_LEVELS)}, but got {kind!r}.")
+            raise InputError(
+                "a mention's type must be one of {entity_levels}, but got {kind!r}.",
+                entity_levels=", ".join(ENTITY_LEVELS),
+                kind=kind,
+            )
         text += marked[at : match.start()]
         spans.append(Span(start=len(text), end=len(text) + len(mention), type=kind, level=ENTITY_LEVELS[kind]))
         text += mention
@@ -41,7 +45,7 @@ def unmark(marked: str) -> tuple[str, tuple[Span, ...]]:
 def load_cases(kind: str) -> list[Case]:
     """The cases of one kind of `KINDS`."""
     if kind not in KINDS:
-        raise InputError(f"kind in {list(KINDS)} must hold, but got kind={kind!r}.")
+        raise InputError("kind in {kinds} must hold, but got kind={kind!r}.", kinds=list(KINDS), kind=kind)
     lines = (resources.files("moo.masking.evaluation.cases") / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()
     cases = []
     for line in lines:

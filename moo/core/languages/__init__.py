@@ -1,0 +1,1 @@
+"""Catalogues of messages, one folder a language: English template = template in that language."""

@@ -1,0 +1,134 @@
+"""Messages for people: a template and its values, so that any language can be rendered from them.
+
+A `Message` is a string: the English text. It remembers the template and the values that formed it. The template is the
+message's id: `render` looks it up in the catalogue of a language and fills that language's template with the same values.
+A text that no catalogue knows stays English.
+
+    >>> text = Message("{n:,} of {total:,} records", n=3, total=1200)
+    >>> text
+    '3 of 1,200 records'
+    >>> render(text, "zh")
+    '1,200 条记录中的 3 条'
+"""
+
+import math
+import os
+import string
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+LANGUAGES = ("en", "zh")
+
+
+class Message(str):
+    """English text, with the template and the values that formed it.
+
+    Attributes:
+        template: English template in the syntax of `str.format`, values by name; it is the id of the message.
+        values: Values of the template; a value may be a message itself.
+    """
+
+    __slots__ = ("template", "values")
+    template: str
+    values: dict[str, Any]
+
+    def __new__(cls, template: str, /, **values: Any) -> "Message":
+        message = super().__new__(cls, template.format(**values))
+        message.template, message.values = template, values
+        return message
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (self.template,), self.values
+
+    def __deepcopy__(self, memo: object) -> "Message":
+        return self
+
+
+def joined(separator: str, texts: Iterable[str]) -> Message:
+    """Return one message made of several: each is rendered by itself, the separator as a text of its own."""
+    parts = list(texts)
+    fields = (f"{{part{i}}}" for i in range(len(parts)))
+    values = {f"part{i}": part for i, part in enumerate(parts)} | {"separator": Message(escaped(separator))}
+    return Message("{separator}".join(fields), **values)
+
+
+def escaped(text: str) -> str:
+    """Return a text as a template that formats to the text itself."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def render(text: str, language: str) -> str:
+    """Return a message in a language; a plain text is looked up as a template without values.
+
+    Args:
+        text: A `Message`, or a plain English text.
+        language: One of `LANGUAGES`.
+    """
+    if language == "en":
+        return str(text)
+    known = catalogue(language)
+    if not isinstance(text, Message):
+        return known.get(text, text)
+    values = {name: render(value, language) if isinstance(value, str) else value for name, value in text.values.items()}
+    return known.get(text.template, text.template).format(**values)
+
+
+@cache
+def catalogue(language: str) -> Mapping[str, str]:
+    """Return English template -> template of the language, from every file of its folder.
+
+    Raises:
+        ValueError: If two files translate one template differently.
+    """
+    known: dict[str, str] = {}
+    for file in sorted((resources.files("moo.core") / "languages" / language).iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".toml"):
+            for english, other in tomllib.loads(file.read_text(encoding="utf-8")).items():
+                if known.setdefault(english, other) != other:
+                    raise ValueError(f"{file.name} translates {english!r} otherwise than an earlier file.")
+    return known
+
+
+def fields(template: str) -> set[str]:
+    """Return the names of the values that a template asks for."""
+    return {name.partition(".")[0].partition("[")[0] for _, name, _, _ in string.Formatter().parse(template) if name}
+
+
+def language_of(asked: str = "") -> str:
+    """Return the language to speak: the one asked for, else MOO_LANG, else that of the locale, else English."""
+    chosen = asked or os.environ.get("MOO_LANG", "")
+    for name in [chosen] if chosen else [os.environ.get(key, "") for key in ("LC_ALL", "LC_MESSAGES", "LANG")]:
+        if name:
+            return "zh" if name.lower().startswith("zh") else "en"
+    return "en"
+
+
+def to_json(text: str) -> str | dict[str, Any]:
+    """Return a text as JSON: a plain text as it is, a message with its template and values."""
+    if not isinstance(text, Message) or not text.values:
+        return str(text)
+    return {"text": str(text), "template": text.template, "values": {k: _value_out(v) for k, v in text.values.items()}}
+
+
+def from_json(data: str | Mapping[str, Any]) -> str:
+    """Return the text that `to_json` wrote."""
+    if isinstance(data, str):
+        return data
+    return Message(data["template"], **{k: _value_in(v) for k, v in data["values"].items()})
+
+
+def _value_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return to_json(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    return value if isinstance(value, bool | int | float) or value is None else str(value)
+
+
+def _value_in(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return float(value["float"]) if "float" in value else from_json(value)
+    return value
