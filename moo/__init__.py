@@ -7,9 +7,6 @@ needs no torch.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if __name__ != "moo":
-    raise ImportError(f"moo must be imported as 'moo', but got {__name__!r}; import moo instead.")
-
 __version__ = "0.1.0"
 
 _HOMES = {

@@ -20,23 +20,24 @@ from moo.masking.replacements import Operators
 
 FILE = "preprocessing.json"
 SCRIPT = "mask_texts.py"
+# modules that decide, as paths under the masking room
 _DECIDE = (
-    "checks",
-    "gate",
-    "hits",
     "ladder",
-    "names",
-    "names_en",
-    "ner",
-    "normal",
-    "numbers",
-    "operators",
-    "patterns",
-    "places",
-    "quasi",
+    "normalisation",
+    "prefilter",
+    "recognisers/addresses",
+    "recognisers/checksums",
+    "recognisers/hits",
+    "recognisers/names_en",
+    "recognisers/names_ner",
+    "recognisers/names_zh",
+    "recognisers/quasi_identifiers",
+    "recognisers/structured",
+    "recognisers/vocabulary",
+    "replacements",
+    "tables/numbers",
     "tokens",
-    "words",
-)  # modules
+)
 _LEXICONS = ("names_zh", "names_en", "places_zh", "streets_en", "sensitive_zh", "sensitive_en")
 
 
@@ -83,7 +84,10 @@ def fingerprint() -> str:
     """SHA-256 over the modules and lexicons that decide what is masked and by what it is replaced."""
     digest = hashlib.sha256()
     root = resources.files("moo.masking")
-    for part in (*(root / f"{m}.py" for m in _DECIDE), *(root / "lexicon" / f"{name}.toml" for name in _LEXICONS)):
+    for part in (
+        *(root / f"{m}.py" for m in _DECIDE),
+        *(root / "recognisers" / "lexicon" / f"{name}.toml" for name in _LEXICONS),
+    ):
         content = part.read_bytes().replace(b"\r\n", b"\n")
         digest.update(f"{part.name}\x00{len(content)}\x00".encode() + content)
     return digest.hexdigest()

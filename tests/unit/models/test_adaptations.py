@@ -282,7 +282,7 @@ def test_what_was_cached_of_a_decoder_under_a_key_that_named_no_token_is_not_rea
     for kind in ("gpt_neox", "albert"):
         base = unknown(family("gpt2"), kind)
         with monkeypatch.context() as earlier:
-            for module in ("trunk", "cache", "scaling"):
+            for module in ("trunk.encode", "trunk.cache", "bank.feature_scaling"):
                 earlier.setattr(f"moo.models.{module}.is_causal", lambda _: False)
             cache, first = cached(base)
             scope = f"{base.digest}|0|24|False|whole|aab"

@@ -211,9 +211,9 @@ def test_processes_share_a_cache_without_waiting_and_agree(
         """
         import dataclasses, hashlib, sys
         from pathlib import Path
-        from moo.models import cache
-        from moo.models.base_models import load_base
-        from moo.models.scaling import constants
+        from moo.models.trunk import cache
+        from moo.models.pretrained.loading import load_base
+        from moo.models.bank.feature_scaling import constants
         cache.TEXTS_A_SEGMENT = 3
         base = dataclasses.replace(load_base(sys.argv[1], accelerator="cpu"), low_precision=False)
         texts = [a + b for a in "abcdef" for b in "ghijkl"]

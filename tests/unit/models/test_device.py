@@ -89,15 +89,15 @@ class Elsewhere(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-from moo.models.activations import Packed
-from moo.models.bank import Bank, BankConfig, Depth, Frozen
-from moo.models.base_models import load_base
-from moo.models.blocks import cut_of
-from moo.models.datamodule import PoissonBatches
-from moo.models.dp import DPSettings
-from moo.models.module import BankModule, OptimizerSettings, log_probs
-from moo.models.scaling import constants
-from moo.models.trunk import encode
+from moo.models.trunk.packed import Packed
+from moo.models.bank.bank import Bank, BankConfig, Depth, Frozen
+from moo.models.pretrained.loading import load_base
+from moo.models.pretrained.architectures import cut_of
+from moo.models.dp.poisson_sampling import PoissonBatches
+from moo.models.dp.optimizer import DPSettings
+from moo.models.bank.lightning_module import BankModule, OptimizerSettings, log_probs
+from moo.models.bank.feature_scaling import constants
+from moo.models.trunk.encode import encode
 
 folder, layers, queries, targets = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 TEXTS = ["abc", "hello world", "zz", "the quick brown fox", "a1b2c3", "lorem ipsum", "qwerty", "0123456789"]

@@ -762,8 +762,8 @@ def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(spec: StudySpec
     """The real thing: SIGKILL in the middle, then the same call, then the same study undisturbed under the same key."""
     script = textwrap.dedent("""
         import json, sys
-        from moo.studies.base import StudySpec
-        from moo.studies.runner import run_study
+        from moo.studies.spec.study import StudySpec
+        from moo.studies.search.run_study import run_study
         spec = StudySpec.from_mapping(json.loads(sys.argv[1]))
         run_study(spec, n_trials=12, folder=sys.argv[2], callbacks=[lambda p: p.newest and print(p.newest.number, flush=True)])
     """)

@@ -230,7 +230,7 @@ RACE = """
 import json, sys, time
 sys.path.insert(0, sys.argv[2])
 from tests.unit.moo.search.test_search import evaluate, run
-from moo.errors import StorageError
+from moo.core.errors import StorageError
 seen = []
 def slow(candidate):
     time.sleep(0.2)

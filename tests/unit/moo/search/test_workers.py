@@ -154,7 +154,7 @@ def test_a_file_that_the_black_box_misses_is_no_fault_of_the_storage(executor: s
 
 UNGUARDED = """
 from moo.search import *
-from moo.records import Measurement
+from moo.core.measurement import Measurement
 def evaluate(candidate):
     return Outcome(values={"a": Measurement(value=candidate.params["x"])}, constraints={})
 reserved = []
