@@ -14,7 +14,7 @@ from moo.report.sections.texts import texts
 from moo.search.storage import opened, reading
 from moo.studies.results.recommendation import Recommendation
 from moo.studies.results.result import StudyResult, load_result
-from moo.studies.search.select_one import INTERNAL, refuse_looking_inside
+from moo.studies.search.select_one import INTERNAL, check_may_show
 
 HOST = "127.0.0.1"
 
@@ -32,7 +32,7 @@ def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna
         InputError: If the storage holds no study of that name.
         PolicyError: Under `select_one`: the dashboard shows every trial.
     """
-    refuse_looking_inside(result)
+    check_may_show(result)
     try:
         study = optuna.load_study(study_name=result.name, storage=storage)
     except KeyError as error:

@@ -20,7 +20,7 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import PREPARATION, Entry, Ledger, cap_of, charged, read_entries
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.ledger_heads import check_anchor, keep_anchor
-from moo.studies.accounting.terms import refuse_other_terms
+from moo.studies.accounting.terms import check_terms
 
 if TYPE_CHECKING:
     from moo.models.training.checkpoints import Reach
@@ -144,7 +144,7 @@ class Account:
 
     def _refuse_other(self, terms: Mapping[str, Any]) -> list[Entry]:
         gates = [e for e in self.ledger.entries() if e.kind == "gate" and "policy" in e.body]
-        refuse_other_terms(terms, self.study, gates)
+        check_terms(terms, self.study, gates)
         return gates
 
     def fix(self, name: str, chosen: Any) -> Any:

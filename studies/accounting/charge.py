@@ -42,7 +42,9 @@ def account_of(
 
 
 @contextmanager
-def charged(account: Account, runs: Mapping[int, TrainingRun], *, answers: bool = False) -> Iterator[dict[int, str]]:
+def charge_trainings(
+    account: Account, runs: Mapping[int, TrainingRun], *, answers: bool = False
+) -> Iterator[dict[int, str]]:
     """Charge trainings in full, then let the block train them; `Account.settle` books each that finished.
 
     A `TrialError` settles what is still open with its cause, charged in full. Whatever else ends the block, Ctrl-C and crashes
@@ -69,14 +71,14 @@ def charged(account: Account, runs: Mapping[int, TrainingRun], *, answers: bool 
 
 
 @contextmanager
-def training(account: Account, number: int, run: TrainingRun) -> Iterator[None]:
+def charge_training(account: Account, number: int, run: TrainingRun) -> Iterator[None]:
     """Charge one training, and settle it when the block ends.
 
     Raises:
         PolicyError: If it is not admitted; nothing is trained.
         TrialError: If it fails; what it was charged stays charged.
     """
-    with charged(account, {number: run}) as denied:
+    with charge_trainings(account, {number: run}) as denied:
         if denied:
             raise PolicyError(
                 "the budget must admit this training of epsilon {epsilon_pld:.2f}, but {denied}; raise "

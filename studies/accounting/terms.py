@@ -61,7 +61,7 @@ def known_terms(
     return {key: value for key, value in terms.items() if key != "data"}
 
 
-def refuse_other_terms(terms: Mapping[str, Any], study: str, gates: list[Entry]) -> None:
+def check_terms(terms: Mapping[str, Any], study: str, gates: list[Entry]) -> None:
     """Refuse terms that are not those under which a name began, in whatever folder or storage.
 
     Args:

@@ -19,10 +19,10 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.release_policy import Policy
 from moo.studies.accounting.account import cap_and_charges
 from moo.studies.accounting.cost import budget_filter, guarantee, runs_at
-from moo.studies.setup.legal_gates import notes_of, refuse_broken_gates, refuse_broken_promises
-from moo.studies.setup.preflight import refuse_specification, refuse_too_many_halvings
+from moo.studies.setup.legal_gates import check_data_gates, check_dossier_gates, notes_of
+from moo.studies.setup.preflight import check_halvings, check_specification
 from moo.studies.setup.prepared import Prepared, Stage, no_stage
-from moo.studies.setup.rare_classes import refuse_rare_classes
+from moo.studies.setup.rare_classes import check_class_sizes
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.noised_record import counts, expected_floors, planned_answers
 
@@ -74,14 +74,14 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     """Time a sample of texts and compose the epsilons; the study's own folder is not touched."""
     policy = policy or Policy()
     validate.whole(1, 1_000_000, n_trials=n_trials)
-    refuse_specification(spec, policy)
+    check_specification(spec, policy)
     with tempfile.TemporaryDirectory() as folder:
         share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
         prepared = Prepared(spec, StudyKey.fresh(), Path(folder), stage, release_share=share)
-        refuse_broken_gates(prepared)
-        refuse_broken_promises(prepared)
-        refuse_rare_classes(prepared.records, spec)
-        refuse_too_many_halvings(prepared)
+        check_data_gates(prepared)
+        check_dossier_gates(prepared)
+        check_class_sizes(prepared.records, spec)
+        check_halvings(prepared)
         texts = prepared.records.texts
         sample = texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE]
         encode(prepared.base, sample[:8], max_length=spec.training.max_length)

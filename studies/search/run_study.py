@@ -1,13 +1,12 @@
 """run_study(): one path for a new study and a resumed one."""
 
 import dataclasses
-import fcntl
 import json
 import platform
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from moo.core.atomic_files import write_whole
-from moo.core.errors import InputError, PolicyError, StorageError, TrialError
+from moo.core.errors import InputError, PolicyError, TrialError
 from moo.core.trial_record import REFERENCE, TrialParams, TrialRecord
 from moo.privacy.caps import told_cap
 from moo.privacy.composed_epsilon import compose
@@ -26,26 +25,27 @@ from moo.search import REFUSED, Candidate, Outcome, search
 from moo.search.sampler import Sampler, check_sampler
 from moo.search.storage import Storage
 from moo.studies.accounting.account import Account
-from moo.studies.accounting.charge import account_of, charged, training
+from moo.studies.accounting.charge import account_of, charge_training, charge_trainings
 from moo.studies.accounting.cost import budget_filter, runs_at, search_cost
 from moo.studies.accounting.terms import terms_of
 from moo.studies.results.earlier_result import carried_over
 from moo.studies.results.result import SearchCost, StudyResult
 from moo.studies.results.weights import Weights, weights_of
+from moo.studies.search.folder_lock import locked_folder
 from moo.studies.search.gpu_assignment import devices
 from moo.studies.search.progress import Callback, Watch, record_of
-from moo.studies.search.select_one import NAME, SECRET, drawn, mark_internal, refuse_early_end, winner_alone
-from moo.studies.setup.legal_gates import NO_GATE, declared, refuse_broken_gates, refuse_broken_promises
+from moo.studies.search.select_one import NAME, SECRET, check_cap_admits_all, drawn, mark_internal, winner_alone
+from moo.studies.setup.legal_gates import NO_GATE, check_data_gates, check_dossier_gates, declared
 from moo.studies.setup.preflight import (
-    refuse_arguments,
-    refuse_specification,
-    refuse_too_many_halvings,
-    refuse_unknown_attributes,
-    refuse_what_the_model_lacks,
+    check_arguments,
+    check_attributes,
+    check_halvings,
+    check_model_supports,
+    check_specification,
     sampled,
 )
 from moo.studies.setup.prepared import Prepared
-from moo.studies.setup.rare_classes import refuse_rare_classes
+from moo.studies.setup.rare_classes import check_class_sizes
 from moo.studies.setup.reopen import marks_of
 from moo.studies.spec.search_space import GOALS, STATUS_QUO, anchors, params_of, space_of
 from moo.studies.spec.study import StudySpec, check_name, load_spec
@@ -98,7 +98,7 @@ def run_study(
     """
     spec = load_spec(spec)
     chosen = Policy.parse(policy, answer_noise=answer_noise)
-    refuse_arguments(
+    check_arguments(
         n_trials=n_trials,
         storage=storage,
         seed=seed,
@@ -109,20 +109,20 @@ def run_study(
         weighed=bool(weights_of(weights)),
     )
     spec, drawing = sampled(spec, sampler, chosen)
-    refuse_specification(spec, chosen)
+    check_specification(spec, chosen)
     name = check_name(spec.name if name is None else name)
     home = Path(folder) if folder is not None else Path("moo-runs") / name
     started = time.monotonic()
-    with owned(home):
+    with locked_folder(home):
         watch, spec = Watch(callbacks, n_trials), spec.on(day_of(home))
         evaluator = Evaluator(spec, home, chosen, watch.stage, name=name)
         prepared = evaluator.prepared
-        refuse_broken_gates(prepared)
-        refuse_broken_promises(prepared)
-        refuse_what_the_model_lacks(spec, prepared, reference=chosen.allows_reference)
-        refuse_rare_classes(prepared.records, spec)
-        refuse_too_many_halvings(prepared)
-        refuse_unknown_attributes(prepared)
+        check_data_gates(prepared)
+        check_dossier_gates(prepared)
+        check_model_supports(spec, prepared, reference=chosen.allows_reference)
+        check_class_sizes(prepared.records, spec)
+        check_halvings(prepared)
+        check_attributes(prepared)
         keep_day(home, prepared.as_of)
         identity = _identity(spec, chosen, prepared)
         of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True), n_trials)
@@ -138,7 +138,7 @@ def run_study(
         law = (n_trials, of_study) if secret else None
         terms = terms_of(chosen, prepared, limit, law=law)
         if not account.begun(terms) and secret:
-            refuse_early_end(account, prepared, n_trials)
+            check_cap_admits_all(account, prepared, n_trials)
         attempts: dict[int, str] = {}
         evaluator.covered = prepared.covered = account.covered()
         watch.compose = lambda: compose(account.events(), delta=spec.training.target_delta)
@@ -148,7 +148,7 @@ def run_study(
             if chosen.allows_reference and account.cap is None:
                 watch.reference = watch.reference or _reference(evaluator, identity, home, account)
             runs = {c.number: _planned(prepared, params_of(c.params)) for c in candidates}
-            denied = bookings.enter_context(charged(account, runs, answers=True))
+            denied = bookings.enter_context(charge_trainings(account, runs, answers=True))
             attempts.update(account.attempts())
             if denied and secret:  # ending early would break the law of the number of trials
                 raise PolicyError(next(iter(denied.values())))
@@ -205,36 +205,6 @@ def _too_small(policy: Policy, account: Account, strictest: Sequence[TrainingRun
     )
 
 
-@contextmanager
-def owned(home: Path) -> Iterator[None]:
-    """The study's folder, mode 0700, held by one process at a time."""
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        home.chmod(0o700)
-        lock = open(home / ".lock", "w")  # noqa: SIM115 - held until the end of the block
-    except OSError as error:
-        raise StorageError(
-            "the study's folder must be writable, but {home} is not: {strerror}.", home=home, strerror=error.strerror
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(
-                "one run at a time may use a study's folder, but another holds {home}; wait for it.", home=home
-            ) from None
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, StorageError) or error.errno is None:
-                raise
-            raise StorageError(
-                "the study's folder must be writable, but {home} is not: {strerror}.",
-                home=home,
-                strerror=error.strerror,
-            ) from error
-
-
 def _identity(spec: StudySpec, policy: Policy, prepared: Prepared) -> dict[str, Any]:
     """What makes this study what it is: a later call that differs is refused."""
     return {
@@ -261,7 +231,7 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
             return TrialRecord.from_json(kept["record"])
     evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
     try:
-        with training(account, REFERENCE, _planned(evaluator.prepared, STATUS_QUO)):
+        with charge_training(account, REFERENCE, _planned(evaluator.prepared, STATUS_QUO)):
             attempt = account.attempts().get(REFERENCE, "")
             record = evaluator.record(STATUS_QUO, number=REFERENCE, attempt=attempt)
             _settle(account, home, record)

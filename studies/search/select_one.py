@@ -25,7 +25,7 @@ def drawn(policy: Policy, key: StudyKey, n_trials: int) -> int:
     return int(key.generator("number of trials").geometric(1 / n_trials)) if policy.name == NAME else n_trials
 
 
-def refuse_early_end(account: Account, prepared: Prepared, n_trials: int) -> None:
+def check_cap_admits_all(account: Account, prepared: Prepared, n_trials: int) -> None:
     """Refuse a study that a cap on the data could end early: its number of trials would not follow its law.
 
     More trials than are asked for here are drawn with a probability of delta / 1000.
@@ -60,7 +60,7 @@ def winner_alone(result: StudyResult) -> tuple[StudyResult, int | None]:
     return dataclasses.replace(result, trials=kept, about=about), None if winner is None else winner.number
 
 
-def refuse_looking_inside(result: StudyResult) -> None:
+def check_may_show(result: StudyResult) -> None:
     """Refuse to show what stays inside.
 
     Raises:

@@ -33,7 +33,7 @@ WANTED = {
 }
 
 
-def refuse_broken_gates(prepared: Prepared) -> None:
+def check_data_gates(prepared: Prepared) -> None:
     """Raise if a gate is unknown or not met, and no trial can change it; names all of them, and every missing column."""
     spec = prepared.spec
     if not spec.gates:
@@ -105,7 +105,7 @@ def without_gates(report: ComplianceReport, spec: StudySpec) -> ComplianceReport
     )
 
 
-def refuse_broken_promises(prepared: Prepared) -> None:
+def check_dossier_gates(prepared: Prepared) -> None:
     """A dossier that says of itself that a gate is not met refuses the study; what it does not say is left unassessed."""
     if prepared.dossier is None or not prepared.spec.gates:
         return

@@ -21,7 +21,7 @@ def filtered(loaded: Records, spec: StudySpec, terms: Terms) -> tuple[Records, P
     return merged(kept, spec.min_class_users), report
 
 
-def set_aside(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:
+def split_off_release_users(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:
     """Records to search on, and those of the release users: by keyed hash of each unit's own identity.
 
     Raises:

@@ -23,13 +23,13 @@ from moo.privacy.release_policy import Policy
 from moo.search.executors import NAMES as EXECUTORS
 from moo.search.sampler import DEFAULT, Sampler, check_sampler
 from moo.search.storage import Storage, check_storage
-from moo.studies.setup.prepared import Prepared, depth_of
+from moo.studies.setup.prepared import Prepared, trial_depth
 from moo.studies.spec.schedule import refuse_empty_batches
 from moo.studies.spec.search_space import STATUS_QUO, depths
 from moo.studies.spec.study import StudySpec
 
 
-def refuse_arguments(
+def check_arguments(
     *,
     n_trials: int,
     storage: Storage,
@@ -53,14 +53,14 @@ def refuse_arguments(
         raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
 
 
-def refuse_specification(spec: StudySpec, policy: Policy) -> None:
+def check_specification(spec: StudySpec, policy: Policy) -> None:
     """Raise if a specification names what does not exist, or its policy forbids it. Nothing is read but rule packs."""
-    refuse_another_task(spec)
-    refuse_unknown_attack(spec)
-    refuse_unknown_flags(spec)
-    refuse_by_policy(policy, spec)
+    check_task(spec)
+    check_attack_name(spec)
+    check_flags(spec)
+    check_policy_allows(policy, spec)
     sampled(spec, None, policy)
-    refuse_telltale_loggers(policy, spec)
+    check_loggers(policy, spec)
     if spec.data not in DATASETS and not Path(spec.data).suffix:
         raise unknown_data(spec.data)
     for name in ("dossier", "withdrawals"):
@@ -69,7 +69,7 @@ def refuse_specification(spec: StudySpec, policy: Policy) -> None:
             raise InputError("{name} must be a readable file, but got {path} (no such file).", name=name, path=path)
 
 
-def refuse_unknown_flags(spec: StudySpec) -> None:
+def check_flags(spec: StudySpec) -> None:
     """Raise if a flag of `applies` switches no rule on."""
     rules = load_rules(tuple(dict.fromkeys((*BUILT_IN, *spec.packs)))).rules
     known = sorted({rule.applies_if for rule in rules} - {""} - {f"{RULE}{rule.id}" for rule in rules})
@@ -83,7 +83,7 @@ def refuse_unknown_flags(spec: StudySpec) -> None:
             )
 
 
-def refuse_another_task(spec: StudySpec) -> None:
+def check_task(spec: StudySpec) -> None:
     """A study that writes, where one that tells classes apart is wanted."""
     if spec.task != "classification":
         raise InputError(
@@ -93,13 +93,13 @@ def refuse_another_task(spec: StudySpec) -> None:
         )
 
 
-def refuse_unknown_attack(spec: StudySpec) -> None:
+def check_attack_name(spec: StudySpec) -> None:
     """A name that is no attack, or one that needs more shadows."""
     if spec.attack != CHOSEN:
         check_attack(spec.attack, n_shadows=spec.training.n_shadows)
 
 
-def refuse_by_policy(policy: Policy, spec: StudySpec) -> None:
+def check_policy_allows(policy: Policy, spec: StudySpec) -> None:
     """What would read private units without noise is refused where something leaves."""
     if policy.answer_noise and policy.name != "internal" and not spec.consent_filter:
         raise PolicyError(
@@ -151,7 +151,7 @@ def sampled(spec: StudySpec, sampler: Sampler | None, policy: Policy) -> tuple[S
     return spec, "random"
 
 
-def refuse_telltale_loggers(policy: Policy, spec: StudySpec) -> None:
+def check_loggers(policy: Policy, spec: StudySpec) -> None:
     """Refuse loggers of one's own under `select_one`: each training would show in them, and they may lie elsewhere.
 
     Raises:
@@ -164,7 +164,7 @@ def refuse_telltale_loggers(policy: Policy, spec: StudySpec) -> None:
         )
 
 
-def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, reference: bool) -> None:
+def check_model_supports(spec: StudySpec, prepared: Prepared, *, reference: bool) -> None:
     """A depth that the search could draw, or the status quo's where it runs, and the engine cannot train."""
     for params in [*depths(spec.space), *([STATUS_QUO] if reference else [])]:
         prepared.cut(params)
@@ -182,7 +182,7 @@ def refuse_what_the_model_lacks(spec: StudySpec, prepared: Prepared, *, referenc
         )
 
 
-def refuse_too_many_halvings(prepared: Prepared) -> None:
+def check_halvings(prepared: Prepared) -> None:
     """Batches that the search could halve until less than one unit is expected in one, of a shadow or of the release users."""
     spec = prepared.spec
     sizes = [prepared.expected_units, *([prepared.release_units] if prepared.release else [])]
@@ -192,7 +192,7 @@ def refuse_too_many_halvings(prepared: Prepared) -> None:
 def _shape_of(params: TrialParams, prepared: Prepared) -> Shape:
     t = prepared.spec.training
     return Shape(
-        depth=depth_of(params, prepared.spec),
+        depth=trial_depth(params, prepared.spec),
         adaptation=cast(Adaptation, t.adaptation),
         rank=params.lora_rank,
         alpha=t.lora_alpha,
@@ -201,7 +201,7 @@ def _shape_of(params: TrialParams, prepared: Prepared) -> Shape:
     )
 
 
-def refuse_unknown_attributes(prepared: Prepared) -> None:
+def check_attributes(prepared: Prepared) -> None:
     """An attribute that the data do not hold, or that the attacker is taken to know."""
     spec, known = prepared.spec, sorted(prepared.records.groups)
     for name in (spec.attribute, *spec.attribute_auxiliary):
@@ -220,10 +220,10 @@ def refuse_unknown_attributes(prepared: Prepared) -> None:
             attribute=spec.attribute,
         )
     if spec.attribute:
-        _refuse_two_values(spec.attribute, prepared.records)
+        _check_one_value_per_user(spec.attribute, prepared.records)
 
 
-def _refuse_two_values(name: str, records: Records) -> None:
+def _check_one_value_per_user(name: str, records: Records) -> None:
     values = records.groups[name]
     told = values >= 0
     pairs = len(np.unique(np.stack([records.units[told], values[told]]), axis=1).T)

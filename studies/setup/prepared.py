@@ -122,7 +122,7 @@ class Prepared:
         self.covered: frozenset[str] = frozenset()  # dataset-scoped steps that the ledger charges
         kept, self.preparation = partition.filtered(loaded, spec, self.terms)
         self.digest = key.derive("data", loaded.digest).hex()
-        self.records, self.release = partition.set_aside(kept, key.derive("release"), release_share)
+        self.records, self.release = partition.split_off_release_users(kept, key.derive("release"), release_share)
         steps = (*self.records.declared(), *study_steps(spec))
         self.records = dataclasses.replace(self.records, transformations=steps)
         self.n_units = round((1 - release_share) * loaded.n_units)
@@ -176,7 +176,7 @@ class Prepared:
 
     def cut(self, params: TrialParams | None) -> Cut:
         """The live blocks of a configuration; of the last layer where none is given."""
-        depth = Depth() if params is None else depth_of(params, self.spec)
+        depth = Depth() if params is None else trial_depth(params, self.spec)
         if self.engine == "opacus":  # reads tokens; of the trunk it wants the frozen features alone
             if depth.layers_dropped or depth.n_queries:
                 raise InputError(
@@ -370,7 +370,7 @@ def _measured(level: int, n_records: int, language: str, ner: bool) -> Mapping[s
     return masking_facts(probe(notes.texts, notes.gold, notes.users, level, ner=ner))
 
 
-def depth_of(params: TrialParams, spec: StudySpec) -> Depth:
+def trial_depth(params: TrialParams, spec: StudySpec) -> Depth:
     """A configuration's depth as the engine takes it."""
     return Depth(
         adapted_layers=params.adapted_layers,

@@ -58,7 +58,7 @@ def merged(records: Records, least: int) -> Records:
     return records.with_classes(codes[records.labels], tuple(classes), step)
 
 
-def refuse_rare_classes(records: Records, spec: StudySpec) -> None:
+def check_class_sizes(records: Records, spec: StudySpec) -> None:
     """Refuse classes of too few users: fewer than two for each shadow, or than `min_class_users`.
 
     Raises:

@@ -15,7 +15,7 @@ def marks_of(prepared: Prepared) -> dict[str, str]:
     return {"key": prepared.key.derive("fingerprint").hex()[:16], "data": prepared.digest[:16]}
 
 
-def prepared_again(
+def reopen_study(
     result: StudyResult, folder: Path, stage: Stage = no_stage, *, spec: StudySpec | None = None, split: str = ""
 ) -> Prepared:
     """The study on its own split, or on another of the same users.
@@ -42,7 +42,7 @@ def prepared_again(
 
 
 def check_same(result: StudyResult, prepared: Prepared, folder: Path) -> None:
-    """Refuse other users than those that the study was searched on; as of `prepared_again`."""
+    """Refuse other users than those that the study was searched on; as of `reopen_study`."""
     known, found = result.about.get("marks"), marks_of(prepared)
     if known is None:
         raise InputError(

@@ -19,7 +19,7 @@ from moo.studies.setup.prepared import Prepared, no_stage
 from moo.studies.spec.search_space import GOALS, params_of
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evidence_files import save_evidence
-from moo.studies.trial.noised_record import Floors, counts, noised, noised_floors, planned_answers
+from moo.studies.trial.noised_record import Floors, counts, noise_record, noised_floors, planned_answers
 from moo.studies.trial.run import BUDGETED, CONSTRAINTS, judge, run_trial, within_memory
 
 
@@ -91,7 +91,7 @@ class Evaluator:
         if not self.answers or number == REFERENCE:
             return record
         told = json.dumps([vars(self.policy), [a.to_json() for a in self.answers]], sort_keys=True)
-        return noised(
+        return noise_record(
             record,
             evidence,
             self.answers,

@@ -95,7 +95,7 @@ def planned_answers(policy: Policy, floors: Floors) -> tuple[PrivateAnswer, ...]
     )
 
 
-def tell(
+def noise_answers(
     evidence: TrialEvidence,
     answers: Sequence[PrivateAnswer],
     *,
@@ -104,7 +104,7 @@ def tell(
     floors: Floors,
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Return each answer's number with its noise; arguments as in `noised`."""
+    """Return each answer's number with its noise; arguments as in `noise_record`."""
     exact = {
         RISK: bounded_advantage(evidence.membership, spec.attack, floors.side, level=cast(Level, spec.attack_level)),
         VALIDITY: bounded_share(wordless.astype(float), evidence.membership.units, floors.pool),
@@ -113,7 +113,7 @@ def tell(
     return {a.name: exact[a.name] + a.stddev * float(rng.standard_normal()) for a in answers}
 
 
-def noised(
+def noise_record(
     record: TrialRecord,
     evidence: TrialEvidence,
     answers: Sequence[PrivateAnswer],
@@ -141,7 +141,7 @@ def noised(
         rng: Secret stream of this trial.
     """
     by_name = {answer.name: answer for answer in answers}
-    told = tell(evidence, answers, spec=spec, wordless=wordless, floors=floors, rng=rng)
+    told = noise_answers(evidence, answers, spec=spec, wordless=wordless, floors=floors, rng=rng)
     public = _public(evidence.facts, told[VALIDITY])
     compliance = without_gates(judge_compliance(public, spec.packs, applies=flags), spec)
     sampling = {
@@ -176,7 +176,7 @@ def noised(
 def _public(facts: Facts, wordless_share: float) -> Facts:
     """What a rule may read where its verdict leaves: what public numbers and the plan decide, and the noised answer; no other fact.
 
-    Of the data's breaches the consent filter has left none, whoever the users are (`refuse_by_policy` asks for it).
+    Of the data's breaches the consent filter has left none, whoever the users are (`check_policy_allows` asks for it).
     """
     kept = {k: v for k, v in facts.items() if k.startswith(("privacy.", "declared.", "masking."))}
     breaches = {k: v for k, v in facts.items() if k.startswith("data.") and k not in COUNTED}

@@ -40,7 +40,7 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.tradeoff import advantage_ceiling, tpr_ceiling
 from moo.studies.setup.legal_gates import without_gates
 from moo.studies.setup.partition import PARTS
-from moo.studies.setup.prepared import MaskedPart, Prepared, depth_of
+from moo.studies.setup.prepared import MaskedPart, Prepared, trial_depth
 from moo.studies.spec.schedule import recipe_of, refuse_empty_batches
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.baseline import base_losses, baseline_accuracy
@@ -249,7 +249,7 @@ def training_settings(
     """The run of a configuration as the engine takes it."""
     t, recipe = spec.training, recipe_of(params, spec.training)
     return TrainingSettings(
-        depth=depth_of(params, spec),
+        depth=trial_depth(params, spec),
         lora_rank=params.lora_rank,
         lora_alpha=t.lora_alpha,
         sample_rate=recipe.sample_rate,

@@ -32,12 +32,12 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.release_policy import Policy
 from moo.privacy.tradeoff import curve_of
 from moo.studies.accounting.account import Account
-from moo.studies.accounting.charge import account_of, training
+from moo.studies.accounting.charge import account_of, charge_training
 from moo.studies.accounting.cost import budget_filter
 from moo.studies.accounting.terms import known_terms
 from moo.studies.results.audit_report import AuditReport, save_audit
 from moo.studies.results.result import load_result
-from moo.studies.setup.preflight import refuse_another_task
+from moo.studies.setup.preflight import check_task
 from moo.studies.setup.prepared import Prepared, Stage, no_stage
 from moo.studies.setup.reopen import check_same
 from moo.studies.spec.study import StudySpec
@@ -123,7 +123,7 @@ def audit_configuration(spec: StudySpec, params: TrialParams, *, folder: str | P
 def _evaluator(spec: StudySpec, home: Path, policy: Policy, name: str, **options: Any) -> Evaluator:
     """What the audit trains by, once policy and options are known to fit."""
     asked = AuditOptions(**options)
-    refuse_another_task(spec)
+    check_task(spec)
     if policy.name == "select_one":
         raise PolicyError(
             "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
@@ -251,7 +251,7 @@ def _train(
     settings = dataclasses.replace(settings, trainer={**settings.trainer, "callbacks": [watch]})
     prepared.stage("training with canaries", 0, 0)
     frozen = prepared.frozen(params)
-    with training(account, number, run):
+    with charge_training(account, number, run):
         return train(data, settings, frozen, key.generator)
 
 

@@ -22,13 +22,13 @@ from moo.objectives.membership.choice import CHOSEN
 from moo.objectives.membership.permutation import permutation_p_value
 from moo.objectives.membership.risk import Level
 from moo.privacy.release_policy import Policy
-from moo.studies.accounting.charge import account_of, training
+from moo.studies.accounting.charge import account_of, charge_training
 from moo.studies.accounting.cost import search_cost
 from moo.studies.accounting.terms import known_terms
 from moo.studies.results.result import StudyResult, load_result
-from moo.studies.search.run_study import owned
+from moo.studies.search.folder_lock import locked_folder
 from moo.studies.setup.prepared import Prepared, Stage, no_stage
-from moo.studies.setup.reopen import prepared_again
+from moo.studies.setup.reopen import reopen_study
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evidence_files import save_evidence
 from moo.studies.trial.paths import forget_trial
@@ -81,7 +81,7 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
         )
     plain = result.specification()
     spec = dataclasses.replace(plain, training=dataclasses.replace(plain.training, n_shadows=n_shadows))
-    with owned(home):
+    with locked_folder(home):
         again = _Again(home, spec, result, stage)
         refined = tuple(pooled(t, again.record(t, replicate=SAME_SPLIT), max_risk=spec.max_risk) for t in front)
         result = dataclasses.replace(result, refined=refined)
@@ -113,7 +113,7 @@ class _Again:
         """The study on its own split, or on the fresh one."""
         if replicate not in self._ready:
             split = _FRESH if replicate == FRESH_SPLIT else ""
-            self._ready[replicate] = prepared_again(self.result, self.home, self.stage, spec=self.spec, split=split)
+            self._ready[replicate] = reopen_study(self.result, self.home, self.stage, spec=self.spec, split=split)
         return self._ready[replicate]
 
     def record(self, trial: TrialRecord, *, replicate: int) -> TrialRecord:
@@ -135,7 +135,7 @@ class _Again:
         # The fresh split shares users with the old one: they are charged in one part, as if every unit were in both.
         run = planned_run(trial.params, self.spec, prepared.expected_units, prepared.records.unit_name)
         number = trial.number
-        with training(self.account, number, run):
+        with charge_training(self.account, number, run):
             attempt = self.account.attempts()[number]
             with within_memory():
                 evidence = run_trial(trial.params, prepared, number=number, replicate=replicate, attempt=attempt)

@@ -43,7 +43,7 @@ from moo.privacy.composition import epsilon_pld, group_privacy
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
 from moo.privacy.release_policy import Policy
-from moo.studies.accounting.charge import account_of, training
+from moo.studies.accounting.charge import account_of, charge_training
 from moo.studies.accounting.terms import terms_of
 from moo.studies.results.memorisation_report import Canary, MemorisationReport, difference, save_memorisation
 from moo.studies.setup.prepared import Prepared, Stage, no_stage
@@ -123,7 +123,7 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
     account = account_of(prepared, name=name)
     account.open(terms_of(policy, prepared))
     prepared.stage("training with planted secrets", 0, 0)
-    with training(account, _NUMBER, run):
+    with charge_training(account, _NUMBER, run):
         trained = _train(base, texts, secrets, params, prepared, run, key, asked)
     done = as_it_ran(run, trained)
     found = _asked_for(trained.generator, secrets, prepared.stage)

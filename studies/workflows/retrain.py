@@ -29,15 +29,15 @@ from moo.privacy.ledger import PREPARATION, charged
 from moo.privacy.release_policy import Policy
 from moo.search import FAILED
 from moo.studies.accounting.account import Account
-from moo.studies.accounting.charge import account_of, training
+from moo.studies.accounting.charge import account_of, charge_training
 from moo.studies.accounting.cost import released_run
 from moo.studies.accounting.terms import known_terms
 from moo.studies.results.result import StudyResult, load_result
-from moo.studies.search.run_study import owned
+from moo.studies.search.folder_lock import locked_folder
 from moo.studies.setup.legal_gates import NO_GATE
 from moo.studies.setup.prepared import Prepared, Stage, no_stage
 from moo.studies.setup.records_per_user import per_user
-from moo.studies.setup.reopen import prepared_again
+from moo.studies.setup.reopen import reopen_study
 from moo.studies.trial.run import CONSTRAINTS, as_it_ran, training_settings
 
 
@@ -72,8 +72,8 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     result = load_result(home)
     policy = Policy(**result.about.get("policy", {}))
     chosen = _chosen(result, policy, trials)
-    with owned(home):
-        prepared = prepared_again(result, home, stage)
+    with locked_folder(home):
+        prepared = reopen_study(result, home, stage)
         runs = {t.number: released_run(prepared, t.params) for t in chosen}
         account = account_of(prepared, name=result.name)
         account.open(known_terms(policy, prepared), begun=True)
@@ -170,7 +170,7 @@ def _retrain(
     )
     prepared.stage(f"retraining trial {trial.number}", 0, 0)
     fresh = StudyKey.fresh()
-    with training(account, trial.number, run):
+    with charge_training(account, trial.number, run):
         trained = train(
             data,
             training_settings(trial.params, prepared.spec, run, engine=prepared.engine),

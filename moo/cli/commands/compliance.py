@@ -85,10 +85,10 @@ def check(options: argparse.Namespace) -> int:
     from moo.data.legal.dossier import declared_facts, load_dossier
     from moo.data.legal.gates import Terms
     from moo.objectives.compliance import evaluate, load_rules
-    from moo.studies.setup.preflight import refuse_unknown_flags
+    from moo.studies.setup.preflight import check_flags
 
     spec = _spec(options)
-    refuse_unknown_flags(spec)
+    check_flags(spec)
     as_of = date.fromisoformat(spec.as_of)
     dossier = load_dossier(spec.dossier) if spec.dossier else None
     terms = Terms.of(dossier, purpose=spec.purpose, as_of=as_of, declared=spec.declare)

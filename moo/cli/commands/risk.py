@@ -40,11 +40,11 @@ def attacks(options: argparse.Namespace) -> int:
     from moo.objectives.membership.choice import possible
     from moo.objectives.membership.risk import Level, auc, tpr
     from moo.studies.results.result import load_result
-    from moo.studies.search.select_one import refuse_looking_inside
+    from moo.studies.search.select_one import check_may_show
     from moo.studies.trial.evidence_files import load_membership
 
     result = load_result(options.out)
-    refuse_looking_inside(result)
+    check_may_show(result)
     number = REFERENCE if options.trial is None else options.trial
     evidence = load_membership(Path(options.out), number)
     level = cast(Level, result.spec.get("attack_level", "record"))
@@ -71,12 +71,12 @@ def attributes(options: argparse.Namespace) -> int:
     from moo.cli.risk_lines import told
     from moo.objectives.attribute.risk import attribute_risk
     from moo.studies.results.result import load_result
-    from moo.studies.search.select_one import refuse_looking_inside
+    from moo.studies.search.select_one import check_may_show
     from moo.studies.trial.evidence import columns_of
     from moo.studies.trial.evidence_files import load_attributes
 
     result = load_result(options.out)
-    refuse_looking_inside(result)
+    check_may_show(result)
     number = REFERENCE if options.trial is None else options.trial
     every = load_attributes(Path(options.out), number)
     codes = {name: evidence.attribute for name, evidence in every.items()}

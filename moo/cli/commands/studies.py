@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from moo.studies.results.weights import weights_of
     from moo.studies.search.estimate import plan_study
     from moo.studies.search.run_study import run_study
-    from moo.studies.setup.preflight import refuse_specification, sampled
+    from moo.studies.setup.preflight import check_specification, sampled
     from moo.studies.spec.study import load_spec
 
     spec = load_spec(options.study)
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         )
     policy = Policy.parse(options.policy, answer_noise=options.answer_noise)
     spec, _ = sampled(spec, options.sampler, policy)
-    refuse_specification(spec, policy)
+    check_specification(spec, policy)
     if weights_of(options.weights) and policy.name == "select_one":
         raise PolicyError("--weights must not be given with --policy select_one: its guarantee is of its own choice.")
     name = options.name or spec.name + ("-quick" if options.quick else "")

@@ -15,7 +15,7 @@ from moo.objectives.membership.attacks.registry import ATTACKS
 from moo.objectives.membership.permutation import permutation_p_value
 from moo.objectives.membership.risk import auc, membership_risk
 from moo.privacy.release_policy import Policy
-from moo.studies.setup.preflight import refuse_by_policy
+from moo.studies.setup.preflight import check_policy_allows
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.membership import judge_membership
 from tests.unit.objectives.membership.test_attacks import whole_evidence
@@ -119,5 +119,5 @@ def test_an_attribute_that_cannot_be_asked_about_is_not_assessed_and_never_a_zer
 )
 def test_noise_that_does_not_cover_an_attack_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(PolicyError, match=message):
-        refuse_by_policy(Policy.parse("publish_all(8)"), StudySpec(**change))
-    refuse_by_policy(Policy.parse("internal"), StudySpec(**change))
+        check_policy_allows(Policy.parse("publish_all(8)"), StudySpec(**change))
+    check_policy_allows(Policy.parse("internal"), StudySpec(**change))

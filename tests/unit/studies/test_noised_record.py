@@ -17,7 +17,7 @@ from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.account import Account
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evaluator import Evaluator
-from moo.studies.trial.noised_record import counts, expected_floors, noised_floors, planned_answers, tell
+from moo.studies.trial.noised_record import counts, expected_floors, noise_answers, noised_floors, planned_answers
 from moo.studies.trial.run import VALIDITY
 from tests.fixtures.letters import letters_spec
 from tests.unit.objectives.test_noised import membership
@@ -50,7 +50,7 @@ def test_told_values_are_unbiased_whatever_share_passes_the_gates(kept: float) -
         )
         floors = noised_floors({"pool": n_pool, "test": n_test}, NOISY, rng)
         answers = planned_answers(NOISY, floors)
-        told = tell(
+        told = noise_answers(
             trial(membership=pool, utility=test),
             answers,
             spec=SPEC,

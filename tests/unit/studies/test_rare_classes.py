@@ -21,7 +21,7 @@ from moo.privacy.claims import HOLDS, claim
 from moo.privacy.events import TrainingRun
 from moo.studies.search.estimate import plan_study
 from moo.studies.search.run_study import run_study
-from moo.studies.setup.rare_classes import merged, refuse_rare_classes, users_by_class
+from moo.studies.setup.rare_classes import check_class_sizes, merged, users_by_class
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.baseline import base_losses, baseline_accuracy
 from tests.fixtures.letters import letters_spec
@@ -113,10 +113,10 @@ def test_classes_of_too_few_users_are_refused_by_name(records: Records) -> None:
     with pytest.raises(
         InputError, match=r"at least 8 users, two for each of 4 shadows, but got 'c' with 5, 'd' with 3"
     ):
-        refuse_rare_classes(records, spec)
-    refuse_rare_classes(records, dataclasses.replace(spec, min_class_users=3))
+        check_class_sizes(records, spec)
+    check_class_sizes(records, dataclasses.replace(spec, min_class_users=3))
     with pytest.raises(InputError, match=r"at least 4 users, but got 'd' with 3"):
-        refuse_rare_classes(records, dataclasses.replace(spec, min_class_users=4))
+        check_class_sizes(records, dataclasses.replace(spec, min_class_users=4))
 
 
 def test_merging_names_what_it_merged_and_withdraws_the_claim(records: Records) -> None:

@@ -26,7 +26,8 @@ from moo.studies.accounting.ledger_heads import ANCHORS
 from moo.studies.results.recommendation import none_feasible
 from moo.studies.results.result import load_result
 from moo.studies.search.estimate import plan_study
-from moo.studies.search.run_study import owned, run_study
+from moo.studies.search.folder_lock import locked_folder
+from moo.studies.search.run_study import run_study
 from moo.studies.spec.search_space import STATUS_QUO
 from moo.studies.spec.study import StudySpec, load_spec
 from moo.studies.workflows import retrain as retrain_module
@@ -106,7 +107,7 @@ def test_two_retrainings_at_once_give_one_model(
 ) -> None:
     home, copy, real = tmp_path / "s", tmp_path / "copy", retrain_module.train
     number = searched(dataclasses.replace(spec, name="race"), home)
-    with owned(home), pytest.raises(StorageError, match="one run at a time"):
+    with locked_folder(home), pytest.raises(StorageError, match="one run at a time"):
         retrain(home, [number], to=tmp_path / "held")
     shutil.copytree(home, copy)
 

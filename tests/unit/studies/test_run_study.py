@@ -272,13 +272,13 @@ def test_answers_of_two_policies_do_not_share_their_noise(
 ) -> None:
     """One key, one trial, one model, told at two noise multipliers: with the same draw, both together would tell the number."""
     drawn: list[bytes] = []
-    told = evaluator_module.noised
+    told = evaluator_module.noise_record
 
     def watched(*args: Any, rng: np.random.Generator, **options: Any) -> Any:
         drawn.append(copy.deepcopy(rng).standard_normal(4).tobytes())
         return told(*args, rng=rng, **options)
 
-    monkeypatch.setattr(evaluator_module, "noised", watched)
+    monkeypatch.setattr(evaluator_module, "noise_record", watched)
     for noise in (5.0, 10.0, 5.0):
         storage = tmp_path / f"{len(drawn)}.db"
         run_study(spec, n_trials=1, answer_noise=noise, folder=tmp_path / "one", storage=storage)
