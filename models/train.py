@@ -13,7 +13,7 @@ from moo.models.dp.observed import Seen
 from moo.models.dp.optimizer import ShadowNoise, per_shadow
 from moo.models.dp.poisson_sampling import PoissonBatches, PoissonDataModule
 from moo.models.reference.lightning_module import train_reference
-from moo.models.training.fit import Stream, Trained, TrainingData, TrainingSettings, fit, watched
+from moo.models.training.fit import Stream, Trained, TrainingData, TrainingSettings, checkpointing_for, fit
 from moo.models.training.trainer_arguments import check_trainer
 
 __all__ = ["Stream", "Trained", "TrainingData", "TrainingSettings", "train"]
@@ -60,13 +60,13 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
         noise=noise,
         seen=seen,
     )
-    watch = watched(data, settings, frozen, module, batches=batches, noise=noise)
+    checkpoints = checkpointing_for(data, settings, frozen, module, batches=batches, noise=noise)
     started = time.perf_counter()
     try:
-        if watch is None or not watch.done:
-            fit(module, PoissonDataModule(batches), settings, watch=watch)
+        if checkpoints is None or not checkpoints.done:
+            fit(module, PoissonDataModule(batches), settings, checkpoints=checkpoints)
     finally:
-        module.let_go()
+        module.release()
     bank.cpu()
     _check_frozen(at_first, bank)
     _check_moved(before, bank)
@@ -77,8 +77,8 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
         seconds=time.perf_counter() - started,
         expected_batch_size=float((module.dp_optimizer or settings.dp).expected_batch_size),
         chunk=module.chunk,
-        resumed_at=0 if watch is None else watch.start,
-        notices=() if watch is None else tuple(watch.notices),
+        resumed_at=0 if checkpoints is None else checkpoints.start,
+        notices=() if checkpoints is None else tuple(checkpoints.notices),
     )
 
 

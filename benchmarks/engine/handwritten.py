@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moo.models.bank.lightning_module import OptimizerSettings, SideBySide
+from moo.models.bank.lightning_module import CombinedOptimizer, OptimizerSettings
 from moo.models.dp.optimizer import per_shadow
 from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.constants import Constants
@@ -135,7 +135,7 @@ class HandWritten:
         (head_rate,) = per_shadow(r.optimizer.head_learning_rate, 1, "head_learning_rate")
         sgd = torch.optim.SGD(head, lr=head_rate / r.max_grad_norm, momentum=r.optimizer.head_momentum)
         optimizer = DPOptimizer(
-            SideBySide([sgd, torch.optim.Adam(lora, lr=rate)]),
+            CombinedOptimizer([sgd, torch.optim.Adam(lora, lr=rate)]),
             noise_multiplier=r.noise_multiplier,
             max_grad_norm=r.max_grad_norm,
             expected_batch_size=r.expected_batch_size,  # type: ignore[arg-type] # Opacus says int, and divides by it

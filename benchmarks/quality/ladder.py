@@ -34,7 +34,7 @@ from moo.models.pretrained.architectures import Cut, n_blocks
 from moo.models.training.fit import Stream, TrainingData, TrainingSettings, fit
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.constants import QUERY_SIZE, public_texts
-from moo.models.trunk.packed import Activations, Packed, Records, Workspace
+from moo.models.trunk.packed import Activations, Packed, RecordBatch, Workspace
 
 PER_HEAD = 16  # width of a head of the side block
 
@@ -112,7 +112,7 @@ class SideLane(nn.Module):
     shift: Tensor
     feature_scale: Tensor
 
-    def __init__(self, side: Side, n_in: int, public: Records, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, side: Side, n_in: int, public: RecordBatch, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         w, self._side, self.n_features = side.width, side, side.width
         self.share = 8 if side.by_token else 1
@@ -128,11 +128,11 @@ class SideLane(nn.Module):
         self.shift = at_first.mean(1, keepdim=True)
         self.feature_scale = side.size / (at_first.std(1, keepdim=True).clamp_min(1e-6) * w**0.5)
 
-    def run(self, x: Records, *, capture: bool = False) -> Tensor:  # noqa: ARG002 - grad mode says it
+    def run(self, x: RecordBatch, *, capture: bool = False) -> Tensor:  # noqa: ARG002 - grad mode says it
         out = self._tokens(x) if isinstance(x, Activations) else self._pooled(x)
         return (out - self.shift) * self.feature_scale
 
-    def _pooled(self, x: Records) -> Tensor:
+    def _pooled(self, x: RecordBatch) -> Tensor:
         hidden = functional.gelu(self.layers["first"](x.first[:, :, None]))
         out: Tensor = functional.gelu(self.layers["second"](hidden))[:, :, 0]
         return out
@@ -183,14 +183,14 @@ class LadderBank(Bank):
         super().__init__(config, None, n_mean + (0 if lane is None else lane.n_features), [])
         self.lane = cast(Any, lane)
 
-    def lay_out(self, packed: Packed, index: Tensor, workspace: Workspace) -> Records:
+    def materialise(self, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:
         return _laid_out(self.lane is not None and self.lane.share > 1, packed, index, workspace)
 
 
-def _laid_out(by_token: bool, packed: Packed, index: Tensor, workspace: Workspace) -> Records:
+def _laid_out(by_token: bool, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:
     if by_token:
         return packed.gather(index, tokens=True, workspace=workspace)
-    return packed.drawn(index, workspace=workspace)
+    return packed.sampled_rows(index, workspace=workspace)
 
 
 @dataclass
@@ -271,8 +271,8 @@ def _train(side: Side, data: TrainingData, public: Packed, settings: TrainingSet
     noise = ShadowNoise([stream("noise", i) for i in range(k)])
     labels = torch.from_numpy(data.labels)
     module = BankModule(bank, data.packed, labels, settings=settings.optimizer, dp=settings.dp, noise=noise)
-    fit(module, PoissonDataModule(batches), settings, watch=None)
-    module.let_go()
+    fit(module, PoissonDataModule(batches), settings)
+    module.release()
     return bank
 
 

@@ -24,7 +24,7 @@ from moo.models.dp.losses import losses, slopes
 from moo.models.pretrained.architectures import TARGETS, Cut, Targets, cut_of, is_causal, opens
 from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.constants import Constants
-from moo.models.trunk.packed import Activations, Packed, Records, Workspace
+from moo.models.trunk.packed import Activations, Packed, RecordBatch, Workspace
 
 Head = Literal["with_mean", "stock"]
 HEADS: tuple[Head, ...] = ("with_mean", "stock")
@@ -125,7 +125,7 @@ class Bank(nn.Module):
     def n_shadows(self) -> int:
         return len(self.config.ranks)
 
-    def at_once(self, chunk: int) -> int:
+    def chunk_records(self, chunk: int) -> int:
         """Records of each shadow that are computed at a time, for a given chunk; >= 1."""
         return max(1, chunk // (1 if self.lane is None else self.lane.share))
 
@@ -138,26 +138,26 @@ class Bank(nn.Module):
         trained = self.trainable()
         return {name: t for name, t in self.state_dict().items() if name not in trained}
 
-    def own(self, shadow: int) -> dict[str, Tensor]:
+    def shadow_parameters(self, shadow: int) -> dict[str, Tensor]:
         """One shadow's parameters, as views of the bank's, without what stands beyond its rank."""
-        return {n: view[0] for n, view in self.shared(slice(shadow, shadow + 1)).items()}
+        return {n: view[0] for n, view in self.parameter_views(slice(shadow, shadow + 1)).items()}
 
-    def shared(self, shadows: slice) -> dict[str, Tensor]:
+    def parameter_views(self, shadows: slice) -> dict[str, Tensor]:
         """Parameters of neighbouring shadows of one rank, as views of the bank's, likewise."""
         rank = self.config.ranks[shadows.start]
         return {n: active(n, p.detach(), shadows, rank) for n, p in self.trainable().items()}
 
-    def lay_out(self, packed: Packed, index: Tensor, workspace: Workspace) -> Records:
+    def materialise(self, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:
         """The records at `index`, shape (K, P) or (1, P), as this bank reads them; good until the workspace is used again."""
         if isinstance(self.lane, FastLane):
-            return packed.drawn(index, workspace=workspace)
+            return packed.sampled_rows(index, workspace=workspace)
         return packed.gather(index, tokens=self.lane is not None, workspace=workspace)
 
-    def forward(self, x: Records) -> Tensor:
+    def forward(self, x: RecordBatch) -> Tensor:
         """Logits, shape (K, P, C), of records laid out as (K, P), or as (1, P) where all shadows look at the same."""
         return self.head(self.features(x))
 
-    def features(self, x: Records, *, capture: bool = False) -> Tensor:
+    def features(self, x: RecordBatch, *, capture: bool = False) -> Tensor:
         """What the head sees: shape (K, P, .)."""
         if self.lane is None:
             return x.features
@@ -171,7 +171,7 @@ class Bank(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         return features @ self.head_weight.mT + self.head_bias.mT
 
-    def record_factors(self, x: Records, labels: Tensor) -> tuple[dict[str, Pair], Tensor]:
+    def record_factors(self, x: RecordBatch, labels: Tensor) -> tuple[dict[str, Pair], Tensor]:
         """Gradient factors of each record, and its loss, from one backward pass.
 
         Args:

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from moo.models.bank.lora import split_axis
-from moo.models.trunk.packed import Records, Stretch
+from moo.models.trunk.packed import RecordBatch, TokenChunk
 
 
-class AttentionInStretches(torch.autograd.Function):
+class ChunkedAttention(torch.autograd.Function):
     """softmax(looked_for . tokens) tokens, a stretch of records at a time.
 
     The tokens are laid out once more for the backward pass: a copy within the cache costs less than a large one read from memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, looked_for: Tensor, laid_out: Tensor | None, x: Records) -> Tensor:
+    def forward(ctx: Any, looked_for: Tensor, laid_out: Tensor | None, x: RecordBatch) -> Tensor:
         """Looked for (K, H, P, Q, d), in the working precision, to contexts (K, P, QH, d).
 
         Args:
@@ -56,12 +56,12 @@ class AttentionInStretches(torch.autograd.Function):
         return for_asked, for_tokens, None
 
 
-def _laid_out(x: Records, laid_out: Tensor | None, dtype: torch.dtype) -> Iterator[Stretch]:
+def _laid_out(x: RecordBatch, laid_out: Tensor | None, dtype: torch.dtype) -> Iterator[TokenChunk]:
     if laid_out is not None:
-        ((part, _, mask),) = x.stretches()
+        ((part, _, mask),) = x.token_chunks()
         yield part, laid_out, mask
         return
-    for part, tokens, mask in x.stretches():
+    for part, tokens, mask in x.token_chunks():
         yield part, tokens.to(dtype), mask
 
 
@@ -81,10 +81,10 @@ def _answered(x: Tensor, k: int) -> Tensor:
     return x if len(x) == k else split_axis(x[0], 1, (k, -1)).transpose(0, 1)
 
 
-def mean_of_tokens(x: Records) -> Tensor:
+def mean_of_tokens(x: RecordBatch) -> Tensor:
     """Mean over a text's tokens: shape (K, P, d)."""
     out = []
-    for _, tokens, mask in x.stretches():
+    for _, tokens, mask in x.token_chunks():
         share = (mask / mask.sum(-1, keepdim=True)).to(tokens.dtype)
         out.append((share[..., None, :] @ tokens).float().squeeze(-2))
     return torch.cat(out, dim=1)

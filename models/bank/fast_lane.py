@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from moo.models.bank.chunked_attention import AttentionInStretches, mean_of_tokens
+from moo.models.bank.chunked_attention import ChunkedAttention, mean_of_tokens
 from moo.models.bank.lora import FrozenLinear, Lora, LoraLinear, LoraShape, Pair, split_axis
 from moo.models.pretrained.architectures import Cut, Targets, blocks_of
 from moo.models.pretrained.loading import BaseModel
-from moo.models.trunk.packed import Activations, Records
+from moo.models.trunk.packed import Activations, RecordBatch
 
 if TYPE_CHECKING:
     from moo.models.trunk.constants import Constants
@@ -138,7 +138,7 @@ class FastLane(nn.Module):
     def train(self, mode: bool = True) -> "FastLane":  # noqa: ARG002 - the dropout of a frozen block stays off
         return super().train(False)
 
-    def run(self, x: Records, *, capture: bool = False) -> Tensor:
+    def run(self, x: RecordBatch, *, capture: bool = False) -> Tensor:
         """Pooled outputs, shifted and scaled: shape (K, P, n_features).
 
         Args:
@@ -174,12 +174,12 @@ class FastLane(nn.Module):
         scale = self.key.scale[..., None] / math.sqrt(self.hidden / self.heads)
         return scale * (q_heads.float() @ b) @ self.key.lora_a[:, None]
 
-    def _attend(self, looked_for: Tensor, x: Records) -> Tensor:
+    def _attend(self, looked_for: Tensor, x: RecordBatch) -> Tensor:
         """Attention-weighted mean of the block's inputs: shape (K, P, QH, d), of what is looked for (K, H, PQ, d)."""
         work = self.key_weight.dtype
         by_query = split_axis(looked_for.to(work), 2, (-1, self.n_states))
         laid_out = x.tokens.to(work) if isinstance(x, Activations) else None
-        context: Tensor = AttentionInStretches.apply(by_query, laid_out, x)  # type: ignore[no-untyped-call]
+        context: Tensor = ChunkedAttention.apply(by_query, laid_out, x)  # type: ignore[no-untyped-call]
         return context
 
     def _values(self, context: Tensor) -> tuple[Tensor, Tensor]:

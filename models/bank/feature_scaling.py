@@ -60,7 +60,7 @@ def _answers(base: BaseModel, found: Constants, cut: Cut, tokens: list[Floats]) 
     ).to(base.device)
     every = torch.arange(len(tokens))[None].to(base.device)
     with torch.no_grad():
-        return lane.run(packed.drawn(every))[0].cpu().numpy()
+        return lane.run(packed.sampled_rows(every))[0].cpu().numpy()
 
 
 def _shift_and_scale(features: Floats) -> tuple[Floats, Floats]:

@@ -71,27 +71,29 @@ class BankModule(lightning.LightningModule):
         self._packed, self._labels, self._workspace = packed, labels, Workspace()
         self._settings, self._dp, self._noise = settings, dp, noise
         self.dp_optimizer: BankOptimizer | None = None
-        self.watched, self.losses = (
+        self.logs_losses, self.losses = (
             False,
             torch.zeros(bank.n_shadows),
         )  # mean loss of the last batch, where it is asked for
-        self._alike: list[slice] = []  # neighbouring shadows that share rank and step sizes, and are updated together
-        self._own: list[dict[str, nn.Parameter]] = []  # their views of the bank's parameters
+        self._runs: list[slice] = []  # neighbouring shadows that share rank and step sizes, and are updated together
+        self._views: list[dict[str, nn.Parameter]] = []  # their views of the bank's parameters
 
     def configure_optimizers(self) -> BankOptimizer:
         s, k = self._settings, self.bank.n_shadows
         clip = self._dp.max_grad_norm if math.isfinite(self._dp.max_grad_norm) else 1.0
         head_rates = per_shadow(s.head_learning_rate, k, "head_learning_rate")
         rates = per_shadow(s.learning_rate, k, "learning_rate")
-        self._alike = list(_alike(self.bank.config.ranks, head_rates, rates))
-        self._own = [{n: nn.Parameter(view) for n, view in self.bank.shared(run).items()} for run in self._alike]
-        head = [{n: p for n, p in own.items() if n.startswith("head_")} for own in self._own]
-        adapted = [{n: p for n, p in own.items() if not n.startswith("head_")} for own in self._own]
+        self._runs = list(_equal_runs(self.bank.config.ranks, head_rates, rates))
+        self._views = [
+            {n: nn.Parameter(view) for n, view in self.bank.parameter_views(run).items()} for run in self._runs
+        ]
+        head = [{n: p for n, p in own.items() if n.startswith("head_")} for own in self._views]
+        adapted = [{n: p for n, p in own.items() if not n.startswith("head_")} for own in self._views]
         parts: list[Optimizer] = [
             torch.optim.SGD(
                 [
                     {"params": list(own.values()), "lr": head_rates[run.start] / clip}
-                    for own, run in zip(head, self._alike, strict=True)
+                    for own, run in zip(head, self._runs, strict=True)
                 ],
                 momentum=s.head_momentum,
             )
@@ -99,26 +101,26 @@ class BankModule(lightning.LightningModule):
         if self.bank.lane is not None:
             groups = [
                 {"params": list(own.values()), "lr": rates[run.start]}
-                for own, run in zip(adapted, self._alike, strict=True)
+                for own, run in zip(adapted, self._runs, strict=True)
             ]
             parts.append(torch.optim.Adam(groups))
         shadows_of = [
-            run for part in (head, adapted) for run, group in zip(self._alike, part, strict=True) for _ in group
+            run for part in (head, adapted) for run, group in zip(self._runs, part, strict=True) for _ in group
         ]
         names = [name for part in (head, adapted) for group in part for name in group]
         watch = ignore if self.seen is None else self.seen.noise
-        self.dp_optimizer = BankOptimizer(SideBySide(parts), self._dp, self._noise, shadows_of, names, watch)
+        self.dp_optimizer = BankOptimizer(CombinedOptimizer(parts), self._dp, self._noise, shadows_of, names, watch)
         return self.dp_optimizer
 
     def trained(self) -> Mapping[str, Tensor]:
         """What a checkpoint holds of the model: all but the frozen base."""
         return self.bank.trainable()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Hold bank and activations no longer: Lightning's Trainer and its module hold one another until Python's collector comes by,
         which counts objects and not their gigabytes."""
         del self.bank, self._packed, self._labels, self._workspace
-        self._own = []
+        self._views = []
 
     def on_fit_start(self) -> None:
         self._packed, self._labels = self._packed.to(self.device), self._labels.to(self.device)
@@ -131,7 +133,7 @@ class BankModule(lightning.LightningModule):
         optimizer = self.optimizers()
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
         sums = self._within_memory(batch)
-        for run, own in zip(self._alike, self._own, strict=True):
+        for run, own in zip(self._runs, self._views, strict=True):
             for name, parameter in own.items():
                 parameter.grad = active(name, sums[name], run, self.bank.config.ranks[run.start])
         optimizer.step()  # type: ignore[union-attr]
@@ -154,22 +156,22 @@ class BankModule(lightning.LightningModule):
         non_finite = 0
         sums = {n: torch.zeros_like(p) for n, p in self.bank.trainable().items()}
         loss = torch.zeros(self.bank.n_shadows, device=self._labels.device)
-        for chunk in batch.chunks(self.bank.at_once(self.chunk)):
+        for chunk in batch.chunks(self.bank.chunk_records(self.chunk)):
             out, losses = self._clipped_sums_of(chunk)
             non_finite += out.non_finite
-            if self.watched:
+            if self.logs_losses:
                 weights = chunk.weights.flatten(1)
                 loss = loss + torch.where(weights > 0, losses * weights, 0.0).sum(1)
             for name, total in sums.items():
                 total += out.sums[name].view(total.shape)
-        if self.watched:
+        if self.logs_losses:
             self.losses = loss / batch.present.sum(1).clamp(min=1)
         return sums, non_finite
 
     def _clipped_sums_of(self, chunk: Batch) -> tuple[ClippedSums, Tensor]:
         """Of one chunk, and its records' losses (K, P); the factors are gone before the next one's are made."""
         index = chunk.index.flatten(1)
-        x = self.bank.lay_out(self._packed, index, self._workspace)
+        x = self.bank.materialise(self._packed, index, self._workspace)
         records, losses = self.bank.record_factors(x, self._labels[index])
         factors = unit_factors(records, chunk.weights)
         return clip_and_sum(factors, max_grad_norm=self._dp.max_grad_norm, present=chunk.present), losses
@@ -182,7 +184,7 @@ class BankModule(lightning.LightningModule):
             )
 
 
-def _alike(*settings: tuple[float, ...]) -> Iterator[slice]:
+def _equal_runs(*settings: tuple[float, ...]) -> Iterator[slice]:
     """Runs of neighbouring shadows to whom every setting, one number for each shadow, gives the same."""
     of_each = list(zip(*settings, strict=True))
     for _, run in itertools.groupby(range(len(of_each)), of_each.__getitem__):
@@ -195,7 +197,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-class SideBySide(Optimizer):
+class CombinedOptimizer(Optimizer):
     """Optimizers of disjoint parameters, side by side: one to Opacus and Lightning, each with its own rule."""
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
@@ -240,9 +242,9 @@ def _told(bank: Bank, packed: Packed, chunk: int) -> Tensor:
     order = torch.from_numpy(packed.lengths.argsort(kind="stable")).to(device)
     workspace = Workspace()
     out = torch.empty(k, len(order), bank.config.n_classes, device=device)
-    most = bank.at_once(chunk)
+    most = bank.chunk_records(chunk)
     for rows in torch.split(order, most):
         filled = torch.cat([rows, rows[-1:].expand(min(most, rounded_up(len(rows))) - len(rows))])
-        x = bank.lay_out(packed, filled[None], workspace)
+        x = bank.materialise(packed, filled[None], workspace)
         out[:, rows] = bank(x).log_softmax(-1)[:, : len(rows)]
     return out.cpu()

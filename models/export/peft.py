@@ -24,7 +24,7 @@ from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError
 from moo.models.bank.bank import Bank, Frozen
 from moo.models.pretrained.architectures import Family, family_of, n_blocks
-from moo.models.pretrained.loading import hushed, load_base
+from moo.models.pretrained.loading import load_base, silence_transformers
 
 HEAD_FILE = "head.safetensors"
 _LOADER = '''"""The model, without moo: python load.py TEXT [TEXT ...] [--base FOLDER_OR_NAME] tells each text's class and logits.
@@ -95,15 +95,15 @@ def export_peft(bank: Bank, frozen: Frozen, folder: Path, *, classes: Sequence[s
             type=type(frozen.base.model).__name__,
         )
     stock = bank.config.depth.head == "stock"
-    with hushed():
+    with silence_transformers():
         model = stock_model(frozen, classes) if stock else _plain_model(frozen)
         wrapped = peft.get_peft_model(model, _config(bank, frozen, family, shadow, stock=stock))
-    own = {n: t.float().cpu().contiguous() for n, t in bank.own(shadow).items()}
+    own = {n: t.float().cpu().contiguous() for n, t in bank.shadow_parameters(shadow).items()}
     _put_lora(wrapped, own, frozen, family)
     if stock:
         put_head(wrapped, own, frozen)
     folder.mkdir(parents=True, exist_ok=True)
-    with hushed():
+    with silence_transformers():
         wrapped.save_pretrained(str(folder))
     if stock:
         save_loader(frozen, folder, classes)
@@ -286,7 +286,7 @@ def load_exported(folder: Path, *, base: str | None = None) -> Exported:
             head_file=HEAD_FILE,
         )
     source = base or peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    with hushed():
+    with silence_transformers():
         model = peft.PeftModel.from_pretrained(load_base(str(source), accelerator="cpu").model, str(folder))
     with safe_open(folder / HEAD_FILE, framework="pt") as file:
         last = (file.metadata() or {}).get("pooled") == "last"

@@ -16,7 +16,7 @@ from moo.core.errors import InputError
 from moo.models.bank.bank import Depth, Frozen
 from moo.models.export.peft import put_head, save_head, save_loader, stock_config, stock_model
 from moo.models.pretrained.architectures import Family, family_of
-from moo.models.pretrained.hf_folder import hushed
+from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import load_base
 from moo.models.reference.adapters import Classifier, Shape, classifier_of
 from moo.models.reference.shadows import ReferenceShadows
@@ -104,7 +104,7 @@ def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
     return Reloaded(classifier, frozen, shape).eval()
 
 
-def peft_of(shadows: ReferenceShadows, *, shadow: int = 0) -> Any | None:
+def peft_model(shadows: ReferenceShadows, *, shadow: int = 0) -> Any | None:
     """The PEFT model that a shadow trained; None where it trained the head alone, all weights, or adapters that PEFT has none of."""
     shadows.put(shadow)
     encoder = shadows.classifier.encoder
@@ -127,7 +127,7 @@ def export_reference(
     Raises:
         InputError: If PEFT has no form for it.
     """
-    encoder, family = peft_of(shadows, shadow=shadow), family_of(frozen.base.model)
+    encoder, family = peft_model(shadows, shadow=shadow), family_of(frozen.base.model)
     if encoder is None:
         raise InputError(
             "PEFT's format holds adapters, but no adapter that PEFT knows was trained; keep model.safetensors."
@@ -137,14 +137,14 @@ def export_reference(
     own |= {} if head.bias is None else {"head_bias": head.bias.detach().cpu()[:, None]}
     folder.mkdir(parents=True, exist_ok=True)
     if not stock:
-        with hushed():
+        with silence_transformers():
             encoder.save_pretrained(str(folder))
         save_head(own, frozen, folder, classes)
         return folder
     config = encoder.peft_config["default"]
     if family is None or not isinstance(config, peft.LoraConfig):
         raise InputError("the stock head leaves with LoRA on a model of a known family; train with head = 'with_mean'.")
-    with hushed():
+    with silence_transformers():
         wrapped = peft.get_peft_model(
             stock_model(frozen, classes),
             dataclasses.replace(config, **stock_config(frozen, family), inference_mode=True),

@@ -24,7 +24,7 @@ from moo.models.dp.observed import Observed
 from moo.models.dp.optimizer import ShadowNoise
 from moo.models.dp.poisson_sampling import PoissonBatches, PoissonDataModule
 from moo.models.pretrained.architectures import family_of
-from moo.models.pretrained.hf_folder import hushed
+from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import REGISTRY, fetch_model, pick_device
 from moo.models.reference.lightning_module import ReferenceModule
 from moo.models.reference.shadows import padded
@@ -82,7 +82,7 @@ def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source: str | Path = fetch_model(name) if name in REGISTRY else name
     try:
-        with hushed():
+        with silence_transformers():
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
             )
@@ -182,7 +182,7 @@ def _with_lora(generator: Generator, settings: TrainingSettings, stream: Stream)
         layers_pattern=family.blocks.rpartition(".")[2],
         fan_in_fan_out=generator.model.config.model_type == "gpt2",
     )
-    with hushed():
+    with silence_transformers():
         adapted = peft.get_peft_model(copy.deepcopy(generator.model), config)
     seed = torch.Generator().manual_seed(int(stream("init", 0).integers(2**63)))
     for name, p in adapted.named_parameters():

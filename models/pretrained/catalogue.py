@@ -22,7 +22,7 @@ from moo.core import validate
 from moo.core.errors import DownloadError, InputError, MachineError
 from moo.data.sources.download import E5_SMALL, MINILM_L6, SMOLLM2, Archive, Progress, cache_dir, fetch_member
 from moo.models.pretrained import e5_format
-from moo.models.pretrained.hf_folder import hushed, load_pretrained
+from moo.models.pretrained.hf_folder import load_pretrained, silence_transformers
 
 CHECKED = "checked.json"
 _UNRELATED = "query: 股票市场昨天大幅下跌。"
@@ -127,7 +127,7 @@ def _from_gguf(files: Mapping[str, Path], folder: Path) -> None:
     """GGUF opened to fp32 once: transformers would do it at every loading, in half a minute."""
     (source,) = files.values()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with hushed(), redirect_stderr(io.StringIO()):  # the bar of its GGUF reader does not ask
+    with silence_transformers(), redirect_stderr(io.StringIO()):  # the bar of its GGUF reader does not ask
         model = transformers.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     config = model.config.to_dict()
@@ -165,7 +165,7 @@ def _similarity(name: str, texts: tuple[str, str, str], *, least: float) -> Call
 
 def _likelihood(folder: Path) -> dict[str, float]:
     """Mean loss of a sentence, and of its words shuffled, in nats a token."""
-    with hushed():
+    with silence_transformers():
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     losses = []

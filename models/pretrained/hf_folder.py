@@ -22,7 +22,7 @@ def load_pretrained(source: Path | str) -> tuple[Any, Any]:
     config.use_cache = False  # of keys and values, which decoders would keep for tokens that are never generated
     if config.model_type in ("bert", "roberta", "xlm-roberta"):
         options["add_pooling_layer"] = False
-    with hushed():  # of layers that the weights hold and a base model has not: poolers and heads
+    with silence_transformers():  # of layers that the weights hold and a base model has not: poolers and heads
         model = transformers.AutoModel.from_pretrained(source, config=config, **options)
     return model.float().eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(
         source, trust_remote_code=False, use_fast=True
@@ -30,7 +30,7 @@ def load_pretrained(source: Path | str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Without what transformers says of layers that are filled afterwards, and of a name that PEFT still uses."""
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]

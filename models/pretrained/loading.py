@@ -10,18 +10,18 @@ import torch
 from moo.core import validate
 from moo.core.errors import InputError
 from moo.models.pretrained.catalogue import REGISTRY, fetch_model
-from moo.models.pretrained.hf_folder import hushed, load_pretrained
+from moo.models.pretrained.hf_folder import load_pretrained, silence_transformers
 
 __all__ = [
     "REGISTRY",
     "BaseModel",
     "fetch_model",
     "has_fast_bf16",
-    "hushed",
     "load_base",
     "pick_device",
     "positions_of",
     "refuse_longer",
+    "silence_transformers",
     "weights_digest",
 ]
 

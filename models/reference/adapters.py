@@ -16,7 +16,7 @@ from moo.core.errors import InputError
 from moo.models.bank.bank import Depth, Frozen
 from moo.models.dp.optimizer import per_shadow
 from moo.models.pretrained.architectures import blocks_of, family_of, some_ids
-from moo.models.pretrained.hf_folder import hushed
+from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.training.fit import Adaptation, TrainingData, TrainingSettings
 
 
@@ -104,7 +104,7 @@ def classifier_of(shape: Shape, frozen: Frozen) -> Classifier:
     encoder = None
     if shape.depth.adapted_layers:
         words = frozen.base.model.get_input_embeddings().parameters()
-        with hushed():
+        with silence_transformers():
             own = copy.deepcopy(frozen.base.model, {id(p): nn.Parameter(p.data, requires_grad=False) for p in words})
             encoder = _adapted(own, shape)
     biased = not (shape.depth.head == "stock" and frozen.causal)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from moo.core.errors import InputError, TrialError
 from moo.models.bank.bank import Frozen
-from moo.models.bank.lightning_module import SideBySide, is_out_of_memory
+from moo.models.bank.lightning_module import CombinedOptimizer, is_out_of_memory
 from moo.models.dp.clipping import products_in_fp32
 from moo.models.dp.losses import losses
 from moo.models.dp.observed import Observed, Seen
@@ -29,7 +29,7 @@ from moo.models.dp.poisson_sampling import Batch, PoissonBatches, PoissonDataMod
 from moo.models.reference.adapters import Classifier, Shape, classifier_of, initialise, shape_of
 from moo.models.reference.per_record_check import check_independent
 from moo.models.reference.shadows import ReferenceShadows, padded
-from moo.models.training.fit import Stream, Trained, TrainingData, TrainingSettings, fit, watched
+from moo.models.training.fit import Stream, Trained, TrainingData, TrainingSettings, checkpointing_for, fit
 
 
 class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -85,7 +85,7 @@ class ReferenceModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.non_finite, self.chunk = model, 0, settings.optimizer.chunk
-        self.watched, self.losses = False, torch.zeros(1)
+        self.logs_losses, self.losses = False, torch.zeros(1)
         self._data, self._settings, self._noise, self._shadow, self._pad = data, settings, noise, shadow, pad
         self._labels = torch.from_numpy(data.labels)
         multiplier = per_shadow(settings.dp.noise_multiplier, len(data.members), "noise_multiplier")[shadow]
@@ -106,7 +106,7 @@ class ReferenceModule(lightning.LightningModule):
         parts += [torch.optim.Adam(list(rest.values()), lr=rates[1])] if rest else []
         multiplier = per_shadow(s.dp.noise_multiplier, k, "noise_multiplier")[self._shadow]
         self.dp_optimizer = ReferenceOptimizer(
-            SideBySide(parts), s.dp, multiplier, self._noise, [*head, *rest], self.seen.noise
+            CombinedOptimizer(parts), s.dp, multiplier, self._noise, [*head, *rest], self.seen.noise
         )
         return self.dp_optimizer
 
@@ -247,7 +247,7 @@ def _one(
 ) -> _Fitted:
     """One shadow, fitted and checked."""
     pad = int(frozen.base.tokenizer.pad_token_id)
-    model = hooked(classifier_of(shape, frozen))
+    model = with_grad_sample_hooks(classifier_of(shape, frozen))
     if shape.depth.adapted_layers:
         check_independent(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
     initialise(model, settings, frozen, stream("init", shadow))
@@ -262,9 +262,9 @@ def _one(
         steps=settings.steps,
         generators=[stream("sampling", shadow)],
     )
-    watch = watched(data, settings, frozen, module, batches=batches, noise=noise, part=shadow)
-    if watch is None or not watch.done:
-        fit(module, PoissonDataModule(batches), settings, watch=watch, part=shadow)
+    checkpoints = checkpointing_for(data, settings, frozen, module, batches=batches, noise=noise, shadow=shadow)
+    if checkpoints is None or not checkpoints.done:
+        fit(module, PoissonDataModule(batches), settings, checkpoints=checkpoints, shadow=shadow)
     _check_moves(model.cpu(), before)
     divided: Any = module.dp_optimizer or settings.dp
     return _Fitted(
@@ -274,8 +274,8 @@ def _one(
         non_finite=module.non_finite,
         expected_batch_size=float(divided.expected_batch_size),
         chunk=module.chunk,
-        resumed_at=0 if watch is None else watch.start,
-        notices=() if watch is None else tuple(watch.notices),
+        resumed_at=0 if checkpoints is None else checkpoints.start,
+        notices=() if checkpoints is None else tuple(checkpoints.notices),
     )
 
 
@@ -285,12 +285,12 @@ def check_trainable(shape: Shape, frozen: Frozen) -> None:
     Raises:
         InputError: If PEFT or Opacus cannot train the model so, or not each record for itself.
     """
-    model = hooked(classifier_of(shape, frozen))
+    model = with_grad_sample_hooks(classifier_of(shape, frozen))
     if shape.depth.adapted_layers:
         check_independent(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
 
 
-def hooked(classifier: Classifier) -> Any:
+def with_grad_sample_hooks(classifier: Classifier) -> Any:
     """The classifier under Opacus' hooks, which sleep in evaluation mode. All else is in it, so that no dropout is drawn."""
     try:
         model = GradSampleModule(classifier, loss_reduction="sum")

@@ -113,7 +113,7 @@ def canary_scores(log_probs: NDArray[np.float64], canaries: Canaries) -> NDArray
     return own - last.mean(1) if canaries.kind == "dirac" else own
 
 
-class Watch(lightning.Callback):
+class BatchRecorder(lightning.Callback):
     """Notes which units each batch holds, as the batches reach the training step of the first shadow.
 
     Args:

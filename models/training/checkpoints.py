@@ -97,8 +97,8 @@ class Checkpoints(lightning.Callback):
 
     Args:
         settings: Where and how often.
-        part: Shadow of the reference path, which trains one after another; None for a bank.
-        parts: How many fits the training has.
+        shadow: Shadow of the reference path, which trains one after another; None for a bank.
+        n_fits: Number of fits of the training.
         identity: What decides every number of the fit; a checkpoint of another is not taken up.
         steps: Of the whole training.
         batches, noise: Whose generators are kept.
@@ -109,20 +109,20 @@ class Checkpoints(lightning.Callback):
         self,
         settings: CheckpointSettings,
         *,
-        part: int | None,
-        parts: int,
+        shadow: int | None,
+        n_fits: int,
         identity: Iterable[bytes],
         steps: int,
         batches: PoissonBatches,
         noise: ShadowNoise,
         accountant: Mapping[str, Any],
     ) -> None:
-        name = settings.path.name + ("" if part is None else f".shadow-{part}") + SUFFIX
+        name = settings.path.name + ("" if shadow is None else f".shadow-{shadow}") + SUFFIX
         self.path, self.every, self.start = settings.path.with_name(name), settings.every, 0
         self._attempt = settings.attempt
         self.notices: list[str] = []
-        self._parts, self._steps, self._batches, self._noise, self._accountant = (
-            parts,
+        self._n_fits, self._steps, self._batches, self._noise, self._accountant = (
+            n_fits,
             steps,
             batches,
             noise,
@@ -188,7 +188,7 @@ class Checkpoints(lightning.Callback):
                 tensors |= {f"optimizer.{i}.{index}.{n}": t for n, t in state.items() if isinstance(t, Tensor)}
         sampling, noise = _states(self._batches, self._noise, step)
         meta = {
-            "identity": self._identity, "step": step, "steps": self._steps, "parts": self._parts,
+            "identity": self._identity, "step": step, "steps": self._steps, "parts": self._n_fits,
             "non_finite": module.non_finite, "chunk": module.chunk,
             "sampling": sampling, "noise": noise, "accountant": dict(self._accountant), **self._of_attempt(),
         }  # fmt: skip

@@ -131,7 +131,7 @@ class Trained:
         return self.observed.noisy_steps
 
 
-def watched(
+def checkpointing_for(
     data: TrainingData,
     settings: TrainingSettings,
     frozen: Frozen | None,
@@ -139,7 +139,7 @@ def watched(
     *,
     batches: PoissonBatches,
     noise: ShadowNoise,
-    part: int | None = None,
+    shadow: int | None = None,
 ) -> Checkpoints | None:
     """What writes the checkpoints of a fit, with the last one taken up; None where none are asked for."""
     if settings.checkpoint is None:
@@ -152,10 +152,10 @@ def watched(
         data.packed.offsets.cpu().numpy(),
         data.packed.features.cpu().numpy(),
     )
-    watch = Checkpoints(
+    checkpoints = Checkpoints(
         settings.checkpoint,
-        part=part,
-        parts=1 if part is None else len(data.members),
+        shadow=shadow,
+        n_fits=1 if shadow is None else len(data.members),
         identity=[settings.identity(), base, *(np.ascontiguousarray(a).tobytes() for a in arrays)],
         steps=settings.steps,
         batches=batches,
@@ -167,8 +167,8 @@ def watched(
             "expected_batch_size": settings.dp.expected_batch_size,
         },
     )
-    watch.resume(module)
-    return watch
+    checkpoints.resume(module)
+    return checkpoints
 
 
 def fit(
@@ -176,8 +176,8 @@ def fit(
     data: PoissonDataModule,
     settings: TrainingSettings,
     *,
-    watch: Checkpoints | None = None,
-    part: int | None = None,
+    checkpoints: Checkpoints | None = None,
+    shadow: int | None = None,
 ) -> None:
     """Train through Lightning.
 
@@ -185,17 +185,17 @@ def fit(
         module: What is trained.
         data: Its batches.
         settings: The run.
-        watch: Writes checkpoints, and may have taken one up.
-        part: Shadow of the reference path.
+        checkpoints: Writes checkpoints, and may have taken one up.
+        shadow: Shadow of the reference path.
     """
     quiet = logging.getLogger("lightning.pytorch")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1,
-        **trainer_options(dict(settings.trainer), settings.logs, part),
+        **trainer_options(dict(settings.trainer), settings.logs, shadow),
     }  # fmt: skip
-    options["callbacks"] += [] if watch is None else [watch]
+    options["callbacks"] += [] if checkpoints is None else [checkpoints]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -208,7 +208,7 @@ def fit(
             lightning.Trainer(
                 accelerator=settings.accelerator,
                 devices=1,
-                max_steps=settings.steps - (0 if watch is None else watch.start),
+                max_steps=settings.steps - (0 if checkpoints is None else checkpoints.start),
                 max_epochs=1,  # the sampler is one pass of so many steps; a second would be charged to nobody
                 enable_checkpointing=False,
                 inference_mode=False,

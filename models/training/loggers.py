@@ -31,18 +31,18 @@ class LogSettings:
     private: bool = True
 
 
-def trainer_options(trainer: dict[str, Any], logs: LogSettings | None, part: int | None) -> dict[str, Any]:
+def trainer_options(trainer: dict[str, Any], logs: LogSettings | None, shadow: int | None) -> dict[str, Any]:
     """Arguments of one fit's Trainer: loggers and callbacks of its own, made here where they were handed in as functions.
 
     Args:
         trainer: As the user gave them; "logger" and "callbacks" may be functions of the training's name.
         logs: What moo itself logs.
-        part: Shadow of the reference path.
+        shadow: Shadow of the reference path.
 
     Raises:
         InputError: If an argument or callback would break the DP accounting.
     """
-    name = ("training" if logs is None else logs.name) + ("" if part is None else f"-shadow-{part}")
+    name = ("training" if logs is None else logs.name) + ("" if shadow is None else f"-shadow-{shadow}")
     out = {k: v(name) if k in ("logger", "callbacks") and callable(v) else v for k, v in trainer.items()}
     check_trainer(out)
     if logs is not None and logs.kind != "none" and "logger" not in out:
@@ -71,7 +71,7 @@ class StepLog(lightning.Callback):
         self._private = private
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
-        pl_module.watched = self._private
+        pl_module.logs_losses = self._private
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002

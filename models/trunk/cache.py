@@ -128,7 +128,7 @@ class TrunkCache:
             own = torch.from_numpy(np.array(entry.tokens))
             tokens[offsets[i] : offsets[i + 1]] = own.float() * 2.0**entry.exponent if entry.exponent else own
             if i % TEXTS_A_SEGMENT == 0 or i == len(entries) - 1:
-                self._let_go()
+                self._release_pages()
         return Packed(
             features=torch.from_numpy(_features(frozen, constants, feature)),
             tokens=tokens,
@@ -188,15 +188,15 @@ class TrunkCache:
                 return self._read(keys)
             out[key] = entry
             used.add(segment)
-        self._let_go()
+        self._release_pages()
         for segment in used:
             with suppress(OSError):
                 os.utime(segment.path)  # when it was last used
         return out
 
-    def _let_go(self) -> None:
+    def _release_pages(self) -> None:
         for segment in self._segments.values():
-            segment.let_go()
+            segment.release_pages()
 
     def _store(self, fresh: Mapping[bytes, Entry], *, in_use: Mapping[bytes, str]) -> bool:
         """Keep what was computed, if it fits; False if it does not."""

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Stretch = tuple[slice, Tensor, Tensor]  # of the records, their tokens (K, p, L, d) and mask (K, p, L)
+TokenChunk = tuple[slice, Tensor, Tensor]  # of the records, their tokens (K, p, L, d) and mask (K, p, L)
 
-STRETCH = 4096  # tokens that the CPU lays out, looks at and forgets at a time, so that they stay in its cache
+CHUNK_TOKENS = 4096  # tokens that the CPU lays out, looks at and forgets at a time, so that they stay in its cache
 STEP = 8  # sizes are rounded up to it at least: for every shape of a product that it meets, oneDNN compiles code and keeps it
 
 
-class Records(Protocol):
+class RecordBatch(Protocol):
     """Records laid out as (K, P), whose tokens are looked at from first to last, perhaps in parts."""
 
     @property
@@ -26,7 +26,7 @@ class Records(Protocol):
     def first(self) -> Tensor:
         """Shape (K, P, d). Each record's first token."""
 
-    def stretches(self) -> Iterator[Stretch]:
+    def token_chunks(self) -> Iterator[TokenChunk]:
         """The tokens; what is handed out is good until the next is asked for."""
 
 
@@ -49,7 +49,7 @@ class Activations:
         """Shape (K, P, d). Each record's first token."""
         return self.tokens[..., 0, :]
 
-    def stretches(self) -> Iterator[Stretch]:
+    def token_chunks(self) -> Iterator[TokenChunk]:
         """All records at once."""
         yield slice(None), self.tokens, self.mask
 
@@ -122,17 +122,17 @@ class Packed:
             tokens: Whether the inputs of the live blocks are wanted.
             workspace: Where the tokens go; they are good until it is used again.
         """
-        drawn = self.drawn(index, workspace=workspace)
+        rows = self.sampled_rows(index, workspace=workspace)
         if not tokens:
-            nothing = drawn.features.new_zeros((*index.shape, 0, drawn.features.shape[-1]))
-            return Activations(drawn.features, nothing, nothing[..., 0].bool())
-        return Activations(drawn.features, *drawn.laid_out(slice(None), rounded_up(int(drawn.lengths.max()))))
+            nothing = rows.features.new_zeros((*index.shape, 0, rows.features.shape[-1]))
+            return Activations(rows.features, nothing, nothing[..., 0].bool())
+        return Activations(rows.features, *rows.materialise(slice(None), rounded_up(int(rows.lengths.max()))))
 
-    def drawn(self, index: Tensor, *, workspace: Workspace | None = None) -> "Drawn":
+    def sampled_rows(self, index: Tensor, *, workspace: Workspace | None = None) -> "SampledRows":
         """Records whose tokens are laid out a stretch at a time, whenever they are looked at; arguments as of `gather`."""
         features = self.features.index_select(0, index.flatten()).view(*index.shape, -1)
         starts = self.offsets[index]
-        return Drawn(features, self.tokens, starts, self.offsets[index + 1] - starts, workspace or Workspace())
+        return SampledRows(features, self.tokens, starts, self.offsets[index + 1] - starts, workspace or Workspace())
 
 
 def rounded_up(size: int) -> int:
@@ -142,7 +142,7 @@ def rounded_up(size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledRows:
     """Records as (K, P) whose tokens still lie where they were packed.
 
     Attributes:
@@ -163,10 +163,10 @@ class Drawn:
         """Shape (K, P, d). Each record's first token."""
         return self.packed.index_select(0, self.starts.flatten()).view(*self.starts.shape, -1)
 
-    def stretches(self) -> Iterator[Stretch]:
+    def token_chunks(self) -> Iterator[TokenChunk]:
         """As many whole records as the CPU's cache holds, padded to the longest of them; elsewhere all at once."""
         longest = [rounded_up(n) for n in self.lengths.amax(0).tolist()]
-        room = STRETCH // len(self.lengths) if self.lengths.device.type == "cpu" else len(longest) * max(longest)
+        room = CHUNK_TOKENS // len(self.lengths) if self.lengths.device.type == "cpu" else len(longest) * max(longest)
         begin = 0
         while begin < len(longest):
             end, width = begin + 1, longest[begin]
@@ -177,10 +177,10 @@ class Drawn:
                 end -= (end - begin) % STEP
                 width = max(longest[begin:end])
             part = slice(begin, end)
-            yield part, *self.laid_out(part, width)
+            yield part, *self.materialise(part, width)
             begin = end
 
-    def laid_out(self, part: slice, width: int) -> tuple[Tensor, Tensor]:
+    def materialise(self, part: slice, width: int) -> tuple[Tensor, Tensor]:
         """Tokens (K, p, width, d) and mask (K, p, width) of some of the records."""
         start, length = self.starts[:, part, None], self.lengths[:, part, None]
         steps = torch.arange(width, device=start.device)

@@ -82,7 +82,7 @@ class Segment:
         """Keys in the order of the rows."""
         return [key.tobytes() for key in self.rows["key"]]
 
-    def let_go(self) -> None:
+    def release_pages(self) -> None:
         """Count no longer as this process's memory what was read; reading it again costs little while the system has it."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)

@@ -31,7 +31,7 @@ from moo.models.bank.bank import Depth, Frozen, Head, check_depth
 from moo.models.bank.feature_scaling import constants
 from moo.models.pretrained.architectures import Cut, Targets, family_of, is_causal
 from moo.models.pretrained.loading import BaseModel, load_base, refuse_longer
-from moo.models.training.memory import give_back
+from moo.models.training.memory import release_free_memory
 from moo.models.trunk.cache import Feature, TrunkCache
 from moo.models.trunk.constants import Constants
 from moo.models.trunk.encode import last_cut, token_ids
@@ -285,7 +285,7 @@ class Prepared:
         wanted = (part, level, self.cut(params), self._feature(params))
         if wanted not in self._masked:
             self._masked = {at: kept for at, kept in self._masked.items() if at[1:] == wanted[1:]}
-            give_back()  # what the trial before has freed
+            release_free_memory()  # what the trial before has freed
             self._masked[wanted] = self._mask(*wanted)
         return self._masked[wanted]
 

@@ -28,7 +28,7 @@ from moo.data.keyed_split import complementary_pairs
 from moo.models.bank.lightning_module import OptimizerSettings, is_out_of_memory, log_probs
 from moo.models.dp.optimizer import DPSettings
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
-from moo.models.training.memory import give_back
+from moo.models.training.memory import release_free_memory
 from moo.objectives.compliance import evaluate as judge_compliance
 from moo.objectives.compliance.facts import privacy_facts, utility_facts
 from moo.objectives.utility.accuracy import above_majority, accuracy, majority_accuracy
@@ -135,7 +135,7 @@ def run_trial(
         members=members["pool"],
         n_classes=len(pool.classes),
     )
-    give_back()  # what the trunk has freed
+    release_free_memory()  # what the trunk has freed
     prepared.stage(f"training {spec.training.n_shadows} shadows", 0, 0)
     settings = training_settings(params, spec, run, engine=prepared.engine)
     trained = train(

@@ -18,7 +18,7 @@ from moo.data.keyed_split import keyed_uniform
 from moo.masking import mask
 from moo.models.bank.lightning_module import log_probs
 from moo.models.train import Trained, TrainingData, train
-from moo.models.training.canaries import KINDS, Canaries, Kind, Watch, canary_scores, plant
+from moo.models.training.canaries import KINDS, BatchRecorder, Canaries, Kind, canary_scores, plant
 from moo.models.trunk.constants import public_texts
 from moo.objectives.auditing.audit import one_run_epsilon
 from moo.objectives.auditing.one_run import LADDER, Guessed, curve_p_value, ladder, refutes
@@ -145,7 +145,7 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
     limit = budget_filter(policy, prepared, evaluator.answers)
     account = account_of(prepared, name=name, limit=limit)
     account.open(known_terms(policy, prepared, limit), begun=trial is not None)
-    watch = Watch(planted.units)
+    watch = BatchRecorder(planted.units)
     number = -2 if trial is None else trial
     own = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
     trained = _train(prepared, params, planted, run, account, own, watch, number=number)
@@ -243,7 +243,7 @@ def _train(
     run: TrainingRun,
     account: Account,
     key: StudyKey,
-    watch: Watch,
+    watch: BatchRecorder,
     *,
     number: int,
 ) -> Trained:

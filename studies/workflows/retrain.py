@@ -16,7 +16,7 @@ from moo.core.trial_record import REFERENCE, TrialRecord
 from moo.masking.preprocessing_card import save_preprocessing
 from moo.models.bank.files import save_bank
 from moo.models.export.peft import export_peft, has_peft_form
-from moo.models.export.reference import export_reference, peft_of, save_reference
+from moo.models.export.reference import export_reference, peft_model, save_reference
 from moo.models.reference.shadows import ReferenceShadows
 from moo.models.train import Trained, TrainingData, train
 from moo.privacy.caps import told_cap
@@ -216,7 +216,7 @@ def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -
     stock = prepared.spec.training.head == "stock"
     if isinstance(trained.bank, ReferenceShadows):
         save_reference(trained.bank, out / "model.safetensors")
-        if peft_of(trained.bank) is not None:
+        if peft_model(trained.bank) is not None:
             export_reference(trained.bank, frozen, out / "peft", classes=classes, stock=stock)
         return
     save_bank(trained.bank, out / "model.safetensors")

@@ -21,7 +21,7 @@ from moo.models.pretrained.architectures import Cut, cut_of, family_of, is_causa
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference import adapters, lightning_module
 from moo.models.reference.adapters import classifier_of, layers_of_unknown, shape_of
-from moo.models.reference.lightning_module import ReferenceModule, hooked
+from moo.models.reference.lightning_module import ReferenceModule, with_grad_sample_hooks
 from moo.models.reference.shadows import padded
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.cache import TrunkCache
@@ -129,7 +129,7 @@ def test_removing_a_user_of_several_records_moves_the_sum_by_the_clip_once_and_b
 
 
 def reference_module(data: TrainingData, settings: TrainingSettings, frozen: Frozen) -> ReferenceModule:
-    model = hooked(classifier_of(shape_of(data, settings), frozen))
+    model = with_grad_sample_hooks(classifier_of(shape_of(data, settings), frozen))
     lightning_module.initialise(model, settings, frozen, stream("init", 0))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)

@@ -142,12 +142,12 @@ def loop_gradients(bank: Bank, packed: Packed, labels: torch.Tensor, index: torc
 def test_tokens_laid_out_in_stretches_give_the_factors_of_tokens_laid_out_at_once(
     family: Callable[[str], BaseModel], monkeypatch: pytest.MonkeyPatch, name: str, room: int
 ) -> None:
-    monkeypatch.setattr("moo.models.trunk.packed.STRETCH", K * room)
+    monkeypatch.setattr("moo.models.trunk.packed.CHUNK_TOKENS", K * room)
     frozen = frozen_at(family("bert"), DEPTHS[name])
     bank, packed = make_bank(frozen, DEPTHS[name]), packed_at(frozen)
     index = torch.stack([torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(k)) for k in range(K)])
-    drawn = packed.drawn(index)
-    assert (len(list(drawn.stretches())) == 1) == (room == 10**6)
+    drawn = packed.sampled_rows(index)
+    assert (len(list(drawn.token_chunks())) == 1) == (room == 10**6)
     in_stretches, losses = bank.record_factors(drawn, index % C)
     at_once, losses_at_once = bank.record_factors(packed.gather(index, tokens=True), index % C)
     torch.testing.assert_close(losses, losses_at_once)
@@ -156,7 +156,7 @@ def test_tokens_laid_out_in_stretches_give_the_factors_of_tokens_laid_out_at_onc
     rows = torch.arange(len(TEXTS))[None]
     with torch.no_grad():
         torch.testing.assert_close(
-            bank(packed.drawn(rows)), bank(packed.gather(rows, tokens=True)), atol=1e-6, rtol=1e-5
+            bank(packed.sampled_rows(rows)), bank(packed.gather(rows, tokens=True)), atol=1e-6, rtol=1e-5
         )
 
 
@@ -236,7 +236,7 @@ def test_a_shadow_of_smaller_rank_is_what_it_would_be_alone(family: Callable[[st
         BankConfig(ranks=(1,), n_classes=C, depth=DEPTHS[name], lora_alpha=4.0),
         frozen, frozen.base.hidden, [torch.Generator().manual_seed(0)],
     )  # fmt: skip
-    for mine, own in zip(mixed.own(0).values(), alone.own(0).values(), strict=True):
+    for mine, own in zip(mixed.shadow_parameters(0).values(), alone.shadow_parameters(0).values(), strict=True):
         torch.testing.assert_close(mine, own)
         mine += 0.1  # views: this is the bank's own memory
         own += 0.1
@@ -364,8 +364,8 @@ def test_batches_and_stretches_have_few_shapes(longest: int, shapes: int) -> Non
     )  # fmt: skip
     seen = set()
     for batch in batches:
-        drawn, end = packed.drawn(batch.index.flatten(1)), 0
-        for part, tokens, mask in drawn.stretches():
+        drawn, end = packed.sampled_rows(batch.index.flatten(1)), 0
+        for part, tokens, mask in drawn.token_chunks():
             assert part.start == end
             assert torch.equal(mask.sum(-1), drawn.lengths[:, part])
             assert torch.equal(tokens[..., 0, 0], drawn.starts[:, part].float())

@@ -291,7 +291,7 @@ def test_a_segment_gives_back_what_was_written(
     segment = Segment(path, 4)
     assert segment.keys() == keys
     for i, entry in enumerate(entries):
-        segment.let_go()
+        segment.release_pages()
         read = segment.read(i)
         assert read is not None
         np.testing.assert_array_equal(read.tokens, entry.tokens)

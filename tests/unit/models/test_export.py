@@ -16,7 +16,7 @@ from safetensors import safe_open
 from moo.core.errors import InputError
 from moo.models.bank.bank import Bank, BankConfig, Depth, Frozen
 from moo.models.export.peft import export_peft, load_exported
-from moo.models.pretrained.loading import BaseModel, hushed
+from moo.models.pretrained.loading import BaseModel, silence_transformers
 from tests.conftest import KNOWN
 from tests.unit.models.test_bank import TEXTS, frozen_at, packed_at
 
@@ -41,7 +41,7 @@ def trained_like(frozen: Frozen, depth: Depth, n_frozen: int) -> Bank:
     bank = Bank(config, frozen, n_frozen, [torch.Generator().manual_seed(i) for i in range(2)])
     torch.manual_seed(3)
     for shadow in range(2):
-        for own in bank.own(shadow).values():
+        for own in bank.shadow_parameters(shadow).values():
             own += 0.1 * torch.randn_like(own)
     return bank
 
@@ -72,7 +72,7 @@ def test_the_stock_head_loads_with_peft_to_the_same_logits(
     bank, frozen = stock(base, layers, targets)
     for shadow in range(2):
         folder = export_peft(bank, frozen, tmp_path / str(shadow), classes=CLASSES, shadow=shadow)
-        with hushed():
+        with silence_transformers():
             model = peft.AutoPeftModelForSequenceClassification.from_pretrained(str(folder), num_labels=3).eval()
         batch = base.tokenizer(TEXTS, padding=True, return_tensors="pt")
         model.base_model.config.pad_token_id = 1

@@ -17,9 +17,9 @@ from moo.models.bank.bank import Depth, Frozen
 from moo.models.bank.lightning_module import OptimizerSettings, log_probs
 from moo.models.dp.optimizer import DPSettings
 from moo.models.export.peft import load_exported
-from moo.models.export.reference import export_reference, load_reference, peft_of, save_reference
+from moo.models.export.reference import export_reference, load_reference, peft_model, save_reference
 from moo.models.pretrained.architectures import Cut, cut_of, family_of
-from moo.models.pretrained.loading import BaseModel, hushed
+from moo.models.pretrained.loading import BaseModel, silence_transformers
 from moo.models.reference import lightning_module as reference_module
 from moo.models.reference.shadows import padded
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
@@ -63,7 +63,7 @@ def test_the_stock_head_of_the_reference_path_loads_with_peft_alone(
 ) -> None:
     trained, data, frozen = trained_at(family(kind), head="stock")
     folder = export_reference(trained.bank, frozen, tmp_path / "out", classes=("a", "b"), stock=True, shadow=1)
-    with hushed():
+    with silence_transformers():
         model = peft.AutoPeftModelForSequenceClassification.from_pretrained(str(folder), num_labels=2).eval()
     model.base_model.config.pad_token_id = 1
     ids, mask = padded(data.packed, torch.arange(12), 1)
@@ -78,7 +78,7 @@ def test_bottlenecks_start_as_the_identity_and_learn(family: Callable[[str], Bas
     assert right[data.members].mean() > 0.75
     kept = load_file(save_reference(trained.bank, tmp_path / "model.safetensors"))
     assert sum("bottleneck.up.weight" in name for name in kept) == 2  # one behind each adapted block
-    assert peft_of(trained.bank) is None
+    assert peft_model(trained.bank) is None
     with pytest.raises(InputError, match=r"keep model\.safetensors"):
         export_reference(trained.bank, frozen, tmp_path / "out", classes=("a", "b"), stock=False)
     states = [{n: torch.zeros_like(p) if ".up." in n else p for n, p in s.items()} for s in trained.bank.states]

@@ -25,7 +25,7 @@ from moo.models.bank.lightning_module import OptimizerSettings
 from moo.models.dp.clipping import clip_and_sum
 from moo.models.dp.optimizer import DPSettings
 from moo.models.pretrained.architectures import blocks_of, copy_of, cut_of
-from moo.models.pretrained.hf_folder import hushed
+from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference import lightning_module
 from moo.models.reference.adapters import classifier_of, shape_of
@@ -77,7 +77,7 @@ def bank_of(data: TrainingData, frozen: Frozen, depth: Depth, k: int) -> Bank:
 def factors_of(bank: Bank, data: TrainingData) -> dict[str, tuple[Tensor, Tensor]]:
     index = ROWS.expand(K, -1)
     labels = torch.from_numpy(data.labels)[index]
-    return bank.record_factors(bank.lay_out(data.packed, index, Workspace()), labels)[0]
+    return bank.record_factors(bank.materialise(data.packed, index, Workspace()), labels)[0]
 
 
 def gradients_of(bank: Bank, data: TrainingData) -> Gradients:
@@ -121,7 +121,7 @@ def test_record_gradients_of_the_bank_equal_those_of_torch_func_through_its_forw
     """The lanes' two operations that have a backward pass of their own are plain ones there."""
     data, frozen, bank = at(kind, depth)
     ours = gradients_of(bank, data)
-    monkeypatch.setattr(fast_lane, "AttentionInStretches", SimpleNamespace(apply=plain_attention))
+    monkeypatch.setattr(fast_lane, "ChunkedAttention", SimpleNamespace(apply=plain_attention))
     monkeypatch.setattr(lora, "_Adapted", SimpleNamespace(apply=plain_lora))
     alone, labels = bank_of(data, frozen, depth, 1), torch.from_numpy(data.labels)[ROWS]
     x = data.packed.gather(ROWS[None], tokens=bank.lane is not None)
@@ -148,7 +148,7 @@ class Queried(nn.Module):
     def __init__(self, frozen: Frozen, n_frozen: int) -> None:
         super().__init__()
         config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["query", "key", "value"])  # type: ignore[arg-type]
-        with hushed():
+        with silence_transformers():
             self.encoder = peft.get_peft_model(copy_of(frozen.base.model, frozen.cut), config)
         d = frozen.base.hidden
         self.offsets = nn.Embedding(QUERIES, d)
@@ -179,7 +179,7 @@ class Oracle:
 
 
 def oracle_of(data: TrainingData, frozen: Frozen, bank: Bank, depth: Depth, k: int) -> Oracle:
-    own, features = bank.own(k), data.packed.features[ROWS]
+    own, features = bank.shadow_parameters(k), data.packed.features[ROWS]
     if depth.n_queries:
         model: nn.Module = Queried(frozen, features.shape[1]).eval()
         x = data.packed.gather(ROWS[None], tokens=True)

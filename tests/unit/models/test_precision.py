@@ -117,8 +117,8 @@ def test_the_width_of_the_bank_and_the_stretch_of_units_change_bf16_within_round
     for shadow in range(K):
         config = BankConfig(ranks=(RANK,), n_classes=C, depth=depth, lora_alpha=4.0)
         alone = Bank(config, frozen, frozen.base.hidden, [torch.Generator()])
-        for name, own in alone.own(0).items():
-            own.copy_(wide.own(shadow)[name])
+        for name, own in alone.shadow_parameters(0).items():
+            own.copy_(wide.shadow_parameters(shadow)[name])
         assert apart(flat(sums_of(alone, packed)), whole[shadow : shadow + 1]) < 0.01
 
 

@@ -18,7 +18,7 @@ from moo.models.export.peft import _key_in_bank
 from moo.models.pretrained.architectures import Cut, cut_of, family_of
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference.adapters import Classifier, classifier_of, shape_of
-from moo.models.reference.lightning_module import ReferenceModule, hooked
+from moo.models.reference.lightning_module import ReferenceModule, with_grad_sample_hooks
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from moo.models.trunk.encode import encode, token_ids
 from moo.models.trunk.packed import Packed, Workspace
@@ -101,7 +101,7 @@ def test_twenty_steps_of_both_engines_lead_to_the_same_parameters(
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=depth.adapted_layers))
     fast, slow = both(data, frozen, depth)
     for k in range(K):
-        ours, theirs = fast.bank.own(k), slow.bank.states[k]
+        ours, theirs = fast.bank.shadow_parameters(k), slow.bank.states[k]
         named = {name: in_bank(name, ours, frozen) for name in theirs}
         assert sorted(named.values()) == sorted(ours)
         for name, mine in named.items():
@@ -120,19 +120,19 @@ def test_gradients_of_records_by_opacus_by_factors_and_by_a_loop_of_one_are_the_
     config = BankConfig(ranks=(2,), n_classes=2, depth=depth, lora_alpha=4.0)
     draw = torch.Generator().manual_seed(5)
     bank = Bank(config, frozen, data.packed.features.shape[1], [draw])
-    own = bank.own(0)
+    own = bank.shadow_parameters(0)
     for p in own.values():
         p.copy_(torch.randn(p.shape, generator=draw) * 0.2)
     rows = torch.arange(0, N, 4)
     labels = torch.from_numpy(data.labels)[rows][None]
-    factors, told = bank.record_factors(bank.lay_out(data.packed, rows[None], Workspace()), labels)
+    factors, told = bank.record_factors(bank.materialise(data.packed, rows[None], Workspace()), labels)
     by_factors = {n: torch.einsum("kp...ma,kp...mb->kp...ab", *pair)[0] for n, pair in factors.items()}
 
     settings = TrainingSettings(
         depth=depth, lora_rank=2, lora_alpha=4.0, sample_rate=1.0, steps=1, engine="opacus",
         dp=DPSettings(noise_multiplier=0.0, max_grad_norm=1.0, expected_batch_size=9.0),
     )  # fmt: skip
-    model = hooked(classifier_of(shape_of(data, settings), frozen))
+    model = with_grad_sample_hooks(classifier_of(shape_of(data, settings), frozen))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
     trained: dict[str, Any] = module.trained()

@@ -18,12 +18,12 @@ import moo.models.train as training
 from moo.core.errors import InputError, TrialError
 from moo.models.bank.bank import Bank, Depth, Frozen
 from moo.models.bank.feature_scaling import constants
-from moo.models.bank.lightning_module import OptimizerSettings, _alike, log_probs
+from moo.models.bank.lightning_module import OptimizerSettings, _equal_runs, log_probs
 from moo.models.dp.optimizer import BankOptimizer, DPSettings, ShadowNoise
 from moo.models.pretrained.architectures import cut_of
 from moo.models.pretrained.loading import BaseModel
 from moo.models.train import TrainingData, TrainingSettings, train
-from moo.models.training.memory import give_back
+from moo.models.training.memory import release_free_memory
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.packed import Packed
 
@@ -236,15 +236,15 @@ def test_a_shadow_trains_the_same_whoever_else_is_in_its_bank(data_at: DataAt, d
 
     mixed = trained(range(K))
     for shadow in range(K):
-        alone = trained(range(shadow, shadow + 1)).own(0)
+        alone = trained(range(shadow, shadow + 1)).shadow_parameters(0)
         for name, parameter in alone.items():
-            torch.testing.assert_close(mixed.own(shadow)[name], parameter, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(mixed.shadow_parameters(shadow)[name], parameter, atol=1e-4, rtol=1e-3)
 
 
 def test_neighbours_that_share_rank_and_rates_are_one_run() -> None:
-    assert list(_alike((2, 2, 3, 3, 2), (1.0, 1.0, 1.0, 1.0, 1.0))) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert list(_alike((2, 2, 2), (1.0, 1.0, 0.5))) == [slice(0, 2), slice(2, 3)]
-    assert list(_alike((2,))) == [slice(0, 1)]
+    assert list(_equal_runs((2, 2, 3, 3, 2), (1.0, 1.0, 1.0, 1.0, 1.0))) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert list(_equal_runs((2, 2, 2), (1.0, 1.0, 0.5))) == [slice(0, 2), slice(2, 3)]
+    assert list(_equal_runs((2,))) == [slice(0, 1)]
 
 
 def test_noise_is_added_through_fit_with_the_accountants_standard_deviation(data: TrainingData) -> None:
@@ -369,6 +369,6 @@ def test_freed_memory_below_a_block_in_use_goes_back_to_the_system() -> None:
     blocks = [bytearray(b"x" * 100_000) for _ in range(2000)]
     kept, before = blocks[-1], own()
     del blocks
-    give_back()
+    release_free_memory()
     assert len(kept) == 100_000
     assert own() < before - 100_000  # KiB, of the 195,000

@@ -20,7 +20,7 @@ from moo.models.pretrained.architectures import cut_of
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference.lightning_module import ReferenceOptimizer
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
-from moo.models.training.canaries import Watch
+from moo.models.training.canaries import BatchRecorder
 from moo.models.trunk.encode import encode, token_ids
 from moo.models.trunk.packed import Packed
 
@@ -174,7 +174,7 @@ def test_a_noise_multiplier_of_a_thousand_ruins_accuracy(made: Made, engine: str
 def test_units_reach_the_training_step_at_the_sampling_rate_in_batches_of_varying_size(made: Made, engine: str) -> None:
     data, frozen = made(0)
     half = dataclasses.replace(data, members=(np.arange(N) < 30)[None])
-    watch = Watch(half.units)
+    watch = BatchRecorder(half.units)
     trained = train(half, settings_of(engine, 0, watch, sample_rate=0.3, steps=300), frozen, stream)
     counts = np.bincount(np.concatenate(watch.batches), minlength=N)
     assert not counts[30:].any()
@@ -190,7 +190,7 @@ def test_units_reach_the_training_step_at_the_sampling_rate_in_batches_of_varyin
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_empty_batches_the_first_one_too_take_noisy_steps(made: Made, engine: str, depth: int) -> None:
     data, frozen = made(depth)
-    watch = Watch(data.units)
+    watch = BatchRecorder(data.units)
     trained = train(data, settings_of(engine, depth, watch, sample_rate=0.015, steps=8, dp=noisy(1.0)), frozen, stream)
     sizes = [len(b) for b in watch.batches]
     assert sizes[0] == 0
@@ -220,7 +220,7 @@ def test_after_one_step_every_adapter_has_moved_and_the_base_is_bit_identical(ma
     first, _ = trained_sums(data, settings_of(engine, 2, dp=noisy(1.0), steps=1), frozen)
     again, _ = trained_sums(data, settings_of(engine, 2, dp=noisy(1.0), steps=2), frozen)
     assert all(torch.equal(p, before[n]) for n, p in frozen.base.model.state_dict().items())
-    own = [t.bank.own(0) if engine == "bank" else t.bank.states[0] for t in (first, again)]
+    own = [t.bank.shadow_parameters(0) if engine == "bank" else t.bank.states[0] for t in (first, again)]
     assert len(own[0]) == 2 + 2 * 2 * 2  # head and bias; A and B of query and value in two layers
     assert all(not torch.equal(p, own[1][n]) for n, p in own[0].items())
 
@@ -253,7 +253,7 @@ def stirred(monkeypatch: pytest.MonkeyPatch) -> None:
     def moved(*arguments: Any) -> Bank:
         bank, generator = make(*arguments), torch.Generator().manual_seed(3)
         for shadow in range(bank.n_shadows):
-            for p in bank.own(shadow).values():
+            for p in bank.shadow_parameters(shadow).values():
                 p += 0.3 * torch.randn(p.shape, generator=generator)
         return bank
 
