@@ -43,6 +43,20 @@ def test_other_recognisers_and_a_missing_file_are_refused(tmp_path: Path) -> Non
         load_preprocessing(tmp_path)
     with pytest.raises(InputError, match="preprocessing"):
         load_preprocessing(tmp_path / "none")
+    (tmp_path / FILE).write_text(json.dumps(values | {"recognisers": "0-" + "0" * 64}))
+    with pytest.raises(InputError, match=r"version 0 \(000000000000\), got version \d+ .*moo-privacy=="):
+        load_preprocessing(tmp_path)
+
+
+def test_a_release_that_names_no_version_of_its_recognisers_is_refused_in_one_line(tmp_path: Path) -> None:
+    save_preprocessing(tmp_path, masking_level=2, max_length=96)
+    values = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(values | {"recognisers": "ab" * 32}))
+    with pytest.raises(
+        InputError, match=r"must name the version of its recognisers, got abababababab,.*moo-privacy=="
+    ) as e:
+        load_preprocessing(tmp_path)
+    assert "\n" not in str(e.value)
 
 
 UNCUED = "后来才知道是梁启超下错了"  # no cue beside the name, and 超下错 could go on
