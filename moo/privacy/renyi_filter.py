@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from dp_accounting import rdp
 
 from moo.core import validate
 from moo.privacy.composition import ORDERS, charges
@@ -76,4 +75,6 @@ def _budget(order: float, epsilon: float, delta: float) -> float:
 
 def epsilon_at(order: float, divergence: float, delta: float) -> float:
     """Epsilon at delta of a mechanism of this Renyi divergence at one order, by dp-accounting."""
+    from dp_accounting import rdp
+
     return float(rdp.compute_epsilon([order], [divergence], delta)[0])

@@ -1,5 +1,12 @@
-"""The report of a study: one HTML file that needs nothing beside it, in English or Chinese."""
+"""The report of a study: one HTML file that needs nothing else, in English or Chinese."""
 
-from moo.report.html import renew_reports, save_report
+from typing import TYPE_CHECKING
+
+from moo.core.lazy_names import lazy_names
 
 __all__ = ["renew_reports", "save_report"]
+
+if TYPE_CHECKING:
+    from moo.report.html import renew_reports, save_report
+
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "moo.report.html"))

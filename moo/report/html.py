@@ -20,13 +20,13 @@ from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
 from moo.privacy.composition import group_privacy
 from moo.report import figures
-from moo.report.annex.content import likeness
 from moo.report.annex.words import article_words
 from moo.report.figures import epsilon_text
 from moo.report.i18n.chinese import said, sentence
 from moo.report.sections.attribute import attribute_section, by_attribute
 from moo.report.sections.audits import audit_lines
 from moo.report.sections.choices import alternative_rows, alternatives_note, plus_minus, sure_lines
+from moo.report.sections.likeness import likeness
 from moo.report.sections.texts import texts
 from moo.studies.results.audit_report import AuditReport, load_audits
 from moo.studies.results.result import SearchCost, StudyResult, load_result

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from scipy.stats import beta, chi2
 
 from moo.core.errors import InputError
 from moo.core.evidence import Bools, MaskingProbe, PrivacyEvidence, UtilityEvidence
@@ -80,6 +79,8 @@ def rate_ucb(events: int, clusters: int, n: int, confidence: float = 0.95) -> fl
     """
     in_range(0, max(events, 0), clusters=clusters)
     per_cluster = events / clusters if clusters else 1.0
+    from scipy.stats import chi2
+
     return float(chi2.ppf(confidence, 2 * (clusters + 1)) / 2) * per_cluster / positive(n=n)
 
 
@@ -156,5 +157,7 @@ def generation_facts(*, emitted: int, planted: int) -> dict[str, float | None]:
         Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits".
     """
     in_range(0, positive(planted=planted), emitted=emitted)
+    from scipy.stats import beta
+
     bound = 1.0 if emitted == planted else float(beta.ppf(0.95, emitted + 1, planted - emitted))
     return {"generation.canaries_emitted_ucb": bound}

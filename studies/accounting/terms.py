@@ -4,16 +4,17 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moo.core.errors import PolicyError
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import Entry
 from moo.privacy.release_policy import Policy
 from moo.privacy.renyi_filter import RenyiFilter
-from moo.studies.setup.prepared import Prepared
-from moo.studies.setup.reopen import marks_of
 from moo.studies.spec.study import PLACES, StudySpec
+
+if TYPE_CHECKING:
+    from moo.studies.setup.prepared import Prepared
 
 _DIGESTS = ("spec", "split", "data", "draw")
 _FREE = {"policy": "internal"}
@@ -21,7 +22,7 @@ _FREE = {"policy": "internal"}
 
 def terms_of(
     policy: Policy,
-    prepared: Prepared,
+    prepared: "Prepared",
     limit: RenyiFilter | None = None,
     *,
     spec: StudySpec | None = None,
@@ -39,6 +40,8 @@ def terms_of(
     if policy.name == "internal":
         return dict(_FREE)
     spec = spec or prepared.spec
+    from moo.studies.setup.reopen import marks_of
+
     marks = marks_of(prepared)
     return {
         "policy": str(policy),
@@ -54,7 +57,7 @@ def terms_of(
 
 
 def known_terms(
-    policy: Policy, prepared: Prepared, limit: RenyiFilter | None = None, *, spec: StudySpec | None = None
+    policy: Policy, prepared: "Prepared", limit: RenyiFilter | None = None, *, spec: StudySpec | None = None
 ) -> dict[str, Any]:
     """Return the terms that must still be those of a study that ran; `check_same` judges the data by its own rule."""
     terms = terms_of(policy, prepared, limit, spec=spec)

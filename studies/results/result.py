@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from moo.core.atomic_files import write_whole
@@ -34,6 +33,9 @@ from moo.studies.results.recommendation import (
 from moo.studies.results.table import row_of
 from moo.studies.results.weights import Weights, weights_of
 from moo.studies.spec.study import StudySpec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WORST = (0.5, 0.5, 1.0)  # error rate, advantage, penalty: the reference point of the hypervolume
 _DRAWS = 400
@@ -167,14 +169,16 @@ class StudyResult:
         return frozenset(t.number for t, kept in zip(feasible, non_dominated(minimised(feasible)), strict=True) if kept)
 
     @cached_property
-    def front(self) -> pd.DataFrame:
+    def front(self) -> "pd.DataFrame":
         """Feasible non-dominated trials, the most accurate first: parameters, objectives, errors, constraints."""
         rows = self.table[self.table["on_front"]]
         return rows.sort_values(ACCURACY, ascending=False).reset_index(drop=True)
 
     @cached_property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """Every trial, one row each, the reference first."""
+        import pandas as pd
+
         trials = [*([self.reference] if self.reference else []), *self.trials]
         chances = self._chances()
         return pd.DataFrame([row_of(t, t.number in self.on_front, *chances.get(t.number, (0.0, 0.0))) for t in trials])

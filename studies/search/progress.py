@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from moo.core.trial_record import TrialRecord
 from moo.privacy.composed_epsilon import ComposedEpsilon, compose
-from moo.search import Progress, SearchTrial
+
+if TYPE_CHECKING:
+    from moo.search import Progress, SearchTrial
 
 NOTHING_SPENT = compose([], delta=0.0)
 
@@ -56,7 +59,7 @@ class Watch:
     def stage(self, what: str, done: int, total: int) -> None:
         self._tell(None, self.secret or what, 0 if self.secret else done, 0 if self.secret else total)
 
-    def trial(self, progress: Progress) -> None:
+    def trial(self, progress: "Progress") -> None:
         if self.secret:
             return
         self.trials = tuple(record_of(t) for t in progress.done)
@@ -79,6 +82,6 @@ class Watch:
             )
 
 
-def record_of(trial: SearchTrial) -> TrialRecord:
+def record_of(trial: "SearchTrial") -> TrialRecord:
     """The record that the evaluator left in a trial of the search."""
     return TrialRecord.from_json(trial.outcome.payload)

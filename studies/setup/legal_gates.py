@@ -2,18 +2,19 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moo.core.errors import InputError
 from moo.data.legal.declared import SIGNED
 from moo.data.legal.dossier import Dossier
-from moo.data.legal.gates import RULES
 from moo.data.tables.columns import BASES
 from moo.objectives.compliance import ComplianceReport
 from moo.objectives.compliance.loader import load_rules
 from moo.objectives.compliance.rule import Rule
-from moo.studies.setup.prepared import Prepared
 from moo.studies.spec.study import StudySpec
+
+if TYPE_CHECKING:
+    from moo.studies.setup.prepared import Prepared
 
 NO_GATE = "no gate judged"
 WANTED = {
@@ -33,7 +34,7 @@ WANTED = {
 }
 
 
-def check_data_gates(prepared: Prepared) -> None:
+def check_data_gates(prepared: "Prepared") -> None:
     """Raise if a gate is unknown or not met, and no trial can change it; names all of them, and every missing column."""
     spec = prepared.spec
     if not spec.gates:
@@ -63,8 +64,10 @@ def _why(rule: Rule, verdict: str, facts: Mapping[str, float | None]) -> str:
     return "is unknown" if verdict == "not assessed" else f"fails for {rule.value(facts) or 0.0:.1%} of the records"
 
 
-def _missing(prepared: Prepared, rules: Sequence[Rule]) -> list[str]:
+def _missing(prepared: "Prepared", rules: Sequence[Rule]) -> list[str]:
     """Columns that rules ask about, and that the table lacks and nobody declares."""
+    from moo.data.legal.gates import RULES
+
     have = prepared.terms.filled(prepared.loaded.columns, len(prepared.loaded))
     asked = [c for rule in rules for key in rule.evidence for c in RULES.get(key.removeprefix("data."), ((), None))[0]]
     return [name for name in dict.fromkeys(asked) if name not in have]
@@ -105,7 +108,7 @@ def without_gates(report: ComplianceReport, spec: StudySpec) -> ComplianceReport
     )
 
 
-def check_dossier_gates(prepared: Prepared) -> None:
+def check_dossier_gates(prepared: "Prepared") -> None:
     """A dossier that says of itself that a gate is not met refuses the study; what it does not say is left unassessed."""
     if prepared.dossier is None or not prepared.spec.gates:
         return
@@ -125,7 +128,7 @@ def check_dossier_gates(prepared: Prepared) -> None:
         )
 
 
-def declared(prepared: Prepared) -> dict[str, Any]:
+def declared(prepared: "Prepared") -> dict[str, Any]:
     """What the dossier says, as the annex needs it; empty without one."""
     if prepared.dossier is None:
         return {}

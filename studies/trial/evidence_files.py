@@ -4,14 +4,16 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moo.core.errors import InputError
 from moo.core.evidence import AttributeEvidence, MembershipEvidence, Population, TrialEvidence
 from moo.core.trial_record import REFERENCE
-from moo.studies.setup.prepared import Prepared
+
+if TYPE_CHECKING:
+    from moo.studies.setup.prepared import Prepared
 
 _GROUP = "group_"
 
@@ -28,7 +30,7 @@ def evidence_path(folder: Path, number: int, *, again: str = "") -> Path:
     return folder / "evidence" / f"{name}{'-' + again if again else ''}.npz"
 
 
-def save_evidence(evidence: TrialEvidence, prepared: Prepared, *, number: int, again: str = "") -> Path:
+def save_evidence(evidence: TrialEvidence, prepared: "Prepared", *, number: int, again: str = "") -> Path:
     """Keep a trial's evidence: losses, members, predictions, spans, epsilon, timings.
 
     The files say who was trained on what; they stay there, mode 0600, and `moo data purge` removes them.

@@ -18,6 +18,9 @@ out = Console() if sys.stdout.isatty() else Console(width=120)
 
 def run(options: argparse.Namespace) -> int:
     """moo run"""
+    from moo.studies.spec.study import load_spec
+
+    spec = load_spec(options.study)
     from moo.cli import tables
     from moo.cli.commands import risk
     from moo.cli.runtime_options import machine_of
@@ -27,9 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from moo.studies.search.estimate import plan_study
     from moo.studies.search.run_study import run_study
     from moo.studies.setup.preflight import check_specification, sampled
-    from moo.studies.spec.study import load_spec
 
-    spec = load_spec(options.study)
     spec = spec.quick() if options.quick else spec
     limits = {"max_risk": options.max_risk, "max_penalty": options.max_penalty}
     limits |= {"allow_unmatched": options.allow_unmatched or None}
@@ -95,13 +96,14 @@ def _notices(data: str, model: str) -> list[str]:
 def front(options: argparse.Namespace) -> int:
     """moo front"""
     from moo.cli import tables
-    from moo.report import renew_reports
     from moo.studies.results.result import load_result
 
     result = load_result(options.out)
     if options.weights is not None:
         result = result.weighed(options.weights)
     if options.keep:
+        from moo.report import renew_reports
+
         result.save(options.out)
         renew_reports(options.out)
     if options.format == "csv":

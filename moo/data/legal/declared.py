@@ -5,7 +5,6 @@ from datetime import date
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from moo.core import validate
@@ -72,6 +71,8 @@ def _plain(value: Any) -> Any:
 
 def _read(name: str, value: Any, *, as_column: str) -> NDArray[Any]:
     """The value as a column of one row reads it, shape (1,)."""
+    import pandas as pd
+
     text = str(value).lower() if isinstance(value, bool) else str(value)
     column, problems = typed(as_column, pd.Series([text], dtype=object))
     unlisted = name == "basis" and column[0] not in BASES

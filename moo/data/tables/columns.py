@@ -4,13 +4,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from moo.core.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Bools = NDArray[np.bool_]
 
@@ -70,6 +72,8 @@ def typed(name: str, values: "pd.Series[Any]") -> tuple[NDArray[Any], list[Probl
         name: One of `LAW_COLUMNS`.
         values: Shape (n,), as a reader gave it: texts, numbers, dates or truth values.
     """
+    import pandas as pd
+
     codes, unique = pd.factorize(values, use_na_sentinel=True)
     cells = ["" if pd.isna(u) else str(u).strip() for u in unique]
     read, empty = _reader(name)
@@ -150,7 +154,7 @@ def _future(name: str, value: object, as_of: date) -> str:
     return f"{name} until {as_of} must hold, but {value} is in the future"
 
 
-def typed_frame(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], list[Problem]]:
+def typed_frame(frame: "pd.DataFrame") -> tuple[dict[str, NDArray[Any]], list[Problem]]:
     """All columns of a frame that the law asks about."""
     out: dict[str, NDArray[Any]] = {}
     problems: list[Problem] = []

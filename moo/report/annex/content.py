@@ -16,8 +16,9 @@ from moo.core.measurement import Measurement, number_out
 from moo.core.trial_record import ACCURACY, MAJORITY, PENALTY, RISK, TrialRecord
 from moo.objectives.compliance import evaluate, load_rules
 from moo.objectives.compliance.report import carriers_of
-from moo.objectives.compliance.sensitivity import TOO_ALIKE, alike, domain_scores, kept_on_front
+from moo.objectives.compliance.sensitivity import TOO_ALIKE, domain_scores, kept_on_front
 from moo.report.sections.audits import of_point
+from moo.report.sections.likeness import likeness
 from moo.studies.results.audit_report import AuditReport
 from moo.studies.results.recommendation import minimised, p_feasible
 from moo.studies.results.result import StudyResult
@@ -224,12 +225,6 @@ def _mask(values: Sequence[bool]) -> Any:
     import numpy as np
 
     return np.array(values, dtype=bool)
-
-
-def likeness(result: StudyResult) -> float:
-    """Correlation of penalty and risk over the completed trials; NaN where too few say nothing."""
-    trials = result.complete
-    return alike([t.objectives[PENALTY].value for t in trials], [t.objectives[RISK].value for t in trials])
 
 
 def _checks(result: StudyResult) -> dict[str, Any]:

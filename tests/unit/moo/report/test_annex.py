@@ -12,10 +12,11 @@ import pytest
 
 from moo.cli.main import main
 from moo.core.errors import InputError
-from moo.report.annex.content import annex_of, difference, likeness, verify, weight_shares
+from moo.report.annex.content import annex_of, difference, verify, weight_shares
 from moo.report.annex.html import render_annex, save_annex
 from moo.report.annex.words import article_words, fact_words, words
 from moo.report.pdf import print_pdf
+from moo.report.sections.likeness import likeness
 from moo.studies.results.audit_report import save_audit
 from moo.studies.results.result import StudyResult, load_result
 from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
