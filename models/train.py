@@ -9,11 +9,12 @@ import torch
 from moo.core.errors import InputError, TrialError
 from moo.models.bank.bank import Bank, BankConfig, Frozen
 from moo.models.bank.lightning_module import BankModule
-from moo.models.dp.observed import Seen
+from moo.models.dp.observed import StepObserver
 from moo.models.dp.optimizer import ShadowNoise, per_shadow
 from moo.models.dp.poisson_sampling import PoissonBatches, PoissonDataModule
 from moo.models.reference.lightning_module import train_reference
-from moo.models.training.fit import Stream, Trained, TrainingData, TrainingSettings, checkpointing_for, fit
+from moo.models.training.fit import checkpointing_for, fit
+from moo.models.training.settings import Stream, Trained, TrainingData, TrainingSettings
 from moo.models.training.trainer_arguments import check_trainer
 
 __all__ = ["Stream", "Trained", "TrainingData", "TrainingSettings", "train"]
@@ -50,7 +51,7 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
         generators=[stream("sampling", i) for i in range(k)],
     )
     noise = ShadowNoise([stream("noise", i) for i in range(k)])
-    seen = Seen(data.units, data.members, settings.dp)
+    observer = StepObserver(data.units, data.members, settings.dp)
     module = BankModule(
         bank,
         data.packed,
@@ -58,7 +59,7 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
         settings=settings.optimizer,
         dp=settings.dp,
         noise=noise,
-        seen=seen,
+        observer=observer,
     )
     checkpoints = checkpointing_for(data, settings, frozen, module, batches=batches, noise=noise)
     started = time.perf_counter()
@@ -72,7 +73,7 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
     _check_moved(before, bank)
     return Trained(
         bank=bank,
-        observed=seen.observed(),
+        observed=observer.observed(),
         non_finite=module.non_finite,
         seconds=time.perf_counter() - started,
         expected_batch_size=float((module.dp_optimizer or settings.dp).expected_batch_size),

@@ -36,7 +36,7 @@ def floor(
         generators=[np.random.default_rng(k) for k in range(len(members))],
     )  # fmt: skip
     weights = {shape: torch.randn(shape[1], shape[0]).to(work) for shape in ((d, d), (d, wide), (wide, d))}
-    chunk = recipe.optimizer.chunk // (DeepLane.share if recipe.layers > 1 else 1)
+    chunk = recipe.optimizer.chunk // (DeepLane.chunk_divisor if recipe.layers > 1 else 1)
     found, workspace = [], Workspace()  # kept, as in training: fresh memory would be paid for page by page
     for batch in batches:
         examples = int(batch.present.sum())

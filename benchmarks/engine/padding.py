@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--shadows", type=int, default=4)
-    parser.add_argument("--at-once", type=int, default=OptimizerSettings().chunk // DeepLane.share)
+    parser.add_argument("--at-once", type=int, default=OptimizerSettings().chunk // DeepLane.chunk_divisor)
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

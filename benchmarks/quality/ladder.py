@@ -31,7 +31,8 @@ from moo.models.bank.lora import Pair
 from moo.models.dp.optimizer import ShadowNoise
 from moo.models.dp.poisson_sampling import PoissonBatches, PoissonDataModule
 from moo.models.pretrained.architectures import Cut, n_blocks
-from moo.models.training.fit import Stream, TrainingData, TrainingSettings, fit
+from moo.models.training.fit import fit
+from moo.models.training.settings import Stream, TrainingData, TrainingSettings
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.constants import QUERY_SIZE, public_texts
 from moo.models.trunk.packed import Activations, Packed, RecordBatch, Workspace
@@ -115,7 +116,7 @@ class SideLane(nn.Module):
     def __init__(self, side: Side, n_in: int, public: RecordBatch, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         w, self._side, self.n_features = side.width, side, side.width
-        self.share = 8 if side.by_token else 1
+        self.chunk_divisor = 8 if side.by_token else 1
         shapes = {"first": (n_in, w), "second": (w, w)}
         if side.by_token:
             shapes = {"first": (n_in, w), "query": (w, w), "key": (w, w), "value": (w, w), "out": (w, w)}
@@ -184,7 +185,7 @@ class LadderBank(Bank):
         self.lane = cast(Any, lane)
 
     def materialise(self, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:
-        return _laid_out(self.lane is not None and self.lane.share > 1, packed, index, workspace)
+        return _laid_out(self.lane is not None and self.lane.chunk_divisor > 1, packed, index, workspace)
 
 
 def _laid_out(by_token: bool, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:

@@ -18,10 +18,10 @@ from moo.core.errors import InputError
 from moo.core.validate import one_of, refuse
 from moo.models.bank.deep_lane import DeepLane
 from moo.models.bank.fast_lane import FastLane
-from moo.models.bank.lora import LoraShape, Pair, active, split_axis
+from moo.models.bank.lora import LoraShape, Pair, rank_view, split_axis
 from moo.models.dp.clipping import Factors
-from moo.models.dp.losses import losses, slopes
-from moo.models.pretrained.architectures import TARGETS, Cut, Targets, cut_of, is_causal, opens
+from moo.models.dp.losses import logit_gradients, losses
+from moo.models.pretrained.architectures import TARGETS, Cut, Targets, cut_of, is_causal, supports_fast_lane
 from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.constants import Constants
 from moo.models.trunk.packed import Activations, Packed, RecordBatch, Workspace
@@ -127,7 +127,7 @@ class Bank(nn.Module):
 
     def chunk_records(self, chunk: int) -> int:
         """Records of each shadow that are computed at a time, for a given chunk; >= 1."""
-        return max(1, chunk // (1 if self.lane is None else self.lane.share))
+        return max(1, chunk // (1 if self.lane is None else self.lane.chunk_divisor))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The shadows' own parameters by name, leading axis K; the frozen ones are left out."""
@@ -145,7 +145,7 @@ class Bank(nn.Module):
     def parameter_views(self, shadows: slice) -> dict[str, Tensor]:
         """Parameters of neighbouring shadows of one rank, as views of the bank's, likewise."""
         rank = self.config.ranks[shadows.start]
-        return {n: active(n, p.detach(), shadows, rank) for n, p in self.trainable().items()}
+        return {n: rank_view(n, p.detach(), shadows, rank) for n, p in self.trainable().items()}
 
     def materialise(self, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:
         """The records at `index`, shape (K, P) or (1, P), as this bank reads them; good until the workspace is used again."""
@@ -185,7 +185,7 @@ class Bank(nn.Module):
         if self.lane is None:
             with torch.no_grad():
                 logits = self.head(x.features)
-                g = slopes(logits, labels)
+                g = logit_gradients(logits, labels)
             return self._head_factors(g, x.features), losses(logits, labels)
         with torch.enable_grad():
             features = self.features(x, capture=True)
@@ -207,7 +207,7 @@ def check_depth(model: Any, depth: Depth) -> Cut:
     Raises:
         InputError: If the model has not so many, or none that learned queries could read.
     """
-    if depth.n_queries and not opens(model):
+    if depth.n_queries and not supports_fast_lane(model):
         raise InputError(
             "learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, "
             "distilbert), but got {type}; use n_queries=0.",
@@ -228,7 +228,7 @@ def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | D
     wanted = check_depth(base.model, depth)
     if cut != wanted:
         raise refuse(f"the cut of the depth, {wanted}", "cut", cut)
-    if depth.adapted_layers == 1 and opens(base.model):
+    if depth.adapted_layers == 1 and supports_fast_lane(base.model):
         return FastLane(base, constants, cut, targets=depth.targets, shape=shape, n_queries=depth.n_queries)
     return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)
 

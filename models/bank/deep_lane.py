@@ -33,7 +33,8 @@ class DeepLane(nn.Module):
 
     shift: Tensor
     feature_scale: Tensor
-    share = 48  # of a chunk's records, one in so many is computed at a time: what a block leaves for all tokens stays in the cache
+    # One in 48 of a chunk's records is computed at a time: a block's activations for all tokens then stay in the cache.
+    chunk_divisor = 48
 
     def __init__(self, base: BaseModel, constants: Constants, cut: Cut, *, targets: Targets, shape: LoraShape) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class DeepLane(nn.Module):
         assert family is not None
         self.n_features, self._causal = base.hidden, family.causal
         self._dtype = torch.bfloat16 if base.low_precision else torch.float32
-        opened = family.opens and cut.stop - cut.start > 1
+        opened = family.fast_lane and cut.stop - cut.start > 1
         self.model = copy_of(base.model, Cut(cut.start, cut.stop - opened))
         if base.device.type == "cpu":
             self.model.config._attn_implementation = batched_attention.NAME

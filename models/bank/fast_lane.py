@@ -84,7 +84,7 @@ class FastLane(nn.Module):
     value_bias: Tensor
     shift: Tensor
     feature_scale: Tensor
-    share = 1  # of a chunk's records, all are computed at a time
+    chunk_divisor = 1  # of a chunk's records, all are computed at a time
 
     def __init__(
         self,
@@ -154,19 +154,19 @@ class FastLane(nn.Module):
             state = state + self.offsets[:, None]
             state = state.detach().requires_grad_() if capture else state
         q_heads = self.query(state).view(k, -1, h, self.hidden // h).transpose(1, 2)  # (K, H, PQ, d / H)
-        looked_for = _by_head(q_heads, self.key_weight)
-        sought = self._sought(q_heads)
-        looked_for = looked_for if sought is None else looked_for + sought
-        context = self._attend(looked_for, x)
+        probe = _by_head(q_heads, self.key_weight)
+        key_probe = self._key_lora_probe(q_heads)
+        probe = probe if key_probe is None else probe + key_probe
+        context = self._attend(probe, x)
         v, value_u = self._values(context)
         out = self._finish(state, v.transpose(1, 2).reshape(state.shape))
         if capture:
             taken = {"context": context, "value_u": value_u, "v": v, "q_heads": q_heads}
-            extra = {"looked_for": looked_for} if self.key is not None else {}
+            extra = {"probe": probe} if self.key is not None else {}
             self._taken = taken | extra | ({"state": state} if self.offsets is not None else {})
         return ((out - self.shift) * self.feature_scale).flatten(-2)
 
-    def _sought(self, q_heads: Tensor) -> Tensor | None:
+    def _key_lora_probe(self, q_heads: Tensor) -> Tensor | None:
         """The key's LoRA as a change of what is looked for: shape (K, H, PQ, d)."""
         if self.key is None:
             return None
@@ -174,10 +174,10 @@ class FastLane(nn.Module):
         scale = self.key.scale[..., None] / math.sqrt(self.hidden / self.heads)
         return scale * (q_heads.float() @ b) @ self.key.lora_a[:, None]
 
-    def _attend(self, looked_for: Tensor, x: RecordBatch) -> Tensor:
+    def _attend(self, probe: Tensor, x: RecordBatch) -> Tensor:
         """Attention-weighted mean of the block's inputs: shape (K, P, QH, d), of what is looked for (K, H, PQ, d)."""
         work = self.key_weight.dtype
-        by_query = split_axis(looked_for.to(work), 2, (-1, self.n_states))
+        by_query = split_axis(probe.to(work), 2, (-1, self.n_states))
         laid_out = x.tokens.to(work) if isinstance(x, Activations) else None
         context: Tensor = ChunkedAttention.apply(by_query, laid_out, x)  # type: ignore[no-untyped-call]
         return context
@@ -205,7 +205,7 @@ class FastLane(nn.Module):
 
     def taps(self) -> list[Tensor]:
         """Where the gradient of the loss is wanted, in the order in which `factors` takes it."""
-        own = [self._taken[n] for n in ("v", "looked_for", "state") if n in self._taken]
+        own = [self._taken[n] for n in ("v", "probe", "state") if n in self._taken]
         return [*own, *(layer.tap for layer in self._adapted().values())]
 
     def factors(self, grads: list[Tensor]) -> dict[str, Pair]:

@@ -15,7 +15,7 @@ from moo.models.bank.lora import LoraShape
 from moo.models.pretrained.architectures import Cut, family_of, is_causal, n_blocks
 from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.constants import QUERY_SIZE, Constants, public_texts
-from moo.models.trunk.encode import encode, states_behind
+from moo.models.trunk.encode import encode, states_below
 from moo.models.trunk.packed import Packed
 
 Floats = NDArray[np.float32]
@@ -28,7 +28,7 @@ def constants(base: BaseModel, *, max_length: int, cut: Cut | None = None) -> Co
     mean_shift, mean_scale = _shift_and_scale(out.mean)
     pooled_shift, pooled_scale = _shift_and_scale(out.pooled)
     if cut is not None and cut.stop < n_blocks(base.model):
-        states = states_behind(base, texts, max_length=max_length, stop=cut.stop)
+        states = states_below(base, texts, max_length=max_length, stop=cut.stop)
         pooled_shift = np.stack([s[-1 if is_causal(base.model) else 0] for s in states]).mean(0)
         _, pooled_scale = _shift_and_scale(np.concatenate(states))
     found = Constants(
@@ -40,7 +40,7 @@ def constants(base: BaseModel, *, max_length: int, cut: Cut | None = None) -> Co
         query_scale=pooled_scale,
     )
     family = family_of(base.model)
-    if family is None or not family.opens or cut is None or cut.stop - cut.start != 1:
+    if family is None or not family.fast_lane or cut is None or cut.stop - cut.start != 1:
         return found
     shift, scale = _shift_and_scale(_answers(base, found, cut, out.tokens))
     return dataclasses.replace(found, query_shift=shift, query_scale=QUERY_SIZE * scale)

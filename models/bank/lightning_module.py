@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from moo.core.errors import TrialError
 from moo.models.bank.bank import Bank, unit_factors
-from moo.models.bank.lora import active
+from moo.models.bank.lora import rank_view
 from moo.models.dp.clipping import ClippedSums, clip_and_sum
-from moo.models.dp.observed import Seen
-from moo.models.dp.optimizer import BankOptimizer, DPSettings, ignore, per_shadow
+from moo.models.dp.observed import StepObserver
+from moo.models.dp.optimizer import BankOptimizer, DPSettings, ignore_noise, per_shadow
 from moo.models.dp.poisson_sampling import Batch
 from moo.models.trunk.packed import Packed, Workspace, rounded_up
 
@@ -50,7 +50,7 @@ class BankModule(lightning.LightningModule):
         settings: Step sizes.
         dp: Clipping, noise and the public normaliser.
         noise: (shadow, shape, device) -> standard normal noise.
-        seen: Counts the batches and the noise of its steps; None counts nothing.
+        observer: Counts the batches and the noise of its steps; None counts nothing.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class BankModule(lightning.LightningModule):
         settings: OptimizerSettings,
         dp: DPSettings,
         noise: Callable[[int, torch.Size, torch.device], Tensor],
-        seen: Seen | None = None,
+        observer: StepObserver | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.bank, self.seen = bank, seen
+        self.bank, self.observer = bank, observer
         self.non_finite, self.chunk = 0, settings.chunk
         self._packed, self._labels, self._workspace = packed, labels, Workspace()
         self._settings, self._dp, self._noise = settings, dp, noise
@@ -108,7 +108,7 @@ class BankModule(lightning.LightningModule):
             run for part in (head, adapted) for run, group in zip(self._runs, part, strict=True) for _ in group
         ]
         names = [name for part in (head, adapted) for group in part for name in group]
-        watch = ignore if self.seen is None else self.seen.noise
+        watch = ignore_noise if self.observer is None else self.observer.check_noise
         self.dp_optimizer = BankOptimizer(CombinedOptimizer(parts), self._dp, self._noise, shadows_of, names, watch)
         return self.dp_optimizer
 
@@ -124,18 +124,18 @@ class BankModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         self._packed, self._labels = self._packed.to(self.device), self._labels.to(self.device)
-        if self.seen is not None:
-            self.seen.to(self.device)
+        if self.observer is not None:
+            self.observer.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        if self.seen is not None:
-            self.seen.batch(batch)
+        if self.observer is not None:
+            self.observer.count_batch(batch)
         optimizer = self.optimizers()
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
         sums = self._within_memory(batch)
         for run, own in zip(self._runs, self._views, strict=True):
             for name, parameter in own.items():
-                parameter.grad = active(name, sums[name], run, self.bank.config.ranks[run.start])
+                parameter.grad = rank_view(name, sums[name], run, self.bank.config.ranks[run.start])
         optimizer.step()  # type: ignore[union-attr]
 
     def _within_memory(self, batch: Batch) -> dict[str, Tensor]:
@@ -226,16 +226,18 @@ def log_probs(bank: Any, packed: Packed, *, chunk: int = 256) -> Tensor:
     """
     while True:
         try:
-            told: Tensor = _told(bank, packed, chunk) if isinstance(bank, Bank) else bank.log_probs(packed, chunk=chunk)
+            out: Tensor = (
+                _bank_log_probs(bank, packed, chunk) if isinstance(bank, Bank) else bank.log_probs(packed, chunk=chunk)
+            )
         except (MemoryError, RuntimeError) as error:
             if chunk == 1 or not is_out_of_memory(error):
                 raise
             chunk //= 2
         else:
-            return told
+            return out
 
 
-def _told(bank: Bank, packed: Packed, chunk: int) -> Tensor:
+def _bank_log_probs(bank: Bank, packed: Packed, chunk: int) -> Tensor:
     k = bank.n_shadows
     device = next(bank.parameters()).device
     packed = packed.to(device)

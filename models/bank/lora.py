@@ -153,7 +153,7 @@ def _transposed(layer: Any) -> bool:
     return type(layer).__name__ == "Conv1D"
 
 
-def active(name: str, parameter: Tensor, shadows: slice, rank: int) -> Tensor:
+def rank_view(name: str, parameter: Tensor, shadows: slice, rank: int) -> Tensor:
     """The part of a bank's parameter that belongs to neighbouring shadows of one rank: a view without what stands beyond it."""
     own = parameter[shadows]
     if name.endswith("lora_a"):

@@ -22,7 +22,7 @@ def losses(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(labels < 0, linear, entropy)
 
 
-def slopes(logits: Tensor, labels: Tensor) -> Tensor:
+def logit_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     """Gradient of `losses` by the logits, shape (..., C)."""
     canary = (labels < 0)[..., None]
     classes = functional.one_hot(torch.where(labels < 0, ~labels, labels), logits.shape[-1])

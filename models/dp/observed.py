@@ -46,7 +46,7 @@ class Observed:
     drawn: Drawn
 
     @classmethod
-    def together(cls, parts: Sequence["Observed"]) -> "Observed":
+    def merge(cls, parts: Sequence["Observed"]) -> "Observed":
         """Join trainings of single shadows: each counts, so the worst decides."""
         noisy = [part.noisy_steps for part in parts if part.noise_std]
         return cls(
@@ -58,7 +58,7 @@ class Observed:
         )
 
 
-class Seen:
+class StepObserver:
     """Counts of what the steps of K shadows were handed.
 
     Args:
@@ -88,12 +88,12 @@ class Seen:
         self._sizes = [t.to(device) for t in self._sizes]
         self._found = {key: t.to(device) for key, t in self._found.items()}
 
-    def batch(self, batch: Batch) -> None:
+    def count_batch(self, batch: Batch) -> None:
         """Count the units of a batch that is about to be trained on."""
         self._drawn.scatter_add_(1, self._units[batch.index[..., 0]], batch.present.long())
         self._sizes.append(batch.present.sum(1))
 
-    def noise(self, handed: Iterable[tuple[str, slice, Tensor, Tensor]]) -> None:
+    def check_noise(self, gradients: Iterable[tuple[str, slice, Tensor, Tensor]]) -> None:
         """Count one step's noise.
 
         Args:
@@ -102,7 +102,7 @@ class Seen:
         """
         self.steps += 1
         bare = torch.zeros_like(self._bare, dtype=torch.bool)
-        for name, shadows, gradient, total in handed:
+        for name, shadows, gradient, total in gradients:
             key, noise = (name, shadows.start), (gradient - total).flatten(1)
             squares = noise.square().sum(1).double()
             if key not in self._lowest:

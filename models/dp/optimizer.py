@@ -70,10 +70,10 @@ class ShadowNoise:
         return torch.from_numpy(self.generators[shadow].standard_normal(shape, np.float32)).to(device)
 
 
-Handed = Iterable[tuple[str, slice, Tensor, Tensor]]
+NoisyGradients = Iterable[tuple[str, slice, Tensor, Tensor]]
 
 
-def ignore(_: Handed) -> None:
+def ignore_noise(_: NoisyGradients) -> None:
     """Look at no noise."""
 
 
@@ -96,7 +96,7 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         noise: Callable[[int, torch.Size, torch.device], Tensor],
         shadows_of: Sequence[slice],
         names: Sequence[str] = (),
-        seen: Callable[[Handed], None] = ignore,
+        observe: Callable[[NoisyGradients], None] = ignore_noise,
     ) -> None:
         validate.positive(trainable_parameters=sum(len(g["params"]) for g in optimizer.param_groups))
         super().__init__(
@@ -108,7 +108,7 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         self._noise, self._shadows_of = noise, tuple(shadows_of)
         n_shadows = max(shadows.stop for shadows in shadows_of)
         self._multipliers = per_shadow(settings.noise_multiplier, n_shadows, "noise_multiplier")
-        self._names, self._seen = tuple(names) or ("",) * len(shadows_of), seen
+        self._names, self._observe = tuple(names) or ("",) * len(shadows_of), observe
         self.steps_taken = 0
 
     def add_noise(self) -> None:
@@ -123,5 +123,5 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         """Show what noise was added, then divide by the expected batch size."""
         self.steps_taken += 1
         handed = zip(self._names, self._shadows_of, self.params, strict=True)
-        self._seen((name, shadows, p.grad, p.summed_grad) for name, shadows, p in handed)
+        self._observe((name, shadows, p.grad, p.summed_grad) for name, shadows, p in handed)
         super().scale_grad()

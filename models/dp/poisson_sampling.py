@@ -123,7 +123,7 @@ class PoissonBatches(IterableDataset[Batch]):
         """States of the generators before the batch of a step was drawn; the loader may be a few batches ahead of the training."""
         return next((states for drawn, states in self._before if drawn == step), self._states())
 
-    def go_on(self, step: int, states: Sequence[Any]) -> None:
+    def resume_at(self, step: int, states: Sequence[Any]) -> None:
         """Begin at a step, with the generators where they stood before it."""
         self._start = step
         for generator, state in zip(self._generators, states, strict=True):

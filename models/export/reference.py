@@ -18,7 +18,7 @@ from moo.models.export.peft import put_head, save_head, save_loader, stock_confi
 from moo.models.pretrained.architectures import Family, family_of
 from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import load_base
-from moo.models.reference.adapters import Classifier, Shape, classifier_of
+from moo.models.reference.adapters import AdapterSpec, Classifier, build_classifier
 from moo.models.reference.shadows import ReferenceShadows
 from moo.models.trunk.constants import Constants
 from moo.models.trunk.encode import last_cut
@@ -41,7 +41,7 @@ def save_reference(shadows: ReferenceShadows, path: Path, *, shadow: int = 0) ->
 class Reloaded(nn.Module):
     """What `load_reference` gives: logits from tokens, as the trained model gave them."""
 
-    def __init__(self, classifier: Classifier, frozen: Frozen, shape: Shape) -> None:
+    def __init__(self, classifier: Classifier, frozen: Frozen, shape: AdapterSpec) -> None:
         super().__init__()
         self.classifier, self.tokenizer = classifier, frozen.base.tokenizer
         self._frozen, self._shape = frozen, shape
@@ -78,7 +78,7 @@ def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[_MARK])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        shape = Shape(**{**about["shape"], "depth": Depth(**about["shape"]["depth"])})
+        shape = AdapterSpec(**{**about["shape"], "depth": Depth(**about["shape"]["depth"])})
         fields = [f.name for f in dataclasses.fields(Constants)]
         constants = Constants(**{name: state.pop(f"{_PUBLIC}{name}").numpy() for name in fields})
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
@@ -91,7 +91,7 @@ def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
             "the base model's weights must be those of {about!r} in training, but are others.", about=about["base"]
         )
     frozen = Frozen(base=loaded, cut=last_cut(loaded), constants=constants)
-    classifier = classifier_of(shape, frozen)
+    classifier = build_classifier(shape, frozen)
     trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
     if trained.keys() != state.keys():
         raise InputError(
@@ -106,7 +106,7 @@ def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
 
 def peft_model(shadows: ReferenceShadows, *, shadow: int = 0) -> Any | None:
     """The PEFT model that a shadow trained; None where it trained the head alone, all weights, or adapters that PEFT has none of."""
-    shadows.put(shadow)
+    shadows.select(shadow)
     encoder = shadows.classifier.encoder
     return encoder if isinstance(encoder, peft.PeftModel) else None
 

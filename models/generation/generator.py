@@ -27,8 +27,9 @@ from moo.models.pretrained.architectures import family_of
 from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import REGISTRY, fetch_model, pick_device
 from moo.models.reference.lightning_module import ReferenceModule
-from moo.models.reference.shadows import padded
-from moo.models.training.fit import Stream, TrainingData, TrainingSettings, fit
+from moo.models.reference.shadows import pad_token_ids
+from moo.models.training.fit import fit
+from moo.models.training.settings import Stream, TrainingData, TrainingSettings
 from moo.models.trunk.packed import Packed
 
 Ids = tuple[int, ...]
@@ -55,7 +56,7 @@ class Generator:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedGenerator:
-    """A fine-tuned generator, and what happened on the way; see `moo.models.training.fit.Trained`."""
+    """A fine-tuned generator, and what happened on the way; see `moo.models.training.settings.Trained`."""
 
     generator: Generator
     observed: Observed
@@ -104,7 +105,7 @@ class GeneratorModule(ReferenceModule):
     """Trains one generator: the loss of a text is the mean over its tokens after the first, nats."""
 
     def record_losses(self, rows: Tensor) -> Tensor:
-        ids, mask = padded(self._data.packed, rows, self._pad)
+        ids, mask = pad_token_ids(self._data.packed, rows, self._pad)
         ids, mask = ids.to(self.device), mask.to(self.device)
         logits = self.model(input_ids=ids, attention_mask=mask).logits
         each = _token_losses(logits, ids) * mask[:, 1:]
@@ -157,7 +158,7 @@ def train_generator(
     model.remove_hooks()
     return TrainedGenerator(
         generator=dataclasses.replace(generator, model=trained),
-        observed=module.seen.observed(),
+        observed=module.observer.observed(),
         non_finite=module.non_finite,
         expected_batch_size=float(optimizer.expected_batch_size),
     )
@@ -241,12 +242,12 @@ def continuation_losses(generator: Generator, prompt: Ids, endings: Sequence[Ids
 def _after_prompt(generator: Generator, past: Any, n_prompt: int, rows: Sequence[Ids]) -> Tensor:
     """Log-probabilities of what follows each token of some rows after a prompt that was read, shape (n, L, vocabulary)."""
     whole = Packed(features=torch.zeros(0, 0), tokens=torch.zeros(0, 0), offsets=torch.zeros(1), ids=tuple(rows))
-    ids, mask = padded(whole, torch.arange(len(rows)), int(generator.tokenizer.pad_token_id))
+    ids, mask = pad_token_ids(whole, torch.arange(len(rows)), int(generator.tokenizer.pad_token_id))
     repeated = copy.deepcopy(past)
     repeated.batch_repeat_interleave(len(rows))
-    seen = torch.cat([torch.ones(len(rows), n_prompt, dtype=mask.dtype), mask], dim=1)
+    attended = torch.cat([torch.ones(len(rows), n_prompt, dtype=mask.dtype), mask], dim=1)
     logits: Tensor = generator.model(
-        input_ids=ids.to(generator.device), attention_mask=seen.to(generator.device), past_key_values=repeated
+        input_ids=ids.to(generator.device), attention_mask=attended.to(generator.device), past_key_values=repeated
     ).logits
     return logits.log_softmax(-1).cpu()
 
@@ -257,7 +258,7 @@ def text_losses(generator: Generator, texts: Sequence[Ids], *, chunk: int = 16) 
     whole = Packed(features=torch.zeros(0, 0), tokens=torch.zeros(0, 0), offsets=torch.zeros(1), ids=tuple(texts))
     out = []
     for rows in torch.split(torch.arange(len(texts)), chunk):
-        ids, mask = (t.to(generator.device) for t in padded(whole, rows, int(generator.tokenizer.pad_token_id)))
+        ids, mask = (t.to(generator.device) for t in pad_token_ids(whole, rows, int(generator.tokenizer.pad_token_id)))
         each = _token_losses(generator.model(input_ids=ids, attention_mask=mask).logits, ids) * mask[:, 1:]
         out.append((each.sum(1) / mask[:, 1:].sum(1)).cpu())
     return torch.cat(out)

@@ -33,7 +33,7 @@ class Family:
     value: str
     others: tuple[str, ...]
     causal: bool = False
-    opens: bool = False
+    fast_lane: bool = False
 
     def targets(self, which: Targets) -> tuple[str, ...]:
         """Paths in a block of the layers that carry LoRA, without repeats."""
@@ -51,7 +51,7 @@ _BERT = Family(
     key="attention.self.key",
     value="attention.self.value",
     others=("attention.output.dense", "intermediate.dense", "output.dense"),
-    opens=True,
+    fast_lane=True,
 )
 _LLAMA = Family(
     blocks="layers",
@@ -71,7 +71,7 @@ FAMILIES = {
         key="attention.k_lin",
         value="attention.v_lin",
         others=("attention.out_lin", "ffn.lin1", "ffn.lin2"),
-        opens=True,
+        fast_lane=True,
     ),
     "gpt2": Family(
         blocks="h",
@@ -107,10 +107,10 @@ def family_of(model: Any) -> Family | None:
     return None if found is None or not isinstance(_at(model, found.blocks), nn.ModuleList) else found
 
 
-def opens(model: Any) -> bool:
+def supports_fast_lane(model: Any) -> bool:
     """Whether a block of the model can be computed for one token alone."""
     family = family_of(model)
-    return family is not None and family.opens
+    return family is not None and family.fast_lane
 
 
 def is_causal(model: Any) -> bool:
@@ -132,13 +132,13 @@ _ASKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 @torch.no_grad()
 def sees_no_later_token(model: Any) -> bool:
     """Whether the first token's state stays where it is when the last token of a short text is another."""
-    ids = some_ids(model, 5)
+    ids = sample_token_ids(model, 5)
     texts = (ids[:, [0, 1, 2, 3]], ids[:, [0, 1, 2, 4]])
     one, other = (model(input_ids=x, attention_mask=torch.ones_like(x)).last_hidden_state[0, 0] for x in texts)
     return bool((one - other).norm() <= 1e-6 * one.norm())
 
 
-def some_ids(model: Any, n: int) -> torch.Tensor:
+def sample_token_ids(model: Any, n: int) -> torch.Tensor:
     """A text of n different tokens, shape (1, n), none of them padding: from the middle of the vocabulary, where all are trained."""
     words = model.get_input_embeddings().weight
     pad = getattr(model.config, "pad_token_id", None)
@@ -199,7 +199,7 @@ def copy_of(model: Any, cut: Cut) -> Any:
     return out.requires_grad_(False).eval()
 
 
-def up_to(model: Any, stop: int) -> Any:
+def without_blocks_from(model: Any, stop: int) -> Any:
     """The same model without the blocks from `stop` on; weights are shared."""
     family = family_of(model)
     if family is None or stop == n_blocks(model):

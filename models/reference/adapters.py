@@ -15,9 +15,9 @@ from torch.nn import functional
 from moo.core.errors import InputError
 from moo.models.bank.bank import Depth, Frozen
 from moo.models.dp.optimizer import per_shadow
-from moo.models.pretrained.architectures import blocks_of, family_of, some_ids
+from moo.models.pretrained.architectures import blocks_of, family_of, sample_token_ids
 from moo.models.pretrained.hf_folder import silence_transformers
-from moo.models.training.fit import Adaptation, TrainingData, TrainingSettings
+from moo.models.training.settings import Adaptation, TrainingData, TrainingSettings
 
 
 class Classifier(nn.Module):
@@ -49,12 +49,12 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class AdapterSpec:
     """What one shadow of the reference path trains, but for the base model.
 
     Attributes:
         depth: What is adapted.
-        adaptation: How; see `moo.models.training.fit.TrainingSettings`.
+        adaptation: How; see `moo.models.training.settings.TrainingSettings`.
         rank: LoRA rank, virtual tokens or width of bottlenecks.
         alpha: LoRA's scale is alpha / rank.
         n_frozen: Width of the frozen features that the head sees.
@@ -69,7 +69,7 @@ class Shape:
     n_classes: int
 
 
-def shape_of(data: TrainingData, settings: TrainingSettings) -> Shape:
+def adapter_spec(data: TrainingData, settings: TrainingSettings) -> AdapterSpec:
     """What a training's shadows are.
 
     Raises:
@@ -83,7 +83,7 @@ def shape_of(data: TrainingData, settings: TrainingSettings) -> Shape:
             lora_rank=settings.lora_rank,
             depth=depth,
         )
-    return Shape(
+    return AdapterSpec(
         depth=depth,
         adaptation=settings.adaptation,
         rank=int(ranks.pop()),
@@ -93,7 +93,7 @@ def shape_of(data: TrainingData, settings: TrainingSettings) -> Shape:
     )
 
 
-def classifier_of(shape: Shape, frozen: Frozen) -> Classifier:
+def build_classifier(shape: AdapterSpec, frozen: Frozen) -> Classifier:
     """What one shadow trains, before it is started: at adapted_layers = 0 the head alone, whatever the adaptation.
 
     Word embeddings are never trained and lie in the base model's memory; the copy may go to another device without them.
@@ -115,7 +115,7 @@ def classifier_of(shape: Shape, frozen: Frozen) -> Classifier:
     return out
 
 
-def _adapted(encoder: Any, shape: Shape) -> Any:
+def _adapted(encoder: Any, shape: AdapterSpec) -> Any:
     if shape.adaptation == "full":
         return _all_but_embeddings(encoder)
     if shape.adaptation == "bottleneck":
@@ -134,7 +134,7 @@ def _adapted(encoder: Any, shape: Shape) -> Any:
         ) from error
 
 
-def _lora(encoder: Any, shape: Shape) -> peft.LoraConfig:
+def _lora(encoder: Any, shape: AdapterSpec) -> peft.LoraConfig:
     family, top, depth = family_of(encoder), int(encoder.config.num_hidden_layers), shape.depth
     alike: dict[str, Any] = {"r": shape.rank, "lora_alpha": shape.alpha, "lora_dropout": 0.0}
     if family is None:
@@ -212,7 +212,7 @@ def _reached(encoder: Any, parameters: list[Tensor]) -> list[bool]:
     before = [p.requires_grad for p in parameters]
     for p in parameters:
         p.requires_grad_(True)
-    ids = some_ids(encoder, 4)
+    ids = sample_token_ids(encoder, 4)
     top = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     found = torch.autograd.grad(top.sum(), parameters, allow_unused=True)
     for p, was in zip(parameters, before, strict=True):

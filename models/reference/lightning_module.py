@@ -23,13 +23,14 @@ from moo.models.bank.bank import Frozen
 from moo.models.bank.lightning_module import CombinedOptimizer, is_out_of_memory
 from moo.models.dp.clipping import products_in_fp32
 from moo.models.dp.losses import losses
-from moo.models.dp.observed import Observed, Seen
-from moo.models.dp.optimizer import DPSettings, Handed, ShadowNoise, ignore, per_shadow
+from moo.models.dp.observed import Observed, StepObserver
+from moo.models.dp.optimizer import DPSettings, NoisyGradients, ShadowNoise, ignore_noise, per_shadow
 from moo.models.dp.poisson_sampling import Batch, PoissonBatches, PoissonDataModule
-from moo.models.reference.adapters import Classifier, Shape, classifier_of, initialise, shape_of
-from moo.models.reference.per_record_check import check_independent
-from moo.models.reference.shadows import ReferenceShadows, padded
-from moo.models.training.fit import Stream, Trained, TrainingData, TrainingSettings, checkpointing_for, fit
+from moo.models.reference.adapters import AdapterSpec, Classifier, adapter_spec, build_classifier, initialise
+from moo.models.reference.per_record_check import check_per_record_gradients
+from moo.models.reference.shadows import ReferenceShadows, pad_token_ids
+from moo.models.training.fit import checkpointing_for, fit
+from moo.models.training.settings import Stream, Trained, TrainingData, TrainingSettings
 
 
 class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -42,7 +43,7 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
         multiplier: float,
         noise: Callable[..., Tensor],
         names: Sequence[str] = (),
-        seen: Callable[[Handed], None] = ignore,
+        observe: Callable[[NoisyGradients], None] = ignore_noise,
     ) -> None:
         expected: Any = settings.expected_batch_size  # Opacus says int, and divides by it
         super().__init__(
@@ -51,7 +52,7 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
             max_grad_norm=settings.max_grad_norm,
             expected_batch_size=expected,
         )
-        self._noise, self._names, self._seen = noise, tuple(names) or ("",) * len(self.params), seen
+        self._noise, self._names, self._observe = noise, tuple(names) or ("",) * len(self.params), observe
         self.steps_taken = 0
 
     def clip_and_accumulate(self) -> None:
@@ -72,7 +73,7 @@ class ReferenceOptimizer(DPOptimizer):  # type: ignore[misc]
         self.steps_taken += 1
         parameters: list[Any] = self.params
         handed = zip(self._names, parameters, strict=True)
-        self._seen((name, slice(0, 1), p.grad[None], p.summed_grad.view_as(p)[None]) for name, p in handed)
+        self._observe((name, slice(0, 1), p.grad[None], p.summed_grad.view_as(p)[None]) for name, p in handed)
         super().scale_grad()
 
 
@@ -90,7 +91,7 @@ class ReferenceModule(lightning.LightningModule):
         self._labels = torch.from_numpy(data.labels)
         multiplier = per_shadow(settings.dp.noise_multiplier, len(data.members), "noise_multiplier")[shadow]
         own = dataclasses.replace(settings.dp, noise_multiplier=multiplier)
-        self.seen = Seen(data.units, data.members[shadow : shadow + 1], own)
+        self.observer = StepObserver(data.units, data.members[shadow : shadow + 1], own)
         self.dp_optimizer: ReferenceOptimizer | None = None
 
     def configure_optimizers(self) -> ReferenceOptimizer:
@@ -106,19 +107,19 @@ class ReferenceModule(lightning.LightningModule):
         parts += [torch.optim.Adam(list(rest.values()), lr=rates[1])] if rest else []
         multiplier = per_shadow(s.dp.noise_multiplier, k, "noise_multiplier")[self._shadow]
         self.dp_optimizer = ReferenceOptimizer(
-            CombinedOptimizer(parts), s.dp, multiplier, self._noise, [*head, *rest], self.seen.noise
+            CombinedOptimizer(parts), s.dp, multiplier, self._noise, [*head, *rest], self.observer.check_noise
         )
         return self.dp_optimizer
 
     def on_fit_start(self) -> None:
-        self.seen.to(self.device)
+        self.observer.to(self.device)
 
     def trained(self) -> dict[str, Tensor]:
         """What a checkpoint holds of the model: all but what is frozen."""
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        self.seen.batch(batch)
+        self.observer.count_batch(batch)
         outer: Any = self.optimizers()
         optimizer = outer.optimizer  # Lightning's wrapper counts steps, and hides signal_skip_step
         while True:
@@ -189,7 +190,7 @@ class ReferenceModule(lightning.LightningModule):
 
     def record_losses(self, rows: Tensor) -> Tensor:
         """Loss of each of some records, shape (n,), nats."""
-        ids, mask = padded(self._data.packed, rows, self._pad)
+        ids, mask = pad_token_ids(self._data.packed, rows, self._pad)
         features, labels = self._data.packed.features, self._labels
         logits = self.model(
             ids.to(self.device), mask.to(self.device), features[rows.to(features.device)].to(self.device)
@@ -210,15 +211,15 @@ def train_reference(data: TrainingData, settings: TrainingSettings, frozen: Froz
         raise InputError(
             "engine='opacus' reads tokens: packed.ids must hold one text a label; see moo.models.trunk.token_ids."
         )
-    started, shape = time.perf_counter(), shape_of(data, settings)
+    started, shape = time.perf_counter(), adapter_spec(data, settings)
     fitted: list[_Fitted] = []
     for shadow in range(len(data.members)):
         fitted = [dataclasses.replace(one, model=None) for one in fitted]
         gc.collect()  # a model that Opacus has hooked holds itself, its copy of the base model included
-        fitted.append(_one(data, settings, frozen, stream, shape, shadow=shadow))
+        fitted.append(_train_shadow(data, settings, frozen, stream, shape, shadow=shadow))
     return Trained(
         bank=ReferenceShadows(fitted[-1].model, [one.state for one in fitted], shape=shape, frozen=frozen),
-        observed=Observed.together([one.observed for one in fitted]),
+        observed=Observed.merge([one.observed for one in fitted]),
         non_finite=sum(one.non_finite for one in fitted),
         seconds=time.perf_counter() - started,
         expected_batch_size=fitted[-1].expected_batch_size,
@@ -242,14 +243,14 @@ class _Fitted:
     notices: tuple[str, ...]
 
 
-def _one(
-    data: TrainingData, settings: TrainingSettings, frozen: Frozen, stream: Stream, shape: Shape, *, shadow: int
+def _train_shadow(
+    data: TrainingData, settings: TrainingSettings, frozen: Frozen, stream: Stream, shape: AdapterSpec, *, shadow: int
 ) -> _Fitted:
     """One shadow, fitted and checked."""
     pad = int(frozen.base.tokenizer.pad_token_id)
-    model = with_grad_sample_hooks(classifier_of(shape, frozen))
+    model = with_grad_sample_hooks(build_classifier(shape, frozen))
     if shape.depth.adapted_layers:
-        check_independent(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
+        check_per_record_gradients(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
     initialise(model, settings, frozen, stream("init", shadow))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     noise = ShadowNoise([stream("noise", shadow)])
@@ -270,7 +271,7 @@ def _one(
     return _Fitted(
         model=model,
         state={n: p.detach().cpu().clone() for n, p in module.trained().items()},
-        observed=module.seen.observed(),
+        observed=module.observer.observed(),
         non_finite=module.non_finite,
         expected_batch_size=float(divided.expected_batch_size),
         chunk=module.chunk,
@@ -279,15 +280,15 @@ def _one(
     )
 
 
-def check_trainable(shape: Shape, frozen: Frozen) -> None:
+def check_trainable(shape: AdapterSpec, frozen: Frozen) -> None:
     """Make one shadow's model and look at its gradients, as every training does before its first step.
 
     Raises:
         InputError: If PEFT or Opacus cannot train the model so, or not each record for itself.
     """
-    model = with_grad_sample_hooks(classifier_of(shape, frozen))
+    model = with_grad_sample_hooks(build_classifier(shape, frozen))
     if shape.depth.adapted_layers:
-        check_independent(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
+        check_per_record_gradients(model.to(frozen.base.device), frozen.base, n_frozen=shape.n_frozen)
 
 
 def with_grad_sample_hooks(classifier: Classifier) -> Any:

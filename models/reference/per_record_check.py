@@ -9,11 +9,11 @@ from torch import Tensor
 from moo.core.errors import InputError
 from moo.models.bank.lightning_module import is_out_of_memory
 from moo.models.dp.losses import losses
-from moo.models.pretrained.architectures import some_ids
+from moo.models.pretrained.architectures import sample_token_ids
 from moo.models.pretrained.loading import BaseModel
 
 
-def check_independent(model: Any, base: BaseModel, *, n_frozen: int) -> None:
+def check_per_record_gradients(model: Any, base: BaseModel, *, n_frozen: int) -> None:
     """Compare Opacus' gradients of two made-up records, of unlike length, with those of each alone by autograd.
 
     A layer that is called once for a whole batch (positions; DeBERTa's keys of relative positions) or with records laid end to end
@@ -29,7 +29,7 @@ def check_independent(model: Any, base: BaseModel, *, n_frozen: int) -> None:
     """
     draw = torch.Generator().manual_seed(0)
     features = torch.randn(2, n_frozen, generator=draw).to(base.device)
-    ids = some_ids(base.model, 8).to(base.device)
+    ids = sample_token_ids(base.model, 8).to(base.device)
     texts = [ids[:, :5], ids[:, 5:]]
     together = torch.cat([texts[0], torch.nn.functional.pad(texts[1], (0, 2), value=int(base.tokenizer.pad_token_id))])
     mask = torch.ones_like(together)

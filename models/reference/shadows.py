@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from moo.models.bank.bank import Frozen
-from moo.models.reference.adapters import Shape
+from moo.models.reference.adapters import AdapterSpec
 from moo.models.trunk.packed import Packed
 
 
@@ -21,7 +21,7 @@ class ReferenceShadows:
         frozen: What they share.
     """
 
-    def __init__(self, model: Any, states: list[dict[str, Tensor]], *, shape: Shape, frozen: Frozen) -> None:
+    def __init__(self, model: Any, states: list[dict[str, Tensor]], *, shape: AdapterSpec, frozen: Frozen) -> None:
         self.model, self.states, self.shape, self.frozen = model, states, shape, frozen
         self._pad = int(frozen.base.tokenizer.pad_token_id)
 
@@ -30,7 +30,7 @@ class ReferenceShadows:
         """The model without what Opacus puts around it."""
         return self.model._module
 
-    def put(self, shadow: int) -> None:
+    def select(self, shadow: int) -> None:
         """Make the model one shadow's."""
         _load(self.model, self.states[shadow])
 
@@ -44,7 +44,7 @@ class ReferenceShadows:
             _load(self.model, state)
             parts = []
             for rows in torch.split(order, max(1, chunk // 4)):
-                ids, mask = padded(packed, rows, self._pad)
+                ids, mask = pad_token_ids(packed, rows, self._pad)
                 features = packed.features[rows.to(packed.features.device)].to(ids.device)
                 parts.append(self.model(ids, mask, features).log_softmax(-1))
             told = torch.cat(parts)
@@ -58,8 +58,8 @@ def _load(model: Any, state: dict[str, Tensor]) -> None:
             p.data.copy_(state[name])
 
 
-def padded(packed: Packed, rows: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of some texts, each (n, L), padded behind to the longest."""
+def pad_token_ids(packed: Packed, rows: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of some texts, each (n, L), pad_token_ids behind to the longest."""
     texts = [packed.ids[i] for i in rows.tolist()]
     ids = torch.full((len(texts), max(map(len, texts))), pad)
     mask = torch.zeros_like(ids)

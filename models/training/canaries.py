@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from moo.core.errors import InputError
 from moo.models.dp.poisson_sampling import Batch
-from moo.models.training.fit import TrainingData
+from moo.models.training.settings import TrainingData
 from moo.models.trunk.packed import Packed
 
 Kind = Literal["dirac", "text"]
 KINDS: tuple[Kind, ...] = ("dirac", "text")
-SIZE = (
+DIRAC_SIZE = (
     100.0  # of a dirac canary's feature: its gradient is so large that what the bias shares of it is 1 part in 10,000
 )
 
@@ -67,7 +67,9 @@ def plant(data: TrainingData, canaries: Canaries) -> TrainingData:
     """The data with the canaries behind them, all K shadows trained on those whose coins say so."""
     m, units = len(canaries.classes), int(data.units.max()) + 1
     packed = (
-        joined(*_widened(data.packed, canaries)) if canaries.kind == "dirac" else joined(data.packed, canaries.packed)
+        concatenated(*_widened(data.packed, canaries))
+        if canaries.kind == "dirac"
+        else concatenated(data.packed, canaries.packed)
     )
     labels = ~canaries.classes if canaries.kind == "dirac" else canaries.classes
     return dataclasses.replace(
@@ -82,12 +84,12 @@ def plant(data: TrainingData, canaries: Canaries) -> TrainingData:
 def _widened(packed: Packed, canaries: Canaries) -> tuple[Packed, Packed]:
     """A column for each canary; everything else about a canary's features is zero."""
     (n, d), m = packed.features.shape, len(canaries.classes)
-    own = torch.cat([torch.zeros(m, d), SIZE * torch.eye(m)], dim=1)
+    own = torch.cat([torch.zeros(m, d), DIRAC_SIZE * torch.eye(m)], dim=1)
     others = torch.cat([packed.features, torch.zeros(n, m)], dim=1)
     return dataclasses.replace(packed, features=others), dataclasses.replace(canaries.packed, features=own)
 
 
-def joined(first: Packed, second: Packed) -> Packed:
+def concatenated(first: Packed, second: Packed) -> Packed:
     """The texts of both, one behind the other."""
     return Packed(
         features=torch.cat([first.features, second.features]),

@@ -71,7 +71,7 @@ def reach_of(path: Path, attempt: str = "") -> Reach | None:
     Args:
         path, attempt: As in `CheckpointSettings`.
     """
-    found = [_metadata(file) for file in files_of(path)]
+    found = [_metadata(file) for file in checkpoint_files(path)]
     told = [meta for meta in found if meta is not None and meta.get("attempt") == attempt]
     if not told or None in found:
         return None
@@ -80,14 +80,14 @@ def reach_of(path: Path, attempt: str = "") -> Reach | None:
     return Reach(step=min(m["step"] for m in told) if len(told) == parts else 0, at_most=at_most)
 
 
-def files_of(path: Path) -> list[Path]:
+def checkpoint_files(path: Path) -> list[Path]:
     """The checkpoints of one training: one of a bank, one a shadow of the reference path."""
     return sorted([*path.parent.glob(f"{path.name}{SUFFIX}"), *path.parent.glob(f"{path.name}.shadow-*{SUFFIX}")])
 
 
-def forget(path: Path) -> None:
+def remove_checkpoints(path: Path) -> None:
     """Remove the checkpoints of a training."""
-    for file in files_of(path):
+    for file in checkpoint_files(path):
         with suppress(FileNotFoundError):
             file.unlink()
 
@@ -153,10 +153,10 @@ class Checkpoints(lightning.Callback):
         with torch.no_grad():
             for name, parameter in module.trained().items():
                 parameter.copy_(tensors.pop(f"parameter.{name}"))
-        module.seen.resume(tensors)
+        module.observer.resume(tensors)
         self._optimizer = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
         module.non_finite, module.chunk = meta["non_finite"], meta["chunk"]
-        self._batches.go_on(self.start, [_decoded(s) for s in meta["sampling"]])
+        self._batches.resume_at(self.start, [_decoded(s) for s in meta["sampling"]])
         for generator, state in zip(self._noise.generators, meta["noise"], strict=True):
             generator.bit_generator.state = _decoded(state)
 
@@ -182,7 +182,7 @@ class Checkpoints(lightning.Callback):
 
     def _write(self, step: int, module: Any) -> None:
         optimizer = module.dp_optimizer
-        tensors = {f"parameter.{n}": p for n, p in module.trained().items()} | module.seen.state()
+        tensors = {f"parameter.{n}": p for n, p in module.trained().items()} | module.observer.state()
         for i, part in enumerate(optimizer.original_optimizer.parts):
             for index, state in part.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{index}.{n}": t for n, t in state.items() if isinstance(t, Tensor)}

@@ -71,7 +71,7 @@ class TrunkCache:
         self._segments: dict[str, Segment] = {}
         self._at: dict[bytes, tuple[Segment, int]] = {}
         self._sweep()
-        self._look()
+        self._refresh()
 
     def __len__(self) -> int:
         return len(self._at)
@@ -97,7 +97,7 @@ class TrunkCache:
             feature: Frozen feature that the head sees.
             progress: Called with the number of texts as they are done, cached ones included.
         """
-        self._look()
+        self._refresh()
         keys = [self._digest(text) for text in texts]
         wanted = dict(zip(keys, texts, strict=True))
         found = self._read(wanted)
@@ -109,7 +109,7 @@ class TrunkCache:
         parts = [missing[i : i + TEXTS_A_SEGMENT] for i in range(0, len(missing), TEXTS_A_SEGMENT)]
         first = os.getpid() % max(1, len(parts))  # processes that want the same texts begin at different ones
         for part in parts[first:] + parts[:first]:
-            self._look()
+            self._refresh()
             found |= self._read(part)
             rest = [key for key in part if key not in found]
             if progress is not None:
@@ -155,7 +155,7 @@ class TrunkCache:
         scope = f"{self._base.digest}|{self._cut.start}|{self._max_length}|{self._base.low_precision}|{self._pooled}|"
         return hmac.new(self._key, (scope + text).encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """Open what other processes wrote since the last look; forget what they removed."""
         there = {path.name: path for path, _, _ in self._on_disk()}
         if gone := self._segments.keys() - there.keys():
@@ -203,7 +203,7 @@ class TrunkCache:
         size = sum(e.tokens.nbytes + e.frozen.nbytes + ROW.itemsize for e in fresh.values())
         if not self._make_room(size, in_use):
             limit = self._limit / 2**30
-            self._say(
+            self._note(
                 f"the trunk cache is full at {limit:g} GiB: texts of one masking level alone need more; some are not kept"
             )
             return False
@@ -212,11 +212,11 @@ class TrunkCache:
             write_segment(path, list(fresh), list(fresh.values()), width=self._base.hidden)
         except OSError as error:
             why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror or error)
-            self._say(
+            self._note(
                 f"the trunk cache could not be written ({why}): texts are computed anew each time they are needed"
             )
             return False
-        self._look()
+        self._refresh()
         return True
 
     def _make_room(self, size: int, in_use: Mapping[bytes, str]) -> bool:
@@ -250,11 +250,11 @@ class TrunkCache:
                     path.unlink()
 
     def _remove(self, path: Path, why: str) -> None:
-        self._say(f"a file of the trunk cache {why}: what it held is computed again")
+        self._note(f"a file of the trunk cache {why}: what it held is computed again")
         with suppress(OSError):
             path.unlink()
 
-    def _say(self, notice: str) -> None:
+    def _note(self, notice: str) -> None:
         if notice not in self.notices:
             self.notices.append(notice)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moo.models.pretrained.architectures import Cut, blocks_of, first_input, is_causal, n_blocks, up_to
+from moo.models.pretrained.architectures import Cut, blocks_of, first_input, is_causal, n_blocks, without_blocks_from
 from moo.models.pretrained.loading import BaseModel
 
 BATCH_TOKENS = 1024  # tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes
@@ -76,14 +76,14 @@ def encode(
     return Encoded(tokens=tokens, mean=mean, pooled=pooled, truncated=truncated)
 
 
-def states_behind(base: BaseModel, texts: Sequence[str], *, max_length: int, stop: int) -> list[Floats]:
+def states_below(base: BaseModel, texts: Sequence[str], *, max_length: int, stop: int) -> list[Floats]:
     """The model's output, final norm included, with the blocks from `stop` on left out: one array (length, d) a text."""
     ids, _ = token_ids(base, texts, max_length=max_length)
     lengths = np.array([len(i) for i in ids], dtype=np.intp)
     out: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
     for batch in _batches(lengths, base.positions):
         rows = [ids[i] for i in batch.rows]
-        top, _ = _run(base, up_to(base.model, stop), rows, lengths[batch.rows], batch, 0)
+        top, _ = _run(base, without_blocks_from(base.model, stop), rows, lengths[batch.rows], batch, 0)
         for j, i in enumerate(batch.rows):
             out[i] = top[j, : lengths[i]]
     return out

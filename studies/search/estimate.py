@@ -9,7 +9,7 @@ from pathlib import Path
 from moo.core import validate
 from moo.core.trial_record import steps_told
 from moo.masking import mask, mask_many
-from moo.models.pretrained.architectures import opens
+from moo.models.pretrained.architectures import supports_fast_lane
 from moo.models.trunk.encode import encode
 from moo.privacy.caps import told_cap
 from moo.privacy.composed_epsilon import ComposedEpsilon
@@ -145,7 +145,7 @@ def _passes_a_step(prepared: Prepared) -> float:
         if prepared.engine == "opacus":
             adapted = blocks if prepared.spec.training.adaptation in ("prefix", "full") else layers
             return _WHOLE + _ADAPTED * adapted / blocks
-        return (_ONE_TOKEN if layers == 1 and opens(model) else _ALL_TOKENS * layers) / blocks
+        return (_ONE_TOKEN if layers == 1 and supports_fast_lane(model) else _ALL_TOKENS * layers) / blocks
 
     return sum(of(layers) for layers in range(low, high + 1)) / (high + 1 - low)
 

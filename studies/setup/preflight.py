@@ -11,9 +11,9 @@ from moo.core import validate
 from moo.core.errors import InputError, PolicyError
 from moo.core.trial_record import TrialParams
 from moo.data.catalogue import DATASETS, Records, unknown_data
-from moo.models.reference.adapters import Shape
+from moo.models.reference.adapters import AdapterSpec
 from moo.models.reference.lightning_module import check_trainable
-from moo.models.training.fit import Adaptation
+from moo.models.training.settings import Adaptation
 from moo.objectives.compliance.loader import load_rules
 from moo.objectives.compliance.pack import BUILT_IN
 from moo.objectives.compliance.rule import RULE
@@ -169,7 +169,7 @@ def check_model_supports(spec: StudySpec, prepared: Prepared, *, reference: bool
     for params in [*depths(spec.space), *([STATUS_QUO] if reference else [])]:
         prepared.cut(params)
         if prepared.engine == "opacus":
-            check_trainable(_shape_of(params, prepared), prepared.frozen(params))
+            check_trainable(_adapter_spec(params, prepared), prepared.frozen(params))
     largest, hidden = 2 ** spec.space.lora_rank_log2[1], prepared.base.hidden
     if spec.space.adapted_layers[1] and largest > hidden:
         raise InputError(
@@ -189,9 +189,9 @@ def check_halvings(prepared: Prepared) -> None:
     refuse_empty_batches(spec.training, spec.space.batch_halvings[1], min(sizes))
 
 
-def _shape_of(params: TrialParams, prepared: Prepared) -> Shape:
+def _adapter_spec(params: TrialParams, prepared: Prepared) -> AdapterSpec:
     t = prepared.spec.training
-    return Shape(
+    return AdapterSpec(
         depth=trial_depth(params, prepared.spec),
         adaptation=cast(Adaptation, t.adaptation),
         rank=params.lora_rank,

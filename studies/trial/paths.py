@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moo.core.atomic_files import write_whole
 from moo.core.trial_record import REFERENCE
-from moo.models.training.checkpoints import CheckpointSettings, Reach, forget, reach_of
+from moo.models.training.checkpoints import CheckpointSettings, Reach, reach_of, remove_checkpoints
 from moo.models.training.loggers import LogSettings
 from moo.studies.setup.prepared import Prepared
 
@@ -46,13 +46,13 @@ def reached(folder: Path, number: int, attempt: str, *, goes_on: bool) -> Reach 
     path = _checkpoints(folder, number)
     found = reach_of(path, attempt)
     if not goes_on:
-        forget(path)
+        remove_checkpoints(path)
     return found
 
 
 def forget_trial(folder: Path, number: int) -> None:
     """Remove the checkpoints of a trial that is settled."""
-    forget(_checkpoints(folder, number))
+    remove_checkpoints(_checkpoints(folder, number))
 
 
 def forget_all(folder: Path) -> None:

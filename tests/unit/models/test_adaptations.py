@@ -20,9 +20,9 @@ from moo.models.bank.lightning_module import OptimizerSettings, log_probs
 from moo.models.pretrained.architectures import Cut, cut_of, family_of, is_causal, sees_no_later_token
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference import adapters, lightning_module
-from moo.models.reference.adapters import classifier_of, layers_of_unknown, shape_of
+from moo.models.reference.adapters import adapter_spec, build_classifier, layers_of_unknown
 from moo.models.reference.lightning_module import ReferenceModule, with_grad_sample_hooks
-from moo.models.reference.shadows import padded
+from moo.models.reference.shadows import pad_token_ids
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.encode import encode
@@ -129,7 +129,7 @@ def test_removing_a_user_of_several_records_moves_the_sum_by_the_clip_once_and_b
 
 
 def reference_module(data: TrainingData, settings: TrainingSettings, frozen: Frozen) -> ReferenceModule:
-    model = with_grad_sample_hooks(classifier_of(shape_of(data, settings), frozen))
+    model = with_grad_sample_hooks(build_classifier(adapter_spec(data, settings), frozen))
     lightning_module.initialise(model, settings, frozen, stream("init", 0))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
@@ -165,13 +165,13 @@ def test_each_records_gradient_is_that_of_the_record_alone_whatever_stands_besid
 def test_full_adaptation_trains_all_but_embeddings_and_poolers(family: Callable[[str], BaseModel]) -> None:
     for kind in FAMILIES:
         data, frozen = at(family(kind))
-        model = classifier_of(shape_of(data, opacus("full")), frozen)
+        model = build_classifier(adapter_spec(data, opacus("full")), frozen)
         frozen_ones = [n for n, p in model.named_parameters() if not p.requires_grad]
         assert all("embed" in n or ".wte." in n or ".wpe." in n for n in frozen_ones)
         embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
         assert len(frozen_ones) == len(embeddings)
     data, frozen = at(unknown(family("bert"), "albert"))
-    model = classifier_of(shape_of(data, opacus("full")), frozen)
+    model = build_classifier(adapter_spec(data, opacus("full")), frozen)
     assert not any(p.requires_grad for n, p in model.named_parameters() if "pooler" in n)
 
 
@@ -192,7 +192,7 @@ def test_where_opacus_gives_a_batch_one_gradient_the_training_ends(
     monkeypatch.setattr(adapters, "_all_but_embeddings", lambda encoder: encoder.requires_grad_(True))
     with pytest.raises(InputError, match=r"one row a record.*position_embeddings"):
         train(data, opacus("full"), frozen, stream)
-    monkeypatch.setattr(lightning_module, "check_independent", lambda *_, **__: None)
+    monkeypatch.setattr(lightning_module, "check_per_record_gradients", lambda *_, **__: None)
     with pytest.raises(TrialError, match="a gradient for each of"):
         train(data, opacus("full"), frozen, stream)
 
@@ -258,10 +258,10 @@ def test_unknown_decoders_are_pooled_at_their_last_token(family: Callable[[str],
     np.testing.assert_allclose(out.pooled[0], own[-1], atol=1e-4)
     data, frozen = at(base)
     assert frozen.causal
-    model = classifier_of(shape_of(data, opacus("lora")), frozen)
+    model = build_classifier(adapter_spec(data, opacus("lora")), frozen)
     torch.nn.init.ones_(model.head.weight)
     model.requires_grad_(False)
-    ids, mask = padded(data.packed, torch.arange(6), 1)
+    ids, mask = pad_token_ids(data.packed, torch.arange(6), 1)
     changed = ids.clone()
     last = mask.sum(1) - 1
     changed[torch.arange(6), last] = 10
@@ -311,7 +311,7 @@ def test_moving_the_copy_leaves_the_base_models_embeddings_where_they_are(family
     """Another precision stands for another device: torch moves parameters in the same way."""
     data, frozen = at(family("bert"))
     words = frozen.base.model.get_input_embeddings().weight
-    model = classifier_of(shape_of(data, opacus("lora")), frozen)
+    model = build_classifier(adapter_spec(data, opacus("lora")), frozen)
     own = model.encoder.get_base_model().get_input_embeddings().weight
     assert own.data_ptr() == words.data_ptr()  # the same memory until then
     model.double()

@@ -18,7 +18,7 @@ from moo.models.dp.optimizer import DPSettings
 from moo.models.pretrained.architectures import cut_of
 from moo.models.pretrained.loading import BaseModel
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
-from moo.models.training.checkpoints import CheckpointSettings, files_of, forget, reach_of
+from moo.models.training.checkpoints import CheckpointSettings, checkpoint_files, reach_of, remove_checkpoints
 from tests.unit.models.test_cache import files_of_at_most
 from tests.unit.models.test_reference import K, data_at, stream
 
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(
     again = train(data, keeping(settings, tmp_path), frozen, stream)  # nothing is left to train
     assert same(parameters(again, settings), parameters(whole, settings))
     assert (again.steps, again.noisy_steps, again.resumed_at) == (STEPS, STEPS, STEPS)
-    forget(tmp_path / "trial-0001")
+    remove_checkpoints(tmp_path / "trial-0001")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ def test_checkpoints_change_nothing_are_private_and_leave_the_base_out(
     data, frozen, settings = run
     kept = train(data, keeping(settings, tmp_path / "c"), frozen, stream)
     assert same(parameters(kept, settings), parameters(train(data, settings, frozen, stream), settings))
-    files = files_of(tmp_path / "c" / "trial-0001")
+    files = checkpoint_files(tmp_path / "c" / "trial-0001")
     assert len(files) == (K if settings.engine == "opacus" else 1)
     trained = sum(p.numel() for p in parameters(kept, settings))
     held = 0
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_taken_up(
     def kill() -> list[Path]:
         with pytest.raises(Killed):
             train(data, keeping(settings, tmp_path, callbacks=[KillAt(5)]), frozen, stream)
-        return files_of(tmp_path / "trial-0001")
+        return checkpoint_files(tmp_path / "trial-0001")
 
     kill()
     other = train(
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_taken_up(
     )
     assert other.resumed_at == 0
     assert not same(parameters(other, settings), whole)
-    forget(tmp_path / "trial-0001")
+    remove_checkpoints(tmp_path / "trial-0001")
     for file in kill():
         file.write_bytes(file.read_bytes()[:40])
     assert reach_of(tmp_path / "trial-0001") is None
@@ -236,7 +236,7 @@ def test_of_shadows_one_after_another_the_next_one_counts_before_it_has_a_file(
         train(data, keeping(settings, tmp_path, attempt="a", callbacks=[KillIn(0, 8)]), frozen, stream)
     with pytest.raises(Killed):
         train(data, keeping(settings, tmp_path, every=100, attempt="b", callbacks=[KillIn(1, 5)]), frozen, stream)
-    assert len(files_of(tmp_path / "trial-0001")) == 1
+    assert len(checkpoint_files(tmp_path / "trial-0001")) == 1
     reach = reach_of(tmp_path / "trial-0001", "b")
     assert reach is not None
     assert reach.at_most >= 5

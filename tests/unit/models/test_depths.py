@@ -12,7 +12,7 @@ from moo.models.pretrained.architectures import Cut, n_blocks
 from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.constants import public_texts
-from moo.models.trunk.encode import encode, states_behind
+from moo.models.trunk.encode import encode, states_below
 from tests.conftest import KNOWN
 
 TEXTS = ["abc", "hello world 12", "zz", "the quick brown fox"]
@@ -45,7 +45,7 @@ def test_without_the_blocks_above_the_states_are_those_of_a_model_that_never_had
 ) -> None:
     base = family(kind)
     assert n_blocks(base.model) == 4
-    whole, two = (states_behind(base, TEXTS, max_length=24, stop=stop) for stop in (4, 2))
+    whole, two = (states_below(base, TEXTS, max_length=24, stop=stop) for stop in (4, 2))
     for i, text in enumerate(TEXTS):
         states = hidden(base, text)
         np.testing.assert_allclose(whole[i], states[-1], atol=1e-5)
@@ -60,7 +60,7 @@ def test_below_the_top_features_are_scaled_by_all_tokens_and_shifted_by_the_pool
 ) -> None:
     base = family(kind)
     found = constants(base, max_length=24, cut=Cut(1, 2))
-    states = states_behind(base, public_texts(), max_length=24, stop=2)
+    states = states_below(base, public_texts(), max_length=24, stop=2)
     pooled = np.stack([s[-1 if kind == "gpt2" else 0] for s in states])
     np.testing.assert_allclose(found.pooled_features(pooled).mean(0), 0, atol=1e-4)
     tokens = found.pooled_features(np.concatenate(states))

@@ -21,7 +21,7 @@ from moo.models.export.reference import export_reference, load_reference, peft_m
 from moo.models.pretrained.architectures import Cut, cut_of, family_of
 from moo.models.pretrained.loading import BaseModel, silence_transformers
 from moo.models.reference import lightning_module as reference_module
-from moo.models.reference.shadows import padded
+from moo.models.reference.shadows import pad_token_ids
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from tests.unit.models.test_reference import K, data_at, stream
 
@@ -47,7 +47,7 @@ def test_an_adapter_of_the_reference_path_loads_to_its_own_predictions(
     family: Callable[[str], BaseModel], tmp_path: Path, kind: str, adaptation: str
 ) -> None:
     trained, data, frozen = trained_at(family(kind), adaptation)
-    ids, mask = padded(data.packed, torch.arange(12), 1)
+    ids, mask = pad_token_ids(data.packed, torch.arange(12), 1)
     for shadow in range(K):
         folder = export_reference(
             trained.bank, frozen, tmp_path / str(shadow), classes=("a", "b"), stock=False, shadow=shadow
@@ -66,7 +66,7 @@ def test_the_stock_head_of_the_reference_path_loads_with_peft_alone(
     with silence_transformers():
         model = peft.AutoPeftModelForSequenceClassification.from_pretrained(str(folder), num_labels=2).eval()
     model.base_model.config.pad_token_id = 1
-    ids, mask = padded(data.packed, torch.arange(12), 1)
+    ids, mask = pad_token_ids(data.packed, torch.arange(12), 1)
     with torch.no_grad():
         theirs = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
     np.testing.assert_allclose(theirs, log_probs(trained.bank, data.packed)[1, :12], atol=1e-4)
@@ -83,8 +83,8 @@ def test_bottlenecks_start_as_the_identity_and_learn(family: Callable[[str], Bas
         export_reference(trained.bank, frozen, tmp_path / "out", classes=("a", "b"), stock=False)
     states = [{n: torch.zeros_like(p) if ".up." in n else p for n, p in s.items()} for s in trained.bank.states]
     plain = reference_module.ReferenceShadows(trained.bank.model, states, shape=trained.bank.shape, frozen=frozen)
-    plain.put(0)
-    ids, mask = padded(data.packed, torch.arange(6), 1)
+    plain.select(0)
+    ids, mask = pad_token_ids(data.packed, torch.arange(6), 1)
     with torch.no_grad():
         ours = plain.classifier.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         own = frozen.base.model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -102,7 +102,7 @@ def test_what_the_reference_path_trained_loads_to_its_own_predictions_whatever_t
     family: Callable[[str], BaseModel], tmp_path: Path, kind: str, adaptation: str, head: str
 ) -> None:
     trained, data, _ = trained_at(family(kind), adaptation, head=head)
-    ids, mask = padded(data.packed, torch.arange(12), 1)
+    ids, mask = pad_token_ids(data.packed, torch.arange(12), 1)
     path = tmp_path / "model.safetensors"
     for shadow in range(K):
         save_reference(trained.bank, path, shadow=shadow)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moo.models.bank.bank import Depth, Frozen
 from moo.models.bank.lightning_module import OptimizerSettings
-from moo.models.dp.observed import Seen
+from moo.models.dp.observed import StepObserver
 from moo.models.dp.optimizer import BankOptimizer, DPSettings
 from moo.models.dp.poisson_sampling import PoissonBatches
 from moo.models.pretrained.architectures import cut_of
@@ -159,16 +159,16 @@ def shuffled_in_uneven_batches(rng: np.random.Generator, n: int) -> NDArray[np.b
 def test_units_of_the_other_half_are_seen() -> None:
     dp = DPSettings(noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1.0)
     units = np.arange(6)
-    seen = Seen(units, (units < 3)[None], dp)
+    observer = StepObserver(units, (units < 3)[None], dp)
     batches = PoissonBatches(
         units=units, lengths=np.ones(6, np.int64), members=np.ones((1, 6), bool), sample_rate=1.0, steps=2,
         generators=[np.random.default_rng(0)],
     )  # fmt: skip
     for batch in batches:
-        seen.batch(batch)
-        seen.noise([("weight", slice(0, 1), torch.randn(1, 50), torch.zeros(1, 50))])
-    assert seen.observed().drawn.outside == 6
-    assert "not trained on" in seen.observed().drawn.sampler(1.0)
+        observer.count_batch(batch)
+        observer.check_noise([("weight", slice(0, 1), torch.randn(1, 50), torch.zeros(1, 50))])
+    assert observer.observed().drawn.outside == 6
+    assert "not trained on" in observer.observed().drawn.sampler(1.0)
 
 
 def test_counts_go_on_from_a_checkpoint_as_if_it_had_not_been() -> None:
@@ -178,14 +178,14 @@ def test_counts_go_on_from_a_checkpoint_as_if_it_had_not_been() -> None:
         units=units, lengths=np.ones(6, np.int64), members=members, sample_rate=0.5, steps=4,
         generators=[np.random.default_rng(i) for i in range(2)],
     )  # fmt: skip
-    whole, first, then = (Seen(units, members, dp) for _ in range(3))
+    whole, first, then = (StepObserver(units, members, dp) for _ in range(3))
     noise = torch.randn(2, 5, 3) * torch.tensor([2.0, 0.0])[:, None, None]
     for step, batch in enumerate(batches):
         if step == 2:
             then.resume(first.state())
-        for seen in (whole, first if step < 2 else then):
-            seen.batch(batch)
-            seen.noise([("lora_a", slice(0, 2), noise, torch.zeros_like(noise))])
+        for observer in (whole, first if step < 2 else then):
+            observer.count_batch(batch)
+            observer.check_noise([("lora_a", slice(0, 2), noise, torch.zeros_like(noise))])
     one, other = whole.observed(), then.observed()
     assert (one.steps, one.noisy_steps, one.bare) == (other.steps, other.noisy_steps, other.bare) == (4, 0, "lora_a")
     for a, b in zip((*one.drawn.sizes, *one.drawn.times), (*other.drawn.sizes, *other.drawn.times), strict=True):

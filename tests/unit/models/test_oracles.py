@@ -28,8 +28,8 @@ from moo.models.pretrained.architectures import blocks_of, copy_of, cut_of
 from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference import lightning_module
-from moo.models.reference.adapters import classifier_of, shape_of
-from moo.models.reference.shadows import padded
+from moo.models.reference.adapters import adapter_spec, build_classifier
+from moo.models.reference.shadows import pad_token_ids
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.packed import Activations, Workspace
 from tests.unit.models.test_reference import N, data_at, in_bank, stream
@@ -185,8 +185,8 @@ def oracle_of(data: TrainingData, frozen: Frozen, bank: Bank, depth: Depth, k: i
         x = data.packed.gather(ROWS[None], tokens=True)
         inputs: tuple[Tensor, ...] = (x.tokens[0], x.mask[0], features)
     else:
-        model = classifier_of(shape_of(data, settings_of(depth)), frozen).eval()
-        inputs = (*padded(data.packed, ROWS, 1), features)
+        model = build_classifier(adapter_spec(data, settings_of(depth)), frozen).eval()
+        inputs = (*pad_token_ids(data.packed, ROWS, 1), features)
     encoder: Any = getattr(model, "encoder", None)
     if encoder is not None:
         encoder.get_base_model().config._attn_implementation = "eager"  # vmap has no rule for the fused one

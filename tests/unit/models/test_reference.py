@@ -17,7 +17,7 @@ from moo.models.dp.optimizer import DPSettings
 from moo.models.export.peft import _key_in_bank
 from moo.models.pretrained.architectures import Cut, cut_of, family_of
 from moo.models.pretrained.loading import BaseModel
-from moo.models.reference.adapters import Classifier, classifier_of, shape_of
+from moo.models.reference.adapters import Classifier, adapter_spec, build_classifier
 from moo.models.reference.lightning_module import ReferenceModule, with_grad_sample_hooks
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from moo.models.trunk.encode import encode, token_ids
@@ -132,7 +132,7 @@ def test_gradients_of_records_by_opacus_by_factors_and_by_a_loop_of_one_are_the_
         depth=depth, lora_rank=2, lora_alpha=4.0, sample_rate=1.0, steps=1, engine="opacus",
         dp=DPSettings(noise_multiplier=0.0, max_grad_norm=1.0, expected_batch_size=9.0),
     )  # fmt: skip
-    model = with_grad_sample_hooks(classifier_of(shape_of(data, settings), frozen))
+    model = with_grad_sample_hooks(build_classifier(adapter_spec(data, settings), frozen))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
     trained: dict[str, Any] = module.trained()

@@ -191,22 +191,22 @@ def test_where_memory_ends_the_chunk_is_halved_and_the_result_stays(
     data: TrainingData, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(data, settings_of(1, noise=1.0), frozen, stream)
-    drawn = Packed.drawn
+    drawn = Packed.sampled_rows
 
     def small_machine(self: Packed, index: torch.Tensor, **options: Any) -> Any:
         if index.shape[1] > 7:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
         return drawn(self, index, **options)
 
-    monkeypatch.setattr(Packed, "drawn", small_machine)
+    monkeypatch.setattr(Packed, "sampled_rows", small_machine)
     halved = train(data, settings_of(1, noise=1.0), frozen, stream)
     assert halved.chunk <= 7 < whole.chunk
     for name, parameter in whole.bank.trainable().items():
         torch.testing.assert_close(halved.bank.trainable()[name], parameter, atol=1e-4, rtol=1e-3)
     told = log_probs(halved.bank, data.packed, chunk=100)
-    monkeypatch.setattr(Packed, "drawn", drawn)
+    monkeypatch.setattr(Packed, "sampled_rows", drawn)
     torch.testing.assert_close(told, log_probs(halved.bank, data.packed, chunk=100), atol=1e-5, rtol=1e-5)
-    monkeypatch.setattr(Packed, "drawn", lambda *_, **__: (_ for _ in ()).throw(MemoryError("none left")))
+    monkeypatch.setattr(Packed, "sampled_rows", lambda *_, **__: (_ for _ in ()).throw(MemoryError("none left")))
     with pytest.raises(TrialError, match="must fit into memory"):
         train(data, settings_of(1), frozen, stream)
 

@@ -17,7 +17,7 @@ from moo.models.bank.bank import Depth
 from moo.models.bank.lightning_module import OptimizerSettings
 from moo.models.dp.optimizer import DPSettings
 from moo.models.generation.generator import Generator, continuation_losses, greedy, load_generator, train_generator
-from moo.models.training.fit import TrainingSettings
+from moo.models.training.settings import TrainingSettings
 from moo.objectives.memorisation.exposure import UNTRAINED_BITS, emission, exposure, mean_exposure
 from tests.conftest import save_tiny, small_config
 

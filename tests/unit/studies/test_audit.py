@@ -21,8 +21,8 @@ from moo.models.dp.clipping import clip_and_sum
 from moo.models.dp.optimizer import BankOptimizer
 from moo.models.dp.poisson_sampling import PoissonBatches
 from moo.models.reference.lightning_module import ReferenceOptimizer
-from moo.models.training.canaries import SIZE, Canaries, canary_scores, plant
-from moo.models.training.fit import TrainingData
+from moo.models.training.canaries import DIRAC_SIZE, Canaries, canary_scores, plant
+from moo.models.training.settings import TrainingData
 from moo.models.trunk.packed import Packed
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import read_entries
@@ -248,7 +248,7 @@ def test_planted_canaries_are_units_of_their_own_and_dirac_ones_have_a_column_to
     assert out.units.tolist() == [0, 0, 1, 2, 3, 4, 5]
     assert out.members.tolist() == [[True] * 4 + [True, False, True]] * 2
     assert out.labels.tolist() == [0, 1, 0, 1, -1, -2, -2]
-    assert torch.equal(out.packed.features[4:, 2:], SIZE * torch.eye(3))
+    assert torch.equal(out.packed.features[4:, 2:], DIRAC_SIZE * torch.eye(3))
     assert not out.packed.features[:4, 2:].any()
     assert not out.packed.features[4:, :2].any()
     assert out.packed.offsets.tolist() == list(range(0, 15, 2))

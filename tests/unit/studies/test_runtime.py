@@ -23,7 +23,7 @@ from moo.cli.main import parser
 from moo.cli.runtime_options import machine_of
 from moo.core.errors import ConfigChangedError, InputError, TrialError
 from moo.core.trial_record import TrialParams
-from moo.models.training.checkpoints import Reach, files_of, reach_of
+from moo.models.training.checkpoints import Reach, checkpoint_files, reach_of
 from moo.models.training.trainer_arguments import ALLOWED, REFUSED, REFUSED_CALLBACKS, check_trainer
 from moo.privacy.ledger import verify
 from moo.search import Candidate
@@ -288,7 +288,7 @@ def killed_in(command: list[str], folder: Path, study: StudySpec, number: int) -
     """Start the command, end it by SIGKILL when a training has written a checkpoint, and read how far that training came."""
     path = folder / "a" / "checkpoints" / ("reference" if number == -1 else f"trial-{number:04d}")
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
-        while not files_of(path):
+        while not checkpoint_files(path):
             assert running.poll() is None, running.stderr and running.stderr.read()
             time.sleep(0.002)
         running.send_signal(signal.SIGKILL)
