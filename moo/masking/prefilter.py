@@ -1,7 +1,7 @@
-"""Which recognisers can find anything at all in a text: cheap tests, made once a record.
+"""Choice of the recognisers that can find anything in a text, by cheap tests made once a record.
 
-Each recogniser has keys, single characters or pairs of them in small letters, of which a text must hold one. All keys are looked
-for in one pass over the text, and whoever owns one of those found is worth a look.
+Each recogniser has keys: single characters or pairs of them, in small letters. A text must hold one of them. One pass
+over the text looks for all keys, and chooses the recognisers that own one of those present.
 """
 
 import re
@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from moo.core.personal_data_types import ENTITY_LEVELS, MAX_LEVEL
 from moo.masking.recognisers import addresses, names_en, names_ner, names_zh, vocabulary
-from moo.masking.recognisers.hits import Hit, again
+from moo.masking.recognisers.hits import Hit, repeated
+from moo.masking.recognisers.pattern import Pattern
 from moo.masking.recognisers.quasi_identifiers import QUASI
-from moo.masking.recognisers.structured import PATTERNS, Pattern
+from moo.masking.recognisers.structured import PATTERNS
 from moo.masking.tokens import parted_numbers
 
 _NUMBER = re.compile(r"[0-9](?:[ \-.()（）·,:]{0,2}[0-9])*")
@@ -24,18 +25,23 @@ _CAPITAL = re.compile("[A-Z]")
 _WRITTEN = re.compile("[0-9A-Za-z_@零〇一二三四五六七八九十百千两]")
 
 
-class Rule(NamedTuple):
-    """A recogniser and what a text must hold for it.
+class Recogniser(NamedTuple):
+    """A way to find mentions, and what a text must hold for it to be tried.
 
     Attributes:
-        find: Text -> mentions. Of a pattern, which has none, `scan`, `check`, `group`, `type` and `why` stand for it.
-        keys: The text must hold one, or there are none.
-        cues: The text in small letters must hold one, or there are none.
-        digits: The longest number must have so many characters.
-        words: Whether a boundary may be a Chinese character's, and not only that of letters and digits.
-        script: "" for any, "han" for a text beyond ASCII, "capital" for one with capitals.
-        reach: Within so many characters stands all that decides on a mention, itself and what is around it; 0 for no bound.
-        everywhere: Whether the string of a mention is looked for in the whole text.
+        find: Text -> mentions. A pattern has none; `scan`, `check`, `group`, `type` and `why` take its place.
+        keys: Keys, of which the text must hold one; empty for no such test.
+        cues: Strings, of which the text in small letters must hold one; empty for no such test.
+        digits: Least length of the text's longest number, in characters.
+        words: True if a boundary may be a Chinese character's, and not only one of letters and digits.
+        script: "" for any text, "han" for one beyond ASCII, "capital" for one with capitals.
+        reach: Characters within which everything lies that decides on a mention, itself included; 0 for no bound.
+        everywhere: True if the string of a mention is looked for in the whole text.
+        scan: Text -> matches of the pattern.
+        check: Test of the mention; None accepts every match.
+        group: Group of the match that is the mention; 0 for the whole match.
+        type: Entity type of the pattern.
+        why: Reason in words of the pattern.
     """
 
     find: Callable[[str], list[Hit]] = lambda _: []
@@ -53,19 +59,20 @@ class Rule(NamedTuple):
     why: str = ""
 
     def hits(self, text: str, start: int = 0, end: int = sys.maxsize) -> list[Hit]:
-        """Mentions: all of them, or those that anything in start:end can have to do with where that is quicker."""
+        """Return all mentions, or, where that is quicker, those that text[start:end] can have changed."""
         low, high = max(0, start - 2 * self.reach), min(len(text), end + 2 * self.reach)
         if not self.reach or high - low == len(text):
-            found = self.find(text)
-        else:  # near a cut there is nothing to rely on
+            mentions = self.find(text)
+        else:
+            # a mention near a cut is not to be relied on
             least, most = low and low + self.reach, high - (0 if high == len(text) else self.reach)
             piece = self.find(text[low:high])
-            found = [(s + low, e + low, k, w) for s, e, k, w in piece if s + low >= least and e + low <= most]
-        return [*found, *again(text, found)] if self.everywhere and found else found
+            mentions = [(s + low, e + low, k, w) for s, e, k, w in piece if s + low >= least and e + low <= most]
+        return [*mentions, *repeated(text, mentions)] if self.everywhere and mentions else mentions
 
 
-def _of(p: Pattern) -> Rule:
-    return Rule(
+def _from_pattern(p: Pattern) -> Recogniser:
+    return Recogniser(
         keys=frozenset(cue[:2] for cue in p.cues),
         cues=p.cues if any(len(cue) > 2 for cue in p.cues) else (),
         digits=p.digits,
@@ -79,64 +86,84 @@ def _of(p: Pattern) -> Rule:
 
 
 @lru_cache(maxsize=1)
-def _rules() -> dict[int, list[Rule]]:
-    """Level -> its rules in order of trust."""
-    rules = {n: [_of(p) for p in (*PATTERNS, *QUASI) if ENTITY_LEVELS[p.type] == n] for n in range(1, MAX_LEVEL + 1)}
-    rules[1].append(Rule(parted_numbers))
-    rules[2] += [
-        Rule(addresses.addresses, addresses.ADDRESS_KEYS, script="han"),
-        Rule(names_zh.behind_cues, names_zh.cue_keys(), script="han", everywhere=True),
-        Rule(names_zh.told, names_zh.told_keys(), script="han", everywhere=True),
-        Rule(names_zh.called, names_zh.called_keys(), script="han", everywhere=True),
-        Rule(names_zh.in_parts, names_zh.part_keys(), script="han", everywhere=True),
-        Rule(names_zh.weighed, script="han", reach=names_zh.REACH, everywhere=True),
-        Rule(addresses.english_addresses, addresses.street_keys(), words=False, digits=1, script="capital"),
-        Rule(names_en.english_names, words=False, script="capital", everywhere=True),
+def _recognisers() -> dict[int, list[Recogniser]]:
+    """Return level -> its recognisers in order of trust."""
+    levels: dict[int, list[Recogniser]] = {level: [] for level in range(1, MAX_LEVEL + 1)}
+    for pattern in (*PATTERNS, *QUASI):
+        levels[ENTITY_LEVELS[pattern.type]].append(_from_pattern(pattern))
+    levels[1].append(Recogniser(parted_numbers))
+    levels[2] += [
+        Recogniser(addresses.addresses, addresses.ADDRESS_KEYS, script="han"),
+        Recogniser(names_zh.names_behind_cues, names_zh.cue_keys(), script="han", everywhere=True),
+        Recogniser(names_zh.names_behind_relations, names_zh.handing_keys(), script="han", everywhere=True),
+        Recogniser(names_zh.names_before_forms, names_zh.handing_or_seeking_keys(), script="han", everywhere=True),
+        Recogniser(names_zh.transliterated_names, names_zh.transliteration_keys(), script="han", everywhere=True),
+        Recogniser(names_zh.scored_names, script="han", reach=names_zh.REACH, everywhere=True),
+        Recogniser(addresses.english_addresses, addresses.street_keys(), words=False, digits=1, script="capital"),
+        Recogniser(names_en.english_names, words=False, script="capital", everywhere=True),
     ]
-    rules[3].append(Rule(addresses.cities, addresses.city_keys(), script="han"))
-    rules[4] += [
-        Rule(vocabulary.sensitive, vocabulary.sensitive_keys(), script="han"),
-        Rule(vocabulary.english_sensitive, vocabulary.english_keys(), words=False),
+    levels[3].append(Recogniser(addresses.cities, addresses.city_keys(), script="han"))
+    levels[4] += [
+        Recogniser(vocabulary.sensitive, vocabulary.sensitive_keys(), script="han"),
+        Recogniser(vocabulary.english_sensitive, vocabulary.english_keys(), words=False),
     ]
-    rules[5] += [Rule(vocabulary.rare), Rule(vocabulary.digits)]
-    return rules
+    levels[5] += [Recogniser(vocabulary.rare), Recogniser(vocabulary.digits)]
+    return levels
 
 
 class _Index(NamedTuple):
-    owners: dict[str, int]  # key -> bits of the rules that have it
+    """Recognisers by key, each with one bit.
+
+    Attributes:
+        owners: Key -> bits of the recognisers that have it.
+        keys: All keys.
+        always: Bits of the recognisers without keys.
+        levels: Level by level, bit and recogniser.
+    """
+
+    owners: dict[str, int]
     keys: frozenset[str]
-    always: int  # bits of the rules without keys
-    levels: tuple[tuple[tuple[int, Rule], ...], ...]  # by level: bit and rule
+    always: int
+    levels: tuple[tuple[tuple[int, Recogniser], ...], ...]
 
 
 @lru_cache(maxsize=1)
 def _index() -> _Index:
     owners: defaultdict[str, int] = defaultdict(int)
     always, levels, bit = 0, [], 1
-    for _, rules in sorted(_rules().items()):
+    for _, recognisers in sorted(_recognisers().items()):
         numbered = []
-        for rule in rules:
-            for key in rule.keys:
+        for recogniser in recognisers:
+            for key in recogniser.keys:
                 owners[key] |= bit
-            always |= 0 if rule.keys else bit
-            numbered.append((bit, rule))
+            always |= 0 if recogniser.keys else bit
+            numbered.append((bit, recogniser))
             bit <<= 1
         levels.append(tuple(numbered))
     return _Index(dict(owners), frozenset(owners), always, tuple(levels))
 
 
-_NER = Rule(names_ner.chinese_names, script="han", everywhere=True)
+_NER = Recogniser(names_ner.chinese_names, script="han", everywhere=True)
 
 
-def choose(text: str, level: int, *, with_ner: bool = False) -> list[list[Rule]]:
-    """The rules of levels 1 to `level` that can find something in a normalised text, or in the same with blanks in it."""
+def choose(text: str, level: int, *, with_ner: bool = False) -> list[list[Recogniser]]:
+    """Return the recognisers that can find something in a normalised text, or in the same text with blanks in it.
+
+    Args:
+        text: Normalised text.
+        level: Highest level asked for, 0 to 5.
+        with_ner: True to add the optional recogniser of names.
+
+    Returns:
+        Recognisers of levels 1 to `level`, by level, in order of trust.
+    """
     index, lower = _index(), text.lower()
     chosen = index.always
     for key in index.keys.intersection(chain(lower, map(str.__add__, lower, lower[1:]))):
         chosen |= index.owners[key]
     fit = {"": True, "han": not text.isascii(), "capital": _CAPITAL.search(text) is not None}
     longest = longest_number(text)
-    rules = [
+    recognisers = [
         [
             r
             for bit, r in numbered
@@ -148,15 +175,15 @@ def choose(text: str, level: int, *, with_ner: bool = False) -> list[list[Rule]]
         for numbered in index.levels[:level]
     ]
     if with_ner and level > 1 and fit[_NER.script]:
-        rules[1].append(_NER)
-    return rules
+        recognisers[1].append(_NER)
+    return recognisers
 
 
 def longest_number(text: str) -> int:
-    """Characters of the longest run of digits, with what may part them."""
+    """Return the length of the longest number in characters, separators inside it included."""
     return max(map(len, _NUMBER.findall(text)), default=0)
 
 
 def is_written(text: str) -> bool:
-    """Whether the text holds anything at which a number, a handle or a word of letters could begin or end."""
+    """Return True if a number, a handle or a word of letters could begin or end in the text."""
     return _WRITTEN.search(text) is not None

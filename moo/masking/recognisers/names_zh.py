@@ -1,28 +1,51 @@
-"""Names of persons in Chinese. No list holds all names: what a name is made of and what stands around it are weighed together.
+"""Names of persons in Chinese. No list holds all names: their characters and their surroundings are scored together.
 
-A candidate is a family name with one or two characters that stand in given names. It is scored by how surely either is one,
-and by the words on both sides; behind words that leave no doubt any characters are taken.
+A candidate is a family name with one or two characters of given names. It is scored by how surely either is one, and
+by the words on both sides; behind words that leave no doubt any characters are taken.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moo.masking.recognisers.hits import Hit, listed
 from moo.masking.recognisers.lexicon import common_characters, load, longest_first
 
 _HAN = "\u4e00-\u9fff"
-_FORMS = frozenset(("小姐", "先生", "女士", "太太", "老师"))  # of address: a given name begins with none
-_LEFT = 6  # characters before a candidate that are looked at
-_RIGHT = 4
-_LONGEST = 4
-REACH = _LEFT + _LONGEST + _RIGHT  # whatever decides on a candidate stands within
-ENOUGH = 3.0  # points that make a candidate a name
-SURE, RARE = 2.0, 3.0  # of a family name that is seldom anything else, and of one whose character is in no common word
+# forms of address; no given name begins with one
+_FORMS = frozenset(("小姐", "先生", "女士", "太太", "老师"))
+# characters read before and after a candidate, and those of the longest name
+_LEFT, _RIGHT, _LONGEST = 6, 4, 4
+# everything that decides on a candidate lies within so many characters
+REACH = _LEFT + _LONGEST + _RIGHT
+# points that make a candidate a name
+ENOUGH = 3.0
+# points of a family name that is seldom anything else, and of one with a character of no common word
+SURE, RARE = 2.0, 3.0
 
 
-class _Chinese(NamedTuple):
+class _Names(NamedTuple):
+    """Word lists and patterns of Chinese names.
+
+    Attributes:
+        candidate: A family name before a character of a given name.
+        sure_cue: Words that leave no doubt, before a name.
+        near: Words that often come before a name.
+        person: People by trade or relation, before a name.
+        after: Words that often come after a name.
+        title: Titles after a name.
+        points: Character of given names -> points.
+        family: Family name -> points.
+        not_names: Words of the language that look like a name.
+        no_name: Characters that begin no name behind a cue.
+        inside_words: Words that end in a character which is a family name as well.
+        places: First two characters of provinces and cities.
+        transliterated: Names written by their sound, from their parts.
+        after_relation: Handing something to a relation; group 1 is the name behind it.
+        before_form: Handing something to, or looking for, a name; group 1 is the name, a form of address follows.
+    """
+
     candidate: "re.Pattern[str]"
     sure_cue: "re.Pattern[str]"
     near: "re.Pattern[str]"
@@ -35,127 +58,172 @@ class _Chinese(NamedTuple):
     no_name: frozenset[str]
     inside_words: frozenset[str]
     places: frozenset[str]
-    parts: "re.Pattern[str]"
-    told: "re.Pattern[str]"
-    called: "re.Pattern[str]"
+    transliterated: "re.Pattern[str]"
+    after_relation: "re.Pattern[str]"
+    before_form: "re.Pattern[str]"
 
 
 @lru_cache(maxsize=1)
-def _chinese() -> _Chinese:
-    listed = load("names_zh")
-    points = dict.fromkeys(listed["shared"], 0.5) | dict.fromkeys(listed["typical"], 1.5)
-    family = (
-        dict.fromkeys(listed["seldom"], -1.0)
-        | dict.fromkeys(listed["common"], 0.5)
-        | dict.fromkeys(listed["sure"], 2.0)
-        | {f: RARE for f in listed["sure"] if f not in common_characters()}
-        | dict.fromkeys(listed["compound"].split(), RARE)
-    )
-    compound = listed["compound"].split()
-    single = "".join(sorted(f for f in family if len(f) == 1))
-    first = "".join(sorted({*single, *(f[0] for f in compound)}))  # a class first: the engine skips to it
-    any_family = rf"[{first}](?:(?<=(?={longest_first(compound)}).)[{_HAN}]|(?<=[{single}]))"
-    given = "".join(sorted(points))
-    sure = "".join(sorted(f for f, p in family.items() if p >= SURE and len(f) == 1))
-    relations, handed = longest_first(listed["relations"].split()), longest_first(listed["handed"].split())
-    roles = longest_first([*listed["roles"].split(), "接待", "售后", "服务"])
-    return _Chinese(
-        told=re.compile(rf"(?:{handed})[是给]?(?:[我他她你您]的?)?(?:{relations})(?=([{_HAN}]{{2,4}})(?![{_HAN}]))"),
-        called=re.compile(rf"(?:{handed}|找|问)(?=([{_HAN}]{{2,3}})(?:先生|女士|小姐))(?![一这那几两某哪各每位名个{listed['no_name']}]|{roles})"),
-        candidate=re.compile(rf"{any_family}(?=[{given}]|([{_HAN}])\1|(?<=[{sure}])[{_HAN}])"),
-        sure_cue=re.compile(rf"(?:{longest_first(listed['before'].split())})[ ：:是叫为成写了开的]{{0,3}}+(?=[{_HAN}]{{2}})"),
-        near=re.compile(rf"(?:{longest_first([*listed['near'].split(), *listed['roles'].split()])})[了过着给]?$"),
-        person=re.compile(rf"(?:{longest_first(w for w in [*listed['roles'].split(), *listed['relations'].split()])})$"),
-        after=re.compile(rf"(?:{longest_first(listed['after'].split())})"),
-        title=re.compile(rf"(?:{longest_first(listed['title'])})"),
+def _names() -> _Names:
+    words = load("names_zh")
+    points = dict.fromkeys(words["shared"], 0.5) | dict.fromkeys(words["typical"], 1.5)
+    family = _family_points(words)
+    provinces = load("places_zh")["provinces"]
+    return _Names(
+        candidate=_candidate(family, words["compound"].split(), "".join(sorted(points))),
+        sure_cue=_pattern(f"(?:{_any(words['before'])})[ ：:是叫为成写了开的]{{0,3}}+(?=[{_HAN}]{{2}})"),
+        near=_pattern(f"(?:{_any(words['near'], words['roles'])})[了过着给]?$"),
+        person=_pattern(f"(?:{_any(words['roles'], words['relations'])})$"),
+        after=_pattern(f"(?:{_any(words['after'])})"),
+        title=_pattern(f"(?:{longest_first(words['title'])})"),
         points=points,
         family=family,
-        not_names=frozenset(listed["not_names"].split()),
-        no_name=frozenset(listed["no_name"]),
-        inside_words=frozenset(listed["inside_words"].split()),
-        places=frozenset(c[:2] for p, cities in load("places_zh")["provinces"].items() for c in (p, *cities)),
-        parts=re.compile(rf"(?:{(parts := longest_first(listed['parts'].split()))})(?:(?:{parts}){{1,2}}(?:{'|'.join(listed['part_ends'])})?|(?:{'|'.join(listed['part_ends'])})(?![{_HAN}]{{2}}))"),
-    )  # fmt: skip
+        not_names=frozenset(words["not_names"].split()),
+        no_name=frozenset(words["no_name"]),
+        inside_words=frozenset(words["inside_words"].split()),
+        places=frozenset(place[:2] for province, cities in provinces.items() for place in (province, *cities)),
+        transliterated=_transliterated(_any(words["parts"]), "|".join(words["part_ends"])),
+        after_relation=_after_relation(words),
+        before_form=_before_form(words),
+    )
+
+
+def _pattern(regex: str) -> "re.Pattern[str]":
+    return re.compile(regex, re.VERBOSE)
+
+
+def _any(*lists: str) -> str:
+    """Return the words of lists that are separated by blanks as alternatives, longest first."""
+    return longest_first(word for words in lists for word in words.split())
+
+
+def _family_points(words: Mapping[str, Any]) -> dict[str, float]:
+    """Return family name -> points; of two lists that hold a name the later one counts."""
+    return (
+        dict.fromkeys(words["seldom"], -1.0)
+        | dict.fromkeys(words["common"], 0.5)
+        | dict.fromkeys(words["sure"], SURE)
+        | {f: RARE for f in words["sure"] if f not in common_characters()}
+        | dict.fromkeys(words["compound"].split(), RARE)
+    )
+
+
+def _candidate(family: Mapping[str, float], compound: list[str], given: str) -> "re.Pattern[str]":
+    single = "".join(sorted(f for f in family if len(f) == 1))
+    # a class first: the engine skips to it
+    first = "".join(sorted({*single, *(f[0] for f in compound)}))
+    sure = "".join(sorted(f for f, p in family.items() if p >= SURE and len(f) == 1))
+    return _pattern(
+        rf"""
+        [{first}](?:(?<=(?={longest_first(compound)}).)[{_HAN}]|(?<=[{single}]))
+        (?=[{given}]|([{_HAN}])\1|(?<=[{sure}])[{_HAN}])
+        """
+    )
+
+
+def _transliterated(parts: str, ends: str) -> "re.Pattern[str]":
+    return _pattern(
+        rf"(?:{parts})(?:(?:{parts}){{1,2}}(?:{ends})?|(?:{ends})(?![{_HAN}]{{2}}))",
+    )
+
+
+def _after_relation(words: Mapping[str, Any]) -> "re.Pattern[str]":
+    return _pattern(
+        rf"""
+        (?:{_any(words["handed"])})[是给]?(?:[我他她你您]的?)?(?:{_any(words["relations"])})
+        (?=([{_HAN}]{{2,4}})(?![{_HAN}]))
+        """
+    )
+
+
+def _before_form(words: Mapping[str, Any]) -> "re.Pattern[str]":
+    roles = longest_first([*words["roles"].split(), "接待", "售后", "服务"])
+    return _pattern(
+        rf"""
+        (?:{_any(words["handed"])}|找|问)(?=([{_HAN}]{{2,3}})(?:先生|女士|小姐))
+        (?![一这那几两某哪各每位名个{words["no_name"]}]|{roles})
+        """
+    )
 
 
 def cue_keys() -> frozenset[str]:
-    """First two characters of the words behind which anything is a name."""
+    """Return the first two characters of the words that leave no doubt of a name behind them."""
     return frozenset(word[:2] for word in load("names_zh")["before"].split())
 
 
-def told_keys() -> frozenset[str]:
-    """First two characters of the words for handing something to somebody."""
+def handing_keys() -> frozenset[str]:
+    """Return the first two characters of the words for handing something to somebody."""
     return frozenset(word[:2] for word in load("names_zh")["handed"].split())
 
 
-def called_keys() -> frozenset[str]:
-    """The same, and the words for looking for somebody."""
-    return told_keys() | frozenset("找问")
+def handing_or_seeking_keys() -> frozenset[str]:
+    """Return `handing_keys` and the words for looking for somebody."""
+    return handing_keys() | frozenset("找问")
 
 
-def part_keys() -> frozenset[str]:
-    """First two characters of the parts of names that are written by their sound."""
+def transliteration_keys() -> frozenset[str]:
+    """Return the first two characters of the parts of names that are written by their sound."""
     return frozenset(part[:2] for part in load("names_zh")["parts"].split())
 
 
 def families() -> Mapping[str, float]:
-    """Family name -> points: how surely it is one."""
-    return _chinese().family
+    """Return family name -> points: how surely it is one."""
+    return _names().family
 
 
 @listed
-def behind_cues(text: str) -> Iterator[Hit]:
-    """Whatever stands behind words that leave no doubt."""
-    c = _chinese()
-    for match in c.sure_cue.finditer(text):
-        end = _behind_a_sure_word(text, match.end(), c, alone=match.group().rstrip()[-1] in "：:")
+def names_behind_cues(text: str) -> Iterator[Hit]:
+    """Yield any characters behind words that leave no doubt of a name."""
+    names = _names()
+    for match in names.sure_cue.finditer(text):
+        end = _end_of_name(text, match.end(), names, alone=match.group().rstrip()[-1] in "：:")
         if end:
             yield match.end(), end, "name", "behind a cue word"
 
 
 @listed
-def told(text: str) -> Iterator[Hit]:
-    """What stands alone behind a relation that something is handed to."""
-    for match in _chinese().told.finditer(text):
+def names_behind_relations(text: str) -> Iterator[Hit]:
+    """Yield a word that stands alone behind a relation that something is handed to."""
+    for match in _names().after_relation.finditer(text):
         yield match.start(1), match.end(1), "name", "behind a relation that something is handed to"
 
 
 @listed
-def called(text: str) -> Iterator[Hit]:
-    """What stands between a word for handing or looking for and a form of address."""
-    for match in _chinese().called.finditer(text):
+def names_before_forms(text: str) -> Iterator[Hit]:
+    """Yield the word between one for handing or looking for and a form of address."""
+    for match in _names().before_form.finditer(text):
         yield match.start(1), match.end(1), "name", "before a form of address"
 
 
 @listed
-def in_parts(text: str) -> Iterator[Hit]:
-    """Uyghur, Kazakh, Tibetan and Mongolian names as they are written in Chinese."""
-    for match in _chinese().parts.finditer(text):
+def transliterated_names(text: str) -> Iterator[Hit]:
+    """Yield Uyghur, Kazakh, Tibetan and Mongolian names as they are written in Chinese."""
+    for match in _names().transliterated.finditer(text):
         yield match.start(), match.end(), "name", "parts of a name"
 
 
 @listed
-def weighed(text: str) -> Iterator[Hit]:
-    """Candidates with points enough."""
-    c = _chinese()
+def scored_names(text: str) -> Iterator[Hit]:
+    """Yield candidates with at least `ENOUGH` points."""
+    names = _names()
     at = 0
-    for match in c.candidate.finditer(text):
+    for match in names.candidate.finditer(text):
         start = match.start()
-        if start < at or text[start : start + 2] in c.places or text[match.end() : match.end() + 2] in _FORMS:
+        if start < at or text[start : start + 2] in names.places or text[match.end() : match.end() + 2] in _FORMS:
             continue
-        points, end = _best(text, start, match.end(), c, word=_is_word(text, start, c))
+        points, end = _best(text, start, match.end(), names, word=_is_word(text, start, names))
         if points >= ENOUGH:
             yield start, end, "name", "family name, given name and context"
             at = end
 
 
-def _is_word(text: str, start: int, c: _Chinese) -> bool:
-    """Whether the candidate is a word of the language, or stands inside one."""
-    if text[start : start + 2] in c.not_names:
+def _is_word(text: str, start: int, names: _Names) -> bool:
+    """Return True if the candidate is a word of the language, or part of one."""
+    if text[start : start + 2] in names.not_names:
         return True
-    if text[max(0, start - 1) : start + 1] not in c.inside_words:
+    if text[max(0, start - 1) : start + 1] not in names.inside_words:
         return False
-    near = c.near.search(text, max(0, start - _LEFT), start)
+    near = names.near.search(text, max(0, start - _LEFT), start)
     return near is None or near.end() - near.start() < 2
 
 
@@ -164,79 +232,84 @@ def _is_han(character: str) -> bool:
 
 
 def _edge(text: str, at: int) -> bool:
+    """Return True at the end of the text and before a character that is not Chinese."""
     return at >= len(text) or not _is_han(text[at])
 
 
-def _behind_a_sure_word(text: str, start: int, c: _Chinese, *, alone: bool) -> int:
-    """Where the name that starts here ends; 0 for none. Behind a colon a word that stands alone is a name, whatever else it means."""
-    if text[start] in c.no_name:
+def _end_of_name(text: str, start: int, names: _Names, *, alone: bool) -> int:
+    """Return the end of the name that starts here, 0 without one; behind a colon any word that stands alone is a name."""
+    if text[start] in names.no_name:
         return 0
     if alone and (shortest := next((n for n in (2, 3, 4) if _edge(text, start + n)), 0)):
         return start + shortest
-    if text[start : start + 2] in c.not_names:
+    if text[start : start + 2] in names.not_names:
         return 0
-    for size in (2, 3, 4, 5, 6):  # the shortest that is followed by the end of the words
+    # the shortest one that ends with the words
+    for size in (2, 3, 4, 5, 6):
         if not _is_han(text[start + size - 1 : start + size] or " "):
             return 0
         if _edge(text, start + size):
             return start + size
-        if size >= 4 and text[start : start + 2] not in c.family and text[start] not in c.family:
+        if size >= 4 and text[start : start + 2] not in names.family and text[start] not in names.family:
             break
-    family = 2 if text[start : start + 2] in c.family else 1 if text[start] in c.family else 0
+    family = 2 if text[start : start + 2] in names.family else 1 if text[start] in names.family else 0
     if not family:
         return 0
     for size in (family + 2, family + 1):
-        if c.title.match(text, start + size) or c.after.match(text, start + size):
+        if names.title.match(text, start + size) or names.after.match(text, start + size):
             return start + size
     return start + family + 2
 
 
-def _best(text: str, start: int, middle: int, c: _Chinese, *, word: bool) -> tuple[float, int]:
-    """The points and the end of the better of one and two characters of given name.
+def _best(text: str, start: int, middle: int, names: _Names, *, word: bool) -> tuple[float, int]:
+    """Return the points and the end of the better of one and two characters of given name.
 
-    What begins like a word of the language must have two characters, the last a typical one, and fitting words on both sides.
+    A candidate that begins like a word of the language must have two characters, the last a typical one, and fitting
+    words on both sides.
     """
-    left = _points_before(text, start, c)
+    left = _points_before(text, start, names)
     if word and left < 1.5:
         return -9.0, middle
-    surname = c.family[text[start:middle]]
+    surname = names.family[text[start:middle]]
     twice = text[middle : middle + 1] * 2 == text[middle : middle + 2]
     if (
         surname < RARE
-        and text[middle] not in c.points
+        and text[middle] not in names.points
         and not twice
-        and not c.person.search(text, max(0, start - _LEFT), start)
+        and not names.person.search(text, max(0, start - _LEFT), start)
     ):
-        return -9.0, middle  # any character is a given name's, but only behind somebody
+        # any character may be in a given name, but only behind a person
+        return -9.0, middle
     base = surname + left
     best = (-9.0, middle)
     inside = 0.0
     for end in (middle + 1, middle + 2):
         if end > len(text) or not _is_han(text[end - 1]):
             break
-        inside += max(c.points.get(text[end - 1], -1.5), 0.5 if twice else -1.5)
-        right = _points_after(text, end, c)
-        if word and (end == middle + 1 or right < 1.0 or c.points.get(text[end - 1], 0.0) < 1.5):
+        inside += max(names.points.get(text[end - 1], -1.5), 0.5 if twice else -1.5)
+        right = _points_after(text, end, names)
+        if word and (end == middle + 1 or right < 1.0 or names.points.get(text[end - 1], 0.0) < 1.5):
             continue
         if base + inside + right > best[0]:
             best = (base + inside + right, end)
     return best
 
 
-def _points_before(text: str, start: int, c: _Chinese) -> float:
+def _points_before(text: str, start: int, names: _Names) -> float:
     if start == 0 or not _is_han(text[start - 1]):
         return 1.0
-    if text[start - 1] in "一二三四五六七八九十几两这那每整半多":  # a measure word, not a family name
+    # a measure word, not a family name
+    if text[start - 1] in "一二三四五六七八九十几两这那每整半多":
         return -2.0
-    near = c.near.search(text, max(0, start - _LEFT), start)
+    near = names.near.search(text, max(0, start - _LEFT), start)
     if near is None:
         return -0.5
     return 2.0 if near.end() - near.start() > 1 else 1.5
 
 
-def _points_after(text: str, end: int, c: _Chinese) -> float:
+def _points_after(text: str, end: int, names: _Names) -> float:
     if _edge(text, end):
         return 1.0
-    if c.title.match(text, end):
+    if names.title.match(text, end):
         return 2.5
-    return 1.0 if c.after.match(text, end) else -1.0
+    return 1.0 if names.after.match(text, end) else -1.0

@@ -1,4 +1,4 @@
-"""Recognisers by vocabulary: sensitive terms of level 4; at level 5 what is outside a public vocabulary, and digits."""
+"""Recognisers by vocabulary: sensitive terms at level 4; words outside a public vocabulary, and digits, at level 5."""
 
 import re
 from collections import defaultdict
@@ -9,47 +9,47 @@ from moo.core.personal_data_types import SENSITIVE
 from moo.masking.recognisers.hits import Hit, listed
 from moo.masking.recognisers.lexicon import common_characters, load
 
-_DEGREES = frozenset(
-    ("慢性", "急性", "早期", "晚期", "轻度", "中度", "重度", "二型", "妊娠", "原发")
-)  # stand before an illness
+# words before an illness that belong to its mention
+_DEGREES = frozenset(("慢性", "急性", "早期", "晚期", "轻度", "中度", "重度", "二型", "妊娠", "原发"))
 
 
 @lru_cache(maxsize=1)
 def _chinese() -> dict[str, list[tuple[str, str]]]:
-    """First two characters -> the terms that begin so, longest first, with their category."""
-    listed = load("sensitive_zh")
+    """Return first two characters -> the terms that begin so with their category, longest first."""
+    words = load("sensitive_zh")
     out: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for kind in sorted(SENSITIVE):
-        for term in listed.get(kind, ()):
+        for term in words.get(kind, ()):
             out[term[:2]].append((term, kind))
     return {start: sorted(terms, key=lambda t: -len(t[0])) for start, terms in out.items()}
 
 
 @lru_cache(maxsize=1)
 def sensitive_keys() -> frozenset[str]:
-    """Pairs of characters of which one must stand in a text that holds a Chinese term."""
+    """Return the first two characters of the Chinese terms; a text with a term holds one of these pairs."""
     return frozenset(_chinese())
 
 
 @listed
 def sensitive(text: str) -> Iterator[Hit]:
-    """Chinese terms of the versioned list; what stands side by side in one category (高血压, 患者) is one mention.
+    """Yield Chinese terms of the versioned list; adjacent terms of one category (高血压, 患者) are one mention.
 
     A set of the text's pairs of characters finds them in one pass, however many there are.
     """
     start, end, kind = 0, 0, ""
-    for low, high, own in sorted(_terms(text)):
-        if own == kind and low <= end:
+    for low, high, category in sorted(_terms(text)):
+        if category == kind and low <= end:
             end = max(end, high)
             continue
         if kind:
             yield start, end, kind, "listed term"
-        start, end, kind = low, high, own
+        start, end, kind = low, high, category
     if kind:
         yield start, end, kind, "listed term"
 
 
 def _terms(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and category of each Chinese term, with a word of degree before it."""
     terms = _chinese()
     for start in sensitive_keys().intersection(map(str.__add__, text, text[1:])):
         at = text.find(start)
@@ -63,18 +63,18 @@ def _terms(text: str) -> Iterator[tuple[int, int, str]]:
 
 @lru_cache(maxsize=1)
 def _english() -> dict[str, list[tuple[str, str]]]:
-    """First word -> the terms that begin with it, in small letters, longest first, with their category."""
-    listed = load("sensitive_en")
+    """Return first word -> the terms that begin with it and their category, in small letters, longest first."""
+    words = load("sensitive_en")
     out: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for kind in sorted(SENSITIVE):
-        for term in listed.get(kind, ()):
+        for term in words.get(kind, ()):
             out[re.split(r"[ '\-]", term)[0].lower()].append((term.lower(), kind))
     return {start: sorted(terms, key=lambda t: -len(t[0])) for start, terms in out.items()}
 
 
 @lru_cache(maxsize=1)
 def english_keys() -> frozenset[str]:
-    """First two letters of the English terms."""
+    """Return the first two letters of the English terms."""
     return frozenset(start[:2] for start in _english())
 
 
@@ -83,7 +83,7 @@ _LATIN = re.compile("[A-Za-z0-9]+")
 
 @listed
 def english_sensitive(text: str) -> Iterator[Hit]:
-    """English terms of the versioned list, whole words."""
+    """Yield English terms of the versioned list, whole words only."""
     terms = _english()
     for word in _LATIN.finditer(text):
         for term, kind in terms.get(word.group().lower(), ()):
@@ -95,14 +95,14 @@ def english_sensitive(text: str) -> Iterator[Hit]:
 
 @lru_cache(maxsize=1)
 def _rare() -> "re.Pattern[str]":
-    """Chinese characters outside the 3,755 of GB 2312 level 1, and Latin words of three letters or more."""
+    """Return the pattern of characters outside the 3,755 of GB 2312 level 1, and of Latin words of 3 letters or more."""
     listed = "".join(sorted(common_characters()))
     return re.compile(rf"[^\W\d_{listed}a-zA-Z]+|[A-Za-z]{{3,}}")
 
 
 @listed
 def rare(text: str) -> Iterator[Hit]:
-    """What is outside the public vocabulary: national standard characters, and no Latin words but those of one or two letters."""
+    """Yield text outside the public vocabulary: characters of the national standard, Latin words of 1 or 2 letters."""
     for match in _rare().finditer(text):
         yield match.start(), match.end(), "rare", "outside the public vocabulary"
 
@@ -112,5 +112,6 @@ _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 @listed
 def digits(text: str) -> Iterator[Hit]:
+    """Yield every number."""
     for match in _DIGITS.finditer(text):
         yield match.start(), match.end(), "digits", "digits"

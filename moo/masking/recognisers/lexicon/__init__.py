@@ -1,4 +1,4 @@
-"""Word lists, versioned, and how they are read."""
+"""Versioned word lists and their reader."""
 
 import re
 import tomllib
@@ -10,19 +10,18 @@ from typing import Any
 
 @lru_cache(maxsize=16)
 def load(name: str) -> dict[str, Any]:
-    """One of the lexicons."""
-    return tomllib.loads(
-        (resources.files("moo.masking.recognisers.lexicon") / f"{name}.toml").read_text(encoding="utf-8")
-    )
+    """Return the lexicon of a name, as parsed from its TOML file."""
+    file = resources.files("moo.masking.recognisers.lexicon") / f"{name}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def longest_first(words: Iterable[str]) -> str:
-    """A regular expression's alternatives, where one may begin another."""
+    """Return the words as alternatives of a regular expression, longest first since one may begin another."""
     return "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
 
 
 @lru_cache(maxsize=1)
 def common_characters() -> frozenset[str]:
-    """The 3,755 of GB 2312 level 1."""
+    """Return the 3,755 characters of GB 2312 level 1."""
     rows = ((row, cell) for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) if (row, cell) < (0xD7, 0xFA))
     return frozenset(bytes(b for pair in rows for b in pair).decode("gb2312"))
