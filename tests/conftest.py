@@ -1,6 +1,7 @@
 """A small real encoder with random weights, saved and loaded like any other: no test needs a download for it."""
 
 import dataclasses
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from moo.models.pretrained.loading import BaseModel, load_base
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the modules that every test imports out of each garbage collection: trainings collect often."""
+    gc.collect()
+    gc.freeze()
 
 
 def small_config(kind: str, *, hidden: int, layers: int, heads: int) -> PretrainedConfig:

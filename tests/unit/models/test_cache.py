@@ -206,25 +206,38 @@ def test_two_depths_share_a_folder_and_never_each_others_activations(
 def test_processes_share_a_cache_without_waiting_and_agree(
     tiny_folder: Path, tiny: BaseModel, scaling: Constants, tmp_path: Path
 ) -> None:
-    """Four at once, each writing many small segments of the same texts."""
+    """Four at once, each writing many small segments of the same texts; forked, so that one loads the model for all."""
     script = textwrap.dedent(
         """
-        import dataclasses, hashlib, sys
+        import dataclasses, hashlib, os, sys
         from pathlib import Path
         from moo.models.trunk import cache
         from moo.models.pretrained.loading import load_base
         from moo.models.bank.feature_scaling import constants
         cache.TEXTS_A_SEGMENT = 3
         base = dataclasses.replace(load_base(sys.argv[1], accelerator="cpu"), low_precision=False)
+        scaling = constants(base, max_length=24)
+        children = []
+        while len(children) < 4:
+            child = os.fork()
+            if child == 0:
+                break
+            children.append(child)
+        else:
+            sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
         texts = [a + b for a in "abcdef" for b in "ghijkl"]
-        found = cache.TrunkCache(Path(sys.argv[2]), b"k" * 32, base, max_length=24)
-        packed = found.packed(texts, constants(base, max_length=24))
-        print(hashlib.sha256(packed.tokens.numpy().tobytes()).hexdigest(), len(found.notices))
+        shared = cache.TrunkCache(Path(sys.argv[2]), b"k" * 32, base, max_length=24)
+        packed = shared.packed(texts, scaling)
+        digest = hashlib.sha256(packed.tokens.numpy().tobytes()).hexdigest()
+        os.write(1, f"{digest} {len(shared.notices)}\\n".encode())
         """
     )
     command = [sys.executable, "-c", script, str(tiny_folder), str(tmp_path / "c")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    told = {process.communicate(timeout=120)[0].strip() for process in running}
+    calm = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    ran = subprocess.run(command, env=calm, capture_output=True, text=True, timeout=120, check=True)
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 4
+    told = set(lines)
     assert len(told) == 1
     assert told.pop().endswith(" 0")
     texts = [a + b for a in "abcdef" for b in "ghijkl"]

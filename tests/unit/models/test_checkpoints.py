@@ -40,7 +40,7 @@ class KillAt(lightning.Callback):
             raise Killed
 
 
-@pytest.fixture(params=["bank", "bank deep", "opacus"])
+@pytest.fixture(scope="module", params=["bank", "bank deep", "opacus"])
 def run(
     request: pytest.FixtureRequest, family: Callable[[str], BaseModel]
 ) -> tuple[TrainingData, Frozen, TrainingSettings]:
@@ -53,6 +53,13 @@ def run(
         optimizer=OptimizerSettings(learning_rate=1e-3, head_learning_rate=0.05, chunk=6),
     )  # fmt: skip
     return data, frozen, settings
+
+
+@pytest.fixture(scope="module")
+def whole(run: tuple[TrainingData, Frozen, TrainingSettings]) -> Trained:
+    """The run that nothing interrupted; trained once."""
+    data, frozen, settings = run
+    return train(data, settings, frozen, stream)
 
 
 def parameters(trained: Trained, settings: TrainingSettings) -> list[torch.Tensor]:
@@ -74,10 +81,9 @@ def keeping(
 
 @pytest.mark.parametrize("killed_at", [1, 3, 5, 8])
 def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(
-    run: tuple[TrainingData, Frozen, TrainingSettings], tmp_path: Path, killed_at: int
+    run: tuple[TrainingData, Frozen, TrainingSettings], whole: Trained, tmp_path: Path, killed_at: int
 ) -> None:
     data, frozen, settings = run
-    whole = train(data, settings, frozen, stream)
     with pytest.raises(Killed):
         train(data, keeping(settings, tmp_path, callbacks=[KillAt(killed_at)]), frozen, stream)
     last = killed_at // EVERY * EVERY
@@ -107,11 +113,11 @@ def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(
 
 
 def test_checkpoints_change_nothing_are_private_and_leave_the_base_out(
-    run: tuple[TrainingData, Frozen, TrainingSettings], tmp_path: Path
+    run: tuple[TrainingData, Frozen, TrainingSettings], whole: Trained, tmp_path: Path
 ) -> None:
     data, frozen, settings = run
     kept = train(data, keeping(settings, tmp_path / "c"), frozen, stream)
-    assert same(parameters(kept, settings), parameters(train(data, settings, frozen, stream), settings))
+    assert same(parameters(kept, settings), parameters(whole, settings))
     files = checkpoint_files(tmp_path / "c" / "trial-0001")
     assert len(files) == (K if settings.engine == "opacus" else 1)
     trained = sum(p.numel() for p in parameters(kept, settings))
@@ -131,10 +137,10 @@ def test_checkpoints_change_nothing_are_private_and_leave_the_base_out(
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_taken_up(
-    run: tuple[TrainingData, Frozen, TrainingSettings], tmp_path: Path
+    run: tuple[TrainingData, Frozen, TrainingSettings], whole: Trained, tmp_path: Path
 ) -> None:
     data, frozen, settings = run
-    whole = parameters(train(data, settings, frozen, stream), settings)
+    expected = parameters(whole, settings)
 
     def kill() -> list[Path]:
         with pytest.raises(Killed):
@@ -146,16 +152,16 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_taken_up(
         data, keeping(settings, tmp_path), frozen, lambda purpose, k: np.random.default_rng([9, len(purpose), k])
     )
     assert other.resumed_at == 0
-    assert not same(parameters(other, settings), whole)
+    assert not same(parameters(other, settings), expected)
     remove_checkpoints(tmp_path / "trial-0001")
     for file in kill():
         file.write_bytes(file.read_bytes()[:40])
     assert reach_of(tmp_path / "trial-0001") is None
-    assert same(parameters(train(data, keeping(settings, tmp_path), frozen, stream), settings), whole)
+    assert same(parameters(train(data, keeping(settings, tmp_path), frozen, stream), settings), expected)
 
 
 def test_where_a_checkpoint_cannot_be_written_the_older_one_goes_and_that_is_said(
-    run: tuple[TrainingData, Frozen, TrainingSettings], tmp_path: Path
+    run: tuple[TrainingData, Frozen, TrainingSettings], whole: Trained, tmp_path: Path
 ) -> None:
     """Else it would say that fewer steps ran than did."""
     data, frozen, settings = run
@@ -166,7 +172,7 @@ def test_where_a_checkpoint_cannot_be_written_the_older_one_goes_and_that_is_sai
         trained = train(data, keeping(settings, tmp_path), frozen, stream)
     assert "could not be written" in trained.notices[0]
     assert list(tmp_path.iterdir()) == []
-    assert same(parameters(trained, settings), parameters(train(data, settings, frozen, stream), settings))
+    assert same(parameters(trained, settings), parameters(whole, settings))
 
 
 def test_a_run_that_was_killed_twice_is_charged_for_what_each_attempt_ran(
@@ -189,7 +195,7 @@ def test_a_run_that_was_killed_twice_is_charged_for_what_each_attempt_ran(
 
 @pytest.mark.parametrize("every", [1, 2, 100])
 def test_an_attempt_is_charged_by_its_own_interval_and_by_no_other_attempts_file(
-    run: tuple[TrainingData, Frozen, TrainingSettings], tmp_path: Path, every: int
+    run: tuple[TrainingData, Frozen, TrainingSettings], whole: Trained, tmp_path: Path, every: int
 ) -> None:
     """The first writes every 3 steps and is killed at 4; the second goes on from 3 with another interval and is killed at 8."""
     data, frozen, settings = run
@@ -204,11 +210,11 @@ def test_an_attempt_is_charged_by_its_own_interval_and_by_no_other_attempts_file
     assert reach_of(path, "a") is None
     second = reach_of(path, "b")
     assert second is not None
-    whole = settings.engine == "opacus"
-    assert first.at_most == (STEPS if whole else 6)
-    assert second.at_most == (STEPS if whole else 6) >= 8 - 3
+    in_full = settings.engine == "opacus"
+    assert first.at_most == (STEPS if in_full else 6)
+    assert second.at_most == (STEPS if in_full else 6) >= 8 - 3
     resumed = train(data, keeping(settings, tmp_path, attempt="c"), frozen, stream)
-    assert same(parameters(resumed, settings), parameters(train(data, settings, frozen, stream), settings))
+    assert same(parameters(resumed, settings), parameters(whole, settings))
 
 
 class KillIn(lightning.Callback):

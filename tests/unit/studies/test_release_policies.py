@@ -39,9 +39,10 @@ from moo.studies.accounting.account import ledger_of
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.estimate import plan_study
 from moo.studies.search.run_study import run_study
+from moo.studies.search.select_one import drawn
 from moo.studies.setup import prepared as prepare_module
 from moo.studies.setup.prepared import Prepared
-from moo.studies.spec.study import StudySpec
+from moo.studies.spec.study import SpaceSpec, StudySpec
 from moo.studies.trial.evaluator import Evaluator
 from moo.studies.trial.run import VALID_SHARE
 from moo.studies.workflows import retrain as retrain_module
@@ -60,6 +61,11 @@ def entries_of(spec: StudySpec, name: str) -> list[Entry]:
 
 def named(spec: StudySpec, name: str, **changes: Any) -> StudySpec:
     return dataclasses.replace(spec, name=name, **changes)
+
+
+def at_one_epsilon(spec: StudySpec, **changes: Any) -> SpaceSpec:
+    """The space with every trial at epsilon 4, so that noise is calibrated once."""
+    return dataclasses.replace(spec.space, target_epsilon=(4.0, 4.0), **changes)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,7 @@ def test_a_policy_that_lacks_something_is_refused_with_the_reason(text: str, noi
 @pytest.fixture(scope="module")
 def published(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
     folder = tmp_path_factory.mktemp("published")
-    return run_study(named(spec, "open"), n_trials=12, policy="publish_all(40)", folder=folder), folder
+    return run_study(named(spec, "open"), n_trials=9, policy="publish_all(40)", folder=folder), folder
 
 
 def test_publishing_all_stops_before_its_filter_would_break(
@@ -166,7 +172,7 @@ def test_published_numbers_carry_the_noise_and_nothing_exact_stands_beside_them(
 def test_published_verdicts_of_rules_are_the_same_for_a_neighbour(spec: StudySpec, tmp_path: Path) -> None:
     """Where one customer's texts hold no word, nobody reads it in what leaves but through the noise that was paid for."""
     frame = pd.read_csv(spec.data, dtype={"text": str})
-    flat = named(spec, "flat", space=dataclasses.replace(spec.space, masking_level=(1, 1)))
+    flat = named(spec, "flat", space=at_one_epsilon(spec, masking_level=(1, 1)))
     whose = int(Prepared(flat, StudyKey(b"\x5a" * 32), tmp_path).parts["pool"].unit_ids[0])
     rows: dict[str, list[list[Any]]] = {}
     for name, texts in (("as it is", None), ("wordless", ["13812345678", "13912345679"])):
@@ -220,16 +226,17 @@ def test_a_resumed_publication_tells_the_same_numbers_and_spends_no_more(
 ) -> None:
     result, folder = published
     before = len(entries_of(spec, "open"))
-    again = run_study(named(spec, "open"), n_trials=12, policy="publish_all(40)", folder=folder)
+    again = run_study(named(spec, "open"), n_trials=9, policy="publish_all(40)", folder=folder)
     assert [t.to_json() for t in again.trials] == [t.to_json() for t in result.trials]
     assert len(entries_of(spec, "open")) == before
     with pytest.raises(InputError, match="policy"):
-        run_study(named(spec, "open"), n_trials=12, policy="publish_all(50)", folder=folder)
+        run_study(named(spec, "open"), n_trials=9, policy="publish_all(50)", folder=folder)
 
 
 def test_noise_of_the_answers_has_the_planned_spread(spec: StudySpec, tmp_path: Path) -> None:
     """The same trials told under two keys' noise: the difference from the exact number has the planned deviation."""
-    noised = run_study(named(spec, "noised"), n_trials=20, policy="internal", answer_noise=2.0, folder=tmp_path)
+    study = named(spec, "noised", space=at_one_epsilon(spec))
+    noised = run_study(study, n_trials=20, policy="internal", answer_noise=2.0, folder=tmp_path)
     answers = {a["name"]: a for e in entries_of(spec, "noised") if e.kind == "answer" for a in e.body["answers"]}
     off = []
     for trial in noised.complete:
@@ -261,34 +268,42 @@ def test_exact_gates_of_the_data_may_not_leave(spec: StudySpec, tmp_path: Path, 
     assert not (tmp_path / "x").exists()
 
 
-def test_select_one_draws_its_number_of_trials_and_names_one_winner(spec: StudySpec, tmp_path: Path) -> None:
-    results, counts = [], []
-    for i in range(4):
-        folder = tmp_path / str(i)
-        one, policy = named(spec, f"one{i}"), Policy.parse("select_one")
-        result = run_study(one, n_trials=3, policy="select_one", folder=folder)
-        identity = runner._identity(one, policy, Evaluator(one, folder, policy).prepared)
-        key = StudyKey.load_or_create(folder / "study.key").child(one.name, json.dumps(identity, sort_keys=True), 3)
-        trained = [e for e in entries_of(spec, f"one{i}") if e.kind == "reserve"]
-        assert len(trained) == key.generator("number of trials").geometric(1 / 3)
-        counts.append(len(trained))
-        results.append(result)
-        assert result.reference is None
-        assert result.recommend().trial == result.trials[0]
-        assert len(result.trials) == 1
-        release = [e for e in entries_of(spec, f"one{i}") if e.kind == "release"]
-        assert [len(e.body["trials"]) for e in release] == [1]
-        again = run_study(named(spec, f"one{i}"), n_trials=3, policy="select_one", folder=folder)
-        assert [t.to_json() for t in again.trials] == [t.to_json() for t in result.trials]
-    assert len(set(counts)) > 1
-    assert results[3].cost.guaranteed_epsilon > spec.space.target_epsilon[1]
-    dearest = max(
-        (TrainingRun.from_json(e.body["run"]) for e in entries_of(spec, "one3") if e.kind == "reserve"),
-        key=lambda run: -run.noise_multiplier,
-    )
-    assert epsilon_of_selected([dearest], mean=3, delta=1e-4) <= results[3].cost.guaranteed_epsilon
+def with_a_key_that_draws(count: int, spec: StudySpec, home: Path, *, mean: int) -> Path:
+    """Return a folder with a secret key under which the policy select_one trains exactly so many trials."""
+    policy = Policy.parse("select_one")
+    for byte in (f"{number:02x}" for number in range(256)):
+        folder = home / byte
+        folder.mkdir(mode=0o700)
+        (folder / "study.key").write_text(byte * 32, encoding="ascii")
+        (folder / "study.key").chmod(0o600)
+        prepared = Evaluator(spec, folder, policy).prepared
+        purpose = json.dumps(runner._identity(spec, policy, prepared), sort_keys=True)
+        if drawn(policy, prepared.key.child(spec.name, purpose, mean), mean) == count:
+            return folder
+    raise AssertionError(f"none of 256 keys draws {count} trials")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_select_one_draws_its_number_of_trials_and_names_one_winner(
+    spec: StudySpec, tmp_path: Path, count: int
+) -> None:
+    one = named(spec, f"one{count}")
+    folder = with_a_key_that_draws(count, one, tmp_path, mean=3)
+    result = run_study(one, n_trials=3, policy="select_one", folder=folder)
+    entries = entries_of(spec, one.name)
+    trained = [TrainingRun.from_json(e.body["run"]) for e in entries if e.kind == "reserve"]
+    assert len(trained) == count
+    assert result.reference is None
+    assert result.recommend().trial == result.trials[0]
+    assert len(result.trials) == 1
+    assert [len(e.body["trials"]) for e in entries if e.kind == "release"] == [1]
+    again = run_study(one, n_trials=3, policy="select_one", folder=folder)
+    assert [t.to_json() for t in again.trials] == [t.to_json() for t in result.trials]
+    assert result.cost.guaranteed_epsilon > spec.space.target_epsilon[1]
+    dearest = min(trained, key=lambda run: run.noise_multiplier)
+    assert epsilon_of_selected([dearest], mean=3, delta=1e-4) <= result.cost.guaranteed_epsilon
     with pytest.raises(InputError, match="mean_trials was 3 and is now 4"):
-        run_study(named(spec, "one3"), n_trials=4, policy="select_one", folder=tmp_path / "3")
+        run_study(one, n_trials=4, policy="select_one", folder=folder)
 
 
 def test_draws_of_select_one_do_not_follow_the_open_seed(spec: StudySpec, tmp_path: Path) -> None:
@@ -316,7 +331,7 @@ def test_a_plan_says_what_a_policy_would_hold_before_anything_is_spent(spec: Stu
 
 
 def test_the_plan_of_a_budget_counts_what_the_filter_then_admits(spec: StudySpec, tmp_path: Path) -> None:
-    flat = named(spec, "flat", space=dataclasses.replace(spec.space, target_epsilon=(4.0, 4.0)))
+    flat = named(spec, "flat", space=at_one_epsilon(spec))
     planned = plan_study(flat, n_trials=30, policy=Policy.parse("publish_all(25)"))
     counts = {int(n) for n in planned.holds.split(" trials")[0].split("admits ")[1].split(", ")}
     result = run_study(flat, n_trials=30, policy="publish_all(25)", folder=tmp_path)

@@ -140,7 +140,8 @@ def naive_p_value(m: int, r: int, v: int, epsilon: float, delta: float) -> float
     """Theorem 5.2: the binomial tail, and delta's part of it by the largest mean over the counts just below."""
     right = 1 / (1 + math.exp(-epsilon))
     beta = sum(math.comb(r, i) * right**i * (1 - right) ** (r - i) for i in range(v, r + 1))
-    alpha = max((sum(binom.pmf(v - j, r, right) for j in range(1, i + 1)) / i for i in range(1, v + 1)), default=0.0)
+    pmf = binom.pmf(np.arange(v), r, right).tolist()
+    alpha = max((sum(pmf[v - j] for j in range(1, i + 1)) / i for i in range(1, v + 1)), default=0.0)
     return float(min(1.0, beta + 2 * m * delta * alpha))
 
 
