@@ -13,6 +13,7 @@ from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from moo.models.pretrained.loading import BaseModel, load_base
+from tests.fixtures.command import run_of_the_command, study  # noqa: F401 - fixtures of every module
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")

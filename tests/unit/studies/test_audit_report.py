@@ -14,7 +14,6 @@ from moo.report import save_report
 from moo.report.sections.texts import EN, ZH
 from moo.studies.results.audit_report import AuditReport, load_audits, save_audit
 from moo.studies.results.result import load_result
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
 from tests.unit.moo.report.test_report import as_read, read
 
 
@@ -62,7 +61,7 @@ def test_a_later_audit_takes_no_earlier_ones_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_report_sets_the_last_audit_and_every_alarm_beside_the_claim(
-    study: tuple[Path, Path],  # noqa: F811
+    study: tuple[Path, Path],
     tmp_path: Path,
     lang: str,
 ) -> None:

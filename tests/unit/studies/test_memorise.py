@@ -48,9 +48,9 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
-    plain = letters_spec(tmp_path_factory.mktemp("texts"), folder, n=160)
+    plain = letters_spec(tmp_path_factory.mktemp("texts"), folder, n=80)
     training = dataclasses.replace(
-        plain.training, steps=150, sample_rate=0.5, lora_targets="all_linear", lora_alpha=32.0
+        plain.training, steps=100, sample_rate=0.5, lora_targets="all_linear", lora_alpha=32.0
     )
     return dataclasses.replace(plain, task="generation", training=training)
 
@@ -60,9 +60,10 @@ def asked(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Callable
     """One folder; one key, so that the numbers are the same every time."""
     home = tmp_path_factory.mktemp("kept")
 
-    def of(params: TrialParams, **options: Any) -> MemorisationReport:
+    def of(params: TrialParams, *, steps: int = spec.training.steps, **options: Any) -> MemorisationReport:
         chosen = {"canaries": 12, "digits": 3, "key": StudyKey(bytes(32)), **options}
-        return memorise(spec, params, folder=home, **chosen)
+        study = dataclasses.replace(spec, training=dataclasses.replace(spec.training, steps=steps))
+        return memorise(study, params, folder=home, **chosen)
 
     return of
 
@@ -95,7 +96,7 @@ def test_secrets_are_kept_without_dp_and_less_under_it(
 
 
 def test_a_secret_in_several_texts_is_told_with_its_groups_epsilon(asked: Callable[..., MemorisationReport]) -> None:
-    report = asked(PRIVATE, canaries=4, repeats=3, digits=1)
+    report = asked(PRIVATE, steps=2, canaries=4, repeats=3, digits=1)
     assert (report.secret_epsilon, report.secret_delta) == group_privacy(report.claimed_epsilon, report.delta, 3)
     assert report.candidates == 10
     assert len({c.prompt for c in report.canaries}) == 4
@@ -109,7 +110,7 @@ def test_it_is_reserved_before_it_trains_settled_after_and_kept(
     entries = read_entries(ledger_path(spec.data))
     assert [e.kind for e in entries[-2:]] == ["reserve", "commit"]
     run = entries[-2].body["run"]
-    assert (run["steps"], run["shadows_per_unit"], run["n_units"]) == (2, 1, round(spec.pool * 80) + 3)
+    assert (run["steps"], run["shadows_per_unit"], run["n_units"]) == (2, 1, round(spec.pool * 40) + 3)
     assert report.ledger == f"{entries[-1].seq}:{entries[-1].hash}"
     (kept,) = (tmp_path / "memorisation").glob("*.json")
     assert json.loads(kept.read_text(encoding="utf-8")) == report.to_json()

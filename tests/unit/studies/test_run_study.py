@@ -667,7 +667,10 @@ def test_a_model_of_an_unknown_family_falls_back_to_the_reference_path_and_says_
 def test_a_search_over_depth_and_learned_queries_completes(
     spec: StudySpec, tmp_path: Path, family: Callable[[str], BaseModel]
 ) -> None:
-    space = SpaceSpec(adapted_layers=(1, 3), layers_dropped=(0, 1), n_queries=(0, 3), lora_rank_log2=(1, 2))
+    space = SpaceSpec(
+        target_epsilon=(4.0, 4.0), masking_level=(1, 1), adapted_layers=(1, 3), layers_dropped=(0, 1), n_queries=(0, 3),
+        lora_rank_log2=(1, 2),
+    )  # fmt: skip
     deep = dataclasses.replace(spec, name="deep", model=family("bert").name, space=space)
     result = run_study(deep, n_trials=6, folder=tmp_path)
     assert [t.state for t in result.trials] == ["complete"] * 6

@@ -17,7 +17,6 @@ from moo.report.annex.html import render_annex
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.results.weights import weights_of
 from moo.studies.search.run_study import run_study
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
 from tests.unit.moo.report.test_report import read
 
 POINTS = ((0.9, 0.3, 0.3), (0.8, 0.08, 0.2), (0.6, 0.0, 0.1))  # accuracy, risk, penalty: the middle one is the knee
@@ -25,7 +24,7 @@ ALIKE = {ACCURACY: 1.0, RISK: 1.0, PENALTY: 1.0}
 
 
 @pytest.fixture
-def result(study: tuple[Path, Path]) -> StudyResult:  # noqa: F811
+def result(study: tuple[Path, Path]) -> StudyResult:
     """A front of three points, of a study that ran."""
     found = load_result(study[1])
 
@@ -68,7 +67,7 @@ def test_weights_are_read_from_text_and_from_names() -> None:
     ],
 )
 def test_unfit_weights_get_one_line(
-    study: tuple[Path, Path],  # noqa: F811
+    study: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     asked: str,
@@ -131,7 +130,7 @@ def test_the_choice_is_kept_and_said_in_files_report_and_annex(result: StudyResu
     assert (tmp_path / "front.json").read_bytes() == plain["front.json"]
 
 
-def test_a_run_takes_weights_and_trains_nothing_for_them(study: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+def test_a_run_takes_weights_and_trains_nothing_for_them(study: tuple[Path, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(study[1], run)
     trials = [t.to_json() for t in load_result(run).trials]

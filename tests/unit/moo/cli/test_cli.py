@@ -11,24 +11,8 @@ from moo.cli.commands.compliance import FINDINGS
 from moo.cli.main import main
 from moo.models.dp.optimizer import ShadowNoise
 from moo.studies.results.audit_report import load_audits
-from tests.fixtures.letters import save_table
 
 OK, BAD, MACHINE = 0, 2, 3
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tuple[Path, Path]:
-    """A TOML study and the folder of its run."""
-    home = tmp_path_factory.mktemp("cli")
-    table = save_table(home / "letters.csv")
-    toml = home / "letters.toml"
-    toml.write_text(
-        f'name = "letters"\ndata = "{table}"\nuser = "user"\nn_records = 0\nmodel = "{tiny_folder}"\n'
-        "max_risk = 0.5\nmax_penalty = 0.9\nprobe_records = 1000\n"
-        "[space]\nlora_rank_log2 = [1, 3]\n[training]\nsteps = 6\nmax_length = 24\ntarget_delta = 1e-4\n"
-    )
-    assert main(["run", str(toml), "--trials", "4", "--out", str(home / "run")]) == OK
-    return toml, home / "run"
 
 
 @pytest.fixture

@@ -16,11 +16,10 @@ from moo.privacy.ledger import read_entries
 from moo.studies.accounting.account import ledger_path
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.progress import StudyProgress
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def result(study: tuple[Path, Path]) -> StudyResult:  # noqa: F811
+def result(study: tuple[Path, Path]) -> StudyResult:
     return load_result(study[1])
 
 
@@ -113,7 +112,7 @@ def test_notices_that_differ_in_numbers_are_one(result: StudyResult) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_ledger_is_shown_whole(study: tuple[Path, Path], width: int) -> None:  # noqa: F811
+def test_a_ledger_is_shown_whole(study: tuple[Path, Path], width: int) -> None:
     entries = read_entries(ledger_path(str(study[0].with_name("letters.csv"))))
     shown, out = console(width)
     tables.print_ledger(shown, entries)

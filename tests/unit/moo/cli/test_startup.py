@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
-
 TRAINING = ("torch", "lightning", "transformers", "optuna", "sklearn", "opacus", "peft")
 SCRIPT = """
 import sys
@@ -44,11 +42,11 @@ def test_commands_that_read_or_refuse_import_no_training_stack(arguments: list[s
     assert imported(arguments, (*TRAINING, "scipy.stats", "pandas")) == [status]
 
 
-def test_a_saved_result_is_shown_without_the_training_stack(study: tuple[Path, Path]) -> None:  # noqa: F811
+def test_a_saved_result_is_shown_without_the_training_stack(study: tuple[Path, Path]) -> None:
     assert imported(["front", "--out", str(study[1])], (*TRAINING, "scipy.stats", "pandas", "plotly")) == ["0"]
 
 
-def test_a_ledger_is_shown_without_the_training_stack(study: tuple[Path, Path]) -> None:  # noqa: F811
+def test_a_ledger_is_shown_without_the_training_stack(study: tuple[Path, Path]) -> None:
     # Composing what the ledger holds takes dp-accounting, which imports scipy.stats itself.
     assert imported(["ledger", "show", str(study[0].with_name("letters.csv"))], (*TRAINING, "pandas")) == ["0"]
 

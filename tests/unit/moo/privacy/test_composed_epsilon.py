@@ -23,7 +23,6 @@ from moo.report.annex.html import render_annex
 from moo.studies.accounting.account import ledger_of, ledger_path
 from moo.studies.results.result import SearchCost, StudyResult, load_result
 from tests.fixtures.letters import known
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
 from tests.unit.moo.privacy.test_accounting import RUN
 from tests.unit.moo.report.test_report import read
 from tests.unit.studies.test_monitor import findings, table
@@ -33,7 +32,7 @@ ANSWER = PrivateAnswer(name="accuracy", sensitivity=0.1, noise_multiplier=5.0)
 
 
 @pytest.fixture
-def result(study: tuple[Path, Path]) -> StudyResult:  # noqa: F811
+def result(study: tuple[Path, Path]) -> StudyResult:
     return load_result(study[1])
 
 
@@ -72,7 +71,7 @@ def test_it_travels_through_json_and_a_bare_number_of_before_bounds_nothing() ->
 
 def test_every_page_of_a_study_with_a_status_quo_says_that_no_bound_holds(
     result: StudyResult,
-    study: tuple[Path, Path],  # noqa: F811
+    study: tuple[Path, Path],
     tmp_path: Path,
 ) -> None:
     cost = result.cost

@@ -19,7 +19,6 @@ from moo.report.pdf import print_pdf
 from moo.report.sections.likeness import likeness
 from moo.studies.results.audit_report import save_audit
 from moo.studies.results.result import StudyResult, load_result
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
 from tests.unit.moo.data.test_dossier import write as write_dossier
 from tests.unit.moo.report.test_report import CHROMIUM, read
 from tests.unit.studies.test_audit_report import made as audit
@@ -32,7 +31,7 @@ MET = {
 
 
 @pytest.fixture
-def result(study: tuple[Path, Path]) -> StudyResult:  # noqa: F811
+def result(study: tuple[Path, Path]) -> StudyResult:
     return load_result(study[1])
 
 
@@ -173,7 +172,7 @@ def test_a_point_that_is_not_there_is_refused(result: StudyResult) -> None:
 
 
 def test_the_command_writes_json_pages_and_history(
-    study: tuple[Path, Path],  # noqa: F811
+    study: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -224,7 +223,7 @@ def test_audits_of_the_point_and_every_alarm_stand_beside_the_claim(result: Stud
 
 
 def test_the_command_finds_the_audits_that_the_folder_keeps(
-    study: tuple[Path, Path],  # noqa: F811
+    study: tuple[Path, Path],
     result: StudyResult,
     tmp_path: Path,
 ) -> None:

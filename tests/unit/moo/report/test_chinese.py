@@ -25,7 +25,6 @@ from moo.studies.results.audit_report import load_audits, save_audit
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.run_study import run_study
 from moo.studies.spec.study import load_spec
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
 from tests.unit.moo.report.test_report import read
 from tests.unit.studies.test_audit_report import made
 
@@ -59,7 +58,7 @@ NOT_FINITE = "7 gradients of units were not finite and contributed zero"
 
 
 @pytest.fixture
-def result(study: tuple[Path, Path]) -> StudyResult:  # noqa: F811
+def result(study: tuple[Path, Path]) -> StudyResult:
     return load_result(study[1])
 
 

@@ -20,13 +20,12 @@ from moo.report.i18n.chinese import said
 from moo.report.sections.texts import EN, ZH
 from moo.studies.results.result import StudyResult, load_result
 from tests.fixtures.letters import known
-from tests.unit.moo.cli.test_cli import study  # noqa: F401 - a fixture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
-def result(study: tuple[Path, Path]) -> StudyResult:  # noqa: F811
+def result(study: tuple[Path, Path]) -> StudyResult:
     return load_result(study[1])
 
 
@@ -148,7 +147,7 @@ def test_no_legal_promise_is_made(result: StudyResult, tmp_path: Path) -> None:
 
 
 def test_the_dashboard_shows_figures_and_notes_and_publishing_twice_changes_nothing(
-    study: tuple[Path, Path],  # noqa: F811
+    study: tuple[Path, Path],
     result: StudyResult,
     tmp_path: Path,
 ) -> None:
