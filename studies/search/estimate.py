@@ -27,7 +27,8 @@ from moo.studies.spec.study import StudySpec
 from moo.studies.trial.noised_record import counts, expected_floors, planned_answers
 
 _SAMPLE = 48  # texts that are timed
-# One example of one shadow in one step, in passes of a text through one block of the trunk: e5-small, two cores (docs/LOG.md, by depth)
+# One example of one shadow in one step, in passes of a text through one block of the trunk: e5-small, two cores
+# (docs/experiments/engine-speed.md)
 _ONE_TOKEN, _ALL_TOKENS = 0.13, 2.2  # the bank's last block for the pooled token, and each of more
 _WHOLE, _ADAPTED = 3.0, 6.5  # the Opacus engine: each block of the model, and as much again for each that is adapted
 _READ = 1 / 3  # of a step: a text that a shadow reads and does not learn from
