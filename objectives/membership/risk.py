@@ -11,10 +11,9 @@ from moo.core import validate
 from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
 from moo.core.measurement import Measurement
 from moo.core.trial_record import RISK
-from moo.objectives.membership.attacks.registry import ATTACKS, attack_scores, refers
+from moo.objectives.membership.attacks.registry import ATTACKS, attack_scores, refers, training_scale
 from moo.objectives.membership.checks import check_unit_rows, tells_nothing
 from moo.objectives.membership.metrics import allowed_false_positives
-from moo.objectives.membership.training_variance import WITH_DP, WITHOUT_DP
 from moo.objectives.membership.uncertainty import (
     Attack,
     WeightedTpr,
@@ -83,7 +82,7 @@ def auc(
     units = scored(evidence, attack, level)
     if why := tells_nothing(units[0]):
         return not_assessed(why)
-    value, spread = auc_with_stderr(*units, refers=refers(attack), prior=WITH_DP if private else WITHOUT_DP)
+    value, spread = auc_with_stderr(*units, refers=refers(attack), prior=training_scale(attack, private=private))
     return Measurement(value=value, stderr=spread.stderr, df=spread.df)
 
 
@@ -118,7 +117,7 @@ def balanced_accuracy(
     units = scored(evidence, attack, level)
     if why := tells_nothing(units[0]):
         return not_assessed(why)
-    value, spread = balanced_with_stderr(*units, refers=refers(attack), prior=WITH_DP if private else WITHOUT_DP)
+    value, spread = balanced_with_stderr(*units, refers=refers(attack), prior=training_scale(attack, private=private))
     return Measurement(value=value, stderr=spread.stderr, df=spread.df)
 
 

@@ -12,7 +12,7 @@ from moo.core.evidence import Floats
 from moo.core.measurement import Z95
 
 # Scale of training's part of an error over that of units, before any data: with DP, and without clipping or noise; ADR 22
-WITH_DP, WITHOUT_DP = 0.07, 1.0
+WITH_DP, WITHOUT_DP = 0.07, 1.3
 _GRID = np.concatenate([[0.0], np.geomspace(0.02, 1.0, 60), np.geomspace(1.05, 60.0, 60)])
 _DF = np.geomspace(1.0, 1000.0, 400)
 _RATIO = stdtrit(_DF, 0.975) / stdtrit(_DF, 0.95)  # falls with the degrees of freedom

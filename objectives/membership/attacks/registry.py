@@ -12,6 +12,7 @@ from moo.core.evidence import Floats, MembershipEvidence, Population
 from moo.objectives.membership.attacks import references, scores
 from moo.objectives.membership.attacks.quantile import quantile_regression
 from moo.objectives.membership.checks import MIN_SHADOWS, check_evidence, check_scored
+from moo.objectives.membership.training_variance import WITH_DP, WITHOUT_DP
 from moo.objectives.membership.uncertainty import Attack
 
 
@@ -24,13 +25,17 @@ class NamedAttack:
         min_shadows: K that it needs.
         own_losses: Whether a record's rank among others follows from its own losses alone. Noised answers rely on that: attacks
             that look at a base head, at a population, or at variances pooled over other records are refused there.
-        refers: Whether it compares a shadow with shadows of other pairs; standard errors count their training, then.
+        refers: True if it compares a shadow with shadows of other pairs; standard errors then count their training.
+        training_with_dp, training_without_dp: Scale of training's part of the error over that of units, before any data,
+            for shadows trained with DP and without it; ADR 22.
     """
 
     score: Attack
     min_shadows: int = MIN_SHADOWS
     own_losses: bool = False
     refers: bool = True
+    training_with_dp: float = WITH_DP
+    training_without_dp: float = WITHOUT_DP
 
     def __call__(self, evidence: MembershipEvidence) -> Floats:
         return self.score(evidence)
@@ -51,10 +56,18 @@ def _population(evidence: MembershipEvidence) -> Population:
 ATTACKS: Mapping[str, NamedAttack] = MappingProxyType(
     {
         "pair_reference": NamedAttack(lambda e: scores.pair_reference(e.losses, e.members), own_losses=True),
-        "loss": NamedAttack(lambda e: scores.loss(e.losses), own_losses=True, refers=False),
+        "loss": NamedAttack(
+            lambda e: scores.loss(e.losses),
+            own_losses=True,
+            refers=False,
+            training_with_dp=0.12,
+            training_without_dp=0.5,
+        ),
         "base_difference": NamedAttack(lambda e: scores.base_difference(e.losses, _base_losses(e)), refers=False),
         "base": NamedAttack(lambda e: references.base(e.losses, e.members), own_losses=True),
-        "lira_offline": NamedAttack(lambda e: references.lira_offline(e.losses, e.members), own_losses=True),
+        "lira_offline": NamedAttack(
+            lambda e: references.lira_offline(e.losses, e.members), own_losses=True, training_without_dp=0.5
+        ),
         "lira_offline_per_text": NamedAttack(
             lambda e: references.lira_offline(e.losses, e.members, fixed_variance=False), 8, own_losses=True
         ),
@@ -100,6 +113,17 @@ def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_ref
     scored = np.asarray(attack(evidence))
     check_scored(scored, evidence.members, evidence.units)
     return scored
+
+
+def training_scale(attack: str | Attack, *, private: bool) -> float:
+    """Return the scale of training's part of the error before any data, in units of the error by unit.
+
+    Args:
+        attack: A name of `ATTACKS`, or a function, which gets the scales of the pair reference.
+        private: True for shadows trained with DP.
+    """
+    named = ATTACKS[attack] if isinstance(attack, str) else ATTACKS["pair_reference"]
+    return named.training_with_dp if private else named.training_without_dp
 
 
 def refers(attack: str | Attack) -> bool:

@@ -237,7 +237,7 @@ def test_p_values_are_uniform_where_nothing_leaks() -> None:
 @pytest.mark.parametrize("leak", [0.0, 1.0])
 def test_intervals_cover_the_truth_in_19_of_20_studies(leak: float, k: int, users: int, per_user: int) -> None:
     """1,000 whole K x n matrices with skewed noise of each text's own; at the null the truth is one half."""
-    names = ("pair_reference", "loss")
+    names = ("pair_reference", "loss", "lira_offline")
     found = {name: np.empty((1000, 2)) for name in names}
     for seed in range(1000):
         e = whole_evidence(seed, k=k, users=users, per_user=per_user, leak=leak, m=20)
