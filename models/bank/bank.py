@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from moo.core.errors import InputError
-from moo.core.validate import one_of, refuse
+from moo.core.validate import argument_error, one_of
 from moo.models.bank.deep_lane import DeepLane
 from moo.models.bank.fast_lane import FastLane
 from moo.models.bank.lora import LoraShape, Pair, rank_view, split_axis
@@ -53,12 +53,12 @@ class Depth:
         one_of(TARGETS, targets=self.targets)
         one_of(HEADS, head=self.head)
         if self.head == "stock" and (self.layers_dropped or self.n_queries):
-            raise refuse("layers_dropped = n_queries = 0 with the stock head", "depth", self)
+            raise argument_error("layers_dropped and n_queries must be 0 with the stock head", "depth", self)
         for name in ("adapted_layers", "layers_dropped", "n_queries"):
             if getattr(self, name) < 0:
-                raise refuse(f"{name} >= 0", name, getattr(self, name))
+                raise argument_error("{name} must be >= 0", name, getattr(self, name))
         if self.n_queries and self.adapted_layers != 1:
-            raise refuse("adapted_layers = 1 with learned queries", "adapted_layers", self.adapted_layers)
+            raise argument_error("{name} must be 1 with learned queries", "adapted_layers", self.adapted_layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,7 @@ def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | D
     base, constants, cut = frozen.base, frozen.constants, frozen.cut
     wanted = check_depth(base.model, depth)
     if cut != wanted:
-        raise refuse(f"the cut of the depth, {wanted}", "cut", cut)
+        raise argument_error("{name} must be that of the depth, {wanted}", "cut", cut, wanted=wanted)
     if depth.adapted_layers == 1 and supports_fast_lane(base.model):
         return FastLane(base, constants, cut, targets=depth.targets, shape=shape, n_queries=depth.n_queries)
     return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)

@@ -55,7 +55,8 @@ def per_shadow(value: float | tuple[float, ...], n_shadows: int, name: str) -> t
     if not isinstance(value, tuple):
         return (value,) * n_shadows
     if len(value) != n_shadows:
-        raise validate.refuse(f"one {name} for each of {n_shadows} shadows", name, value)
+        rule = "{name} must be one value, or one for each of {n_shadows} shadows"
+        raise validate.argument_error(rule, name, value, n_shadows=n_shadows)
     return value
 
 

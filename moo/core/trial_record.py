@@ -101,7 +101,9 @@ class TrialParams:
         validate.in_range(0, 64, n_queries=self.n_queries)
         validate.in_range(0, 12, batch_halvings=self.batch_halvings)
         if self.n_queries and self.adapted_layers != 1:
-            raise validate.refuse("adapted_layers = 1 with learned queries", "adapted_layers", self.adapted_layers)
+            raise validate.argument_error(
+                "{name} must be 1 with learned queries", "adapted_layers", self.adapted_layers
+            )
 
     @property
     def private(self) -> bool:

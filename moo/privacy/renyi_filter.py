@@ -34,7 +34,8 @@ class RenyiFilter:
         validate.finite(epsilon=validate.positive(epsilon=self.epsilon))
         validate.in_range(1e-300, 1 - 1e-12, delta=self.delta)
         if self.order not in ORDERS:
-            raise validate.refuse(f"order among ORDERS, {ORDERS[0]:g} to {ORDERS[-1]:g},", "order", self.order)
+            rule = "{name} must be one of ORDERS, {lowest:g} to {highest:g}"
+            raise validate.argument_error(rule, "order", self.order, lowest=ORDERS[0], highest=ORDERS[-1])
 
     @classmethod
     def tuned(cls, *, epsilon: float, delta: float, typical: Sequence[Event]) -> "RenyiFilter":

@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from moo.core.errors import InputError
-from moo.core.validate import refuse
+from moo.core.validate import argument_error
 
 Params = dict[str, float | int]
 
@@ -24,9 +24,9 @@ class Real:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
-            raise refuse("finite low <= high", "Real", (self.low, self.high))
+            raise argument_error("{name} must have finite bounds, low <= high", "Real", (self.low, self.high))
         if self.log and self.low <= 0:
-            raise refuse("low > 0 on a log scale", "low", self.low)
+            raise argument_error("{name} must be > 0 on a log scale", "low", self.low)
 
     def distribution(self) -> BaseDistribution:
         return FloatDistribution(self.low, self.high, log=self.log)
@@ -47,7 +47,7 @@ class Integer:
 
     def __post_init__(self) -> None:
         if self.low > self.high:
-            raise refuse("low <= high", "Integer", (self.low, self.high))
+            raise argument_error("{name} must have low <= high", "Integer", (self.low, self.high))
 
     def distribution(self) -> BaseDistribution:
         return IntDistribution(self.low, self.high)
@@ -90,7 +90,8 @@ class Space(Mapping[str, Real | Integer]):
                 )
             value = params[name]
             if not dimension.low <= value <= dimension.high:
-                raise refuse(f"{dimension.low:g} <= {name} <= {dimension.high:g}", name, value)
+                rule = "{name} must be between {low:g} and {high:g}"
+                raise argument_error(rule, name, value, low=dimension.low, high=dimension.high)
             out[name] = int(value) if isinstance(dimension, Integer) else float(value)
         return out
 

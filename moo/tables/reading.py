@@ -32,7 +32,7 @@ class Reading:
         object.__setattr__(self, "encoding", _encoding(self.encoding))
         separator = "\t" if self.separator in ("\\t", "tab") else self.separator
         if separator and separator not in SEPARATORS:
-            raise validate.refuse('separator in ",", ";" or "tab"', "separator", self.separator)
+            raise validate.argument_error('{name} must be ",", ";" or "tab"', "separator", self.separator)
         object.__setattr__(self, "separator", separator)
 
 

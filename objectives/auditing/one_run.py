@@ -99,7 +99,7 @@ def refutes(found: Guessed, curve: Curve, *, beta: float) -> bool:
     """
     check_counts(found.canaries, found.guesses, found.correct)
     if not 0 < beta < 1:
-        raise validate.refuse("0 < beta < 1", "beta", beta)
+        raise validate.argument_error("{name} must be above 0 and below 1", "beta", beta)
     right = beta * found.correct / found.canaries
     wrong = beta * (found.guesses - found.correct) / found.canaries
     for i in range(found.correct - 1, -1, -1):

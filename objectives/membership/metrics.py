@@ -111,7 +111,7 @@ def allowed_false_positives(n_nonmembers: float, fpr: float) -> int:
     """
     validate.positive(fpr=fpr)
     if fpr >= 1:
-        raise validate.refuse("fpr < 1", "fpr", fpr)
+        raise validate.argument_error("{name} must be < 1", "fpr", fpr)
     k = math.floor(fpr * (n_nonmembers + 1) + 1e-9)
     if k < 1:
         need = math.ceil(1 / fpr) - 1
@@ -141,7 +141,7 @@ def balanced_accuracy(member_scores: Floats, nonmember_scores: Floats, threshold
     """
     _sides(member_scores, nonmember_scores)
     if threshold is not None and math.isnan(threshold):
-        raise validate.refuse("threshold a number", "threshold", threshold)
+        raise validate.argument_error("{name} must be a number", "threshold", threshold)
     cut = float(np.median(np.concatenate([member_scores, nonmember_scores]))) if threshold is None else threshold
     above = (member_scores > cut).mean() + (member_scores == cut).mean() / 2
     below = (nonmember_scores < cut).mean() + (nonmember_scores == cut).mean() / 2

@@ -48,7 +48,7 @@ def check_arguments(
     validate.whole(1, 4096, workers=workers)
     for callback in callbacks:
         if not callable(callback):
-            raise validate.refuse("callbacks that can be called", "callbacks", callback)
+            raise validate.argument_error("{name} must be functions", "callbacks", callback)
     if weighed and policy.name == "select_one":
         raise PolicyError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
 

@@ -46,8 +46,8 @@ class Machine:
         validate.one_of(PRECISIONS, precision=self.precision, way_out="16-bit training would break clipping and noise")
         validate.one_of(LOGGERS, logger=self.logger)
         if self.logger == "tensorboard" and not has_tensorboard():
-            raise validate.refuse(
-                "a package that writes its files",
+            raise validate.argument_error(
+                "{name} must be one that is installed",
                 "logger",
                 self.logger,
                 "pip install 'moo-privacy[tensorboard]', or use logger='csv'",

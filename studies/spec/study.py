@@ -49,7 +49,7 @@ class SpaceSpec:
         for f in dataclasses.fields(self):
             low, high = getattr(self, f.name)
             if not low <= high:
-                raise validate.refuse("low <= high", f"space.{f.name}", (low, high))
+                raise validate.argument_error("{name} must have low <= high", f"space.{f.name}", (low, high))
         validate.positive(target_epsilon=self.target_epsilon[0], way_out="the non-private reference runs by itself")
         validate.finite(target_epsilon=self.target_epsilon[1], way_out="the non-private reference runs by itself")
         validate.positive(learning_rate=self.learning_rate[0])
@@ -102,9 +102,11 @@ class TrainingSpec:
     def __post_init__(self) -> None:
         set_typed(self, "training.")
         if self.n_shadows < 4 or self.n_shadows % 2:
-            raise validate.refuse("n_shadows even and >= 4", "n_shadows", self.n_shadows, "shadows come in pairs")
+            raise validate.argument_error(
+                "{name} must be even and >= 4", "n_shadows", self.n_shadows, "shadows come in pairs"
+            )
         if not 0 < self.target_delta < 1:
-            raise validate.refuse("0 < target_delta < 1", "target_delta", self.target_delta)
+            raise validate.argument_error("{name} must be above 0 and below 1", "target_delta", self.target_delta)
         validate.finite(max_grad_norm=validate.positive(max_grad_norm=self.max_grad_norm))
         validate.positive(sample_rate=self.sample_rate)
         validate.in_range(0, 1, sample_rate=self.sample_rate)
@@ -116,7 +118,9 @@ class TrainingSpec:
         validate.one_of(("auto", "bank", "opacus"), engine=self.engine)
         validate.one_of(("lora", "prefix", "bottleneck", "full"), adaptation=self.adaptation)
         if self.engine == "bank" and self.adaptation != "lora":
-            raise validate.refuse("engine 'auto' or 'opacus' with an adaptation other than lora", "engine", self.engine)
+            raise validate.argument_error(
+                "{name} must be 'auto' or 'opacus' with an adaptation other than lora", "engine", self.engine
+            )
         validate.in_range(0, 0.999, head_momentum=self.head_momentum)
         validate.in_range(8, 8192, max_length=self.max_length)
 
@@ -227,12 +231,12 @@ class StudySpec:
         _ = self.reading
         validate.one_of(("classification", "generation"), task=self.task)
         if not self.label and self.task == "classification":
-            raise validate.refuse("a label column for classification", "label", self.label, "name it")
+            raise validate.argument_error("{name} must be a column for classification", "label", self.label, "name it")
         validate.in_range(0, 100_000_000, n_records=self.n_records)
         validate.in_range(0, 1_000_000, max_records_per_user=self.max_records_per_user)
         if self.one_record_per_user and self.max_records_per_user > 1:
-            raise validate.refuse(
-                "max_records_per_user 0 or 1 with one_record_per_user = true",
+            raise validate.argument_error(
+                "{name} must be 0 or 1 with one_record_per_user = true",
                 "max_records_per_user",
                 self.max_records_per_user,
                 "declare one of the two",
@@ -240,12 +244,12 @@ class StudySpec:
         validate.one_of(("", "zh", "en"), language=self.language)
         validate.in_range(0, 1_000_000, min_class_users=self.min_class_users)
         if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
-            raise validate.refuse("two classes or more, each once,", "classes", list(self.classes))
+            raise validate.argument_error("{name} must be two or more, each once", "classes", list(self.classes))
         validate.in_range(0.05, 0.9, pool=self.pool)
         validate.in_range(0.05, 0.9, test=self.test)
         if self.pool + self.test > 0.98:
-            raise validate.refuse(
-                "pool + test <= 0.98", "pool + test", self.pool + self.test, "leave units for the null"
+            raise validate.argument_error(
+                "{name} must be <= 0.98", "pool + test", self.pool + self.test, "leave units for the null"
             )
         validate.in_range(-1, 1, max_risk=self.max_risk)
         validate.in_range(0, 1, max_penalty=self.max_penalty)
@@ -256,7 +260,9 @@ class StudySpec:
         try:
             date.fromisoformat(self.as_of or "2026-11-01")
         except ValueError:
-            raise validate.refuse("as_of an ISO date", "as_of", self.as_of, "write it as 2026-11-01") from None
+            raise validate.argument_error(
+                "{name} must be an ISO date", "as_of", self.as_of, "write it as 2026-11-01"
+            ) from None
 
     @property
     def reading(self) -> Reading:
@@ -330,7 +336,9 @@ def check_name(name: str) -> str:
         InputError: If it is empty, or would lead elsewhere.
     """
     if not isinstance(name, str) or name != name.strip() or name in ("", ".", "..") or set(name) & set("/\\\0\n"):
-        raise validate.refuse("a name without slashes or spaces about it", "name", name, "it names the study's folder")
+        raise validate.argument_error(
+            "{name} must be a word without slashes, or spaces around it", "name", name, "it names the study's folder"
+        )
     return name
 
 

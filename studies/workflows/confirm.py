@@ -61,7 +61,7 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
     """
     home = Path(folder)
     if validate.whole(4, 1024, n_shadows=n_shadows) % 2:
-        raise validate.refuse("n_shadows even", "n_shadows", n_shadows, "shadows come in pairs")
+        raise validate.argument_error("{name} must be even", "n_shadows", n_shadows, "shadows come in pairs")
     result = load_result(home)
     policy = Policy(**result.about.get("policy", {}))
     if policy.answer_noise or policy.name not in ("internal", "proxy_then_retrain"):

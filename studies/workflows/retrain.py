@@ -65,7 +65,7 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     """
     asked: object = trials
     if not isinstance(asked, list | tuple | range):
-        raise validate.refuse("trials a list of numbers", "trials", trials)
+        raise validate.argument_error("{name} must be a list of numbers", "trials", trials)
     for number in trials:
         validate.whole(0, 1_000_000, trials=number)
     home, target = Path(folder), Path(to)

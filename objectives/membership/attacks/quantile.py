@@ -77,7 +77,7 @@ def fit_quantile(basis: Floats, values: Floats, quantile: float, *, steps: int =
         Hunter and Lange 2000, "Quantile Regression via an MM Algorithm".
     """
     if not 0 < quantile < 1:
-        raise validate.refuse("0 < quantile < 1", "quantile", quantile)
+        raise validate.argument_error("{name} must be above 0 and below 1", "quantile", quantile)
     check_matrix("values", values, (len(values), len(basis)))
     scale = np.std(values, axis=1, keepdims=True)
     little = 1e-3 * np.where(scale > 0, scale, 1.0)

@@ -288,7 +288,7 @@ def test_zero_trainable_parameters_are_refused() -> None:
     empty = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     empty.param_groups[0]["params"] = []
     dp = DPSettings(noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1.0)
-    with pytest.raises(InputError, match="trainable_parameters > 0"):
+    with pytest.raises(InputError, match="trainable_parameters must be > 0"):
         BankOptimizer(empty, dp, ShadowNoise([]), [slice(0, 1)])
 
 
@@ -304,7 +304,7 @@ def test_a_rank_above_the_hidden_size_is_refused(data: TrainingData, frozen: Fro
 
 
 def test_noise_without_clipping_is_refused() -> None:
-    with pytest.raises(InputError, match="max_grad_norm finite"):
+    with pytest.raises(InputError, match="max_grad_norm must be finite"):
         DPSettings(noise_multiplier=1.0, max_grad_norm=math.inf, expected_batch_size=1.0)
 
 

@@ -185,7 +185,7 @@ def test_what_cannot_be_confirmed_is_refused_before_anything_is_spent(
     spec: StudySpec, searched: tuple[StudyResult, Path], tmp_path: Path
 ) -> None:
     before = ledger_of(spec.data).entries()
-    with pytest.raises(InputError, match="n_shadows even"):
+    with pytest.raises(InputError, match="n_shadows must be even"):
         confirm(searched[1], n_shadows=7)
     with pytest.raises(InputError, match="n_shadows"):
         confirm(searched[1], n_shadows=2)

@@ -84,11 +84,11 @@ def test_a_policy_is_read_from_its_name_and_writes_itself(text: str) -> None:
     [
         ("publish", None, "policy in"),
         ("publish_all", None, r"publish_all\(epsilon\)"),
-        ("publish_all(0)", None, "epsilon > 0"),
+        ("publish_all(0)", None, "epsilon must be > 0"),
         ("publish_all(inf)", None, "policy in"),
         ("publish_all(1-2)", None, "must be a number"),
         ("proxy_then_retrain", None, r"proxy_then_retrain\(m\)"),
-        ("proxy_then_retrain(0)", None, "1 <= m <= 1,000"),
+        ("proxy_then_retrain(0)", None, "m must be between 1 and 1,000"),
         ("proxy_then_retrain(2.5)", None, "a whole one"),
         ("select_one(3)", None, "written select_one"),
         ("publish_all(20)", 0.0, "an exact accuracy or risk"),

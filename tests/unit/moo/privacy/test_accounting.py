@@ -74,7 +74,7 @@ def test_no_target_means_no_noise_and_no_steps_spend_nothing() -> None:
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
 def test_a_target_that_is_not_positive_is_refused(bad: float) -> None:
-    with pytest.raises(InputError, match="target_epsilon > 0"):
+    with pytest.raises(InputError, match="target_epsilon must be > 0"):
         calibrate_noise(target_epsilon=bad, delta=1e-5, sample_rate=0.5, steps=25)
 
 
@@ -164,7 +164,7 @@ def test_unfit_curves_are_refused_by_name() -> None:
     ):
         with pytest.raises(InputError, match=r"deltas|epsilons"):
             HockeyStickCurve(**{"epsilons": one, "deltas": 0.1 * one, "deltas_back": 0.1 * one, **bad})
-    with pytest.raises(InputError, match="mu > 0"):
+    with pytest.raises(InputError, match="mu must be > 0"):
         GaussianCurve(mu=0.0)
     with pytest.raises(InputError, match="delta"):
         gaussian_dp(1.0, 0.0)

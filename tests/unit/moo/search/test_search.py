@@ -246,7 +246,7 @@ def test_progress_counts_up() -> None:
     [
         ({"x": 0.5, "y": 0.1}, "n must be given"),
         ({"x": 0.5, "y": 0.1, "n": 1, "z": 1}, "got z"),
-        ({"x": 1.5, "y": 0.1, "n": 1}, "0 <= x <= 1"),
+        ({"x": 1.5, "y": 0.1, "n": 1}, "x must be between 0 and 1"),
     ],
 )
 def test_bad_parameters_are_named(params: dict[str, float], message: str) -> None:

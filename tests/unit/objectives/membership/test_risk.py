@@ -68,8 +68,8 @@ def test_metrics_refuse_empty_sides_nan_and_too_few_nonmembers() -> None:
         (lambda: metrics.roc_auc(one, np.array([])), "nonmember_scores a non-empty"),
         (lambda: metrics.balanced_accuracy(one, np.array([np.nan])), "nonmember_scores without NaN"),
         (lambda: metrics.tpr_at_fpr(one, np.ones(98), 0.01), "n_nonmembers >= 99"),
-        (lambda: metrics.tpr_at_fpr(one, one, 0.0), "fpr > 0"),
-        (lambda: metrics.tpr_at_fpr(one, one, 1.0), "fpr < 1"),
+        (lambda: metrics.tpr_at_fpr(one, one, 0.0), "fpr must be > 0"),
+        (lambda: metrics.tpr_at_fpr(one, one, 1.0), "fpr must be < 1"),
     ]:
         with pytest.raises(InputError, match=message):
             call()
