@@ -14,9 +14,9 @@ Floats = NDArray[np.float64]
 def _points(values: NDArray[np.floating], name: str = "values") -> Floats:
     points = np.asarray(values, dtype=np.float64)
     if points.ndim != 2:
-        raise InputError("{name} must have shape (n, d), but got {shape}.", name=name, shape=points.shape)
+        raise InputError("{name} must have shape (n, d), got {shape}.", name=name, shape=points.shape)
     if np.isnan(points).any():
-        raise InputError("{name} must hold no NaN, but got some; leave points that were not assessed out.", name=name)
+        raise InputError("{name} must have no NaN, got some; leave out the points that were not assessed.", name=name)
     return points
 
 

@@ -46,12 +46,12 @@ def knee(
         The compromise solution of Zeleny 1973 with the Euclidean distance.
     """
     if len(values) == 0:
-        raise InputError("a front must hold at least one point, but got none; loosen the limits.")
+        raise InputError("A front must have at least one point, got none; loosen the limits.")
     w = np.asarray(weights or np.ones(values.shape[1]), dtype=float)
     if len(w) != values.shape[1] or not np.isfinite(w).all() or (w < 0).any() or not w.any():
         raise InputError(
-            "{shape} weights >= 0, not all 0, must hold, but got weights={weights}.",
-            shape=values.shape[1],
+            "weights must be {n_objectives} numbers >= 0, not all 0, got {weights}.",
+            n_objectives=values.shape[1],
             weights=list(weights),
         )
     if len(values) == 1:

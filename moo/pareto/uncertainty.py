@@ -27,7 +27,7 @@ def probability_non_dominated(
     """
     if means.shape != stderrs.shape or (stderrs < 0).any():
         raise InputError(
-            "stderrs >= 0 of shape {shape} must hold, but got shape {shape2}.", shape=means.shape, shape2=stderrs.shape
+            "stderrs must be >= 0 and of shape {wanted}, got shape {shape}.", wanted=means.shape, shape=stderrs.shape
         )
     if len(means) == 0:
         return np.zeros(0)

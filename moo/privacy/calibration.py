@@ -20,11 +20,11 @@ def check_delta(delta: float, n_units: int) -> None:
     """
     if not 0 < delta < 1 / n_units:
         raise InputError(
-            "0 < target_delta < 1/n_units = {value:.2g} must hold, but got target_delta={delta!r}; "
-            "choose one well below, such as {value2:.0e}.",
-            value=1 / n_units,
+            "target_delta must be above 0 and below 1/n_units = {limit:.2g}, got {delta!r}; choose "
+            "one well below, such as {example:.0e}.",
+            limit=1 / n_units,
             delta=delta,
-            value2=10 ** math.floor(math.log10(0.1 / n_units)),
+            example=10 ** math.floor(math.log10(0.1 / n_units)),
         )
 
 
@@ -68,9 +68,7 @@ def _just_below(excess: Callable[[float], float], at: float) -> float:
     while not -_SLACK < found <= 0:
         low, high = (max(low, at), high) if found > 0 else (low, min(high, at))
         if low > math.log(_LARGEST_NOISE):
-            raise InputError(
-                "some noise must reach the target epsilon, but none up to 10,000 does; raise target_epsilon."
-            )
+            raise InputError("No noise multiplier up to 10,000 reaches the target epsilon; raise target_epsilon.")
         if high - low < 1e-9:
             return high
         following = at + min(1.0, max(-1.0, -(found + _SLACK / 2) / slope))

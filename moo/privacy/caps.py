@@ -8,6 +8,7 @@ from typing import Any
 from moo.core import validate
 from moo.core.errors import InputError, PolicyError
 from moo.core.measurement import number_in, number_out
+from moo.core.messages import Message
 from moo.privacy.composed_epsilon import ComposedEpsilon, compose
 from moo.privacy.composition import ORDERS
 from moo.privacy.events import Event
@@ -55,14 +56,18 @@ class Cap:
         both = self.spent([*so_far, *following])
         if both.value <= self.epsilon:
             return
-        got = "includes a training without DP" if both.includes_non_private else f"composes to {both.value:.2f}"
+        total = (
+            Message("includes a training without DP")
+            if both.includes_non_private
+            else Message("composes to {epsilon:.2f}", epsilon=both.value)
+        )
         raise PolicyError(
-            "the cap on these data, epsilon {epsilon:g} at delta {delta:g}, must admit this "
-            "training, but with it all that is charged {got}; train with less epsilon, or raise the "
-            "cap with a reason (moo ledger cap).",
+            "the cap on these data, epsilon {epsilon:g} at delta {delta:g}, must admit this training, "
+            "but with it all that is charged {total}; train with less epsilon, or raise the cap "
+            "with a reason (moo ledger cap).",
             epsilon=self.epsilon,
             delta=self.delta,
-            got=got,
+            total=total,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -96,11 +101,11 @@ def next_cap(cap: Cap, before: Cap | None, reason: str) -> dict[str, Any]:
     if not cap.within(before) and not reason.strip():
         assert before is not None
         raise InputError(
-            "a cap must not rise without a reason, from epsilon {epsilon:g} at delta {delta:g} to "
-            '{epsilon2:g} at {delta2:g}; give one, which stays in the ledger (--reason "...").',
-            epsilon=before.epsilon,
-            delta=before.delta,
-            epsilon2=cap.epsilon,
-            delta2=cap.delta,
+            "A cap must not rise without a reason, got epsilon {epsilon:g} at delta {delta:g} after "
+            '{old_epsilon:g} at {old_delta:g}; give one, which stays in the ledger (--reason "...").',
+            old_epsilon=before.epsilon,
+            old_delta=before.delta,
+            epsilon=cap.epsilon,
+            delta=cap.delta,
         )
     return {**cap.to_json(), **({"reason": reason.strip()} if reason.strip() else {})}

@@ -27,7 +27,7 @@ class StudyKey:
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
             raise InputError(
-                "a study key must have {key_bytes} bytes, but got {n_secret}.",
+                "A study key must have {key_bytes} bytes, got {n_secret}.",
                 key_bytes=KEY_BYTES,
                 n_secret=len(secret),
             )
@@ -49,7 +49,7 @@ class StudyKey:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                "a study key must be 64 hexadecimal digits, but got something else; restore the file."
+                "A study key must be 64 hexadecimal digits, got something else; restore the file."
             ) from None
 
     @classmethod
@@ -72,7 +72,7 @@ class StudyKey:
                 os.link(temporary, path)
         except OSError as error:
             raise MachineError(
-                "the study key must be writable, but got {strerror} at {path}.", strerror=error.strerror, path=path
+                "The study key cannot be written to {path}: {strerror}.", strerror=error.strerror, path=path
             ) from error
         finally:
             with suppress(FileNotFoundError):
@@ -88,12 +88,13 @@ class StudyKey:
         """
         if not path.is_file():
             raise InputError(
-                "the study's key must be at {path}, but there is none; restore it: another cannot take its place.",
+                "The study's key is missing from {path}; restore it: another key cannot replace it.",
                 path=path,
             )
         if path.stat().st_mode & 0o077:
             raise InputError(
-                "only you may read the study key, but {path} is open to others; run chmod 600 on it.", path=path
+                "The study key must be readable by you alone, but {path} is open to others; run chmod 600 on it.",
+                path=path,
             )
         return cls.from_hex(path.read_text(encoding="ascii"))
 

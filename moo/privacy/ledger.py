@@ -95,7 +95,8 @@ class Ledger:
                 _append(connection, "genesis", "", {"dataset": dataset})
             elif json.loads(first[0]).get("dataset") != dataset:
                 raise InputError(
-                    "the ledger must be of this data set, but {path} is of another; name another file.", path=self.path
+                    "The ledger must belong to this data set, but {path} belongs to another; name another file.",
+                    path=self.path,
                 )
 
     def reserve(self, study: str, trial: int, run: TrainingRun, answers: Sequence[PrivateAnswer] = ()) -> int:
@@ -127,7 +128,7 @@ class Ledger:
     def record(self, kind: str, study: str, body: Mapping[str, Any]) -> int:
         """A denial, a gate or a release."""
         if kind not in ("deny", "gate", "release"):
-            raise InputError("kind in ['deny', 'gate', 'release'] must hold, but got kind={kind!r}.", kind=kind)
+            raise InputError("kind must be one of deny, gate, release, got {kind!r}.", kind=kind)
         return self._write(kind, study, body)
 
     def entries(self, study: str | None = None) -> tuple[Entry, ...]:
@@ -188,23 +189,23 @@ class Ledger:
             row = connection.execute("SELECT kind, study, body FROM entries WHERE seq = ?", (reservation,)).fetchone()
             if row is None or row[0] != "reserve" or row[1] != study:
                 raise InputError(
-                    "reservation must be one of study {study!r}, but got reservation={reservation}.",
+                    "reservation must be one of study {study!r}, got {reservation}.",
                     study=study,
                     reservation=reservation,
                 )
             most = json.loads(row[2])["run"]["steps"]
             if not 0 <= body["steps"] <= most:
                 raise InputError(
-                    "0 <= steps <= {most}, those reserved, must hold, but got steps={body}.",
+                    "steps must be between 0 and the {most} reserved, got {steps}.",
                     most=most,
-                    body=body["steps"],
+                    steps=body["steps"],
                 )
             settled = (
                 "SELECT 1 FROM entries WHERE kind IN ('commit', 'abort') AND json_extract(body, '$.reservation') = ?"
             )
             if connection.execute(f"{settled} AND seq > ?", (reservation, reservation)).fetchone():
                 raise InputError(
-                    "a reservation is settled once, but reservation={reservation} was settled before.",
+                    "A reservation is settled once, but reservation {reservation} was settled before.",
                     reservation=reservation,
                 )
             return _append(connection, kind, study, {"reservation": reservation, **body})
@@ -247,7 +248,7 @@ def _append(connection: sqlite3.Connection, kind: str, study: str, body: Mapping
     at = _now()
     if at < before:
         raise MachineError(
-            "the clock must not go backwards, but it says {at} after {before}; set it right.", at=at, before=before
+            "The clock must not go backwards, got {at} after {before}; set it right.", at=at, before=before
         )
     unsigned = Entry(seq=seq, at=at, kind=kind, study=study, body=body, previous=previous, hash="")
     text = rfc8785.dumps(dict(body)).decode()

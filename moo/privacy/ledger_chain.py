@@ -104,16 +104,14 @@ def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...
         StorageError: If it is not a ledger.
     """
     if not Path(path).is_file():
-        raise InputError("the ledger must be a file, but {path} is none; run a study first.", path=path)
+        raise InputError("There is no ledger at {path}; run a study first.", path=path)
     # "rw" and not "ro": after a kill in the middle of a commit, the first reader has to roll the half-written pages back
     with reported(Path(path)), closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=WAIT)) as connection:
         rows = connection.execute(f"{READ} WHERE ?1 IS NULL OR study = ?1 ORDER BY seq", (study,)).fetchall()
     try:
         return tuple(map(entry_of, rows))
     except ValueError as error:
-        raise StorageError(
-            "every entry of {path} must hold JSON, but one does not: it was edited.", path=path
-        ) from error
+        raise StorageError("Every entry of {path} must be JSON, but one is not: it was edited.", path=path) from error
 
 
 def verify(path: str | Path, anchors: Mapping[int, str] | None = None) -> Verification:
@@ -142,7 +140,7 @@ def parse_anchor(text: str) -> tuple[int, str]:
     """
     seq, _, digest = text.partition(":")
     if not seq.isdigit() or len(digest) != 64:
-        raise InputError("an anchor must be SEQ:HASH with 64 hexadecimal digits, but got {text!r}.", text=text)
+        raise InputError("An anchor must be SEQ:HASH with 64 hexadecimal digits, got {text!r}.", text=text)
     return int(seq), digest
 
 
@@ -154,9 +152,7 @@ def place_of(digest: str, entries: Sequence[Entry]) -> int:
     """
     found = next((e.seq for e in entries if e.hash == digest), None)
     if found is None:
-        raise StorageError(
-            "the ledger must hold the anchored entry {digest}, but does not: it was cut off or edited.", digest=digest
-        )
+        raise StorageError("The ledger lacks the anchored entry {digest}: it was cut off or edited.", digest=digest)
     return found
 
 
@@ -200,13 +196,13 @@ def reported(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise StorageError(
-            "the ledger must be readable and writable, but {path} is not: {error}.", path=path, error=error
+            "The ledger must be readable and writable, but {path} is not: {error}.", path=path, error=error
         ) from error
     except OSError as error:
         if isinstance(error, MachineError):
             raise
         raise StorageError(
-            "the ledger must be readable and writable, but {path} is not: {strerror}.",
+            "The ledger must be readable and writable, but {path} is not: {strerror}.",
             path=path,
             strerror=error.strerror,
         ) from error

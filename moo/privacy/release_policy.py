@@ -47,7 +47,7 @@ class Policy:
         if self.name not in POLICIES:
             near = validate.nearest(self.name, POLICIES)
             raise PolicyError(
-                "policy in {policies} must hold, but got policy={name!r}.{near}",
+                "policy must be one of {policies}, got {name!r}.{near}",
                 policies=list(POLICIES),
                 name=self.name,
                 near=near,
@@ -59,8 +59,8 @@ class Policy:
         validate.in_range(0, 1000, answer_noise=self.answer_noise)
         if _noised(self.name) and not self.answer_noise > 0:
             raise PolicyError(
-                "answer_noise > 0 must hold under {name}, but got answer_noise={answer_noise!r}: an "
-                "exact accuracy or risk of private units would leave.",
+                "answer_noise must be > 0 under {name}, got {answer_noise!r}: an exact accuracy or risk "
+                "of private units would leave.",
                 name=self.name,
                 answer_noise=self.answer_noise,
             )
@@ -80,27 +80,27 @@ class Policy:
         if isinstance(text, Policy):
             return text
         if not isinstance(text, str):
-            raise PolicyError("policy must be a name or a Policy, but got {text!r}.", text=text)
+            raise PolicyError("policy must be a name or a Policy, got {text!r}.", text=text)
         found = re.fullmatch(r"\s*(\w+?)\s*(?:\(\s*([\d.eE+-]+)\s*\)|=\s*([\d.eE+-]+))?\s*", text)
         name, value = (found[1], found[2] or found[3]) if found else (text, None)
         if name not in POLICIES:
             near = validate.nearest(name, POLICIES)
             raise PolicyError(
-                "policy in {policies} must hold, but got policy={text!r}.{near}",
+                "policy must be one of {policies}, got {text!r}.{near}",
                 policies=list(POLICIES),
                 text=text,
                 near=near,
             )
         if (name in _VALUE) != (value is not None):
             asked = f"{name}({_VALUE[name]})" if name in _VALUE else name
-            raise PolicyError("the policy must be written {asked}, but got policy={text!r}.", asked=asked, text=text)
+            raise PolicyError("policy must be written {form}, got {text!r}.", form=asked, text=text)
         noise = answer_noise if answer_noise is not None else (ANSWER_NOISE if _noised(name) else 0.0)
         try:
             epsilon = float(value) if name == "publish_all" and value else 0.0
             retrain = int(value) if name == "proxy_then_retrain" and value else 0
         except ValueError:
             raise PolicyError(
-                "the value of a policy must be a number, m a whole one, but got {text!r}.", text=text
+                "The value of a policy must be a number, m a whole one, got {text!r}.", text=text
             ) from None
         return cls(name=name, epsilon=epsilon, retrain=retrain, answer_noise=noise)
 

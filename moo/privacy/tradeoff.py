@@ -69,15 +69,15 @@ class HockeyStickCurve:
     def __post_init__(self) -> None:
         if not self.epsilons.size or not self.epsilons.shape == self.deltas.shape == self.deltas_back.shape:
             raise InputError(
-                "deltas and deltas_back of the shape of epsilons, and not empty, must hold, but got "
-                "{shape}, {shape2} and {shape3}.",
-                shape=self.deltas.shape,
-                shape2=self.deltas_back.shape,
-                shape3=self.epsilons.shape,
+                "epsilons, deltas and deltas_back must have one shape and not be empty, got {epsilons}, "
+                "{deltas} and {deltas_back}.",
+                deltas=self.deltas.shape,
+                deltas_back=self.deltas_back.shape,
+                epsilons=self.epsilons.shape,
             )
         both = np.concatenate([self.deltas, self.deltas_back])
         if not ((self.epsilons >= 0).all() and (both >= 0).all() and (both <= 1).all()):
-            raise InputError("epsilons >= 0 and deltas in [0, 1] must hold, but some are not.")
+            raise InputError("epsilons must be >= 0 and deltas in [0, 1], got others.")
         object.__setattr__(self, "_rise", np.exp(np.minimum(self.epsilons, 700.0)))
 
     def least(self, probability: float) -> float:
@@ -137,7 +137,7 @@ def curve_of(run: TrainingRun) -> HockeyStickCurve:
         InputError: If it was trained without noise: nothing is claimed then.
     """
     if not run.private:
-        raise InputError("noise_multiplier > 0 must hold for a trade-off curve, but got 0; nothing is claimed.")
+        raise InputError("noise_multiplier must be > 0 for a trade-off curve, got 0; without noise nothing is claimed.")
     found = _curve(run.sample_rate, run.steps, run.noise_multiplier)
     worse = np.maximum(found.deltas, found.deltas_back)
     return HockeyStickCurve(epsilons=found.epsilons, deltas=worse, deltas_back=worse)

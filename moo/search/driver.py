@@ -129,7 +129,7 @@ def _population(study: optuna.Study, wanted: int | None, n_trials: int) -> int:
         study.set_user_attr(POPULATION, size)
     elif wanted not in (None, size):
         raise InputError(
-            "population={size} was fixed when study {study_name!r} began, but got population={wanted}.",
+            "population must be {size}, as when study {study_name!r} began, got {wanted}.",
             size=size,
             study_name=study.study_name,
             wanted=wanted,

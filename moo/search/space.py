@@ -61,7 +61,7 @@ class Space(Mapping[str, Real | Integer]):
 
     def __init__(self, dimensions: Mapping[str, Real | Integer]) -> None:
         if not dimensions:
-            raise InputError("a space must have at least one dimension, but got none.")
+            raise InputError("A space must have at least one dimension, got none.")
         self._dimensions = dict(dimensions)
 
     def __getitem__(self, name: str) -> Real | Integer:
@@ -81,13 +81,11 @@ class Space(Mapping[str, Real | Integer]):
         """
         for name in params:
             if name not in self:
-                raise InputError("parameters must be among {value}, but got {name}.", value=list(self), name=name)
+                raise InputError("Parameters must be among {known}, got {name}.", known=list(self), name=name)
         out: Params = {}
         for name, dimension in self._dimensions.items():
             if name not in params:
-                raise InputError(
-                    "parameter {name} must be given, but it is missing; got {params}.", name=name, params=sorted(params)
-                )
+                raise InputError("Parameter {name} must be given, got {params}.", name=name, params=sorted(params))
             value = params[name]
             if not dimension.low <= value <= dimension.high:
                 rule = "{name} must be between {low:g} and {high:g}"

@@ -118,7 +118,7 @@ class _Users:
             evidence.members[:, known] != evidence.members[:, known][:, first[codes]]
         ).any():
             raise InputError(
-                "attribute and members constant within units must hold, but some user has two values of one."
+                "attribute and members must be constant within a user, but some user has two values of one."
             )
         _, self.attribute = np.unique(values[first], return_inverse=True)
         self.members: Bools = evidence.members[:, known][:, first]
@@ -147,12 +147,12 @@ def _check(evidence: AttributeEvidence) -> None:
     k, n = evidence.members.shape
     if evidence.log_probs.shape[:2] != (k, n) or evidence.log_probs.ndim != 3:
         raise InputError(
-            "log_probs of shape ({k}, {n}, C) must hold, but got {shape}.", k=k, n=n, shape=evidence.log_probs.shape
+            "log_probs must have shape ({k}, {n}, C), got {shape}.", k=k, n=n, shape=evidence.log_probs.shape
         )
     for name, values in (("labels", evidence.labels), ("units", evidence.units), ("attribute", evidence.attribute)):
         if values.shape != (n,) or not np.issubdtype(values.dtype, np.integer):
             raise InputError(
-                "{name} integers of shape ({n},) must hold, but got {dtype} of shape {shape}.",
+                "{name} must be integers of shape ({n},), got {dtype} of shape {shape}.",
                 name=name,
                 n=n,
                 dtype=values.dtype,
@@ -160,16 +160,16 @@ def _check(evidence: AttributeEvidence) -> None:
             )
     if n and (evidence.labels.min() < 0 or evidence.labels.max() >= evidence.log_probs.shape[2]):
         raise InputError(
-            "0 <= labels < {shape} must hold, but got {min}..{max}.",
-            shape=evidence.log_probs.shape[2],
-            min=evidence.labels.min(),
-            max=evidence.labels.max(),
+            "labels must be between 0 and {last}, got {lowest} to {highest}.",
+            last=evidence.log_probs.shape[2] - 1,
+            lowest=evidence.labels.min(),
+            highest=evidence.labels.max(),
         )
     if evidence.auxiliary is not None and (evidence.auxiliary.ndim != 2 or len(evidence.auxiliary) != n):
-        raise InputError("auxiliary of shape ({n}, d) must hold, but got {shape}.", n=n, shape=evidence.auxiliary.shape)
+        raise InputError("auxiliary must have shape ({n}, d), got {shape}.", n=n, shape=evidence.auxiliary.shape)
     for name, array in (("log_probs", evidence.log_probs), ("auxiliary", evidence.auxiliary)):
         if array is not None and not np.isfinite(array).all():
-            raise InputError("{name} finite must hold, but got NaN or infinity.", name=name)
+            raise InputError("{name} must be finite, got NaN or infinity.", name=name)
 
 
 def _why_not(name: str, counts: Ints) -> str:

@@ -66,7 +66,7 @@ def check_counts(canaries: int, guesses: int, correct: int) -> None:
     """
     if not 0 <= correct <= guesses <= canaries or canaries < 1:
         raise InputError(
-            "0 <= correct <= guesses <= canaries and canaries >= 1 must hold, but got "
+            "Counts must satisfy 0 <= correct <= guesses <= canaries and canaries >= 1, got "
             "correct={correct}, guesses={guesses}, canaries={canaries}.",
             correct=correct,
             guesses=guesses,

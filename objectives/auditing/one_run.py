@@ -66,21 +66,21 @@ def guess(scores: Floats, included: Bools, n_guesses: int) -> Guessed:
 def _check_coins(scores: Floats, included: Bools) -> None:
     if scores.ndim != 1 or included.shape != scores.shape or included.dtype != np.bool_:
         raise InputError(
-            "scores of shape (m,) and included a mask of the same shape must hold, but got {shape} "
-            "and {dtype} of {shape2}.",
+            "scores must have shape (m,) and included must be a mask of the same shape, got {shape} "
+            "and {dtype} of {mask_shape}.",
             shape=scores.shape,
             dtype=included.dtype,
-            shape2=included.shape,
+            mask_shape=included.shape,
         )
     if np.isnan(scores).any():
         raise InputError(
-            "scores without NaN must hold, but got {sum} NaN; the training has diverged.",
-            sum=int(np.isnan(scores).sum()),
+            "scores must have no NaN, got {count}; the training has diverged.",
+            count=int(np.isnan(scores).sum()),
         )
     if included.all() or not included.any():
         raise InputError(
-            "included with both sides must hold, but {sum} of {n_included} canaries are in; plant more.",
-            sum=int(included.sum()),
+            "included must have canaries on both sides, got {count} of {n_included} in; plant more.",
+            count=int(included.sum()),
             n_included=len(included),
         )
 

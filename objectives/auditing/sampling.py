@@ -32,15 +32,15 @@ def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float
     validate.in_range(1, 10**12, n_units=n_units)
     validate.in_range(0, 1, sample_rate=validate.positive(sample_rate=sample_rate))
     if not batches:
-        raise InputError("batches of one step at least must hold, but got none.")
+        raise InputError("batches must have at least one step, got none.")
     if any(len(np.unique(b)) < len(b) for b in batches):
-        raise InputError("batches without repeats must hold, but some unit comes twice in one batch.")
+        raise InputError("batches must have no repeats, but some unit comes twice in one batch.")
     counts = np.bincount(np.concatenate(batches).astype(np.int64))
     if np.count_nonzero(counts) > n_units:
         raise InputError(
-            "at most n_units={n_units} different units must hold, but got {count_nonzero}.",
+            "batches must draw from at most n_units={n_units} units, got {count}.",
             n_units=n_units,
-            count_nonzero=np.count_nonzero(counts),
+            count=np.count_nonzero(counts),
         )
     sizes = np.array([len(b) for b in batches])
     if sample_rate == 1:

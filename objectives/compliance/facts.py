@@ -47,7 +47,7 @@ def _check_probe(probe: MaskingProbe) -> None:
         name: len(getattr(probe, name)) for name in ("records", "users", "types", "original", "visible", "missed")
     }
     if len(set(lengths.values())) != 1:
-        raise InputError("columns of one length must hold, but got {lengths}.", lengths=lengths)
+        raise InputError("Columns must have one length, got {lengths}.", lengths=lengths)
 
 
 def _is(probe: MaskingProbe, kinds: Collection[str]) -> Bools:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from moo.core import validate
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 from moo.objectives.compliance.pack import BUILT_IN, Pack, read_pack
 from moo.objectives.compliance.rule import MEASURED, OTHER_OBJECTIVE, RULE, SCORES, STATUSES, Excuse, Kind, Rule, Stage
 
@@ -30,7 +31,7 @@ class RuleBook:
             if rule.id == rule_id:
                 return rule
         raise InputError(
-            "rule in {rules} must hold, but got rule={rule_id!r}.", rules=[r.id for r in self.rules], rule_id=rule_id
+            "rule must be one of {rules}, got {rule_id!r}.", rules=[r.id for r in self.rules], rule_id=rule_id
         )
 
     def applies(self, rule: Rule, flags: frozenset[str]) -> bool:
@@ -61,9 +62,8 @@ def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
     chosen: dict[str, Pack] = {}
     for pack in map(read_pack, packs):
         if pack.name in chosen and pack.path != chosen[pack.name].path:
-            pack.refuse(
-                f"pack {pack.name} stands in {chosen[pack.name].path} as well; choose another name.", key="pack"
-            )
+            template = "Pack {name} is in {path} as well; choose another name."
+            pack.refuse(Message(template, name=pack.name, path=chosen[pack.name].path), key="pack")
         chosen[pack.name] = pack
     known = dict(chosen)
     joined: dict[str, Rule] = {}
@@ -72,7 +72,8 @@ def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
         for index, table in enumerate(pack.tables):
             rule, root = _resolve(pack, index, known, ())
             if rule.id in joined and roots[rule.id] != root:
-                pack.refuse(f"rule {rule.id} stands in pack {roots[rule.id]} as well; choose another id.", index, "id")
+                template = "Rule {rule} is in pack {pack} as well; choose another id."
+                pack.refuse(Message(template, rule=rule.id, pack=roots[rule.id]), index, "id")
             joined[rule.id] = _join(joined[rule.id], rule) if rule.id in joined else rule
             roots[rule.id] = root
             if "extends" not in table and rule.id in joined and joined[rule.id].pack != pack.name:
@@ -90,10 +91,12 @@ def _check_conditions(rule: Rule, rules: Mapping[str, Rule], pack: Pack) -> None
     while rules[seen[-1]].applies_if.startswith(RULE):
         following = rules[seen[-1]].applies_if.removeprefix(RULE)
         if following not in rules:
-            pack.refuse(f"{seen[-1]} applies where {following} does, which no chosen pack has.", index, "applies_if")
+            template = "{rule} applies where {condition} does, which no chosen pack has."
+            pack.refuse(Message(template, rule=seen[-1], condition=following), index, "applies_if")
         if following in seen:
             chain = " -> ".join((*seen, following))
-            pack.refuse(f"{rule.id} applies where rules apply that end in a cycle: {chain}.", index, "applies_if")
+            template = "{rule} applies where rules apply that end in a cycle: {chain}."
+            pack.refuse(Message(template, rule=rule.id, chain=chain), index, "applies_if")
         seen.append(following)
 
 
@@ -128,13 +131,15 @@ def _resolve(pack: Pack, index: int, known: dict[str, Pack], seen: tuple[str, ..
     parent, rule_id = str(table["extends"]), table["id"]
     if parent in (*seen, pack.name):
         chain = " -> ".join((*seen, pack.name, parent))
-        pack.refuse(f"{rule_id} extends itself in a cycle: {chain}.", index, "extends")
+        pack.refuse(Message("{rule} extends itself in a cycle: {chain}.", rule=rule_id, chain=chain), index, "extends")
     if parent not in known and parent not in BUILT_IN:
-        pack.refuse(f"{rule_id} extends pack {parent!r}, which is neither built in nor chosen.", index, "extends")
+        template = "{rule} extends pack {parent!r}, which is neither built in nor chosen."
+        pack.refuse(Message(template, rule=rule_id, parent=parent), index, "extends")
     base = known.setdefault(parent, read_pack(parent)) if parent not in known else known[parent]
     at = [i for i, t in enumerate(base.tables) if t.get("id") == rule_id]
     if not at:
-        pack.refuse(f"{rule_id} extends pack {parent!r}, which has no rule of that id.", index, "id")
+        template = "{rule} extends pack {parent!r}, which has no rule of that id."
+        pack.refuse(Message(template, rule=rule_id, parent=parent), index, "id")
     rule, root = _resolve(base, at[0], known, (*seen, pack.name))
     own = _texts(pack, index)
     return replace(rule, **own, pack=pack.name, path=pack.path, line=pack.line(index)), root
@@ -143,24 +148,21 @@ def _resolve(pack: Pack, index: int, known: dict[str, Pack], seen: tuple[str, ..
 def _check_keys(pack: Pack, index: int, needed: set[str], allowed: set[str]) -> None:
     table = pack.tables[index]
     for key in sorted(table.keys() - allowed):
-        pack.refuse(f"unknown key {key!r}; a rule knows {sorted(allowed)}.{validate.nearest(key, allowed)}", index, key)
+        known = Message("Unknown key {key!r}; a rule knows {known}.", key=key, known=sorted(allowed))
+        pack.refuse(joined("", [known, validate.nearest(key, allowed)]), index, key)
     for key in sorted(needed - table.keys()):
-        pack.refuse(f"rule {table.get('id', '?')} misses {key!r}.", index)
+        pack.refuse(Message("Rule {rule} misses {key!r}.", rule=table.get("id", "?"), key=key), index)
 
 
 def _texts(pack: Pack, index: int) -> dict[str, Any]:
     """What an extension states for itself: basis, status, source, as_of."""
     table = pack.tables[index]
     if not table["basis"]:
-        pack.refuse(
-            f"rule {table['id']} needs an article in its basis; write the policy there if there is no law.",
-            index,
-            "basis",
-        )
-    if table["status"] not in STATUSES:
-        pack.refuse(f"status in {list(STATUSES)} must hold, but got {table['status']!r}.", index, "status")
+        template = "Rule {rule} needs an article in its basis; write the policy there if there is no law."
+        pack.refuse(Message(template, rule=table["id"]), index, "basis")
+    _check_choice(pack, index, "status", table["status"], STATUSES)
     if not isinstance(table["as_of"], datetime.date):
-        pack.refuse(f"as_of a date must hold, but got {table['as_of']!r}.", index, "as_of")
+        pack.refuse(Message("as_of must be a date, got {value!r}.", value=table["as_of"]), index, "as_of")
     return {
         "basis": _strings(pack, index, "basis"),
         "status": table["status"],
@@ -169,27 +171,33 @@ def _texts(pack: Pack, index: int) -> dict[str, Any]:
     }
 
 
+def _check_choice(pack: Pack, index: int, key: str, value: object, known: Collection[str]) -> None:
+    if value not in known:
+        message = Message("{key} must be one of {known}, got {value!r}.", key=key, known=", ".join(known), value=value)
+        pack.refuse(message, index, key)
+
+
 def _strings(pack: Pack, index: int, key: str) -> tuple[str, ...]:
     value = pack.tables[index][key]
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
-        pack.refuse(f"{key} a list of texts must hold, but got {value!r}.", index, key)
+        pack.refuse(Message("{key} must be a list of texts, got {value!r}.", key=key, value=value), index, key)
     return tuple(value)
 
 
 def _rule(pack: Pack, index: int) -> Rule:
     _check_keys(pack, index, _NEEDED, _RULE_KEYS)
     table = pack.tables[index]
-    if table["kind"] not in get_args(Kind):
-        pack.refuse(f"kind in {list(get_args(Kind))} must hold, but got {table['kind']!r}.", index, "kind")
+    _check_choice(pack, index, "kind", table["kind"], get_args(Kind))
     if (table["kind"] == "graded") != ("domain" in table):
-        pack.refuse("a graded rule needs a domain, and another has none.", index, "domain")
-    if table["score"] not in SCORES:
-        pack.refuse(f"score in {list(SCORES)} must hold, but got {table['score']!r}.", index, "score")
+        pack.refuse(Message("A graded rule needs a domain, and another has none."), index, "domain")
+    _check_choice(pack, index, "score", table["score"], SCORES)
     stage, pia = table.get("stage", "trial"), table.get("pia", 1 if table["kind"] == "gate" else 3)
     if stage not in get_args(Stage) or (table["kind"] == "graded" and stage != "trial"):
-        pack.refuse(f"stage in {list(get_args(Stage))}, trial if graded, must hold, but got {stage!r}.", index, "stage")
+        template = "stage must be one of {known}, trial if graded, got {value!r}."
+        pack.refuse(Message(template, known=", ".join(get_args(Stage)), value=stage), index, "stage")
     if pia not in (1, 2, 3):
-        pack.refuse(f"pia, a heading of PIPL 56, in [1, 2, 3] must hold, but got {pia!r}.", index, "pia")
+        template = "pia must be 1, 2 or 3, a heading of PIPL article 56, got {value!r}."
+        pack.refuse(Message(template, value=pia), index, "pia")
     low, high = _thresholds(pack, index)
     return Rule(
         **_texts(pack, index),
@@ -219,13 +227,14 @@ def _thresholds(pack: Pack, index: int) -> tuple[float, float]:
     table = pack.tables[index]
     if table["score"] == "share":
         if "parameters" in table:
-            pack.refuse("a share has no parameters.", index, "parameters")
+            pack.refuse(Message("A share has no parameters."), index, "parameters")
         return 0.0, 1.0
     found = table.get("parameters", {})
     if set(found) != {"low", "high"} or not all(isinstance(v, int | float) for v in found.values()):
-        pack.refuse(f"parameters {{ low, high }} must hold, but got {found!r}.", index, "parameters")
+        pack.refuse(Message("parameters must be {{ low, high }}, got {value!r}.", value=found), index, "parameters")
     if not found["low"] < found["high"] or (table["score"] == "lramp" and found["low"] <= 0):
-        pack.refuse(f"low < high (0 < low for lramp) must hold, but got {found!r}.", index, "parameters")
+        template = "parameters must have low < high (0 < low for lramp), got {value!r}."
+        pack.refuse(Message(template, value=found), index, "parameters")
     return float(found["low"]), float(found["high"])
 
 
@@ -234,11 +243,11 @@ def _evidence(pack: Pack, index: int) -> tuple[str, ...]:
     for key in keys:
         space = key.split(".")[0]
         if space in OTHER_OBJECTIVE:
-            pack.refuse(f"evidence {key!r} belongs to the risk objective and would count twice.", index, "evidence")
+            template = "Evidence {key!r} belongs to the risk objective and would count twice."
+            pack.refuse(Message(template, key=key), index, "evidence")
         if space not in MEASURED or "." not in key:
-            pack.refuse(
-                f"evidence 'space.name' with space in {list(MEASURED)} must hold, but got {key!r}.", index, "evidence"
-            )
+            template = "evidence must be SPACE.NAME with SPACE one of {known}, got {key!r}."
+            pack.refuse(Message(template, known=", ".join(MEASURED), key=key), index, "evidence")
     return keys
 
 
@@ -247,5 +256,6 @@ def _excuse(pack: Pack, index: int) -> Excuse | None:
     if found is None:
         return None
     if set(found) != {"evidence", "at_least"} or pack.tables[index]["kind"] != "gate":
-        pack.refuse("unless = { evidence, at_least } of a gate must hold.", index, "unless")
+        template = "unless must be {{ evidence, at_least }} and belong to a gate, got {value!r}."
+        pack.refuse(Message(template, value=found), index, "unless")
     return Excuse(evidence=str(found["evidence"]), at_least=float(found["at_least"]))

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from moo.core import validate
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 
 BUILT_IN = ("pipl", "ecommerce", "gdpr", "generative-ai", "house")
 
@@ -46,8 +47,13 @@ class Pack:
                 return i + 1
         return start + 1
 
-    def refuse(self, message: str, index: int | None = None, key: str = "") -> NoReturn:
-        raise InputError("{path}:{line}: {value}", path=self.path, line=self.line(index, key), value=message)
+    def refuse(self, message: Message, index: int | None = None, key: str = "") -> NoReturn:
+        """Raise an error that names the file and the line; see `line` for the arguments.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("{path}:{line}: {message}", path=self.path, line=self.line(index, key), message=message)
 
 
 def read_pack(name: str | Path) -> Pack:
@@ -62,7 +68,7 @@ def read_pack(name: str | Path) -> Pack:
         path = Path(name)
         if not path.is_file():
             raise InputError(
-                "packs in {built_in} or the path of a TOML file must hold, but got {name!r}.{nearest}",
+                "packs must be among {built_in}, or paths of TOML files, got {name!r}.{nearest}",
                 built_in=list(BUILT_IN),
                 name=str(name),
                 nearest=validate.nearest(name, BUILT_IN),
@@ -71,11 +77,11 @@ def read_pack(name: str | Path) -> Pack:
         text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("{path}: TOML in UTF-8 must hold, but {error}.", path=path, error=error) from error
+        raise InputError("{path} must be TOML in UTF-8, but {error}.", path=path, error=error) from error
     tables = data.get("rule", [])
     bare = Pack(name=str(data.get("pack", "")), path=path, text=text, tables=(), weights={})
     if not isinstance(tables, list):
-        bare.refuse("rules must stand under [[rule]].", key="rule")
+        bare.refuse(Message("Rules must be tables under [[rule]]."), key="rule")
     pack = replace(bare, tables=tuple(tables), weights=data.get("weights", {}))
     _check_pack(pack, data)
     return pack
@@ -83,13 +89,14 @@ def read_pack(name: str | Path) -> Pack:
 
 def _check_pack(pack: Pack, data: Mapping[str, Any]) -> None:
     for key in data.keys() - _PACK_KEYS:
-        pack.refuse(
-            f"unknown key {key!r}; a pack knows {sorted(_PACK_KEYS)}.{validate.nearest(key, _PACK_KEYS)}", key=key
-        )
+        nearest = validate.nearest(key, _PACK_KEYS)
+        known = Message("Unknown key {key!r}; a pack knows {known}.", key=key, known=sorted(_PACK_KEYS))
+        pack.refuse(joined("", [known, nearest]), key=key)
     if not pack.name:
-        pack.refuse("a pack needs its name: pack = ...")
+        pack.refuse(Message("A pack needs its name: pack = ..."))
     for domain, weight in pack.weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            pack.refuse(f"weight >= 0 must hold, but got {domain}={weight!r}.", key=domain)
+            rule = Message("A weight must be >= 0, got {domain}={weight!r}.", domain=domain, weight=weight)
+            pack.refuse(rule, key=domain)
     if pack.weights and not sum(pack.weights.values()) > 0:
-        pack.refuse("one weight above 0 must hold, but all are 0.", key="weights")
+        pack.refuse(Message("One weight must be above 0, got only 0."), key="weights")

@@ -93,11 +93,11 @@ def share_out(weights: Mapping[str, float], domains: Collection[str]) -> dict[st
     for domain in wanted:
         if not weights.get(domain, -1.0) >= 0:
             raise InputError(
-                "weights[{domain!r}] >= 0 must hold, but got {weights!r}.", domain=domain, weights=weights.get(domain)
+                "weights[{domain!r}] must be >= 0, got {weight!r}.", domain=domain, weight=weights.get(domain)
             )
     total = math.fsum(weights[d] for d in wanted)
     if total <= 0:
-        raise InputError("a weight above 0 among {wanted} must hold, but all are 0.", wanted=wanted)
+        raise InputError("weights must have one above 0 among {wanted}, got only 0.", wanted=wanted)
     return {d: weights[d] / total for d in wanted}
 
 

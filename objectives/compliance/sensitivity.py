@@ -64,10 +64,11 @@ def kept_on_front(
     n, d = scores.shape if scores.ndim == 2 else (0, 0)
     if d == 0 or others.shape[:1] != (n,) or allowed.shape != (n,):
         raise InputError(
-            "scores (n, D >= 1), others (n, m) and allowed (n,) must hold, but got {shape}, {shape2}, {shape3}.",
-            shape=scores.shape,
-            shape2=others.shape,
-            shape3=allowed.shape,
+            "scores, others and allowed must have shapes (n, D >= 1), (n, m) and (n,), got {scores}, "
+            "{others} and {allowed}.",
+            scores=scores.shape,
+            others=others.shape,
+            allowed=allowed.shape,
         )
     weights = np.random.default_rng(seed).dirichlet(np.ones(d), draws)
     kept = np.zeros(n)

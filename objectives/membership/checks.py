@@ -25,24 +25,24 @@ def check_complements(members: Bools) -> None:
     """As `check_pairs`, but a row may have one side alone."""
     if members.ndim != 2 or members.dtype != np.bool_:
         raise InputError(
-            "members a boolean matrix (K, n) must hold, but got {dtype} of shape {shape}.",
+            "members must be a boolean matrix (K, n), got {dtype} of shape {shape}.",
             dtype=members.dtype,
             shape=members.shape,
         )
     k = len(members)
     if k < MIN_SHADOWS or k % 2:
         raise InputError(
-            "K even and >= {min_shadows} must hold, but got members with K={k} rows; train whole pairs.",
+            "K must be even and >= {min_shadows}, got members with K={k} rows; train whole pairs.",
             min_shadows=MIN_SHADOWS,
             k=k,
         )
     if (members[0::2] == members[1::2]).any():
         row = 2 * int(np.argmax((members[0::2] == members[1::2]).any(axis=1)))
         raise InputError(
-            "members[2j] == ~members[2j + 1] must hold, but rows {row} and {row2} agree somewhere; "
+            "members[2j] must be ~members[2j + 1], but rows {row} and {next_row} agree somewhere; "
             "draw the shadows' halves as complementary pairs.",
             row=row,
-            row2=row + 1,
+            next_row=row + 1,
         )
 
 
@@ -56,10 +56,10 @@ def check_sides(members: Bools) -> None:
     sizes = members.sum(axis=1)
     if (sizes == 0).any() or (sizes == n).any():
         raise InputError(
-            "members with both sides must hold, but row {argmax} of members has {min} of {n} "
-            "members; give records of both sides.",
-            argmax=int(np.argmax((sizes == 0) | (sizes == n))),
-            min=int(sizes.min()),
+            "members must have both sides in every row, but row {row} has {count} of {n} members; "
+            "give records of both sides.",
+            row=int(np.argmax((sizes == 0) | (sizes == n))),
+            count=int(sizes.min()),
             n=n,
         )
 
@@ -71,20 +71,18 @@ def check_matrix(name: str, values: Floats, shape: tuple[int, ...]) -> None:
         InputError: Naming the array.
     """
     if values.shape != shape:
-        raise InputError(
-            "{name} of shape {shape} must hold, but got shape {shape2}.", name=name, shape=shape, shape2=values.shape
-        )
+        raise InputError("{name} must have shape {wanted}, got {shape}.", name=name, wanted=shape, shape=values.shape)
     if np.isnan(values).any():
         raise InputError(
-            "{name} without NaN must hold, but got {sum} NaN; a shadow's training has diverged.",
+            "{name} must have no NaN, got {count}; a shadow's training has diverged.",
             name=name,
-            sum=int(np.isnan(values).sum()),
+            count=int(np.isnan(values).sum()),
         )
     if np.isinf(values).any():
         raise InputError(
-            "{name} finite must hold, but got {sum} infinities; bound the probabilities above 0.",
+            "{name} must be finite, got {count} infinities; bound the probabilities above 0.",
             name=name,
-            sum=int(np.isinf(values).sum()),
+            count=int(np.isinf(values).sum()),
         )
 
 
@@ -96,16 +94,16 @@ def check_scored(scores: Floats, members: Bools, units: Ints) -> None:
     """
     if members.ndim != 2 or members.dtype != np.bool_:
         raise InputError(
-            "members a boolean matrix (K, n) must hold, but got {dtype} of {shape}.",
+            "members must be a boolean matrix (K, n), got {dtype} of shape {shape}.",
             dtype=members.dtype,
             shape=members.shape,
         )
     if scores.shape != members.shape or np.isnan(scores).any():
         raise InputError(
-            "scores of shape {shape} without NaN must hold, but got {shape2} with {sum} NaN.",
-            shape=members.shape,
-            shape2=scores.shape,
-            sum=int(np.isnan(scores).sum()),
+            "scores must have shape {wanted} and no NaN, got {shape} with {count} NaN.",
+            wanted=members.shape,
+            shape=scores.shape,
+            count=int(np.isnan(scores).sum()),
         )
     check_sides(members)
     check_units(units, members.shape[1])
@@ -119,7 +117,7 @@ def check_units(units: Ints, n: int) -> None:
     """
     if units.shape != (n,) or not np.issubdtype(units.dtype, np.integer):
         raise InputError(
-            "units of shape ({n},), whole numbers, must hold, but got {dtype} of shape {shape}.",
+            "units must be whole numbers of shape ({n},), got {dtype} of shape {shape}.",
             n=n,
             dtype=units.dtype,
             shape=units.shape,
@@ -159,6 +157,6 @@ def check_unit_rows(members: Bools, units: Ints) -> None:
     _, first, codes = np.unique(units, return_index=True, return_inverse=True)
     if (members != members[:, first[codes.reshape(-1)]]).any():
         raise InputError(
-            "members constant within units must hold, but one unit's records lie on both sides of a shadow;"
-            " draw the halves by unit."
+            "members must be constant within a unit, but one unit has records on both sides of a "
+            "shadow; draw the halves by unit."
         )

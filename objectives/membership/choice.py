@@ -53,7 +53,7 @@ def choose(
     codes, count = unit_codes(evidence.units)
     if count < 4 or not names:
         raise InputError(
-            "4 units and 1 candidate at least must hold, but got {count} units and candidates={names}.",
+            "A choice needs at least 4 units and 1 candidate, got {count} units and candidates={names}.",
             count=count,
             names=names,
         )

@@ -16,11 +16,9 @@ from moo.core.evidence import Bools, Floats
 def _sides(member_scores: Floats, nonmember_scores: Floats) -> None:
     for name, scores in (("member_scores", member_scores), ("nonmember_scores", nonmember_scores)):
         if scores.ndim != 1 or scores.size == 0:
-            raise InputError(
-                "{name} a non-empty vector must hold, but got shape {shape}.", name=name, shape=scores.shape
-            )
+            raise InputError("{name} must be a non-empty vector, got shape {shape}.", name=name, shape=scores.shape)
         if np.isnan(scores).any():
-            raise InputError("{name} without NaN must hold, but got NaN; a shadow's training has diverged.", name=name)
+            raise InputError("{name} must have no NaN, got some; a shadow's training has diverged.", name=name)
 
 
 def placements(scores: Floats, members: Bools) -> Floats:
@@ -116,7 +114,7 @@ def allowed_false_positives(n_nonmembers: float, fpr: float) -> int:
     if k < 1:
         need = math.ceil(1 / fpr) - 1
         raise InputError(
-            "n_nonmembers >= {need} must hold for fpr={fpr:g}, but got n_nonmembers={n_nonmembers:g}.",
+            "n_nonmembers must be >= {need} for fpr={fpr:g}, got {n_nonmembers:g}.",
             need=need,
             fpr=fpr,
             n_nonmembers=n_nonmembers,

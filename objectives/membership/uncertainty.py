@@ -133,7 +133,7 @@ def over_shadows(
 def _check_even(k: int) -> None:
     if k < MIN_SHADOWS or k % 2:
         raise InputError(
-            "K even and >= {min_shadows} must hold, but got K={k} shadows; train whole pairs.",
+            "K must be even and >= {min_shadows}, got K={k} shadows; train whole pairs.",
             min_shadows=MIN_SHADOWS,
             k=k,
         )
@@ -168,9 +168,9 @@ def bootstrap(
     kept: Floats = values[~np.isnan(values)]
     if kept.size < 2:
         raise InputError(
-            "units of both sides must hold, but {n_values} of {n_values2} resamples lost one.",
-            n_values=len(values) - kept.size,
-            n_values2=len(values),
+            "Units must remain on both sides of a resample, but {lost} of {resamples} lost one; bring more units.",
+            lost=len(values) - kept.size,
+            resamples=len(values),
         )
     return kept
 

@@ -33,7 +33,7 @@ def exposure(canary_losses: np.ndarray, other_losses: np.ndarray) -> np.ndarray:
     for name, values in (("canary_losses", canary_losses), ("other_losses", other_losses)):
         if values.ndim != 1 or not values.size or np.isnan(values).any():
             raise InputError(
-                "{name} a non-empty vector without NaN must hold, but got shape {shape}.", name=name, shape=values.shape
+                "{name} must be a non-empty vector without NaN, got shape {shape}.", name=name, shape=values.shape
             )
     rank = 1 + np.searchsorted(np.sort(other_losses), canary_losses, "right")
     bits: np.ndarray = np.log2(other_losses.size + 1) - np.log2(rank)
@@ -57,7 +57,7 @@ def mean_bits(bits: Floats) -> Measurement:
         InputError: If there are none, or one is not finite.
     """
     if bits.ndim != 1 or not bits.size or not np.isfinite(bits).all():
-        raise InputError("bits a non-empty finite vector must hold, but got shape {shape}.", shape=bits.shape)
+        raise InputError("bits must be a non-empty finite vector, got shape {shape}.", shape=bits.shape)
     stderr = float(bits.std(ddof=1) / math.sqrt(bits.size)) if bits.size > 1 else math.inf
     stderr = stderr if stderr > 0 else 1 / bits.size
     return Measurement(value=float(bits.mean()), stderr=stderr)
@@ -100,7 +100,7 @@ def emission(emitted: Bools, *, confidence: float = 0.95) -> Emission:
     validate.in_range(1e-9, 1 - 1e-9, confidence=confidence)
     if emitted.ndim != 1 or not emitted.size or emitted.dtype != np.bool_:
         raise InputError(
-            "emitted a non-empty vector of bool must hold, but got {dtype} of shape {shape}.",
+            "emitted must be a non-empty vector of bool, got {dtype} of shape {shape}.",
             dtype=emitted.dtype,
             shape=emitted.shape,
         )

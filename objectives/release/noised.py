@@ -55,7 +55,7 @@ def bounded_share(values: Floats, units: Ints, floor: int) -> float:
     """
     validate.in_range(1, 10**12, floor=floor)
     if not values.size or np.isnan(values).any():
-        raise InputError("values a non-empty vector without NaN must hold, but got shape {shape}.", shape=values.shape)
+        raise InputError("values must be a non-empty vector without NaN, got shape {shape}.", shape=values.shape)
     check_units(units, len(values))
     codes, count = unit_codes(units)
     means = np.bincount(codes, weights=np.clip(values, 0.0, 1.0), minlength=count) / np.bincount(codes, minlength=count)

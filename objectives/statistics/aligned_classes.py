@@ -33,7 +33,7 @@ def class_log_probs(
     held = np.unique(labels)
     if not len(held) or held[0] < 0 or held[-1] >= n_classes:
         raise InputError(
-            "labels in 0..{n_classes} must hold, but got {tolist}.", n_classes=n_classes - 1, tolist=held.tolist()[:5]
+            "labels must be between 0 and {last}, got {examples}.", last=n_classes - 1, examples=held.tolist()[:5]
         )
     out = np.zeros((len(features), n_classes))
     if len(held) == 1:

@@ -55,7 +55,7 @@ def clustered_covariance(influence: Floats, units: Ints) -> Floats:
 def clustered_mean(values: Floats, units: Ints) -> tuple[float, float]:
     """Mean of values of shape (n,), and its standard error clustered by unit."""
     if len(values) == 0:
-        raise InputError("len(values) >= 1 must hold, but got len(values)=0; give at least one record.")
+        raise InputError("values must have at least one record, got none.")
     mean = float(np.mean(values))
     return mean, clustered_stderr((values - mean) / len(values), units)
 

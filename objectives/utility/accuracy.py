@@ -28,23 +28,19 @@ def check_utility(evidence: UtilityEvidence) -> None:
         InputError: Naming the argument.
     """
     if evidence.log_probs.ndim != 3 or 0 in evidence.log_probs.shape:
-        raise InputError(
-            "log_probs of shape (K, m, C) must hold, but got shape {shape}.", shape=evidence.log_probs.shape
-        )
+        raise InputError("log_probs must have shape (K, m, C), got {shape}.", shape=evidence.log_probs.shape)
     _, m, classes = evidence.log_probs.shape
     for name, array in (("labels", evidence.labels), ("units", evidence.units), *evidence.groups.items()):
         if array.shape != (m,):
-            raise InputError(
-                "{name} of shape ({m},) must hold, but got shape {shape}.", name=name, m=m, shape=array.shape
-            )
+            raise InputError("{name} must have shape ({m},), got {shape}.", name=name, m=m, shape=array.shape)
     if np.isnan(evidence.log_probs).any():
-        raise InputError("log_probs without NaN must hold, but got NaN; the trial's training has diverged.")
+        raise InputError("log_probs must have no NaN, got some; the trial's training has diverged.")
     if evidence.labels.min() < 0 or evidence.labels.max() >= classes:
         raise InputError(
-            "0 <= labels < {classes} must hold, but got {min}..{max}.",
-            classes=classes,
-            min=evidence.labels.min(),
-            max=evidence.labels.max(),
+            "labels must be between 0 and {last}, got {lowest} to {highest}.",
+            last=classes - 1,
+            lowest=evidence.labels.min(),
+            highest=evidence.labels.max(),
         )
 
 
@@ -124,7 +120,9 @@ def auc(evidence: UtilityEvidence) -> Measurement:
     """
     check_utility(evidence)
     if evidence.log_probs.shape[2] != 2:
-        raise InputError("two classes must hold, but got {shape}; use log_loss.", shape=evidence.log_probs.shape[2])
+        raise InputError(
+            "log_probs must have two classes, got {classes}; use log_loss.", classes=evidence.log_probs.shape[2]
+        )
     positive: Bools = evidence.labels == 1
     if positive.all() or not positive.any():
         return Measurement(value=math.nan, note="not assessed: the held-out labels hold one class only")
@@ -155,9 +153,7 @@ def group_gap(evidence: UtilityEvidence, group: str) -> Measurement:
         InputError: If there is no such group.
     """
     if group not in evidence.groups:
-        raise InputError(
-            "group in {groups} must hold, but got group={group!r}.", groups=sorted(evidence.groups), group=group
-        )
+        raise InputError("group must be one of {groups}, got {group!r}.", groups=sorted(evidence.groups), group=group)
     correct, codes = _correct(evidence), evidence.groups[group]
     large = [c for c in np.unique(codes[codes >= 0]) if unit_codes(evidence.units[codes == c])[1] >= MIN_GROUP_UNITS]
     if len(large) < 2:

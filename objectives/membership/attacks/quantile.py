@@ -37,11 +37,11 @@ def quantile_regression(losses: Floats, base_losses: Floats, population: Populat
     check_matrix("losses", losses, losses.shape)
     check_matrix("base_losses", base_losses, losses.shape[1:])
     if population.base_losses is None:
-        raise InputError("population.base_losses must be given, but got None; the regression needs its covariate.")
+        raise InputError("population.base_losses must be given, got None; the regression needs its covariate.")
     m = len(population.base_losses)
     if m < MIN_POPULATION:
         raise InputError(
-            "population of {min_population} records or more must hold, but got {m}.", min_population=MIN_POPULATION, m=m
+            "population must have {min_population} records or more, got {m}.", min_population=MIN_POPULATION, m=m
         )
     check_matrix("population.base_losses", population.base_losses, (m,))
     check_matrix("population.losses", population.losses, (len(losses), m))

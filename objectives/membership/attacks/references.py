@@ -101,7 +101,7 @@ def rmia_offline(
     check_matrix("losses", losses, members.shape)
     if population.ndim != 2 or len(population) != len(losses) or not population.shape[1]:
         raise InputError(
-            "population of shape ({n_losses}, m) with m >= 1 must hold, but got {shape}.",
+            "population must have shape ({n_losses}, m) with m >= 1, got {shape}.",
             n_losses=len(losses),
             shape=population.shape,
         )
@@ -163,9 +163,9 @@ class _Side:
         """A standard deviation for each text, shape (K, n)."""
         if self.count.min() < 3:
             raise InputError(
-                "3 references a text must hold for a variance of its own, but got {min}; train K >= 8 "
-                "shadows or use fixed_variance=True.",
-                min=int(self.count.min()),
+                "A text must have 3 references for its own variance, got {fewest}; train K >= 8 shadows "
+                "or use fixed_variance=True.",
+                fewest=int(self.count.min()),
             )
         sd = np.sqrt(self._squares() / (self.count - 1))
         own: Floats = np.repeat(np.maximum(sd, 1e-12), 2, axis=0)

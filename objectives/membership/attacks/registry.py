@@ -43,13 +43,13 @@ class NamedAttack:
 
 def _base_losses(evidence: MembershipEvidence) -> Floats:
     if evidence.base_losses is None:
-        raise InputError("base_losses must be given for this attack, but the evidence has none; name another attack.")
+        raise InputError("base_losses must be given for this attack, got none; name another attack.")
     return evidence.base_losses
 
 
 def _population(evidence: MembershipEvidence) -> Population:
     if evidence.population is None:
-        raise InputError("population must be given for this attack, but the evidence has none; name another attack.")
+        raise InputError("population must be given for this attack, got none; name another attack.")
     return evidence.population
 
 
@@ -91,8 +91,8 @@ def check_attack(attack: str, *, n_shadows: int) -> None:
     needs = ATTACKS[attack].min_shadows
     if n_shadows < needs:
         raise InputError(
-            "n_shadows >= {needs} must hold for attack={attack!r}, but got n_shadows={n_shadows}; "
-            "train more shadows, or name another attack.",
+            "n_shadows must be >= {needs} for attack={attack!r}, got {n_shadows}; train more shadows,"
+            " or name another attack.",
             needs=needs,
             attack=attack,
             n_shadows=n_shadows,

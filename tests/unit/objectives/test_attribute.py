@@ -177,12 +177,12 @@ def test_users_whose_attribute_is_unknown_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"log_probs": np.full((4, 600, 2), np.nan)}, "log_probs finite"),
-        ({"log_probs": np.zeros((4, 5, 2))}, "log_probs of shape"),
-        ({"auxiliary": np.full((600, 1), np.nan)}, "auxiliary finite"),
-        ({"auxiliary": np.zeros((5, 1))}, "auxiliary of shape"),
-        ({"attribute": np.zeros(600)}, "attribute integers"),
-        ({"units": np.arange(600) // 2}, "constant within units"),
+        ({"log_probs": np.full((4, 600, 2), np.nan)}, "log_probs must be finite"),
+        ({"log_probs": np.zeros((4, 5, 2))}, "log_probs must have shape"),
+        ({"auxiliary": np.full((600, 1), np.nan)}, "auxiliary must be finite"),
+        ({"auxiliary": np.zeros((5, 1))}, "auxiliary must have shape"),
+        ({"attribute": np.zeros(600)}, "attribute must be integers"),
+        ({"units": np.arange(600) // 2}, "constant within a user"),
     ],
 )
 def test_unfit_arrays_are_refused_by_name(change: dict[str, Any], message: str) -> None:

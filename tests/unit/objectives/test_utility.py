@@ -95,7 +95,7 @@ def test_group_gap_leaves_small_and_unknown_groups_out() -> None:
     codes = np.where(np.arange(300) < 29, 1, 0)
     small = UtilityEvidence(log_probs=e.log_probs, labels=e.labels, units=e.units, groups={"g": codes})
     assert accuracy.group_gap(small, "g").note.startswith("not assessed")
-    with pytest.raises(InputError, match="group in"):
+    with pytest.raises(InputError, match="group must be one of"):
         accuracy.group_gap(e, "nobody")
 
 
@@ -104,10 +104,10 @@ def test_unfit_utility_evidence_is_refused() -> None:
     nan = e.log_probs.copy()
     nan[0, 0, 0] = np.nan
     for change, message in [
-        ({"log_probs": nan}, "log_probs without NaN"),
-        ({"labels": e.labels + 1}, "0 <= labels < 2"),
-        ({"units": e.units[1:]}, "units of shape"),
-        ({"log_probs": e.log_probs[0]}, "log_probs of shape"),
+        ({"log_probs": nan}, "log_probs must have no NaN"),
+        ({"labels": e.labels + 1}, "labels must be between 0 and 1"),
+        ({"units": e.units[1:]}, "units must have shape"),
+        ({"log_probs": e.log_probs[0]}, "log_probs must have shape"),
     ]:
         base = {"log_probs": e.log_probs, "labels": e.labels, "units": e.units}
         with pytest.raises(InputError, match=message):

@@ -154,7 +154,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_spent(spec: StudySpe
         audit_configuration(spec, PRIVATE, folder=tmp_path / "audit")
     with pytest.raises(InputError, match="task"):
         StudySpec(task="dream")
-    with pytest.raises(InputError, match="a label column"):
+    with pytest.raises(InputError, match="label must be a column"):
         StudySpec(label="")
 
 

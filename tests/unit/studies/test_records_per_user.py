@@ -66,7 +66,7 @@ def test_a_declared_maximum_that_the_user_column_contradicts_is_refused(
 
 
 def test_two_declarations_that_differ_are_refused() -> None:
-    with pytest.raises(InputError, match="max_records_per_user 0 or 1"):
+    with pytest.raises(InputError, match="max_records_per_user must be 0 or 1"):
         StudySpec(one_record_per_user=True, max_records_per_user=3)
     with pytest.raises(InputError, match="max_records_per_user"):
         StudySpec(max_records_per_user=-1)

@@ -82,10 +82,10 @@ def test_a_policy_is_read_from_its_name_and_writes_itself(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "noise", "says"),
     [
-        ("publish", None, "policy in"),
+        ("publish", None, "policy must be one of"),
         ("publish_all", None, r"publish_all\(epsilon\)"),
         ("publish_all(0)", None, "epsilon must be > 0"),
-        ("publish_all(inf)", None, "policy in"),
+        ("publish_all(inf)", None, "policy must be one of"),
         ("publish_all(1-2)", None, "must be a number"),
         ("proxy_then_retrain", None, r"proxy_then_retrain\(m\)"),
         ("proxy_then_retrain(0)", None, "m must be between 1 and 1,000"),

@@ -378,7 +378,7 @@ def test_the_same_name_with_a_changed_configuration_is_refused(
         ({"consent_filter": False, "purpose": "marketing"}, "100.0% of"),
         ({"model": "/nowhere"}, "nowhere"),
         ({"attack": "guess"}, "guess"),
-        ({"attack": "lira_online_per_text"}, "n_shadows >= 8"),
+        ({"attack": "lira_online_per_text"}, "n_shadows must be >= 8"),
         ({"attribute": "gender"}, "column 'gender'"),
     ],
 )
@@ -510,7 +510,7 @@ def test_unfit_arguments_of_a_search_are_refused_before_its_folder_is_made(
 
 
 def test_only_known_policies_and_counts_are_taken(spec: StudySpec, tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="policy in"):
+    with pytest.raises(PolicyError, match="policy must be one of"):
         run_study(spec, n_trials=1, policy="everything", folder=tmp_path)
     with pytest.raises(InputError, match="n_trials"):
         run_study(spec, n_trials=0, folder=tmp_path)

@@ -120,5 +120,5 @@ def test_weights_move_the_knee_and_are_said() -> None:
     )
     assert "weighed" not in knee(points, ("a", "b")).reason
     for unfit in ((1.0,), (1.0, -1.0), (0.0, 0.0), (math.nan, 1.0), (math.inf, 1.0)):
-        with pytest.raises(InputError, match="2 weights >= 0"):
+        with pytest.raises(InputError, match="weights must be 2 numbers >= 0"):
             knee(points, ("a", "b"), unfit)

@@ -150,7 +150,7 @@ def test_the_curve_of_a_run_lies_below_the_gaussians_it_is_made_of() -> None:
     exact, found = GaussianCurve(mu=2 / 3), curve_of(run)
     for y in np.linspace(0.01, 0.99, 25):
         assert exact.least(float(y)) - 2e-3 <= found.least(float(y)) <= exact.least(float(y)) + 1e-9
-    with pytest.raises(InputError, match="noise_multiplier > 0"):
+    with pytest.raises(InputError, match="noise_multiplier must be > 0"):
         curve_of(dataclasses.replace(RUN, noise_multiplier=0.0))
 
 

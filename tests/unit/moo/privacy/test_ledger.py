@@ -82,7 +82,7 @@ def test_what_is_reserved_is_charged_in_full_until_it_is_settled(ledger: Ledger)
     assert verify(ledger.path).intact
 
 
-@pytest.mark.parametrize("settle", ["twice", "unknown", "of another study", "more steps"])
+@pytest.mark.parametrize("settle", ["twice", "unknown", "to another study", "more steps"])
 def test_a_settlement_that_does_not_fit_is_refused_and_writes_nothing(ledger: Ledger, settle: str) -> None:
     reservation = ledger.reserve("s", 0, RUN)
     if settle == "twice":
@@ -91,7 +91,7 @@ def test_a_settlement_that_does_not_fit_is_refused_and_writes_nothing(ledger: Le
     study, number, steps = {
         "twice": ("s", reservation, 250),
         "unknown": ("s", 77, 250),
-        "of another study": ("t", reservation, 250),
+        "to another study": ("t", reservation, 250),
         "more steps": ("s", reservation, 251),
     }[settle]
     with pytest.raises(InputError):
@@ -100,7 +100,7 @@ def test_a_settlement_that_does_not_fit_is_refused_and_writes_nothing(ledger: Le
 
 
 def test_a_ledger_of_another_data_set_is_refused(ledger: Ledger) -> None:
-    with pytest.raises(InputError, match="of another"):
+    with pytest.raises(InputError, match="to another"):
         Ledger(ledger.path, "e" * 32)
     assert Ledger(ledger.path, "d" * 32).entries() == ledger.entries()
 

@@ -200,7 +200,7 @@ def test_a_changed_configuration_is_refused_and_named(tmp_path: Path) -> None:
         run(n_trials=4, storage=tmp_path / "s.db", config={"limit": 2})
     with pytest.raises(ConfigChangedError, match="seed was 0 and is now 3"):
         run(n_trials=4, storage=tmp_path / "s.db", config={"limit": 1}, seed=3)
-    with pytest.raises(InputError, match="population=8 was fixed"):
+    with pytest.raises(InputError, match="population must be 8"):
         run(n_trials=4, storage=tmp_path / "s.db", config={"limit": 1}, population=5)
 
 

@@ -116,10 +116,10 @@ COINS = np.array([True, False, True, False])
 @pytest.mark.parametrize(
     ("scores", "included", "n", "message"),
     [
-        (np.array([1.0, np.nan, 0.0, 2.0]), COINS, 2, "scores without NaN"),
-        (np.arange(4.0), np.ones(4, bool), 2, "included with both sides"),
-        (np.arange(4.0), np.zeros(4, bool), 2, "included with both sides"),
-        (np.arange(3.0), COINS, 2, "scores of shape"),
+        (np.array([1.0, np.nan, 0.0, 2.0]), COINS, 2, "scores must have no NaN"),
+        (np.arange(4.0), np.ones(4, bool), 2, "included must have canaries on both sides"),
+        (np.arange(4.0), np.zeros(4, bool), 2, "included must have canaries on both sides"),
+        (np.arange(3.0), COINS, 2, "scores must have shape"),
         (np.arange(4.0), COINS, 6, "n_guesses"),
         (np.arange(4.0), COINS, 0, "n_guesses"),
         (np.arange(0.0), np.zeros(0, bool), 2, "included"),

@@ -73,7 +73,7 @@ def test_everybody_in_every_batch_is_what_a_rate_of_one_says() -> None:
 
 
 def test_unfit_batches_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="batches of one step"):
+    with pytest.raises(InputError, match="batches must have at least one step"):
         poisson_p_value([], n_units=3, sample_rate=0.5)
     with pytest.raises(InputError, match="n_units=2"):
         poisson_p_value([np.arange(3)], n_units=2, sample_rate=0.5)

@@ -134,7 +134,10 @@ def test_facts_without_mentions_are_unknown_and_fail() -> None:
 
 def test_a_probe_of_uneven_columns_is_refused() -> None:
     good = make_probe(0)
-    for change, message in [({"types": ("mobile",)}, "columns of one length"), ({"n_records": 0}, "n_records > 0")]:
+    for change, message in [
+        ({"types": ("mobile",)}, "Columns must have one length"),
+        ({"n_records": 0}, "n_records must be > 0"),
+    ]:
         with pytest.raises(InputError, match=message):
             masking_facts(MaskingProbe(**{**vars(good), **change}))
 

@@ -38,7 +38,8 @@ def with_losses(losses: np.ndarray) -> MembershipEvidence:
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 @pytest.mark.parametrize(
-    ("bad", "message"), [(np.nan, "losses without NaN"), (np.inf, "losses finite"), (-np.inf, "losses finite")]
+    ("bad", "message"),
+    [(np.nan, "losses must have no NaN"), (np.inf, "losses must be finite"), (-np.inf, "losses must be finite")],
 )
 def test_losses_that_are_no_numbers_are_refused_by_every_attack(name: str, bad: float, message: str) -> None:
     losses = EIGHT.losses.copy()
@@ -87,7 +88,7 @@ def test_one_user_alone_has_no_two_sides() -> None:
     e = MembershipEvidence(
         losses=np.ones((4, 5)), members=np.repeat([[True], [False]] * 2, 5, axis=1), units=np.zeros(5, dtype=int)
     )
-    with pytest.raises(InputError, match="members with both sides"):
+    with pytest.raises(InputError, match="members must have both sides"):
         risk.auc(e, level="user")
 
 
@@ -98,31 +99,37 @@ NAN = np.full((4, 6), np.nan)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: attack_scores(EIGHT, lambda e: e.losses * np.nan), "scores of shape"),
-        (lambda: attack_scores(EIGHT, lambda e: e.losses[0]), "scores of shape"),
-        (lambda: attack_scores(dataclasses.replace(EIGHT, units=EIGHT.units / 2)), "units of shape"),
-        (lambda: uncertainty.auc_with_stderr(NAN, SIDES, UNITS), "scores of shape"),
-        (lambda: uncertainty.balanced_with_stderr(NAN, SIDES, UNITS), "scores of shape"),
-        (lambda: uncertainty.auc_with_stderr(np.ones((4, 6)), SIDES | True, UNITS), "members with both sides"),
-        (lambda: uncertainty.auc_with_stderr(np.ones((4, 6)), SIDES, UNITS[1:]), "units of shape"),
-        (lambda: uncertainty.over_shadows(np.ones(3), np.ones((3, 6)), UNITS), "K even"),
-        (lambda: uncertainty.over_shadows(np.full(4, np.nan), np.ones((4, 6)), UNITS), "per_shadow without NaN"),
-        (lambda: uncertainty.over_shadows(np.ones(2), np.ones((2, 6)), UNITS), "K even"),
-        (lambda: uncertainty.over_shadows(np.ones(4), np.full((4, 6), np.nan), UNITS), "influence without NaN"),
-        (lambda: uncertainty.WeightedTpr(NAN, SIDES, 0.1), "scores of shape"),
-        (lambda: uncertainty.bootstrap(lambda _: math.nan, UNITS, np.random.default_rng(0)), "resamples lost one"),
+        (lambda: attack_scores(EIGHT, lambda e: e.losses * np.nan), "scores must have shape"),
+        (lambda: attack_scores(EIGHT, lambda e: e.losses[0]), "scores must have shape"),
+        (
+            lambda: attack_scores(dataclasses.replace(EIGHT, units=EIGHT.units / 2)),
+            "units must be whole numbers of shape",
+        ),
+        (lambda: uncertainty.auc_with_stderr(NAN, SIDES, UNITS), "scores must have shape"),
+        (lambda: uncertainty.balanced_with_stderr(NAN, SIDES, UNITS), "scores must have shape"),
+        (lambda: uncertainty.auc_with_stderr(np.ones((4, 6)), SIDES | True, UNITS), "members must have both sides"),
+        (
+            lambda: uncertainty.auc_with_stderr(np.ones((4, 6)), SIDES, UNITS[1:]),
+            "units must be whole numbers of shape",
+        ),
+        (lambda: uncertainty.over_shadows(np.ones(3), np.ones((3, 6)), UNITS), "K must be even"),
+        (lambda: uncertainty.over_shadows(np.full(4, np.nan), np.ones((4, 6)), UNITS), "per_shadow must have no NaN"),
+        (lambda: uncertainty.over_shadows(np.ones(2), np.ones((2, 6)), UNITS), "K must be even"),
+        (lambda: uncertainty.over_shadows(np.ones(4), np.full((4, 6), np.nan), UNITS), "influence must have no NaN"),
+        (lambda: uncertainty.WeightedTpr(NAN, SIDES, 0.1), "scores must have shape"),
+        (lambda: uncertainty.bootstrap(lambda _: math.nan, UNITS, np.random.default_rng(0)), "lost one"),
         (lambda: risk.tpr(EIGHT, 0.1, n_resamples=1), "n_resamples"),
         (lambda: risk.tpr(EIGHT, math.nan), "fpr"),
         (lambda: risk.MembershipRisk(level="group"), "level must be one of"),  # type: ignore[arg-type]
-        (lambda: metrics.placements(np.ones(3), np.ones(3, dtype=bool)), "nonmember_scores a non-empty"),
+        (lambda: metrics.placements(np.ones(3), np.ones(3, dtype=bool)), "nonmember_scores must be a non-empty"),
         (lambda: metrics.balanced_accuracy(np.ones(3), np.zeros(3), math.nan), "threshold"),
         (lambda: quantile.fit_quantile(np.ones((3, 1)), np.ones((2, 3)), 1.5), "quantile"),
-        (lambda: sampling.poisson_p_value([np.array([1, 1])], n_units=5, sample_rate=0.5), "without repeats"),
+        (lambda: sampling.poisson_p_value([np.array([1, 1])], n_units=5, sample_rate=0.5), "must have no repeats"),
         (lambda: sampling.poisson_p_value([np.array([1])], n_units=0, sample_rate=0.5), "n_units"),
-        (lambda: mean_bits(np.array([])), "bits a non-empty"),
-        (lambda: mean_bits(np.array([np.nan])), "bits a non-empty"),
-        (lambda: bounded_share(np.array([np.nan]), np.zeros(1, dtype=int), 5), "values a non-empty"),
-        (lambda: bounded_share(np.array([]), np.zeros(0, dtype=int), 5), "values a non-empty"),
+        (lambda: mean_bits(np.array([])), "bits must be a non-empty"),
+        (lambda: mean_bits(np.array([np.nan])), "bits must be a non-empty"),
+        (lambda: bounded_share(np.array([np.nan]), np.zeros(1, dtype=int), 5), "values must be a non-empty"),
+        (lambda: bounded_share(np.array([]), np.zeros(0, dtype=int), 5), "values must be a non-empty"),
         (lambda: bounded_advantage(EIGHT, "loss", 5, level="group"), "level must be one of"),  # type: ignore[arg-type]
         (lambda: bounded_advantage(EIGHT, "loss", 0), "floor"),
         (
@@ -131,8 +138,11 @@ NAN = np.full((4, 6), np.nan)
             ),
             "log_probs",
         ),
-        (lambda: attribute_risk(dataclasses.replace(made(0), labels=np.full(600, 2))), "labels < 2"),
-        (lambda: attribute_risk(dataclasses.replace(made(0), members=made(0).members[:3])), "K even"),
+        (
+            lambda: attribute_risk(dataclasses.replace(made(0), labels=np.full(600, 2))),
+            "labels must be between 0 and 1",
+        ),
+        (lambda: attribute_risk(dataclasses.replace(made(0), members=made(0).members[:3])), "K must be even"),
     ],
 )
 def test_bad_input_is_refused_by_name(call: Callable[[], object], message: str) -> None:

@@ -115,7 +115,7 @@ def test_bad_input_names_its_argument() -> None:
     losses, members = drawn(4, 20, 0)
     with pytest.raises(InputError, match="K >= 8"):
         lira_offline(losses, members, fixed_variance=False)
-    with pytest.raises(InputError, match="losses without NaN"):
+    with pytest.raises(InputError, match="losses must have no NaN"):
         base(np.where(members, np.nan, losses), members)
     with pytest.raises(InputError, match="population"):
         rmia_offline(losses, members, losses[:, :0])

@@ -64,10 +64,10 @@ def test_balanced_accuracy_at_the_median_and_at_a_threshold() -> None:
 def test_metrics_refuse_empty_sides_nan_and_too_few_nonmembers() -> None:
     one = np.array([1.0])
     for call, message in [
-        (lambda: metrics.roc_auc(np.array([]), one), "member_scores a non-empty"),
-        (lambda: metrics.roc_auc(one, np.array([])), "nonmember_scores a non-empty"),
-        (lambda: metrics.balanced_accuracy(one, np.array([np.nan])), "nonmember_scores without NaN"),
-        (lambda: metrics.tpr_at_fpr(one, np.ones(98), 0.01), "n_nonmembers >= 99"),
+        (lambda: metrics.roc_auc(np.array([]), one), "member_scores must be a non-empty"),
+        (lambda: metrics.roc_auc(one, np.array([])), "nonmember_scores must be a non-empty"),
+        (lambda: metrics.balanced_accuracy(one, np.array([np.nan])), "nonmember_scores must have no NaN"),
+        (lambda: metrics.tpr_at_fpr(one, np.ones(98), 0.01), "n_nonmembers must be >= 99"),
         (lambda: metrics.tpr_at_fpr(one, one, 0.0), "fpr must be > 0"),
         (lambda: metrics.tpr_at_fpr(one, one, 1.0), "fpr must be < 1"),
     ]:
@@ -211,7 +211,7 @@ def test_user_level_risk_averages_a_users_records() -> None:
     assert by_user.value > by_record.value + 0.05
     split = e.members.copy()
     split[:, 0] = ~split[:, 0]
-    with pytest.raises(InputError, match="members constant within units"):
+    with pytest.raises(InputError, match="members must be constant within a unit"):
         risk.membership_risk(MembershipEvidence(losses=e.losses, members=split, units=e.units), level="user")
 
 

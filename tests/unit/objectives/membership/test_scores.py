@@ -76,7 +76,7 @@ def test_base_difference_is_base_minus_loss() -> None:
     e = make_evidence(5)
     base = np.arange(60.0)
     np.testing.assert_array_equal(scores.base_difference(e.losses, base)[2], base - e.losses[2])
-    with pytest.raises(InputError, match="base_losses without NaN"):
+    with pytest.raises(InputError, match="base_losses must have no NaN"):
         scores.base_difference(e.losses, np.full(60, np.nan))
 
 
@@ -93,14 +93,14 @@ def test_unfit_evidence_is_refused_with_the_argument_named() -> None:
     empty = e.members.copy()
     empty[0], empty[1] = True, False
     cases = [
-        (broken(e, losses=nan), "losses without NaN"),
-        (broken(e, losses=e.losses[:4]), "losses of shape"),
-        (broken(e, members=e.members[:5]), "K even and >= 4"),
-        (broken(e, members=e.members[:2], losses=e.losses[:2]), "K even and >= 4"),
+        (broken(e, losses=nan), "losses must have no NaN"),
+        (broken(e, losses=e.losses[:4]), "losses must have shape"),
+        (broken(e, members=e.members[:5]), "K must be even and >= 4"),
+        (broken(e, members=e.members[:2], losses=e.losses[:2]), "K must be even and >= 4"),
         (broken(e, members=agree), "rows 2 and 3 agree"),
-        (broken(e, members=empty), "row 0 of members"),
-        (broken(e, members=e.members.astype(int)), "members a boolean matrix"),
-        (broken(e, units=e.units[1:]), "units of shape"),
+        (broken(e, members=empty), "row 0 has 0 of 60 members"),
+        (broken(e, members=e.members.astype(int)), "members must be a boolean matrix"),
+        (broken(e, units=e.units[1:]), "units must be whole numbers of shape"),
     ]
     for evidence, message in cases:
         with pytest.raises(InputError, match=message):
