@@ -8,7 +8,7 @@ from rich.table import Table
 
 from moo.cli.console import heading, say
 from moo.core.measurement import Measurement
-from moo.core.trial_record import ACCURACY, PENALTY, REFERENCE, RISK
+from moo.core.trial_record import ACCURACY, PENALTY, RISK, STATUS_QUO_TRIAL
 from moo.report.sections.attribute import attribute_trials, by_attribute
 from moo.studies.results.recommendation import Recommendation
 from moo.studies.results.result import StudyResult
@@ -112,7 +112,7 @@ def print_attribute(console: Console, result: StudyResult) -> None:
     for record in records:
         e = record.extras
         table.add_row(
-            "status quo" if record.number == REFERENCE else str(record.number),
+            "status quo" if record.number == STATUS_QUO_TRIAL else str(record.number),
             told(e["attribute_leakage"]),
             "" if math.isnan(e["attribute_p"].value) else f"{e['attribute_p'].value:.2f}",
             told(e["attribute_min_entropy"]),

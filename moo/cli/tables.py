@@ -23,13 +23,13 @@ from moo.core.trial_record import (
     RISK,
     Transformation,
     TrialRecord,
-    steps_told,
+    describe_steps,
 )
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
 from moo.privacy.claims import HOLDS
 from moo.privacy.composed_epsilon import ComposedEpsilon, compose
 from moo.privacy.events import TrainingRun
-from moo.privacy.ledger import NO_GUARANTEE, Entry, charged
+from moo.privacy.ledger import NO_GUARANTEE, LedgerEntry, charged
 from moo.privacy.release_policy import Policy
 from moo.report.sections.likeness import likeness
 from moo.studies.results.recommendation import p_feasible
@@ -175,7 +175,7 @@ def print_result(console: Console, result: StudyResult) -> None:
     if cost.data_epsilon is not None:
         say(console, f"All studies on these data: composed epsilon {cost.data_epsilon}.")
     steps = [Transformation(**step) for step in result.about.get("data", {}).get("transformations", [])]
-    for line in steps_told(steps):
+    for line in describe_steps(steps):
         say(console, f"Data, {line}.")
     for notice, trials in result.notices.items():
         say(console, f"Note: {notice} ({trials}).")
@@ -364,7 +364,7 @@ def _planned_epsilon(plan: "Plan") -> str:
 _COUNTED = (("trainings", 9), ("open", 4), ("failed", 6), ("without DP", 7), ("answers", 7))
 
 
-def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
+def print_ledger(console: Console, entries: Sequence[LedgerEntry]) -> None:
     """Studies of a data set, what they are charged for, and what that composes to."""
     studies = list(dict.fromkeys(e.study for e in entries if e.study))
     table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow(console) else 2, 0, 0))
@@ -383,7 +383,7 @@ def print_ledger(console: Console, entries: Sequence[Entry]) -> None:
         say(console, f"{', '.join(dict.fromkeys(bare))}: {NO_GUARANTEE}.")
 
 
-def _ledger_row(table: Table, name: str, entries: Sequence[Entry], *, one: bool) -> None:
+def _ledger_row(table: Table, name: str, entries: Sequence[LedgerEntry], *, one: bool) -> None:
     events = charged(entries)
     runs = [e for e in events if isinstance(e, TrainingRun)]
     kinds = Counter(e.kind for e in entries)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from moo.core import validate
 from moo.core.measurement import Measurement, number_in, number_out
 
-REFERENCE = -1  # number of the reference trial (no DP, level 0), which the sampler never sees
+STATUS_QUO_TRIAL = -1  # number of the reference trial (no DP, level 0), which the sampler never sees
 
 SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")  # what proposes the settings of a search; the first by default
 
@@ -53,12 +53,12 @@ class Transformation:
     effect: Literal["changes", "refuses", "takes_as_public"] = "changes"
 
 
-def steps_told(steps: Sequence[Transformation]) -> tuple[str, ...]:
+def describe_steps(steps: Sequence[Transformation]) -> tuple[str, ...]:
     """Return one line for each step whose records were counted or that takes a fact as public: what it left and what it did."""
-    return tuple(_step_told(step) for step in steps if step.before or step.effect == "takes_as_public")
+    return tuple(_describe_step(step) for step in steps if step.before or step.effect == "takes_as_public")
 
 
-def _step_told(step: Transformation) -> str:
+def _describe_step(step: Transformation) -> str:
     name = step.name.replace("_", " ")
     if not step.before:
         return f"{name}: {step.detail}"
@@ -123,7 +123,7 @@ class TrialRecord:
     """One trial as every output shows it.
 
     Attributes:
-        number: 0-based trial number; `REFERENCE` (-1) for the reference trial.
+        number: 0-based trial number; `STATUS_QUO_TRIAL` (-1) for the reference trial.
         params: The configuration that ran.
         state: "complete", or "failed" with its `cause`.
         objectives: "accuracy", "membership_risk", "compliance_penalty", as people read them (accuracy upward).

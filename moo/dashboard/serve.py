@@ -11,7 +11,7 @@ from moo.core.errors import InputError, PolicyError
 from moo.core.trial_record import ACCURACY, PENALTY, RISK, TrialRecord
 from moo.report import figures
 from moo.report.sections.texts import texts
-from moo.search.storage import opened, reading
+from moo.search.storage import opened, storage_errors
 from moo.studies.results.recommendation import Recommendation
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.select_one import INTERNAL, check_may_show
@@ -119,7 +119,7 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
             folder=folder,
         )
     place = storage if storage is not None else folder / "study.db"
-    with reading(place):
+    with storage_errors(place):
         held = opened(place)
         shown = publish(load_result(folder), held) if (folder / "front.json").is_file() else None
     page = f"studies/{shown._study_id}" if shown else ""

@@ -45,7 +45,7 @@ class Cap:
         """
         return compose(events, delta=self.delta / len(ORDERS), disjoint=False)
 
-    def refuse(self, so_far: Sequence[Event], following: Sequence[Event]) -> None:
+    def check(self, so_far: Sequence[Event], following: Sequence[Event]) -> None:
         """Refuse events that would pass the cap.
 
         Raises:
@@ -78,7 +78,7 @@ class Cap:
         return cls(epsilon=number_in(data["epsilon"]), delta=data["delta"])
 
 
-def told_cap(cap: Cap | None, events: Sequence[Event]) -> str:
+def describe_cap(cap: Cap | None, events: Sequence[Event]) -> str:
     """Say in words whether a cap holds the studies on a data set.
 
     Args:

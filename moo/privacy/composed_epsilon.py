@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moo.core.measurement import number_in, number_out
-from moo.privacy.composition import ORDERS, charges, compose_epsilon
+from moo.privacy.composition import ORDERS, compose_epsilon, renyi_per_part
 from moo.privacy.events import Event, PrivateAnswer
 from moo.privacy.renyi_filter import epsilon_at
 
@@ -85,7 +85,7 @@ def compose(
 
 
 def _at(order: float, events: Sequence[Event], delta: float) -> float:
-    divergence = max((float(curve[ORDERS.index(order)]) for curve in charges(events).values()), default=0.0)
+    divergence = max((float(curve[ORDERS.index(order)]) for curve in renyi_per_part(events).values()), default=0.0)
     return epsilon_at(order, divergence, delta) if events else 0.0
 
 

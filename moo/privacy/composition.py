@@ -86,7 +86,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def charges(events: Sequence[Event]) -> dict[str, RenyiCurve]:
+def renyi_per_part(events: Sequence[Event]) -> dict[str, RenyiCurve]:
     """What the units of each part pay: part -> Renyi divergence at each of `ORDERS`, in nats.
 
     A unit is charged for each of the `shadows_per_unit` runs of a trial that it takes part in. Parts are disjoint: a unit
@@ -102,24 +102,22 @@ def charges(events: Sequence[Event]) -> dict[str, RenyiCurve]:
     return spent
 
 
-def dearest(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
+def worst_per_part(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
     """What the units of each part pay at most for one trial that is any of some kinds: at each order the maximum over the kinds.
 
     As one trial may be any of them, so may each of many: n trials, in whatever mixture, pay at most n times this. The choice among
     kinds may be drawn, or depend on what was told before.
     """
-    spent = [charges(events) for events in kinds]
+    spent = [renyi_per_part(events) for events in kinds]
     parts = sorted({part for curves in spent for part in curves})
     nothing = np.zeros(len(ORDERS))
     return {part: np.maximum.reduce([curves.get(part, nothing) for curves in spent]) for part in parts}
 
 
-def compose_dearest(
-    kinds: Sequence[Sequence[Event]], *, trials: int, delta: float, beside: Sequence[Event] = ()
-) -> float:
+def compose_worst(kinds: Sequence[Sequence[Event]], *, trials: int, delta: float, once: Sequence[Event] = ()) -> float:
     """Compose so many trials, each of any of the kinds, and what was told once beside them: by RDP, adaptively chosen."""
-    each, once, nothing = dearest(kinds), charges(beside), np.zeros(len(ORDERS))
-    curves = [trials * each.get(part, nothing) + once.get(part, nothing) for part in sorted({*each, *once})]
+    each, fixed, nothing = worst_per_part(kinds), renyi_per_part(once), np.zeros(len(ORDERS))
+    curves = [trials * each.get(part, nothing) + fixed.get(part, nothing) for part in sorted({*each, *fixed})]
     return max((_epsilon(curve, delta) for curve in curves), default=0.0)
 
 
@@ -137,7 +135,7 @@ def compose_epsilon(events: Sequence[Event], *, delta: float, per_unit: bool = T
     """
     if not per_unit:
         events = [dataclasses.replace(e, shadows_per_unit=1) if isinstance(e, TrainingRun) else e for e in events]
-    return max((_epsilon(curve, delta) for curve in charges(events).values()), default=0.0)
+    return max((_epsilon(curve, delta) for curve in renyi_per_part(events).values()), default=0.0)
 
 
 def _epsilon(curve: RenyiCurve, delta: float) -> float:
@@ -166,7 +164,7 @@ def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
 
 
 def epsilon_of_any(
-    kinds: Sequence[TrainingRun], *, times: int, delta: float, beside: Sequence[PrivateAnswer] = ()
+    kinds: Sequence[TrainingRun], *, times: int, delta: float, once: Sequence[PrivateAnswer] = ()
 ) -> float:
     """Epsilon that no multiset of so many runs on the same units passes, each of one of the kinds, by PLD; see `epsilon_of_all`.
 
@@ -187,7 +185,7 @@ def epsilon_of_any(
     removing, adding = ([getattr(loss, side) for loss in losses] for side in ("_pmf_remove", "_pmf_add"))
     envelope = privacy_loss_distribution.PrivacyLossDistribution(_envelope(removing), _envelope(adding))
     loss = envelope.self_compose(times)
-    for answer in beside:
+    for answer in once:
         loss = loss.compose(
             privacy_loss_distribution.from_gaussian_mechanism(
                 answer.noise_multiplier, value_discretization_interval=INTERVAL
@@ -209,7 +207,7 @@ def _envelope(pmfs: Sequence[Any]) -> Any:
     return pld_pmf.create_pmf_pessimistic_connect_dots(INTERVAL, at, np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)))
 
 
-def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float, beside: Sequence[Event] = ()) -> float:
+def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float, once: Sequence[Event] = ()) -> float:
     """Epsilon of the best of a random number of trials drawn alike, where that one alone is seen.
 
     Args:
@@ -217,17 +215,17 @@ def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float, besi
             at every Renyi order. A draw from a public law diverges at each order by no more than its worst outcome.
         mean: Of the geometric law that the number of trials is drawn from, >= 1; the number itself stays secret.
         delta: Of the guarantee.
-        beside: What was told of the same units once, whatever the number of trials.
+        once: What was told of the same units once, whatever the number of trials.
 
     Source:
         Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy", Theorem 2 with eta = 1,
         arXiv:2110.03620.
     """
-    trial, once = dearest(kinds), charges(beside)
+    trial, fixed = worst_per_part(kinds), renyi_per_part(once)
     nothing = np.zeros(len(ORDERS))
     curves = [
-        (_selected(trial[part], mean) if part in trial else nothing) + once.get(part, nothing)
-        for part in sorted({*trial, *once})
+        (_selected(trial[part], mean) if part in trial else nothing) + fixed.get(part, nothing)
+        for part in sorted({*trial, *fixed})
     ]
     return max(_epsilon(curve, delta) for curve in curves)
 

@@ -32,15 +32,15 @@ from moo.privacy.ledger_chain import (
     KINDS,
     READ,
     WAIT,
-    Entry,
+    LedgerEntry,
     Verification,
     cap_of,
     charged,
     entry_of,
     parse_anchor,
-    place_of,
     read_entries,
-    reported,
+    seq_of,
+    storage_errors,
     verify,
 )
 
@@ -48,14 +48,14 @@ __all__ = [
     "KINDS",
     "NO_GUARANTEE",
     "PREPARATION",
-    "Entry",
     "Ledger",
+    "LedgerEntry",
     "Verification",
     "cap_of",
     "charged",
     "parse_anchor",
-    "place_of",
     "read_entries",
+    "seq_of",
     "verify",
 ]
 
@@ -86,7 +86,7 @@ class Ledger:
     def __init__(self, path: str | Path, dataset: str) -> None:
         self.path = Path(path)
         self.dataset = dataset
-        with reported(self.path):
+        with storage_errors(self.path):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._transaction() as connection:
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
@@ -111,7 +111,7 @@ class Ledger:
         note = {} if run.private else {"note": NO_GUARANTEE}
         with self._transaction() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            _hold_to_cap(connection, [run, *answers])
+            _check_cap(connection, [run, *answers])
             seq = _append(connection, "reserve", study, {"trial": trial, "run": run.to_json(), **note})
             if answers:
                 _append(connection, "answer", study, {"trial": trial, "answers": [a.to_json() for a in answers]})
@@ -131,7 +131,7 @@ class Ledger:
             raise InputError("kind must be one of deny, gate, release, got {kind!r}.", kind=kind)
         return self._write(kind, study, body)
 
-    def entries(self, study: str | None = None) -> tuple[Entry, ...]:
+    def entries(self, study: str | None = None) -> tuple[LedgerEntry, ...]:
         """All entries in order, or those of one study."""
         return read_entries(self.path, study)
 
@@ -150,7 +150,7 @@ class Ledger:
         """
         with self._transaction() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            _hold_to_cap(connection, answers)
+            _check_cap(connection, answers)
             return _append(connection, "answer", study, {"trial": trial, "answers": [a.to_json() for a in answers]})
 
     def cap(self, cap: Cap, *, reason: str = "") -> int:
@@ -172,12 +172,12 @@ class Ledger:
         return charged(self.entries(study))
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Held by one thread of one process at a time, so that what is decided by the entries and written down then stays right.
 
         Not to be nested.
         """
-        with reported(self.path):
+        with storage_errors(self.path):
             lock = open(f"{self.path}.lock", "w")  # noqa: SIM115 - held until the end of the block
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -218,7 +218,7 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with (
-            reported(self.path),
+            storage_errors(self.path),
             closing(sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)) as connection,
         ):
             connection.execute("PRAGMA synchronous = FULL")
@@ -236,10 +236,10 @@ def _cap(connection: sqlite3.Connection) -> Cap | None:
     return None if row is None else Cap.from_json(json.loads(row[0]))
 
 
-def _hold_to_cap(connection: sqlite3.Connection, following: Sequence[Event]) -> None:
+def _check_cap(connection: sqlite3.Connection, following: Sequence[Event]) -> None:
     cap = _cap(connection)
     if cap is not None:
-        cap.refuse(charged([entry_of(row) for row in connection.execute(f"{READ} ORDER BY seq")]), following)
+        cap.check(charged([entry_of(row) for row in connection.execute(f"{READ} ORDER BY seq")]), following)
 
 
 def _append(connection: sqlite3.Connection, kind: str, study: str, body: Mapping[str, Any]) -> int:
@@ -250,7 +250,7 @@ def _append(connection: sqlite3.Connection, kind: str, study: str, body: Mapping
         raise MachineError(
             "The clock must not go backwards, got {at} after {before}; set it right.", at=at, before=before
         )
-    unsigned = Entry(seq=seq, at=at, kind=kind, study=study, body=body, previous=previous, hash="")
+    unsigned = LedgerEntry(seq=seq, at=at, kind=kind, study=study, body=body, previous=previous, hash="")
     text = rfc8785.dumps(dict(body)).decode()
     row = (seq, at, kind, study, text, previous, unsigned.digest())
     connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)

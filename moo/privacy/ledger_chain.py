@@ -22,7 +22,7 @@ _DOMAIN = b"moo ledger 1\0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """One line of the ledger.
 
     Attributes:
@@ -78,7 +78,7 @@ class Verification:
         return self.broken is None
 
 
-def charged(entries: Sequence[Entry]) -> list[Event]:
+def charged(entries: Sequence[LedgerEntry]) -> list[Event]:
     """What units pay for: reservations, in full while they are open and for the steps that ran once they are settled; answers."""
     steps = {e.body["reservation"]: e.body["steps"] for e in entries if e.kind in ("commit", "abort")}
     out: list[Event] = []
@@ -91,12 +91,12 @@ def charged(entries: Sequence[Entry]) -> list[Event]:
     return out
 
 
-def cap_of(entries: Sequence[Entry]) -> Cap | None:
+def cap_of(entries: Sequence[LedgerEntry]) -> Cap | None:
     """Return the newest cap among a ledger's entries; None without one."""
     return next((Cap.from_json(e.body) for e in reversed(entries) if e.kind == "cap"), None)
 
 
-def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...]:
+def read_entries(path: str | Path, study: str | None = None) -> tuple[LedgerEntry, ...]:
     """All entries of a ledger's file as they stand, or those of one study.
 
     Raises:
@@ -106,7 +106,10 @@ def read_entries(path: str | Path, study: str | None = None) -> tuple[Entry, ...
     if not Path(path).is_file():
         raise InputError("There is no ledger at {path}; run a study first.", path=path)
     # "rw" and not "ro": after a kill in the middle of a commit, the first reader has to roll the half-written pages back
-    with reported(Path(path)), closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=WAIT)) as connection:
+    with (
+        storage_errors(Path(path)),
+        closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=WAIT)) as connection,
+    ):
         rows = connection.execute(f"{READ} WHERE ?1 IS NULL OR study = ?1 ORDER BY seq", (study,)).fetchall()
     try:
         return tuple(map(entry_of, rows))
@@ -144,7 +147,7 @@ def parse_anchor(text: str) -> tuple[int, str]:
     return int(seq), digest
 
 
-def place_of(digest: str, entries: Sequence[Entry]) -> int:
+def seq_of(digest: str, entries: Sequence[LedgerEntry]) -> int:
     """Return the seq of the entry with a hash, kept without its seq.
 
     Raises:
@@ -156,7 +159,7 @@ def place_of(digest: str, entries: Sequence[Entry]) -> int:
     return found
 
 
-def _first_break(entries: Sequence[Entry]) -> tuple[int, str] | None:
+def _first_break(entries: Sequence[LedgerEntry]) -> tuple[int, str] | None:
     previous, before = "0" * 64, ""
     for place, entry in enumerate(entries, start=1):
         if entry.seq != place:
@@ -175,7 +178,7 @@ def _first_break(entries: Sequence[Entry]) -> tuple[int, str] | None:
     return None
 
 
-def _missed(entries: Sequence[Entry], anchors: Mapping[int, str]) -> tuple[int, str] | None:
+def _missed(entries: Sequence[LedgerEntry], anchors: Mapping[int, str]) -> tuple[int, str] | None:
     for seq, digest in sorted(anchors.items()):
         if seq > len(entries):
             return seq, f"entry {seq}, which was anchored, has been cut off"
@@ -184,13 +187,13 @@ def _missed(entries: Sequence[Entry], anchors: Mapping[int, str]) -> tuple[int, 
     return None
 
 
-def entry_of(row: Sequence[Any]) -> Entry:
+def entry_of(row: Sequence[Any]) -> LedgerEntry:
     seq, at, kind, study, body, previous, digest = row
-    return Entry(seq=seq, at=at, kind=kind, study=study, body=json.loads(body), previous=previous, hash=digest)
+    return LedgerEntry(seq=seq, at=at, kind=kind, study=study, body=json.loads(body), previous=previous, hash=digest)
 
 
 @contextmanager
-def reported(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """A storage's failure as one line; the transaction has been rolled back."""
     try:
         yield

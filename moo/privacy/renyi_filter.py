@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moo.core import validate
-from moo.privacy.composition import ORDERS, charges
+from moo.privacy.composition import ORDERS, renyi_per_part
 from moo.privacy.events import Event
 
 
@@ -41,7 +41,7 @@ class RenyiFilter:
     def tuned(cls, *, epsilon: float, delta: float, typical: Sequence[Event]) -> "RenyiFilter":
         """The order at which the budget admits the most trials like a typical one, which is public: the plan, not the data."""
         budgets = np.array([_budget(order, epsilon, delta) for order in ORDERS])
-        spent = np.maximum.reduce(list(charges(typical).values()))
+        spent = np.maximum.reduce(list(renyi_per_part(typical).values()))
         admitted = np.where(np.isfinite(spent) & (spent > 0), budgets / np.where(spent > 0, spent, 1.0), -math.inf)
         return cls(epsilon=epsilon, delta=delta, order=ORDERS[int(admitted.argmax())])
 
@@ -53,17 +53,17 @@ class RenyiFilter:
     def spent(self, events: Sequence[Event]) -> float:
         """Renyi divergence at the order, for the units that pay the most; nats."""
         at = ORDERS.index(self.order)
-        return max((float(curve[at]) for curve in charges(events).values()), default=0.0)
+        return max((float(curve[at]) for curve in renyi_per_part(events).values()), default=0.0)
 
     def admits(self, so_far: Sequence[Event], following: Sequence[Event]) -> bool:
         """Whether one more trial stays within the budget. One without DP never does."""
         return self.spent([*so_far, *following]) <= self.budget
 
-    def room(self, following: Sequence[Event], beside: Sequence[Event] = ()) -> int:
+    def room(self, following: Sequence[Event], once: Sequence[Event] = ()) -> int:
         """Return how many trials like this one the budget admits, after what is told once beside them."""
         at = ORDERS.index(self.order)
-        each, once = ({part: float(curve[at]) for part, curve in charges(e).items()} for e in (following, beside))
-        return max(0, min(int((self.budget - once.get(part, 0.0)) / spent) for part, spent in each.items()))
+        each, fixed = ({part: float(curve[at]) for part, curve in renyi_per_part(e).items()} for e in (following, once))
+        return max(0, min(int((self.budget - fixed.get(part, 0.0)) / spent) for part, spent in each.items()))
 
 
 def _budget(order: float, epsilon: float, delta: float) -> float:

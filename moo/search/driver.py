@@ -8,11 +8,21 @@ import optuna
 from moo.core import validate
 from moo.core.errors import InputError
 from moo.search.executors import Evaluate, executor_of
-from moo.search.lease import Lease, unleased
+from moo.search.lease import Lease, no_lease
 from moo.search.sampler import DEFAULT, Sampler, check_sampler
 from moo.search.search import Before, Run, lost_outcome
 from moo.search.space import Space
-from moo.search.storage import Storage, check_storage, held, in_use, keep_config, made, name_of, reading, sqlite_file
+from moo.search.storage import (
+    Storage,
+    check_storage,
+    keep_config,
+    locked_file,
+    name_of,
+    open_study,
+    sqlite_file,
+    storage_errors,
+    storage_session,
+)
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult
 
 POPULATION = "moo:population"
@@ -97,9 +107,9 @@ def search(
     pool = executor_of(evaluate, executor=executor, workers=workers, environments=environments)
     file = sqlite_file(storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with reading(storage), held(file), in_use(storage) as place:
-        study = made(place, name, [g.direction for g in goals], [g.name for g in goals])
-        alone = unleased() if storage is None or file else Lease(study, name_of(storage))
+    with storage_errors(storage), locked_file(file), storage_session(storage) as backend:
+        study = open_study(backend, name, [g.direction for g in goals], [g.name for g in goals])
+        alone = no_lease() if storage is None or file else Lease(study, name_of(storage))
         with alone as lease, pool:
             keep_config(study, [g.name for g in goals], settings)
             run = Run(

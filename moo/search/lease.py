@@ -134,7 +134,7 @@ class Lease:
 
 
 @contextlib.contextmanager
-def unleased() -> Iterator[None]:
+def no_lease() -> Iterator[None]:
     """Hold nothing: the study is this process's own, or its file is locked."""
     yield
 

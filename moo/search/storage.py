@@ -49,7 +49,7 @@ def opened(storage: Storage) -> BaseStorage:
 
 
 @contextmanager
-def in_use(storage: Storage) -> Iterator[BaseStorage]:
+def storage_session(storage: Storage) -> Iterator[BaseStorage]:
     """Open a storage, and let its connections go in the end if it was opened here; see `opened`."""
     held_open = opened(storage)
     try:
@@ -76,7 +76,7 @@ def check_storage(storage: Storage) -> None:
         with _refusing(storage):
             create_engine(url.format(SCHEMA_VERSION="")).dispose()
     file = journal or sqlite_file(storage)
-    with reading(storage):
+    with storage_errors(storage):
         if file is not None:
             _check_file(file, storage)
         if journal is not None and journal.exists():
@@ -235,7 +235,7 @@ def sqlite_file(storage: Storage) -> Path | None:
 
 
 @contextmanager
-def held(path: Path | None) -> Iterator[None]:
+def locked_file(path: Path | None) -> Iterator[None]:
     """Hold an SQLite file for one driver; the system lets it go when the driver ends, however it ends.
 
     Raises:
@@ -257,7 +257,7 @@ def held(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def reading(storage: Storage) -> Iterator[None]:
+def storage_errors(storage: Storage) -> Iterator[None]:
     """Turn a storage's failures into `StorageError`."""
     try:
         yield
@@ -281,7 +281,7 @@ def reading(storage: Storage) -> Iterator[None]:
         ) from error
 
 
-def made(storage: BaseStorage, name: str, directions: Sequence[str], goals: Sequence[str]) -> optuna.Study:
+def open_study(storage: BaseStorage, name: str, directions: Sequence[str], goals: Sequence[str]) -> optuna.Study:
     """Return the study of this name, new or known.
 
     Raises:

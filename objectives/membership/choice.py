@@ -16,7 +16,7 @@ CHOSEN = "chosen"  # as a study's attack: not named before, but chosen in every 
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenAttack:
     """What was chosen, and what is left to report it on.
 
     Attributes:
@@ -34,7 +34,7 @@ def choose(
     *,
     level: Level = "record",
     seed: int = 0,
-) -> Choice:
+) -> ChosenAttack:
     """Split the units in two, take the strongest attack of one half, and hand back the other half for its report.
 
     A record's score refers to other shadows, never to other records (but to the population, which stays), so each half is evidence
@@ -63,7 +63,7 @@ def choose(
     told = {
         name: value for name, value in found.items() if not math.isnan(value)
     } or found  # NaN is larger than nothing
-    return Choice(max(told, key=lambda name: told[name]), evidence.take(~first))
+    return ChosenAttack(max(told, key=lambda name: told[name]), evidence.take(~first))
 
 
 def possible(evidence: MembershipEvidence) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from moo.data.catalogue import DATASETS
 from moo.privacy.caps import Cap
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import PREPARATION, Entry, Ledger, cap_of, charged, read_entries
+from moo.privacy.ledger import PREPARATION, Ledger, LedgerEntry, cap_of, charged, read_entries
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.ledger_heads import check_anchor, keep_anchor
 from moo.studies.accounting.terms import check_terms
@@ -142,7 +142,7 @@ class Account:
         self.check()
         return any(e.study == self.study for e in self._refuse_other(terms))
 
-    def _refuse_other(self, terms: Mapping[str, Any]) -> list[Entry]:
+    def _refuse_other(self, terms: Mapping[str, Any]) -> list[LedgerEntry]:
         gates = [e for e in self.ledger.entries() if e.kind == "gate" and "policy" in e.body]
         check_terms(terms, self.study, gates)
         return gates
@@ -176,7 +176,7 @@ class Account:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Hold the ledger alone, once it is known to be the study's; keep its head afterwards."""
-        with self.ledger.alone():
+        with self.ledger.locked():
             self.check()
             try:
                 yield

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from moo.core.trial_record import TrialParams, TrialRecord
-from moo.privacy.caps import told_cap
+from moo.privacy.caps import describe_cap
 from moo.privacy.claims import HOLDS
 from moo.privacy.composed_epsilon import compose
 from moo.privacy.composition import epsilon_of_any, epsilon_of_selected
@@ -74,7 +74,7 @@ def search_cost(
     if not alone:
         label = _counted(label, account, policy, trials, events)
     charged = account.ledger.charged()
-    capped = told_cap(account.cap, charged)
+    capped = describe_cap(account.cap, charged)
     return SearchCost(
         policy=str(policy),
         composed_epsilon=None if alone else compose(events, delta=delta),
@@ -127,7 +127,7 @@ def guarantee(
         )
     if policy.name == "select_one":
         kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
-        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, beside=[*preparation, *counts(policy)])
+        epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, once=[*preparation, *counts(policy)])
         return epsilon, (
             f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; all else "
             "stays inside, the number of trials too"
@@ -135,7 +135,7 @@ def guarantee(
     if policy.name == "proxy_then_retrain":
         once = [dataclasses.replace(run, shadows_per_unit=1) for run in runs_at(prepared, highest)]
         beside = [e for e in preparation if e.part == "release"]
-        epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta, beside=beside)
+        epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta, once=beside)
         return epsilon, (
             f"guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {policy.retrain} retrained "
             f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, whose results stay inside"

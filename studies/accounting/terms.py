@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moo.core.errors import PolicyError
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import Entry
+from moo.privacy.ledger import LedgerEntry
 from moo.privacy.release_policy import Policy
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.spec.study import PLACES, StudySpec
@@ -64,7 +64,7 @@ def known_terms(
     return {key: value for key, value in terms.items() if key != "data"}
 
 
-def check_terms(terms: Mapping[str, Any], study: str, gates: list[Entry]) -> None:
+def check_terms(terms: Mapping[str, Any], study: str, gates: list[LedgerEntry]) -> None:
     """Refuse terms that are not those under which a name began, in whatever folder or storage.
 
     Args:

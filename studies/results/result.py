@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, StorageError
 from moo.core.measurement import number_in, number_out
-from moo.core.trial_record import ACCURACY, REFERENCE, TrialRecord
+from moo.core.trial_record import ACCURACY, STATUS_QUO_TRIAL, TrialRecord
 from moo.pareto import hypervolume, non_dominated, probability_non_dominated, running_hypervolume
 from moo.privacy.caps import Cap
 from moo.privacy.composed_epsilon import ComposedEpsilon
@@ -310,7 +310,7 @@ def _span(values: Sequence[float]) -> str:
 
 def _which(numbers: Sequence[int], of: int) -> str:
     """Trials in words, as few as it takes."""
-    names = ["status quo" if n == REFERENCE else f"trial {n}" for n in numbers]
+    names = ["status quo" if n == STATUS_QUO_TRIAL else f"trial {n}" for n in numbers]
     if len(names) < 4:
         return ", ".join(names)
     return "every trial" if len(names) == of else f"{len(names)} of {of} trials"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moo.core import validate
-from moo.core.trial_record import steps_told
+from moo.core.trial_record import describe_steps
 from moo.masking import mask, mask_many
 from moo.models.pretrained.architectures import supports_fast_lane
 from moo.models.trunk.encode import encode
-from moo.privacy.caps import told_cap
+from moo.privacy.caps import describe_cap
 from moo.privacy.composed_epsilon import ComposedEpsilon
-from moo.privacy.composition import compose_dearest, compose_epsilon
+from moo.privacy.composition import compose_epsilon, compose_worst
 from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
 from moo.privacy.release_policy import Policy
@@ -99,12 +99,12 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
     trial = examples * each * _passes_a_step(prepared) + (_STEP * _steps(spec) if prepared.engine == "bank" else 0.0)
     once = counts(policy)
     low = min(compose_epsilon([*kind * n_trials, *once], delta=t.target_delta) for kind in cheap)
-    high = compose_dearest(dear, trials=n_trials, delta=t.target_delta, beside=once)
+    high = compose_worst(dear, trials=n_trials, delta=t.target_delta, once=once)
     return Plan(
         name=spec.name,
         trials=n_trials,
         records={part: len(records) for part, records in prepared.parts.items()},
-        preparation=steps_told(prepared.records.transformations),
+        preparation=describe_steps(prepared.records.transformations),
         seconds=trunk + n_trials * trial,
         trunk_seconds=trunk,
         disk_bytes=len(texts) * passes * (tokens * 2 + 8) * prepared.base.hidden,
@@ -114,7 +114,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         composed_low=_planned(low, policy, t.target_delta),
         composed_high=_planned(high, policy, t.target_delta),
         policy=str(policy),
-        holds=f"{_holds(prepared, policy, n_trials)}; {told_cap(*cap_and_charges(spec.data))}",
+        holds=f"{_holds(prepared, policy, n_trials)}; {describe_cap(*cap_and_charges(spec.data))}",
         notes=tuple(notes_of(spec.to_json())),
     )
 

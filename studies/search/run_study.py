@@ -15,8 +15,8 @@ import torch
 
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, PolicyError, TrialError
-from moo.core.trial_record import REFERENCE, TrialParams, TrialRecord
-from moo.privacy.caps import told_cap
+from moo.core.trial_record import STATUS_QUO_TRIAL, TrialParams, TrialRecord
+from moo.privacy.caps import describe_cap
 from moo.privacy.composed_epsilon import compose
 from moo.privacy.composition import compose_epsilon
 from moo.privacy.events import TrainingRun
@@ -47,7 +47,7 @@ from moo.studies.setup.preflight import (
 from moo.studies.setup.prepared import Prepared
 from moo.studies.setup.rare_classes import check_class_sizes
 from moo.studies.setup.reopen import marks_of
-from moo.studies.spec.search_space import GOALS, STATUS_QUO, anchors, params_of, space_of
+from moo.studies.spec.search_space import GOALS, STATUS_QUO, initial_trials, params_of, space_of
 from moo.studies.spec.study import StudySpec, check_name, load_spec
 from moo.studies.trial.evaluator import Evaluator
 from moo.studies.trial.paths import day_of, forget_all, forget_trial, keep_day
@@ -127,7 +127,7 @@ def run_study(
         identity = _identity(spec, chosen, prepared)
         of_study = prepared.key.child(name, json.dumps(identity, sort_keys=True), n_trials)
         n_drawn, secret = drawn(chosen, of_study, n_trials), chosen.name == NAME
-        space, first = space_of(spec.space), anchors(spec.space)
+        space, first = space_of(spec.space), initial_trials(spec.space)
         if secret:  # independent draws, from the secret key: an open seed, or 32 bits of one, would number them
             identity["mean_trials"] = n_trials
             settings = of_study.generator("settings")
@@ -196,7 +196,7 @@ def _too_small(policy: Policy, account: Account, strictest: Sequence[TrainingRun
     """Say why not one trial was admitted."""
     limit = account.limit
     if limit is None:
-        return f"a trial must fit under the cap, but {told_cap(account.cap, account.ledger.charged())}; see moo ledger cap."
+        return f"a trial must fit under the cap, but {describe_cap(account.cap, account.ledger.charged())}; see moo ledger cap."
     once = [*account.answers, *account.counts]
     needs = min(compose_epsilon([run, *once], delta=limit.delta) for run in strictest)
     return (
@@ -231,9 +231,9 @@ def _reference(evaluator: Evaluator, identity: Mapping[str, Any], home: Path, ac
             return TrialRecord.from_json(kept["record"])
     evaluator.stage("the status quo: no DP, nothing masked", 0, 0)
     try:
-        with charge_training(account, REFERENCE, _planned(evaluator.prepared, STATUS_QUO)):
-            attempt = account.attempts().get(REFERENCE, "")
-            record = evaluator.record(STATUS_QUO, number=REFERENCE, attempt=attempt)
+        with charge_training(account, STATUS_QUO_TRIAL, _planned(evaluator.prepared, STATUS_QUO)):
+            attempt = account.attempts().get(STATUS_QUO_TRIAL, "")
+            record = evaluator.record(STATUS_QUO, number=STATUS_QUO_TRIAL, attempt=attempt)
             _settle(account, home, record)
     except TrialError as error:
         raise InputError("the status quo must be trainable, but: {error}", error=error) from error

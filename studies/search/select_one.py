@@ -39,7 +39,7 @@ def check_cap_admits_all(account: Account, prepared: Prepared, n_trials: int) ->
     most = 1 if n_trials == 1 else math.ceil(math.log(rare) / math.log1p(-1 / n_trials))
     for run in runs_at(prepared, prepared.spec.space.target_epsilon[1]):
         try:
-            account.cap.refuse([*account.ledger.charged(), *account.counts], [run, *account.answers] * most)
+            account.cap.check([*account.ledger.charged(), *account.counts], [run, *account.answers] * most)
         except PolicyError as error:
             raise PolicyError(
                 "select_one draws its number of trials in secret, so the cap must admit {most} of them: {error}",

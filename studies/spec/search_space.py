@@ -57,7 +57,7 @@ def params_of(values: Mapping[str, float | int]) -> TrialParams:
 
 def depths(spec: SpaceSpec) -> list[TrialParams]:
     """The strictest anchor at every extreme depth of the space, learned queries at one layer among them."""
-    strictest, layers = anchors(spec)[0], spec.adapted_layers
+    strictest, layers = initial_trials(spec)[0], spec.adapted_layers
     choices = {
         "adapted_layers": sorted({layers[0], layers[1], min(max(layers[0], 1), layers[1])}),
         **{name: sorted(set(bounds)) for name, bounds in _optional(spec).items() if name != "batch_halvings"},
@@ -67,7 +67,7 @@ def depths(spec: SpaceSpec) -> list[TrialParams]:
     ]
 
 
-def anchors(spec: SpaceSpec) -> list[dict[str, float | int]]:
+def initial_trials(spec: SpaceSpec) -> list[dict[str, float | int]]:
     """The first trials: the strictest corner, and the head alone at the middle epsilon, masked one level less."""
     rate = (spec.learning_rate[0] * spec.learning_rate[1]) ** 0.5
     low, high = spec.target_epsilon

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moo.core.errors import InputError, TrialError
-from moo.core.trial_record import REFERENCE, TrialParams, TrialRecord
+from moo.core.trial_record import STATUS_QUO_TRIAL, TrialParams, TrialRecord
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.events import PrivateAnswer
 from moo.privacy.keys import StudyKey
@@ -88,7 +88,7 @@ class Evaluator:
             evidence = run_trial(params, self.prepared, number=number, replicate=replicate, attempt=attempt)
         save_evidence(evidence, self.prepared, number=number)
         record = judge(evidence, self.prepared, number=number)
-        if not self.answers or number == REFERENCE:
+        if not self.answers or number == STATUS_QUO_TRIAL:
             return record
         told = json.dumps([vars(self.policy), [a.to_json() for a in self.answers]], sort_keys=True)
         return noise_record(

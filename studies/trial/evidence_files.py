@@ -10,7 +10,7 @@ import numpy as np
 
 from moo.core.errors import InputError
 from moo.core.evidence import AttributeEvidence, MembershipEvidence, Population, TrialEvidence
-from moo.core.trial_record import REFERENCE
+from moo.core.trial_record import STATUS_QUO_TRIAL
 
 if TYPE_CHECKING:
     from moo.studies.setup.prepared import Prepared
@@ -26,7 +26,7 @@ def evidence_path(folder: Path, number: int, *, again: str = "") -> Path:
         number: Of the trial.
         again: What it was trained anew for; empty for the search itself.
     """
-    name = "reference" if number == REFERENCE else f"trial-{number:04d}"
+    name = "reference" if number == STATUS_QUO_TRIAL else f"trial-{number:04d}"
     return folder / "evidence" / f"{name}{'-' + again if again else ''}.npz"
 
 

@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from moo.core.atomic_files import write_whole
-from moo.core.trial_record import REFERENCE
+from moo.core.trial_record import STATUS_QUO_TRIAL
 from moo.models.training.checkpoints import CheckpointSettings, Reach, reach_of, remove_checkpoints
 from moo.models.training.loggers import LogSettings
 from moo.studies.setup.prepared import Prepared
@@ -65,4 +65,4 @@ def _checkpoints(folder: Path, number: int) -> Path:
 
 
 def _name(number: int) -> str:
-    return "reference" if number == REFERENCE else f"trial-{number:04d}"
+    return "reference" if number == STATUS_QUO_TRIAL else f"trial-{number:04d}"

@@ -19,8 +19,8 @@ from moo.core.trial_record import (
     ALARM,
     MAJORITY,
     PENALTY,
-    REFERENCE,
     RISK,
+    STATUS_QUO_TRIAL,
     TrialParams,
     TrialRecord,
 )
@@ -302,7 +302,7 @@ def judge(evidence: TrialEvidence, prepared: Prepared, *, number: int) -> TrialR
         ABOVE_MAJORITY: above_majority(evidence.utility),
     }
     extras["tpr_ceiling"] = ceiling_of(tpr_ceiling(run, 0.01), extras["tpr_at_1pct_fpr"])
-    if number == REFERENCE:
+    if number == STATUS_QUO_TRIAL:
         extras["baseline_accuracy"] = baseline_accuracy(prepared, evidence)
     constraints = {
         "max_risk": over_limit(told.risk, spec.max_risk),

@@ -24,7 +24,7 @@ from moo.objectives.auditing.audit import one_run_epsilon
 from moo.objectives.auditing.one_run import LADDER, Guessed, curve_p_value, ladder, refutes
 from moo.objectives.auditing.sampling import poisson_p_value
 from moo.privacy.calibration import check_delta
-from moo.privacy.caps import told_cap
+from moo.privacy.caps import describe_cap
 from moo.privacy.claims import claim
 from moo.privacy.composition import epsilon_pld
 from moo.privacy.events import TrainingRun
@@ -176,7 +176,7 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
         steps=trained.steps,
         seconds=time.perf_counter() - started,
         ledger=account.ledger.head(),
-        capped=told_cap(account.cap, account.ledger.charged()),
+        capped=describe_cap(account.cap, account.ledger.charged()),
     )
     save_audit(report, folder)
     return report

@@ -37,7 +37,7 @@ from moo.objectives.compliance.facts import generation_facts
 from moo.objectives.memorisation.exposure import emission, exposure, mean_bits
 from moo.objectives.statistics.clusters import clustered_stderr
 from moo.privacy.calibration import check_delta
-from moo.privacy.caps import told_cap
+from moo.privacy.caps import describe_cap
 from moo.privacy.claims import claim
 from moo.privacy.composition import epsilon_pld, group_privacy
 from moo.privacy.events import TrainingRun
@@ -157,7 +157,7 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
         steps=trained.steps,
         seconds=time.perf_counter() - started,
         ledger=account.ledger.head(),
-        capped=told_cap(account.cap, account.ledger.charged()),
+        capped=describe_cap(account.cap, account.ledger.charged()),
     )
     save_memorisation(report, home)
     return report

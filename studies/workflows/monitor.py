@@ -17,7 +17,7 @@ from moo.data.tables.users import load_withdrawals
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.composed_epsilon import ComposedEpsilon, compose
 from moo.privacy.events import TrainingRun
-from moo.privacy.ledger import PREPARATION, Entry, cap_of, charged, read_entries
+from moo.privacy.ledger import PREPARATION, LedgerEntry, cap_of, charged, read_entries
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.account import everywhere, ledger_path
 from moo.studies.workflows.identifier_drift import Residuals, drifted, look
@@ -288,7 +288,7 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
     ]
 
 
-def _spent(limit: RenyiFilter, entries: Sequence[Entry], study: str) -> ComposedEpsilon:
+def _spent(limit: RenyiFilter, entries: Sequence[LedgerEntry], study: str) -> ComposedEpsilon:
     """Compose at the filter's own order, which its guarantee is of."""
     preparation, own = (charged([e for e in entries if e.study == of]) for of in (PREPARATION, study))
     return compose([*everywhere(preparation), *own], delta=limit.delta, order=limit.order)

@@ -12,14 +12,14 @@ from moo.core import validate
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, PolicyError, StorageError
 from moo.core.measurement import number_out
-from moo.core.trial_record import REFERENCE, TrialRecord
+from moo.core.trial_record import STATUS_QUO_TRIAL, TrialRecord
 from moo.masking.preprocessing_card import save_preprocessing
 from moo.models.bank.files import save_bank
 from moo.models.export.peft import export_peft, has_peft_form
 from moo.models.export.reference import export_reference, peft_model, save_reference
 from moo.models.reference.shadows import ReferenceShadows
 from moo.models.train import Trained, TrainingData, train
-from moo.privacy.caps import told_cap
+from moo.privacy.caps import describe_cap
 from moo.privacy.claims import claim
 from moo.privacy.composed_epsilon import ComposedEpsilon, compose
 from moo.privacy.composition import epsilon_of_all, epsilon_pld
@@ -120,7 +120,7 @@ def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[
         )
     known = {t.number: t for t in result.complete}
     for number in trials:
-        if number == REFERENCE or number not in known:
+        if number == STATUS_QUO_TRIAL or number not in known:
             raise InputError(
                 "trials must be complete ones of {name}, {known}, but got {number}.",
                 name=result.name,
@@ -264,7 +264,7 @@ def _card(
         if policy.answer_noise
         else "stays inside: the search told its numbers without noise",
         "cap": account.cap and account.cap.to_json(),
-        "capped": told_cap(account.cap, account.ledger.charged()),
+        "capped": describe_cap(account.cap, account.ledger.charged()),
         "ledger": account.ledger.head(),
         "gates": "judged" if prepared.spec.gates else NO_GATE,
         "declared_not_measured": dict(prepared.spec.declare),

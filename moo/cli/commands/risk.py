@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moo.cli.console import heading, say
-from moo.core.trial_record import REFERENCE
+from moo.core.trial_record import STATUS_QUO_TRIAL
 
 out = Console() if sys.stdout.isatty() else Console(width=120)
 
@@ -45,7 +45,7 @@ def attacks(options: argparse.Namespace) -> int:
 
     result = load_result(options.out)
     check_may_show(result)
-    number = REFERENCE if options.trial is None else options.trial
+    number = STATUS_QUO_TRIAL if options.trial is None else options.trial
     evidence = load_membership(Path(options.out), number)
     level = cast(Level, result.spec.get("attack_level", "record"))
     table = Table("attack", "AUC by record", "AUC by user", f"TPR at 1 % FPR by {level}", box=None, pad_edge=False)
@@ -57,7 +57,9 @@ def attacks(options: argparse.Namespace) -> int:
         mark = f"[bold]{name}[/] (the study's)" if name == result.spec.get("attack") else name
         by_record, by_user = auc(evidence, attack=name), auc(evidence, attack=name, level="user")
         table.add_row(mark, plus_minus(by_record), plus_minus(by_user), told(tpr(evidence, attack=name, level=level)))
-    heading(out, f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attack")
+    heading(
+        out, f"{result.name}, {'the status quo' if number == STATUS_QUO_TRIAL else f'trial {number}'}: every attack"
+    )
     out.print(table)
     say(
         out,
@@ -77,7 +79,7 @@ def attributes(options: argparse.Namespace) -> int:
 
     result = load_result(options.out)
     check_may_show(result)
-    number = REFERENCE if options.trial is None else options.trial
+    number = STATUS_QUO_TRIAL if options.trial is None else options.trial
     every = load_attributes(Path(options.out), number)
     codes = {name: evidence.attribute for name, evidence in every.items()}
     table = Table(
@@ -94,7 +96,9 @@ def attributes(options: argparse.Namespace) -> int:
             table.add_row(name, ", ".join(known) or "-", *numbers, told(risk.leakage), told(risk.training), p)
             if risk.leakage.note:
                 say(out, f"Note: {risk.leakage.note}.")
-    heading(out, f"{result.name}, {'the status quo' if number == REFERENCE else f'trial {number}'}: every attribute")
+    heading(
+        out, f"{result.name}, {'the status quo' if number == STATUS_QUO_TRIAL else f'trial {number}'}: every attribute"
+    )
     out.print(table)
     say(
         out,

@@ -228,20 +228,20 @@ def mask(options: argparse.Namespace) -> int:
 def ledger_show(options: argparse.Namespace) -> int:
     """moo ledger show"""
     from moo.cli import tables
-    from moo.privacy.caps import told_cap
+    from moo.privacy.caps import describe_cap
     from moo.privacy.ledger import cap_of, charged, read_entries
     from moo.studies.accounting.account import ledger_path
 
     entries = read_entries(ledger_path(options.data))
     tables.print_ledger(out, entries)
-    say(out, f"{told_cap(cap_of(entries), charged(entries)).capitalize()}.")
+    say(out, f"{describe_cap(cap_of(entries), charged(entries)).capitalize()}.")
     return 0
 
 
 def ledger_cap(options: argparse.Namespace) -> int:
     """moo ledger cap"""
     from moo.data.catalogue import DATASETS
-    from moo.privacy.caps import Cap, told_cap
+    from moo.privacy.caps import Cap, describe_cap
     from moo.studies.accounting.account import cap_and_charges, ledger_of
 
     if options.data not in DATASETS and not Path(options.data).is_file():
@@ -250,19 +250,19 @@ def ledger_cap(options: argparse.Namespace) -> int:
         )
     ledger = ledger_of(options.data)
     seq = ledger.cap(Cap(epsilon=options.epsilon, delta=options.delta), reason=options.reason)
-    say(out, f"entry {seq}: {told_cap(*cap_and_charges(options.data))}.")
+    say(out, f"entry {seq}: {describe_cap(*cap_and_charges(options.data))}.")
     say(out, f"Keep the head elsewhere, so that a ledger without the cap is recognised: {ledger.head()}")
     return 0
 
 
 def ledger_verify(options: argparse.Namespace) -> int:
     """moo ledger verify"""
-    from moo.privacy.ledger import parse_anchor, place_of, read_entries, verify
+    from moo.privacy.ledger import parse_anchor, read_entries, seq_of, verify
     from moo.studies.accounting.account import ledger_path
 
     path = ledger_path(options.data)
     entries = read_entries(path)
-    anchors = [f"{place_of(text, entries)}:{text}" if ":" not in text else text for text in options.anchor]
+    anchors = [f"{seq_of(text, entries)}:{text}" if ":" not in text else text for text in options.anchor]
     found = verify(path, dict(map(parse_anchor, anchors)))
     if not found.intact:
         raise StorageError(

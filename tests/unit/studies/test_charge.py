@@ -12,7 +12,7 @@ from moo.core.trial_record import TrialParams
 from moo.models.training.checkpoints import Checkpoints
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import Entry, Ledger, charged
+from moo.privacy.ledger import Ledger, LedgerEntry, charged
 from moo.studies.accounting.account import ledger_of
 from moo.studies.accounting.ledger_heads import ANCHORS
 from moo.studies.search import run_study as runner_module
@@ -112,7 +112,7 @@ def test_every_workflow_pays_before_and_settles_after_and_then_refuses_an_older_
     put_back(ledger, newer)
 
 
-def unsettled(entries: tuple[Entry, ...]) -> list[Entry]:
+def unsettled(entries: tuple[LedgerEntry, ...]) -> list[LedgerEntry]:
     settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
     return [e for e in entries if e.kind == "reserve" and e.seq not in settled]
 
@@ -151,7 +151,7 @@ def test_a_training_that_does_not_end_stays_charged_in_full(
     if workflow == "confirm":  # nothing that was kept is taken
         for file in (study.home / "again").glob("*.json"):
             file.unlink()
-    reserved: list[Entry] = []
+    reserved: list[LedgerEntry] = []
     before = len(study.ledger.entries())
     monkeypatch.setattr(*TRAINERS[workflow], stops)
     with pytest.raises(type(stop)):

@@ -10,7 +10,7 @@ import pytest
 from moo.core.evidence import UtilityEvidence
 from moo.core.trial_record import ACCURACY, RISK
 from moo.objectives.membership.risk import membership_risk
-from moo.privacy.composition import compose_dearest, compose_epsilon
+from moo.privacy.composition import compose_epsilon, compose_worst
 from moo.privacy.ledger import Ledger
 from moo.privacy.release_policy import Policy
 from moo.privacy.renyi_filter import RenyiFilter
@@ -133,6 +133,6 @@ def test_a_plan_leaves_room_for_the_counts() -> None:
     room = limit.room(kind, once)
     assert limit.admits([*once, *kind * (room - 1)], kind)
     assert not limit.admits([*once, *kind * room], kind)
-    assert compose_dearest([kind], trials=3, delta=1e-5, beside=once) == pytest.approx(
+    assert compose_worst([kind], trials=3, delta=1e-5, once=once) == pytest.approx(
         compose_epsilon([*kind * 3, *once], delta=1e-5)
     )

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import moo.studies.search.run_study as runner
 from moo.cli.tables import print_result
 from moo.core.errors import InputError, PolicyError
-from moo.core.trial_record import ACCURACY, REFERENCE, RISK, Transformation, TrialParams, TrialRecord
+from moo.core.trial_record import ACCURACY, RISK, STATUS_QUO_TRIAL, Transformation, TrialParams, TrialRecord
 from moo.data.catalogue import Records, load_records
 from moo.models.bank.files import load_bank
 from moo.models.bank.lightning_module import log_probs
@@ -29,7 +29,7 @@ from moo.privacy.composed_epsilon import compose
 from moo.privacy.composition import epsilon_of_all, epsilon_of_selected
 from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.keys import StudyKey
-from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, Entry, charged
+from moo.privacy.ledger import NO_GUARANTEE, PREPARATION, LedgerEntry, charged
 from moo.privacy.release_policy import POLICIES, Policy
 from moo.report import save_report
 from moo.report.annex.content import annex_of
@@ -55,7 +55,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudySp
     return letters_spec(tmp_path_factory.mktemp("table"), tiny_folder)
 
 
-def entries_of(spec: StudySpec, name: str) -> list[Entry]:
+def entries_of(spec: StudySpec, name: str) -> list[LedgerEntry]:
     return [e for e in ledger_of(spec.data).entries() if e.study.startswith(f"{name} ")]
 
 
@@ -523,7 +523,7 @@ def test_a_dataset_scoped_step_that_the_ledger_charges_keeps_the_claim(
     monkeypatch.setattr(prepare_module, "load_records", with_dataset_step)
     study = named(spec, "covered", data=str(save_table(tmp_path / "letters.csv")))
     noisy = [PrivateAnswer(name="rare_words", sensitivity=1.0, noise_multiplier=8.0, part=p) for p in ("pool", "test")]
-    ledger_of(study.data).answer(PREPARATION, REFERENCE, noisy)
+    ledger_of(study.data).answer(PREPARATION, STATUS_QUO_TRIAL, noisy)
     result = run_study(study, n_trials=1, policy="publish_all(40)", folder=tmp_path / "s")
     assert result.trials[0].claim == "holds"
     assert result.cost.guaranteed_epsilon == 40
@@ -581,7 +581,7 @@ def test_a_table_that_n_records_cuts_has_no_claim_and_no_charge_of_another_step_
 ) -> None:
     study = named(spec, "cut", data=str(save_table(tmp_path / "letters.csv")))
     noisy = [PrivateAnswer(name="rare_words", sensitivity=1.0, noise_multiplier=8.0, part=p) for p in ("pool", "test")]
-    ledger_of(study.data).answer(PREPARATION, REFERENCE, noisy)
+    ledger_of(study.data).answer(PREPARATION, STATUS_QUO_TRIAL, noisy)
     claims, costs = {}, {}
     for n in (0, 400, 480):
         folder = tmp_path / str(n)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from moo.cli.tables import print_result
 from moo.core.errors import InputError, PolicyError, StorageError
-from moo.core.trial_record import REFERENCE, TrialRecord
+from moo.core.trial_record import STATUS_QUO_TRIAL, TrialRecord
 from moo.privacy.composition import compose_epsilon, epsilon_of_all, epsilon_of_any, epsilon_of_selected
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.ledger import PREPARATION, Ledger
@@ -181,7 +181,7 @@ def test_a_preparation_that_was_charged_is_in_every_epsilon(
     for noise in (20.0, 1.0):
         monkeypatch.setenv("MOO_LEDGERS", str(tmp_path / f"{noise}"))
         step = PrivateAnswer(name="rare_words", sensitivity=1.0, noise_multiplier=noise)
-        ledger_of(spec.data).answer(PREPARATION, REFERENCE, [step])
+        ledger_of(spec.data).answer(PREPARATION, STATUS_QUO_TRIAL, [step])
         home = tmp_path / f"proxy {noise}"
         home.mkdir(mode=0o700)
         (home / "study.key").write_text("5a" * 32, encoding="ascii")
@@ -207,7 +207,7 @@ def test_watch_counts_the_preparation_as_the_filter_does(
     for charge in (False, True):
         study = dataclasses.replace(spec, name=f"watched {charge}")
         if charge:
-            ledger_of(study.data).answer(PREPARATION, REFERENCE, [step])
+            ledger_of(study.data).answer(PREPARATION, STATUS_QUO_TRIAL, [step])
         run_study(study, n_trials=1, policy="publish_all(60)", folder=tmp_path / study.name)
         spent.append([f.numbers["spent"] for f in _budgets(study.data, None)])
     assert len(spent[1]) == 2
@@ -226,15 +226,15 @@ def test_what_is_told_beside_trainings_adds_to_each_epsilon() -> None:
     once = dataclasses.replace(RUN, shadows_per_unit=1)
     step = PrivateAnswer(name="a", sensitivity=1.0, noise_multiplier=2.0)
     both = epsilon_of_all([once, once, step], delta=1e-5)
-    assert epsilon_of_any([once], times=2, delta=1e-5, beside=[step]) == pytest.approx(both, rel=1e-6)
+    assert epsilon_of_any([once], times=2, delta=1e-5, once=[step]) == pytest.approx(both, rel=1e-6)
     assert both > epsilon_of_all([once, once], delta=1e-5)
     assert epsilon_of_all([step], delta=1e-5) <= compose_epsilon([step], delta=1e-5)
     # with one trial on the mean, Theorem 2 is of a curve that what stands beside it is added to
     plain = epsilon_of_selected([RUN], mean=3, delta=1e-5)
-    beside = epsilon_of_selected([RUN], mean=3, delta=1e-5, beside=[step])
+    beside = epsilon_of_selected([RUN], mean=3, delta=1e-5, once=[step])
     assert plain < beside <= plain + compose_epsilon([step], delta=1e-6) + 5
     elsewhere = dataclasses.replace(step, part="test")
-    assert epsilon_of_selected([RUN], mean=3, delta=1e-5, beside=[elsewhere]) == plain
+    assert epsilon_of_selected([RUN], mean=3, delta=1e-5, once=[elsewhere]) == plain
 
 
 def test_a_setting_that_breaks_a_gate_does_not_leave(spec: StudySpec, tmp_path: Path) -> None:

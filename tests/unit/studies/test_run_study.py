@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 
 from moo.core.errors import ConfigChangedError, InputError, PolicyError, StorageError, TrialError
-from moo.core.trial_record import REFERENCE, TrialParams
+from moo.core.trial_record import STATUS_QUO_TRIAL, TrialParams
 from moo.masking.recognisers import names_ner
 from moo.models.dp.optimizer import ShadowNoise
 from moo.models.dp.poisson_sampling import PoissonBatches
@@ -95,7 +95,7 @@ def test_every_accuracy_has_the_majority_baseline_of_the_test_part(done: tuple[S
 def test_the_status_quo_runs_first_and_is_never_told_to_the_sampler(done: tuple[StudyResult, Path]) -> None:
     result, folder = done
     assert result.reference is not None
-    assert result.reference.number == REFERENCE
+    assert result.reference.number == STATUS_QUO_TRIAL
     assert math.isinf(result.reference.params.target_epsilon)
     assert "baseline_accuracy" in result.reference.extras
     assert "without noise" in result.reference.claim

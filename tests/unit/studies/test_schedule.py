@@ -18,8 +18,8 @@ from moo.core.errors import InputError
 from moo.core.trial_record import TrialParams
 from moo.privacy.composition import (
     ORDERS,
-    compose_dearest,
     compose_epsilon,
+    compose_worst,
     epsilon_of_all,
     epsilon_of_any,
     epsilon_of_selected,
@@ -37,7 +37,7 @@ from moo.studies.search.progress import StudyProgress
 from moo.studies.search.run_study import run_study
 from moo.studies.setup.prepared import Prepared
 from moo.studies.spec.schedule import recipe_of
-from moo.studies.spec.search_space import STATUS_QUO, anchors, depths, params_of, space_of
+from moo.studies.spec.search_space import STATUS_QUO, depths, initial_trials, params_of, space_of
 from moo.studies.spec.study import StudySpec, TrainingSpec
 from moo.studies.trial.noised_record import expected_floors, planned_answers
 from moo.studies.trial.run import planned_run, training_settings
@@ -128,10 +128,10 @@ def test_the_dimension_is_searched_only_where_it_is_open_and_at_every_depth() ->
     closed, opened = StudySpec(), with_halvings(StudySpec(), "open", (1, 4))
     assert "batch_halvings" not in space_of(closed.space)
     assert space_of(opened.space)["batch_halvings"].high == 4
-    assert [a["batch_halvings"] for a in anchors(opened.space)] == [1, 1]
+    assert [a["batch_halvings"] for a in initial_trials(opened.space)] == [1, 1]
     assert all(p.batch_halvings == 1 for p in depths(opened.space))
     assert len(depths(opened.space)) == len(depths(closed.space))
-    assert params_of({**anchors(opened.space)[0], "adapted_layers": 0, "batch_halvings": 3}).batch_halvings == 3
+    assert params_of({**initial_trials(opened.space)[0], "adapted_layers": 0, "batch_halvings": 3}).batch_halvings == 3
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 8.0, 32.0])
@@ -180,8 +180,8 @@ def test_any_mixture_of_trials_composes_within_the_dearest() -> None:
     kinds = [[run_of(k, 32.0), answer] for k in (0, 1, 2)]
     mixtures = itertools.combinations_with_replacement(kinds, 4)
     worst = max(compose_epsilon([e for kind in chosen for e in kind], delta=1e-5) for chosen in mixtures)
-    assert worst <= compose_dearest(kinds, trials=4, delta=1e-5) < 1.05 * worst
-    assert compose_dearest(kinds[:1], trials=4, delta=1e-5) == pytest.approx(compose_epsilon(kinds[0] * 4, delta=1e-5))
+    assert worst <= compose_worst(kinds, trials=4, delta=1e-5) < 1.05 * worst
+    assert compose_worst(kinds[:1], trials=4, delta=1e-5) == pytest.approx(compose_epsilon(kinds[0] * 4, delta=1e-5))
 
 
 @pytest.mark.parametrize("policy", ["select_one", "proxy_then_retrain(3)"])

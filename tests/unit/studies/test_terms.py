@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moo.core.errors import PolicyError
-from moo.core.trial_record import REFERENCE
+from moo.core.trial_record import STATUS_QUO_TRIAL
 from moo.privacy.caps import Cap
 from moo.privacy.ledger import Ledger
 from moo.privacy.release_policy import Policy
@@ -129,7 +129,7 @@ def test_a_cap_holds_a_study_and_is_told_with_its_numbers(
     result.save(home)
     kinds = [e.kind for e in ledger.entries()]
     assert result.reference is None  # no bound would hold with it
-    assert not any(e.kind == "reserve" and e.body["trial"] == REFERENCE for e in ledger.entries())
+    assert not any(e.kind == "reserve" and e.body["trial"] == STATUS_QUO_TRIAL for e in ledger.entries())
     assert kinds.count("deny") == sum(t.state == "failed" for t in result.trials) > 0
     assert result.cost.data_epsilon is not None
     assert known(result.cost.data_epsilon).value <= 60.0

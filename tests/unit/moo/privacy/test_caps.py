@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moo.cli.main import main
 from moo.core.errors import InputError, PolicyError
-from moo.privacy.caps import NO_CAP, Cap, told_cap
+from moo.privacy.caps import NO_CAP, Cap, describe_cap
 from moo.privacy.composed_epsilon import compose
 from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.ledger import Ledger, cap_of, read_entries, verify
@@ -69,7 +69,7 @@ def test_a_training_without_dp_passes_every_cap(ledger: Ledger) -> None:
     ledger.cap(Cap(epsilon=1e6))
     with pytest.raises(PolicyError, match="includes a training without DP"):
         ledger.reserve("a k", 2, RUN)  # what is spent bounds nobody
-    assert "came after more was spent" in told_cap(cap_of(ledger.entries()), ledger.charged())
+    assert "came after more was spent" in describe_cap(cap_of(ledger.entries()), ledger.charged())
 
 
 def test_a_cap_is_lowered_freely_and_raised_with_a_reason_that_stays(ledger: Ledger) -> None:
@@ -143,7 +143,7 @@ def test_the_command_caps_shows_and_asks_for_a_reason(tmp_path: Path, capsys: py
 
 
 def test_words_of_a_cap_have_their_chinese() -> None:
-    for text in (NO_CAP, told_cap(Cap(epsilon=8.0), []), told_cap(Cap(epsilon=0.1), [RUN])):
+    for text in (NO_CAP, describe_cap(Cap(epsilon=8.0), []), describe_cap(Cap(epsilon=0.1), [RUN])):
         chinese = said(text, "zh")
         assert "上限" in chinese
         assert "cap" not in chinese

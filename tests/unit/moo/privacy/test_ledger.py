@@ -27,7 +27,6 @@ from moo.privacy import ledger as ledger_module
 from moo.privacy.calibration import calibrate_noise  # fmt: skip
 from moo.privacy.composition import (  # fmt: skip
     ORDERS,
-    charges,
     compose_epsilon,
     epsilon_of_all,
     epsilon_of_selected,
@@ -35,6 +34,7 @@ from moo.privacy.composition import (  # fmt: skip
     epsilon_rdp,
     group_privacy,
     rdp_of,
+    renyi_per_part,
 )
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 from moo.privacy.ledger import Ledger, read_entries, verify
@@ -384,7 +384,7 @@ def test_every_order_is_bounded_even_where_the_series_does_not_converge(epsilon:
 def test_units_pay_for_their_own_part_alone() -> None:
     """Pool and test units are disjoint: the dearer side bounds both, and a Gaussian answer has its closed form."""
     answer = PrivateAnswer(name="accuracy", sensitivity=0.01, noise_multiplier=4.0, part="test")
-    assert charges([answer])["test"] == pytest.approx(np.asarray(ORDERS) / 32)
+    assert renyi_per_part([answer])["test"] == pytest.approx(np.asarray(ORDERS) / 32)
     run = run_at(3.0)
     assert compose_epsilon([run, answer], delta=1e-5) == pytest.approx(compose_epsilon([run], delta=1e-5))
     same = dataclasses.replace(answer, part="pool")
