@@ -1,4 +1,4 @@
-"""Executors: where candidates are evaluated. Whichever it is, in whatever order they finish, the result is the same."""
+"""Executor that evaluates in spawned worker processes."""
 
 import multiprocessing
 import os
@@ -7,114 +7,22 @@ import signal
 import threading
 import time
 import traceback
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from moo.core import validate
-from moo.core.errors import InputError, MachineError, TrialError
+from moo.core.errors import InputError, MachineError
+from moo.search.executors.base import Evaluate, Executor, safely
 from moo.search.types import Candidate, Outcome
 
-Evaluate = Callable[[Candidate], Outcome]
-NAMES = ("inline", "processes")
-RAISED = "raised by evaluate"  # begins a note of an error that is the evaluation's own
-# seconds: between two looks of a worker at its driver; that a worker is given to end by itself
-_LOOK, _PATIENCE = 0.2, 5.0
-
-
-def safely(evaluate: Evaluate, candidate: Candidate) -> Outcome:
-    """Return the outcome; a trial that fails with `TrialError` becomes an outcome with its cause.
-
-    Raises:
-        InputError: If the evaluation returns anything else.
-    """
-    try:
-        outcome = evaluate(candidate)
-    except TrialError as error:
-        return Outcome(values={}, constraints={}, payload={"error": str(error)}, cause=error.cause)
-    except OSError as error:
-        # not to be taken for an error of the storage
-        error.add_note(f"{RAISED} for trial {candidate.number}")
-        raise
-    if not isinstance(outcome, Outcome):
-        raise InputError(
-            "evaluate must return an Outcome, got {outcome!r} for trial {number}.",
-            outcome=outcome,
-            number=candidate.number,
-        )
-    return outcome
-
-
-class Executor(ABC):
-    """A place of evaluation with a life: entered once for a whole search."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    @abstractmethod
-    def start(self, jobs: int) -> None:
-        """Make ready for this many candidates, before anything is charged for them."""
-
-    @abstractmethod
-    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome | None]]:
-        """Yield outcomes as they are finished; None where the process that evaluated died."""
-
-    @abstractmethod
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End all processes, at once where an error ends the search."""
-
-
-def executor_of(
-    evaluate: Evaluate, *, executor: str, workers: int, environments: Sequence[Mapping[str, str]] = ()
-) -> Executor:
-    """Return the executor of this name.
-
-    Args:
-        evaluate: From a candidate to its outcome. For "processes" it must be picklable; each worker loads it once.
-        executor: "inline" or "processes" (spawned, so that no thread pool or CUDA context is inherited).
-        workers: Processes at a time.
-        environments: Variables of each process, set before it imports anything of the evaluation, e.g. its own device.
-
-    Raises:
-        InputError: If an argument is out of bounds.
-    """
-    validate.one_of(NAMES, executor=executor)
-    validate.in_range(1, 4096, workers=workers)
-    if executor == "inline":
-        return Inline(evaluate)
-    if environments and workers > len(environments):
-        raise InputError(
-            "workers must be <= {n_environments}, one for each environment, got {workers}.",
-            n_environments=len(environments),
-            workers=workers,
-        )
-    return Processes(evaluate, workers, environments)
-
-
-class Inline(Executor):
-    """Evaluates in the driver itself."""
-
-    def __init__(self, evaluate: Evaluate) -> None:
-        self._evaluate = evaluate
-
-    def start(self, jobs: int) -> None:
-        """Nothing is to be made ready."""
-
-    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome | None]]:
-        for candidate in candidates:
-            yield candidate, safely(self._evaluate, candidate)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is to be ended."""
+# Seconds between two looks of a worker at its driver.
+_LOOK = 0.2
+# Seconds that a worker is given to end by itself.
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -160,9 +68,9 @@ class Processes(Executor):
         needed = range(min(jobs, len(self._workers)))
         missing = [slot for slot in needed if not (worker := self._workers[slot]) or not worker.process.is_alive()]
         for slot in missing:
-            self._workers[slot] = self._begun(slot)
+            self._workers[slot] = self._start_worker(slot)
         for slot in missing:
-            self._refuse_unready(slot)
+            self._await_ready(slot)
 
     def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome | None]]:
         self.start(len(candidates))
@@ -184,7 +92,7 @@ class Processes(Executor):
                 worker.end(at_once=kind is not None)
         self._workers = [None] * len(self._workers)
 
-    def _begun(self, slot: int) -> _Worker:
+    def _start_worker(self, slot: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         environment = dict(self._environments[slot]) if self._environments else {}
@@ -207,7 +115,7 @@ class Processes(Executor):
                 ) from None
         return self._pickled
 
-    def _refuse_unready(self, slot: int) -> None:
+    def _await_ready(self, slot: int) -> None:
         worker = self._workers[slot]
         assert worker is not None
         wait(worker.signs)
@@ -246,8 +154,8 @@ class Processes(Executor):
             worker.end(at_once=True)
             self._workers[slot] = None
             if renew:
-                self._workers[slot] = self._begun(slot)
-                self._refuse_unready(slot)
+                self._workers[slot] = self._start_worker(slot)
+                self._await_ready(slot)
             return None
         kind, value = answer
         if kind == "raised":
@@ -286,13 +194,13 @@ def _work(pipe: Connection, pickled: bytes, environment: Mapping[str, str], driv
 
 def _portable_error(error: Exception) -> Exception:
     """Return an error that survives the pipe, with the worker's traceback as a note."""
-    told = "".join(traceback.format_exception(error))
-    error.add_note(f"In a worker process:\n{told}")
+    report = "".join(traceback.format_exception(error))
+    error.add_note(f"In a worker process:\n{report}")
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
         # an exception class may break pickling in any way
-        return RuntimeError(told)
+        return RuntimeError(report)
     return error
 
 
