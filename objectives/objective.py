@@ -1,4 +1,4 @@
-"""What every objective is: a name, a direction, a unit, and a judgement of one trial's evidence."""
+"""Objective: a name, a direction, a unit, and a judgement of one trial's evidence."""
 
 from typing import Literal, Protocol, runtime_checkable
 

@@ -1,1 +1,1 @@
-"""Ground of every layer: errors, checks, atomic files, and the data that travels between layers."""
+"""Ground of every layer: errors, checks, atomic files, data that travels between layers."""

@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write beside the file and give the name at the end: a reader, or a run that was killed, never leaves half a file behind.
+    """Write a text file whole: to a temporary file first, which then takes the name.
+
+    A reader, or a run that was killed, never leaves half a file behind.
 
     Raises:
         OSError: If the folder cannot be written.

@@ -5,7 +5,7 @@ MooError
 |   |-- ConfigChangedError          the same study name with a changed configuration
 |   `-- PolicyError                 refused by the release policy or the privacy budget
 |-- MachineError (OSError)          disk, network, storage: exit status 3
-|   |-- DownloadError               no network, or an archive whose hash is wrong
+|   |-- DownloadError               no network, or an archive with a wrong hash
 |   `-- StorageError                an unreadable, locked or full storage
 `-- TrialError (RuntimeError)       one trial failed; the study records the cause and goes on
 """
@@ -17,7 +17,8 @@ class MooError(Exception):
     """Base of every error that moo raises on purpose.
 
     Attributes:
-        message: Text of the error. With `values` it is their template: `InputError("x must be > 0, got {x}.", x=-1)`.
+        message: Text of the error. With `values` it is their template: `InputError("x must be > 0,
+            got {x}.", x=-1)`.
         exit_status: Exit status of the command that ends with this error.
     """
 
@@ -52,7 +53,7 @@ class MachineError(MooError, OSError):
 
 
 class DownloadError(MachineError):
-    """A download failed, or what came does not have the pinned hash."""
+    """A download failed, or its hash is not the pinned one."""
 
 
 class StorageError(MachineError):

@@ -1,4 +1,4 @@
-"""What a trial leaves behind for the objectives: frozen records of arrays, never a network."""
+"""Evidence of a trial for the objectives: frozen records of arrays, never a network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """Losses on m records of the same kind that no shadow was trained on: what some attacks are calibrated by.
+    """Losses on m records that no shadow was trained on; some attacks are calibrated by them.
 
     Attributes:
         losses: Shape (K, m), nats.
@@ -30,14 +30,16 @@ class Population:
 class MembershipEvidence:
     """Losses of K shadows on n records, and who was trained on what.
 
-    The shadows are K/2 complementary pairs: rows 2j and 2j+1 of `members` are each other's negation.
+    The shadows are K/2 complementary pairs: rows 2j and 2j+1 of `members` are each other's
+    negation.
 
     Attributes:
         losses: Shape (K, n), nats. Cross-entropy of the true label; lower means better fitted.
         members: Shape (K, n). True where the shadow was trained on the record.
         units: Shape (n,). Unit of privacy (user) of each record.
-        base_losses: Shape (n,), nats. Loss of a head on the frozen base model, fitted on records that are neither these nor any
-            shadow's: how hard a record is to whoever has not seen it. None where there is none.
+        base_losses: Shape (n,), nats. Loss of a head on the frozen base model, fitted on records
+            that are neither these nor any shadow's: how hard a record is to whoever has not seen
+            it. None where there is none.
         population: Records that no shadow saw; None where there are none.
     """
 
@@ -48,7 +50,7 @@ class MembershipEvidence:
     population: Population | None = None
 
     def take(self, rows: Bools | Ints) -> "MembershipEvidence":
-        """The evidence on some of the records; shadows and population stay."""
+        """Return the evidence on some of the records; shadows and population stay."""
         base = None if self.base_losses is None else self.base_losses[rows]
         return MembershipEvidence(
             losses=self.losses[:, rows],
@@ -67,7 +69,8 @@ class UtilityEvidence:
         log_probs: Shape (K, m, C), nats.
         labels: Shape (m,), in 0..C-1.
         units: Shape (m,).
-        groups: Name -> shape (m,) codes; -1 where the group of a record is not known. For the group gap.
+        groups: Name -> shape (m,) codes; -1 where the group of a record is not known. For the group
+            gap.
     """
 
     log_probs: Floats
@@ -78,7 +81,7 @@ class UtilityEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingProbe:
-    """What one masking level does to the gold mentions of synthetic-identity records: one row a mention.
+    """Effect of one masking level on the gold mentions of synthetic records: one row a mention.
 
     Attributes:
         level: Masking level, 0..5.
@@ -87,8 +90,8 @@ class MaskingProbe:
         users: Shape (m,). Synthetic customer of each gold mention.
         types: Length m. Entity type (`moo.core.personal_data_types`).
         original: Length m. The mention's text.
-        visible: Length m. What is left of it after masking: the text itself where it was missed (in whole or in
-            part), the operator's output (a token or a public bin) where it was covered.
+        visible: Length m. What is left of it after masking: the text itself where it was missed (in
+            whole or in part), the operator's output (a token or a public bin) where it was covered.
         missed: Shape (m,). True where at least one character of the mention survived as it was.
     """
 
@@ -104,7 +107,7 @@ class MaskingProbe:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyEvidence:
-    """What the accountant says of one training run of one shadow.
+    """Accounting of one training run of one shadow.
 
     Attributes:
         epsilon_spent: Derived from the event, at `delta`; `math.inf` without DP.
@@ -114,7 +117,8 @@ class PrivacyEvidence:
         sample_rate: Probability with which a unit enters a step's batch.
         steps: Optimizer steps taken.
         claim: "holds" or "withdrawn because ...".
-        records_per_user: Most units of one user: 1 where the user is the unit; None if nothing says it.
+        records_per_user: Most units of one user: 1 where the user is the unit; None if nothing says
+            it.
     """
 
     epsilon_spent: float
@@ -157,7 +161,8 @@ class TrialEvidence:
     Attributes:
         params: The configuration that ran.
         membership: On the pool, from which the shadows' halves were drawn.
-        unseen: On records that no shadow saw, with a membership matrix drawn in the same way: the null.
+        unseen: On records that no shadow saw, with a membership matrix drawn in the same way: the
+            null.
         utility: On held-out users.
         privacy: Of one shadow's training run.
         facts: Namespaced numbers for the compliance rules; None is "unknown".
@@ -165,7 +170,8 @@ class TrialEvidence:
         resumed_at: Steps that came from the checkpoint of a killed attempt.
         attribute: On the pool, where the study asks for an attribute.
         notices: What a person should know of how it ran.
-        outputs: Shape (K, n, C), nats. Log-probabilities on the pool: what an attack on an attribute reads; None where not kept.
+        outputs: Shape (K, n, C), nats. Log-probabilities on the pool: what an attack on an
+            attribute reads; None where not kept.
     """
 
     params: TrialParams

@@ -1,6 +1,7 @@
 """Measurements with standard errors, and the spans that masking is measured on.
 
-Inside moo an epsilon of `math.inf` means "trained without DP"; JSON has no infinity, so it travels as "inf".
+Inside moo an epsilon of `math.inf` means "trained without DP"; JSON has no infinity, so it travels
+as "inf".
 """
 
 import math
@@ -8,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# 97.5 and 95 % quantiles of the standard normal: half-width of a 95 % interval, and a one-sided 95 % bound
+# 97.5 and 95 % quantiles of the standard normal: half-width of a 95 % interval, and a one-sided 95
+# % bound
 Z95, Z90 = 1.959963984540054, 1.6448536269514722
 
 
@@ -37,7 +39,8 @@ class Measurement:
         value: The number; NaN only where `note` says why ("not assessed: ...").
         stderr: Its standard error.
         note: Remark for people.
-        df: Degrees of freedom behind `stderr`; intervals are of Student's law, which is normal at infinity.
+        df: Degrees of freedom behind `stderr`; intervals are of Student's law, which is normal at
+            infinity.
     """
 
     value: float
@@ -87,10 +90,10 @@ def _student(df: float, probability: float) -> float:
 
 
 def number_out(value: float) -> float | str:
-    """A float as JSON can hold it: infinities and NaN become strings."""
+    """Return a float as JSON can hold it: infinities and NaN become strings."""
     return value if math.isfinite(value) else str(value)
 
 
 def number_in(value: float | str) -> float:
-    """The inverse of `number_out`."""
+    """Return the number that `number_out` wrote."""
     return float(value)

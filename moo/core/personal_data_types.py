@@ -1,7 +1,8 @@
-"""The types of personal information that moo knows, and the masking level that first covers each.
+"""Types of personal information, with the masking level that first covers each.
 
-One table for the masker, the synthetic customer layer and the compliance rules, so that they speak of the same things.
-Source of the ladder: GB/T 35273-2020 annexes A and B for the kinds, GB/T 37964-2019 for direct and quasi identifiers.
+One table for the masker, the synthetic customer layer and the compliance rules, so that they speak
+of the same things. Source of the ladder: GB/T 35273-2020 annexes A and B for the kinds, GB/T
+37964-2019 for direct and quasi identifiers.
 """
 
 MAX_LEVEL = 5

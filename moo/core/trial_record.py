@@ -1,6 +1,7 @@
 """Parameters and record of a trial: frozen, keyword-only, and JSON both ways.
 
-Inside moo an epsilon of `math.inf` means "trained without DP"; JSON has no infinity, so it travels as "inf".
+Inside moo an epsilon of `math.inf` means "trained without DP"; JSON has no infinity, so it travels
+as "inf".
 """
 
 import dataclasses
@@ -12,34 +13,40 @@ from typing import Any, Literal
 from moo.core import validate
 from moo.core.measurement import Measurement, number_in, number_out
 
-STATUS_QUO_TRIAL = -1  # number of the reference trial (no DP, level 0), which the sampler never sees
+# Number of the reference trial (no DP, level 0), which the sampler never sees.
+STATUS_QUO_TRIAL = -1
 
-SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")  # what proposes the settings of a search; the first by default
+# What proposes the settings of a search; the first by default.
+SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")
 
 ACCURACY = "accuracy"
 RISK = "membership_risk"
 PENALTY = "compliance_penalty"
-MAJORITY = "majority_accuracy"  # accuracy of always answering the most frequent class of the test part
-ABOVE_MAJORITY = "above_majority"  # accuracy minus that, with the error of the paired difference
-ALARM = "alarm"  # how the note of a measurement begins that contradicts the DP claim
+# Accuracy of always answering the most frequent class of the test part.
+MAJORITY = "majority_accuracy"
+# Accuracy minus that, with the error of the paired difference.
+ABOVE_MAJORITY = "above_majority"
+# How the note of a measurement begins that contradicts the DP claim.
+ALARM = "alarm"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transformation:
-    """A step that prepared the data, and whose records it looked at.
+    """Step that prepared the data, and the records that it read.
 
     Attributes:
         name: E.g. "near_duplicates".
-        scope: "record" or "user" where the output of one unit depends on that unit alone; "dataset" where it depends
-            on others, which withdraws a DP claim unless the ledger holds an event for it or the frozen, shipped
-            result *is* the data set (`frozen`).
+        scope: "record" or "user" where the output of one unit depends on that unit alone; "dataset"
+            where it depends on others, which withdraws a DP claim unless the ledger holds an event
+            for it or the frozen, shipped result *is* the data set (`frozen`).
         detail: One line for the report.
         frozen: True where the output is a fixed public snapshot with a digest.
         before, after: Records that went in, and that came out; both 0 where they were not counted.
-        changed: Records whose text came out otherwise.
+        changed: Records with a changed text.
         why: What the step is for.
-        effect: What a step of scope "dataset" does with what it read: it changes records, which withdraws the claim; it refuses
-            the data or leaves them as they are; or it takes a fact as public, which is stated beside the claim.
+        effect: What a step of scope "dataset" does with what it read: it changes records, which
+            withdraws the claim; it refuses the data or leaves them as they are; or it takes a fact
+            as public, which is stated with the claim.
     """
 
     name: str
@@ -54,7 +61,7 @@ class Transformation:
 
 
 def describe_steps(steps: Sequence[Transformation]) -> tuple[str, ...]:
-    """Return one line for each step whose records were counted or that takes a fact as public: what it left and what it did."""
+    """Return one line for each step that counted records or takes a fact as public."""
     return tuple(_describe_step(step) for step in steps if step.before or step.effect == "takes_as_public")
 
 
@@ -69,7 +76,7 @@ def _describe_step(step: Transformation) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialParams:
-    """What the search varies.
+    """Parameters that the search varies.
 
     Attributes:
         target_epsilon: DP budget of one training run, > 0; `math.inf` trains without DP.
@@ -79,7 +86,8 @@ class TrialParams:
         adapted_layers: Layers, counted from the top, that carry LoRA; 0 trains the head alone.
         layers_dropped: Layers above them that are left out.
         n_queries: Learned query tokens that read the one adapted layer; 0 reads its pooled token.
-        batch_halvings: Times, at most 12, that the study's expected batch is halved and its steps doubled.
+        batch_halvings: Times, at most 12, that the study's expected batch is halved and its steps
+            doubled.
     """
 
     target_epsilon: float
@@ -126,16 +134,20 @@ class TrialRecord:
         number: 0-based trial number; `STATUS_QUO_TRIAL` (-1) for the reference trial.
         params: The configuration that ran.
         state: "complete", or "failed" with its `cause`.
-        objectives: "accuracy", "membership_risk", "compliance_penalty", as people read them (accuracy upward).
+        objectives: "accuracy", "membership_risk", "compliance_penalty", as people read them
+            (accuracy upward).
         constraints: Named violations; <= 0 is feasible.
-        extras: Further measurements, e.g. "epsilon_spent", "tpr_at_1pct_fpr", "auc", "null_auc", "baseline_accuracy",
-            "majority_accuracy" (absent where numbers carry noise: an exact one would read private units).
+        extras: Further measurements, e.g. "epsilon_spent", "tpr_at_1pct_fpr", "auc", "null_auc",
+            "baseline_accuracy", "majority_accuracy" (absent where numbers carry noise: an exact one
+            would read private units).
         contributions: Rows of the penalty's breakdown, as `moo.objectives.compliance` makes them.
         claim: "holds", or "withdrawn because ...": the DP claim of the training run.
         seconds: Wall-clock seconds by stage.
         cause: Why a failed trial failed; empty otherwise.
-        resumed_at: Steps that came from the checkpoint of a killed attempt, which is charged for them.
-        notices: What a person should know of how it ran: texts that were cut, a cache that was full, memory that ended.
+        resumed_at: Steps that came from the checkpoint of a killed attempt, which is charged for
+            them.
+        notices: What a person should know of how it ran: texts that were cut, a cache that was
+            full, memory that ended.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Checks of arguments; their errors name the argument: `positive(x=x)` says "x must be > 0, got -1.0."."""
+"""Checks of arguments: `positive(x=x)` says "x must be > 0, got -1.0."."""
 
 import difflib
 import math
@@ -16,7 +16,8 @@ def argument_error(rule: str, name: str, value: object, way_out: str = "", **val
     """Return the error of an argument that breaks a rule, for the caller to raise.
 
     Args:
-        rule: Template of the rule, without a full stop: "{name} must be > 0". It may name every value below.
+        rule: Template of the rule, without a full stop: "{name} must be > 0". It may name every
+            value below.
         name: Name of the argument.
         value: Value that came.
         way_out: Advice, without a full stop; empty for none.

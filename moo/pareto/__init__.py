@@ -1,4 +1,4 @@
-"""Pareto fronts: who is on them, how sure that is, how large they are, and which point to take. All is minimised."""
+"""Pareto fronts: members, certainty, size and choice of a point. All is minimised."""
 
 from moo.pareto.front import hypervolume, non_dominated, running_hypervolume
 from moo.pareto.knee import Choice, knee

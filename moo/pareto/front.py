@@ -37,7 +37,9 @@ def non_dominated(values: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def hypervolume(values: NDArray[np.floating], reference: Sequence[float]) -> float:
-    """Volume between the points and the reference point; points that do not dominate it add nothing.
+    """Return the volume between the points and the reference point.
+
+    Points that do not dominate the reference point add nothing.
 
     Args:
         values: Shape (n, d), all minimised.
@@ -51,6 +53,6 @@ def hypervolume(values: NDArray[np.floating], reference: Sequence[float]) -> flo
 def running_hypervolume(
     values: NDArray[np.floating], feasible: NDArray[np.bool_], reference: Sequence[float]
 ) -> Floats:
-    """Hypervolume of the feasible points among the first i + 1: shape (n,), never falling."""
+    """Return the hypervolume of the feasible points among the first i + 1, for each i."""
     points = _points(values)
     return np.array([hypervolume(points[: i + 1][feasible[: i + 1]], reference) for i in range(len(points))])

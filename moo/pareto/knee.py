@@ -1,4 +1,4 @@
-"""Which point of a front to take."""
+"""Choice of one point of a front."""
 
 import math
 from collections.abc import Sequence
@@ -29,15 +29,20 @@ def knee(
     weights: Sequence[float] = (),
     errors: NDArray[np.floating] | None = None,
 ) -> Choice:
-    """The point nearest to the ideal one, each objective scaled to its range on the front, but to noise where that is wider.
+    """Return the point of a front that is nearest to the ideal one.
 
-    An objective in which the points of a front differ by chance alone would otherwise decide as much as one in which they differ.
+    Each objective is scaled to its range on the front, but to noise where that is wider.
+
+    An objective in which the points of a front differ by chance alone would otherwise decide as
+    much as one in which they differ.
 
     Args:
         values: Shape (n, d), n >= 1, all minimised: the front.
         names: Length d, for the reason.
-        weights: Length d, >= 0, not all 0: what a step along each objective counts; all alike where none are given.
-        errors: Shape (n, d), standard errors of the values; exact where none are given. The noise is twice that of a difference.
+        weights: Length d, >= 0, not all 0: what a step along each objective counts; all alike where
+            none are given.
+        errors: Shape (n, d), standard errors of the values; exact where none are given. The noise
+            is twice that of a difference.
 
     Raises:
         InputError: If there is no point, or the weights are unfit.

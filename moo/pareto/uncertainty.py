@@ -1,4 +1,4 @@
-"""How sure it is that a point is on the front, or feasible, given the standard errors of what was measured."""
+"""Probability that a point is on the front, or feasible, given standard errors."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,9 @@ Floats = NDArray[np.float64]
 def probability_non_dominated(
     means: NDArray[np.floating], stderrs: NDArray[np.floating], *, draws: int = 200, rng: np.random.Generator
 ) -> Floats:
-    """Share of Monte Carlo draws in which a point is non-dominated, errors taken as independent and normal.
+    """Return the share of Monte Carlo draws in which each point is non-dominated.
+
+    Errors are taken as independent and normal.
 
     Args:
         means: Shape (n, d), all minimised.
@@ -45,13 +47,16 @@ def probability_feasible(
     *,
     dfs: NDArray[np.floating] | None = None,
 ) -> Floats:
-    """Return the probability that every limited measure is at most its limit, errors independent.
+    """Return the probability that every limited measure is within its limit.
+
+    Errors are taken as independent.
 
     Args:
         means: Shape (n, c).
         stderrs: Shape (n, c); 0 makes the answer 0 or 1.
         limits: Length c.
-        dfs: Shape (n, c). Degrees of freedom of the errors' Student law; normal errors where none are given.
+        dfs: Shape (n, c). Degrees of freedom of the errors' Student law; normal errors where none
+            are given.
 
     Returns:
         Shape (n,), in [0, 1].

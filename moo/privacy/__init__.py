@@ -1,1 +1,1 @@
-"""What private training costs: events as data, epsilon derived, secret keys, claims decided in one place."""
+"""Cost of private training: events, derived epsilon, secret keys, claims, ledger."""

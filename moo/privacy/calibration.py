@@ -9,7 +9,8 @@ from moo.core.errors import InputError
 from moo.privacy.composition import pld_epsilon
 
 _LARGEST_NOISE = 1e4
-_SLACK = 5e-4  # relative share of the target epsilon that a calibration may leave unspent
+# Relative share of the target epsilon that a calibration may leave unspent.
+_SLACK = 5e-4
 
 
 def check_delta(delta: float, n_units: int) -> None:
@@ -29,7 +30,9 @@ def check_delta(delta: float, n_units: int) -> None:
 
 
 def calibrate_noise(*, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """Return a noise multiplier whose PLD epsilon reaches the target to 1 part in 2,000 and does not exceed it.
+    """Return the noise multiplier that reaches a target epsilon by PLD.
+
+    Epsilon is within 1 part in 2,000 of the target and does not exceed it.
 
     Raises:
         InputError: If the target is not positive, or no noise up to 10,000 reaches it.
@@ -52,10 +55,12 @@ def _calibrated(target_epsilon: float, delta: float, sample_rate: float, steps: 
 
 
 def _just_below(excess: Callable[[float], float], at: float) -> float:
-    """Return the log of a noise multiplier whose excess lies in (-`_SLACK`, 0], by safeguarded secant steps.
+    """Return the log of a noise multiplier with an excess in (-`_SLACK`, 0].
 
-    Epsilon is nearly a power of the noise, so a straight line through two points in logarithms is close; each
-    evaluation costs one privacy loss distribution, the more the less noise there is.
+    Found by safeguarded secant steps.
+
+    Epsilon is nearly a power of the noise, so a straight line through two points in logarithms is
+    close; each evaluation costs one privacy loss distribution, the more the less noise there is.
 
     Args:
         excess: Falling function of the log noise: log of epsilon over its target.

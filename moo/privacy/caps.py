@@ -38,10 +38,13 @@ class Cap:
         return other is None or (self.epsilon <= other.epsilon and self.delta <= other.delta)
 
     def spent(self, events: Sequence[Event]) -> ComposedEpsilon:
-        """Compose events as the cap counts them: a unit pays for every part, and delta is shared among the Renyi orders.
+        """Compose events as the cap counts them.
 
-        The order that suits best is known only afterwards, so each of `ORDERS` gets its share of delta (a union bound): what is
-        admitted is then a filter that was fixed before, not an odometer.
+        A unit pays for every part, and delta is shared among the Renyi orders.
+
+        The order that suits best is known only afterwards, so each of `ORDERS` gets its share of
+        delta (a union bound): what is admitted is then a filter that was fixed before, not an
+        odometer.
         """
         return compose(events, delta=self.delta / len(ORDERS), disjoint=False)
 

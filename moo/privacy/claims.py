@@ -1,4 +1,4 @@
-"""Whether a trial's DP claim holds, decided in one place and from events alone."""
+"""DP claim of a trial, decided in one place and from events alone."""
 
 from collections.abc import Collection, Sequence
 
@@ -15,12 +15,13 @@ def claim(
     ledger_covered: Collection[str] = (),
     n_units: int = 0,
 ) -> str:
-    """ "holds", or "withdrawn because ..." with every reason.
+    """Return "holds", or "withdrawn because ..." with every reason.
 
     Args:
         run: What the training was.
         transformations: How the data were prepared.
-        ledger_covered: Names of dataset-scoped transformations that have a ledger event of their own.
+        ledger_covered: Names of dataset-scoped transformations that have a ledger event of their
+            own.
         n_units: Units of the whole data set, which delta must fit; 0 takes those of the run.
     """
     reasons = [text for broken, text in _run_reasons(run, max(n_units, run.n_units)) if broken]

@@ -17,9 +17,11 @@ class ComposedEpsilon:
     """Epsilon of trainings and noised answers together.
 
     Attributes:
-        private_part: Epsilon of the events with noise, at delta. It bounds nobody whom a training without DP read.
+        private_part: Epsilon of the events with noise, at delta. It bounds nobody whom a training
+            without DP read.
         delta: Delta of the composition.
-        includes_non_private: True if a training without DP is among the events: no finite epsilon bounds all of them.
+        includes_non_private: True if a training without DP is among the events: no finite epsilon
+            bounds all of them.
     """
 
     private_part: float
@@ -47,7 +49,9 @@ class ComposedEpsilon:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | float | str, *, delta: float) -> "ComposedEpsilon":
-        """Read `to_json`'s object, or a bare number of an older result: that one left the flag out, so it bounds nothing.
+        """Read `to_json`'s object, or a bare number of an older result.
+
+        A bare number left the flag out, so it bounds nothing.
 
         Args:
             data: The object or number.
@@ -65,13 +69,17 @@ class ComposedEpsilon:
 def compose(
     events: Sequence[Event], *, delta: float, disjoint: bool = True, order: float | None = None
 ) -> ComposedEpsilon:
-    """Compose adaptively chosen events by RDP: the only place where a ledger's events become one number.
+    """Compose adaptively chosen events to one number, by RDP.
+
+    The only place where the events of a ledger become one number.
 
     Args:
         events: Events of one study, or of several.
         delta: Delta of the composition.
-        disjoint: True if a unit is in one part alone, as within a study; another study parts the units differently.
-        order: Renyi order of a filter that was fixed before; None takes the order that gives the least epsilon.
+        disjoint: True if a unit is in one part alone, as within a study; another study parts the
+            units differently.
+        order: Renyi order of a filter that was fixed before; None takes the order that gives the
+            least epsilon.
     """
     charged = [e for e in events if isinstance(e, PrivateAnswer) or e.steps]
     private = [e for e in charged if isinstance(e, PrivateAnswer) or e.private]

@@ -1,7 +1,7 @@
 """Epsilon from events: PLD for what one run spent, RDP for what a search composes to.
 
-PLD (privacy loss distributions) is the tight one and is what is shown and calibrated by; RDP composes adaptively chosen
-runs and is never below PLD for the same event.
+PLD (privacy loss distributions) is the tight one and is what is shown and calibrated by; RDP
+composes adaptively chosen runs and is never below PLD for the same event.
 """
 
 import dataclasses
@@ -21,7 +21,9 @@ from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 RenyiCurve = NDArray[np.float64]
 
 ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(11, 64)] + [128.0, 256.0, 512.0, 1024.0])
-INTERVAL = 1e-3  # of the discretised privacy loss; rounding is pessimistic, so a coarser one only overstates epsilon
+# Of the discretised privacy loss; rounding is pessimistic, so a coarser one only overstates
+# epsilon.
+INTERVAL = 1e-3
 
 
 @lru_cache(maxsize=8)
@@ -44,17 +46,17 @@ def pld_epsilon(sample_rate: float, steps: int, noise_multiplier: float, delta: 
 
 
 def epsilon_pld(run: TrainingRun) -> float:
-    """Epsilon of one run at its delta, by PLD; `math.inf` without DP."""
+    """Return epsilon of one run at its delta, by PLD; `math.inf` without DP."""
     return pld_epsilon(run.sample_rate, run.steps, run.noise_multiplier, run.delta) if run.steps else 0.0
 
 
 def epsilon_rdp(run: TrainingRun) -> float:
-    """Epsilon of one run at its delta, by RDP: an upper bound on `epsilon_pld`."""
+    """Return epsilon of one run at its delta, by RDP: an upper bound on `epsilon_pld`."""
     return compose_epsilon([run], delta=run.delta, per_unit=False)
 
 
 def rdp_of(run: TrainingRun, *, runs: int = 1) -> RenyiCurve:
-    """Renyi divergence at each of `ORDERS`, shape (len(ORDERS),)."""
+    """Return the Renyi divergence of a run at each of `ORDERS`, shape (len(ORDERS),), in nats."""
     if not run.private:
         return np.full(len(ORDERS), np.inf)
     return _rdp(run.sample_rate, run.noise_multiplier) * run.steps * runs
@@ -68,7 +70,8 @@ def _rdp(sample_rate: float, noise_multiplier: float) -> RenyiCurve:
     step = dp_accounting.PoissonSampledDpEvent(sample_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
     with _quiet():
         accountant.compose(step)
-    # Renyi divergence grows with the order, so any higher order bounds those whose series did not converge.
+    # Renyi divergence grows with the order, so any higher order bounds those with a series that did not
+    # converge.
     curve = np.asarray(accountant.rdp, dtype=np.float64)
     bounded: RenyiCurve = np.minimum.accumulate(curve[::-1])[::-1]
     return bounded
@@ -76,7 +79,10 @@ def _rdp(sample_rate: float, noise_multiplier: float) -> RenyiCurve:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """dp-accounting warns of each small order that does not converge and is left out (infinite)."""
+    """Silence dp-accounting, which warns of each small order that does not converge.
+
+    Such an order is left out (infinite).
+    """
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -87,10 +93,11 @@ def _quiet() -> Iterator[None]:
 
 
 def renyi_per_part(events: Sequence[Event]) -> dict[str, RenyiCurve]:
-    """What the units of each part pay: part -> Renyi divergence at each of `ORDERS`, in nats.
+    """Return part -> Renyi divergence at each of `ORDERS`, in nats, that its units pay.
 
-    A unit is charged for each of the `shadows_per_unit` runs of a trial that it takes part in. Parts are disjoint: a unit
-    pays for what its own part was read for, so the dearest part bounds everybody (parallel composition, add or remove one).
+    A unit is charged for each of the `shadows_per_unit` runs of a trial that it takes part in.
+    Parts are disjoint: a unit pays for what its own part was read for, so the dearest part bounds
+    everybody (parallel composition, add or remove one).
     """
     spent: dict[str, RenyiCurve] = {}
     for event in events:
@@ -103,10 +110,12 @@ def renyi_per_part(events: Sequence[Event]) -> dict[str, RenyiCurve]:
 
 
 def worst_per_part(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
-    """What the units of each part pay at most for one trial that is any of some kinds: at each order the maximum over the kinds.
+    """Return the most that the units of each part pay for one trial of any of some kinds.
 
-    As one trial may be any of them, so may each of many: n trials, in whatever mixture, pay at most n times this. The choice among
-    kinds may be drawn, or depend on what was told before.
+    At each order it is the maximum over the kinds.
+
+    As one trial may be any of them, so may each of many: n trials, in whatever mixture, pay at most
+    n times this. The choice among kinds may be drawn, or depend on what was released before.
     """
     spent = [renyi_per_part(events) for events in kinds]
     parts = sorted({part for curves in spent for part in curves})
@@ -115,23 +124,24 @@ def worst_per_part(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
 
 
 def compose_worst(kinds: Sequence[Sequence[Event]], *, trials: int, delta: float, once: Sequence[Event] = ()) -> float:
-    """Compose so many trials, each of any of the kinds, and what was told once beside them: by RDP, adaptively chosen."""
+    """Compose trials of any of the kinds, and events charged once, by RDP; adaptively chosen."""
     each, fixed, nothing = worst_per_part(kinds), renyi_per_part(once), np.zeros(len(ORDERS))
     curves = [trials * each.get(part, nothing) + fixed.get(part, nothing) for part in sorted({*each, *fixed})]
     return max((_epsilon(curve, delta) for curve in curves), default=0.0)
 
 
 def compose_epsilon(events: Sequence[Event], *, delta: float, per_unit: bool = True) -> float:
-    """Epsilon of a whole search by RDP composition: events may depend on the results of earlier ones.
+    """Return epsilon of a whole search by RDP: events may depend on the results of earlier ones.
 
     Args:
         events: One training a trial, and the noised answers.
         delta: Of the composition.
-        per_unit: Charge a unit for each of the `shadows_per_unit` runs of a trial that it takes part in; False composes
-            single runs.
+        per_unit: Charge a unit for each of the `shadows_per_unit` runs of a trial that it takes
+            part in; False composes single runs.
 
     Returns:
-        An odometer's reading: a guarantee only where a budget was fixed before. `math.inf` with any run without DP.
+        An odometer's reading: a guarantee only where a budget was fixed before. `math.inf` with any
+        run without DP.
     """
     if not per_unit:
         events = [dataclasses.replace(e, shadows_per_unit=1) if isinstance(e, TrainingRun) else e for e in events]
@@ -147,10 +157,13 @@ def _epsilon(curve: RenyiCurve, delta: float) -> float:
 
 
 def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
-    """Epsilon of runs and answers on the same units, by PLD: tighter than RDP, sound where they were fixed without these units' data.
+    """Return epsilon of runs and answers on the same units, by PLD.
+
+    Tighter than RDP; sound where the events were fixed without these units' data.
 
     Source:
-        Composition of privacy loss distributions, Sommer, Meiser and Mohammadi 2019; dp-accounting's accountant.
+        Composition of privacy loss distributions, Sommer, Meiser and Mohammadi 2019;
+        dp-accounting's accountant.
     """
     if not all(event.private for event in events if isinstance(event, TrainingRun)):
         return math.inf
@@ -166,16 +179,20 @@ def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
 def epsilon_of_any(
     kinds: Sequence[TrainingRun], *, times: int, delta: float, once: Sequence[PrivateAnswer] = ()
 ) -> float:
-    """Epsilon that no multiset of so many runs on the same units passes, each of one of the kinds, by PLD; see `epsilon_of_all`.
+    """Return the epsilon that no multiset of `times` runs of the kinds passes, by PLD.
 
-    What stands `beside` them was told of the same units once.
+    The runs are on the same units; see `epsilon_of_all`.
 
-    Equal to `epsilon_of_all` of `times` runs where there is one kind. Of several the hockey-stick curves' upper envelope is composed:
-    it is convex, so that it is a mechanism's own curve, and this one dominates each kind.
+    The answers of `once` were released of the same units, once.
+
+    Equal to `epsilon_of_all` of `times` runs where there is one kind. Of several the hockey-stick
+    curves' upper envelope is composed: it is convex, so that it is a mechanism's own curve, and
+    this one dominates each kind.
 
     Source:
-        Zhu, Dong and Wang 2022, "Optimal Accounting of Differential Privacy via Characteristic Function", Proposition 9 and Theorem 10,
-        arXiv:2106.08567; discretised by connected dots, as dp-accounting does.
+        Zhu, Dong and Wang 2022, "Optimal Accounting of Differential Privacy via Characteristic
+        Function", Proposition 9 and Theorem 10, arXiv:2106.08567; discretised by connected dots, as
+        dp-accounting does.
     """
     if not all(run.private for run in kinds):
         return math.inf
@@ -195,7 +212,10 @@ def epsilon_of_any(
 
 
 def _envelope(pmfs: Sequence[Any]) -> Any:
-    """The privacy loss whose hockey-stick curve is the maximum of theirs at every multiple of the interval, and above it between."""
+    """Return a privacy loss that dominates all of theirs.
+
+    Its hockey-stick curve is their maximum at every multiple of the interval, and above it between.
+    """
     if len(pmfs) == 1:
         return pmfs[0]
     from dp_accounting.pld import pld_pmf
@@ -208,18 +228,22 @@ def _envelope(pmfs: Sequence[Any]) -> Any:
 
 
 def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float, once: Sequence[Event] = ()) -> float:
-    """Epsilon of the best of a random number of trials drawn alike, where that one alone is seen.
+    """Return epsilon of the best of a random number of trials, where that one alone is seen.
+
+    The trials are drawn alike.
 
     Args:
-        kinds: Events of one trial, answers included, at its worst over the space: one sequence, or several where no single one is worst
-            at every Renyi order. A draw from a public law diverges at each order by no more than its worst outcome.
-        mean: Of the geometric law that the number of trials is drawn from, >= 1; the number itself stays secret.
+        kinds: Events of one trial, answers included, at its worst over the space: one sequence, or
+            several where no single one is worst at every Renyi order. A draw from a public law
+            diverges at each order by no more than its worst outcome.
+        mean: Of the geometric law that the number of trials is drawn from, >= 1; the number itself
+            stays secret.
         delta: Of the guarantee.
-        once: What was told of the same units once, whatever the number of trials.
+        once: Events on the same units charged once, whatever the number of trials.
 
     Source:
-        Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy", Theorem 2 with eta = 1,
-        arXiv:2110.03620.
+        Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy", Theorem
+        2 with eta = 1, arXiv:2110.03620.
     """
     trial, fixed = worst_per_part(kinds), renyi_per_part(once)
     nothing = np.zeros(len(ORDERS))
@@ -231,17 +255,20 @@ def epsilon_of_selected(*kinds: Sequence[Event], mean: float, delta: float, once
 
 
 def _selected(curve: RenyiCurve, mean: float) -> RenyiCurve:
-    """Theorem 2: from the curve of one trial to that of the best."""
+    """Return the curve of the best trial from that of one trial, by Theorem 2."""
     orders = np.asarray(ORDERS)
     rest: float = (2 * ((1 - 1 / orders) * curve + math.log(mean) / orders)).min()
     return curve + rest + math.log(mean) / (orders - 1)
 
 
 def group_privacy(epsilon: float, delta: float, records: int) -> tuple[float, float]:
-    """(epsilon, delta) of a person with several records, where the unit of privacy is the record: a stated fallback.
+    """Return (epsilon, delta) of a person with several records.
+
+    A stated fallback where the unit of privacy is the record.
 
     Source:
-        Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", Theorem 2.2 and Lemma 2.2.
+        Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", Theorem 2.2 and
+        Lemma 2.2.
     """
     validate.in_range(1, 10**6, records=records)
     grown = records * math.exp(min(700.0, (records - 1) * epsilon)) * delta

@@ -1,4 +1,4 @@
-"""What a training run or a noised answer was, as data. Epsilon is derived from it, never stored as truth."""
+"""Events: training runs and noised answers as data. Epsilon is derived, never stored as truth."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,12 +24,14 @@ class TrainingRun:
         n_units: Expected units that the shadow is trained on, from public numbers.
         unit: What is protected: "customer", "user" or "record".
         shadows_per_unit: Runs of the same trial that one unit takes part in: K / 2.
-        sampler: "poisson" is what the accounting holds for; anything else says how batches were drawn, e.g. "shuffled".
+        sampler: "poisson" is what the accounting holds for; anything else says how batches were
+            drawn, e.g. "shuffled".
         normaliser: "public" or "private": what the summed gradient is divided by.
         neighboring_relation: "add_or_remove_one".
-        zero_noise_steps: Steps in which a tensor had no noise, or less than claimed; any of them breaks the guarantee.
+        zero_noise_steps: Steps in which a tensor had no noise, or less than claimed; any of them
+            breaks the guarantee.
         bare_tensors: Names of those tensors.
-        part: Whose units it is trained on; see `PrivateAnswer`.
+        part: Part of the data with its units; see `PrivateAnswer`.
     """
 
     sample_rate: float
@@ -59,7 +61,7 @@ class TrainingRun:
         return self.noise_multiplier > 0
 
     def to_dp_event(self, *, runs: int = 1) -> "dp_accounting.DpEvent":
-        """The event of `runs` such runs on the same units."""
+        """Return the dp-accounting event of `runs` such runs on the same units."""
         import dp_accounting
 
         if not self.private:
@@ -79,13 +81,15 @@ class TrainingRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateAnswer:
-    """One number computed from private units and told with Gaussian noise.
+    """Number computed from private units and released with Gaussian noise.
 
     Attributes:
         name: What it says, e.g. "accuracy".
-        sensitivity: The most by which adding or removing one unit moves the number; its unit is the number's.
+        sensitivity: The most by which adding or removing one unit moves the number; its unit is the
+            number's.
         noise_multiplier: Standard deviation of the noise over the sensitivity, > 0.
-        part: Whose units it reads; parts are disjoint, so a unit pays for the answers of its own part alone.
+        part: Part of the data with the units that it reads; parts are disjoint, so a unit pays for the answers of its own
+            part alone.
     """
 
     name: str

@@ -1,8 +1,11 @@
-"""The study's secret key: where every coin, split and drop of noise comes from. Noise seeded in the open is no noise.
+"""Secret key of a study: source of every coin, split and drop of noise.
 
-From one 256-bit key, HMAC-SHA256 over an unambiguous encoding of a purpose derives what each use needs. A stream is a
-Philox generator with a 128-bit key and a 256-bit counter start, both derived: whoever does not hold the study key faces
-a 128-bit search. Whoever holds it can draw every number again, which is what makes a study repeatable bit for bit.
+Noise seeded in the open is no noise.
+
+From one 256-bit key, HMAC-SHA256 over an unambiguous encoding of a purpose derives what each use
+needs. A stream is a Philox generator with a 128-bit key and a 256-bit counter start, both derived:
+whoever does not hold the study key faces a 128-bit search. Whoever holds it can draw every number
+again, which is what makes a study repeatable bit for bit.
 """
 
 import hashlib
@@ -38,7 +41,7 @@ class StudyKey:
 
     @classmethod
     def fresh(cls) -> "StudyKey":
-        """A new key from the operating system."""
+        """Return a new key from the operating system."""
         return cls(secrets.token_bytes(KEY_BYTES))
 
     @classmethod
@@ -54,7 +57,7 @@ class StudyKey:
 
     @classmethod
     def load_or_create(cls, path: Path) -> "StudyKey":
-        """The key in a file of mode 0600; made there if there is none, by one process alone.
+        """Return the key in a file of mode 0600; a missing one is made, by one process alone.
 
         Raises:
             InputError: If the file holds no key, or others may read it.
@@ -68,7 +71,8 @@ class StudyKey:
                 out.write(key._secret.hex() + "\n")
                 out.flush()
                 os.fsync(out.fileno())
-            with suppress(FileExistsError):  # a link never replaces: the first process to come has made the key
+            # A link never replaces: the first process to come has made the key.
+            with suppress(FileExistsError):
                 os.link(temporary, path)
         except OSError as error:
             raise MachineError(
@@ -81,7 +85,7 @@ class StudyKey:
 
     @classmethod
     def load(cls, path: Path) -> "StudyKey":
-        """The key in a file of mode 0600.
+        """Return the key in a file of mode 0600.
 
         Raises:
             InputError: If there is none, the file holds no key, or others may read it.
@@ -99,22 +103,22 @@ class StudyKey:
         return cls.from_hex(path.read_text(encoding="ascii"))
 
     def derive(self, *purpose: str | int | bytes) -> bytes:
-        """32 bytes for one purpose; no two different purposes give the same."""
+        """Return 32 bytes for one purpose; no two different purposes give the same."""
         return hmac.new(self._secret, b"".join(map(_encoded, purpose)), hashlib.sha256).digest()
 
     def child(self, *purpose: str | int | bytes) -> "StudyKey":
-        """A key of its own for one purpose."""
+        """Return a separate key for one purpose."""
         return StudyKey(self.derive(*purpose))
 
     def generator(self, *purpose: str | int | bytes) -> np.random.Generator:
-        """A stream of its own for one purpose."""
+        """Return a separate random stream for one purpose."""
         key = int.from_bytes(self.derive(*purpose, "philox key")[:16])
         counter = int.from_bytes(self.derive(*purpose, "philox counter"))
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def _encoded(part: str | int | bytes) -> bytes:
-    """Type, length, bytes: ("a", "b") and ("ab",) differ, and so do 1 and "1"."""
+    """Return type, length and bytes: ("a", "b") and ("ab",) differ, and so do 1 and "1"."""
     if isinstance(part, bytes):
         kind, raw = b"b", part
     else:

@@ -1,17 +1,19 @@
 """The ledger of a data set: what every training run on it was, append-only and hash-chained.
 
-Events are data; epsilon is derived from them and never stored. One SQLite file serves all studies on one data set:
+Events are data; epsilon is derived from them and never stored. One SQLite file serves all studies
+on one data set:
 
     reserve  before a trial trains: charged in full until it is settled, so a crash keeps the full charge
     commit   it trained: charged for the steps it took
     abort    it did not come to an end: charged for the steps that ran
     deny     a policy refused it: nothing is charged
-    answer   numbers computed from private units are told with noise: charged before they are
+    answer   numbers computed from private units are released with noise: charged before
     gate, release   a decision of a person or a policy, for the record
     cap      the most that all studies together may compose to; every reservation and answer is held to the newest
 
-hash = SHA-256(domain, previous hash, canonical JSON of the entry, RFC 8785). A chain shows edits. It does not show that its owner
-rewrote all of it or cut its tail, unless its head was anchored elsewhere: `anchor` gives what to keep, `verify` takes it.
+hash = SHA-256(domain, previous hash, canonical JSON of the entry, RFC 8785). A chain shows edits.
+It does not show that its owner rewrote all of it or cut its tail, unless its head was anchored
+elsewhere: `anchor` gives what to keep, `verify` takes it.
 """
 
 import fcntl
@@ -59,7 +61,8 @@ __all__ = [
     "verify",
 ]
 
-PREPARATION = "preparation"  # the study under which steps that read all units are charged, once for every study
+# The study under which steps that read all units are charged, once for every study.
+PREPARATION = "preparation"
 NO_GUARANTEE = "with the non-private reference: no guarantee"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -100,7 +103,7 @@ class Ledger:
                 )
 
     def reserve(self, study: str, trial: int, run: TrainingRun, answers: Sequence[PrivateAnswer] = ()) -> int:
-        """Charge a run in full before it trains, and the noised answers that it will tell.
+        """Charge a run in full before it trains, together with its noised answers.
 
         Returns:
             Seq of the reservation, which `commit` and `abort` settle.
@@ -118,32 +121,32 @@ class Ledger:
         return seq
 
     def commit(self, study: str, reservation: int, *, steps: int) -> int:
-        """The run trained; it is charged for the steps that it took."""
+        """Settle a reservation as trained: it is charged for the steps that it took."""
         return self._settle("commit", study, reservation, {"steps": steps})
 
     def abort(self, study: str, reservation: int, *, steps: int, cause: str) -> int:
-        """The run did not come to an end; it is charged for the steps that ran."""
+        """Settle a reservation as ended early: it is charged for the steps that ran."""
         return self._settle("abort", study, reservation, {"steps": steps, "cause": cause})
 
     def record(self, kind: str, study: str, body: Mapping[str, Any]) -> int:
-        """A denial, a gate or a release."""
+        """Record a denial, a gate or a release, and return its seq."""
         if kind not in ("deny", "gate", "release"):
             raise InputError("kind must be one of deny, gate, release, got {kind!r}.", kind=kind)
         return self._write(kind, study, body)
 
     def entries(self, study: str | None = None) -> tuple[LedgerEntry, ...]:
-        """All entries in order, or those of one study."""
+        """Return all entries in order, or those of one study."""
         return read_entries(self.path, study)
 
     def head(self) -> str:
-        """Seq and hash of the last entry, "seq:hash": what to keep elsewhere."""
+        """Return seq and hash of the last entry, "seq:hash": the anchor to keep elsewhere."""
         with self._transaction() as connection:
             connection.execute("BEGIN")
             seq, digest = connection.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
         return f"{seq}:{digest}"
 
     def answer(self, study: str, trial: int, answers: Sequence[PrivateAnswer]) -> int:
-        """Charge noised answers before they are told.
+        """Charge noised answers before they are released.
 
         Raises:
             PolicyError: If the cap on the data does not admit them.
@@ -168,12 +171,15 @@ class Ledger:
             return _append(connection, "cap", "", next_cap(cap, _cap(connection), reason))
 
     def charged(self, study: str | None = None) -> list[Event]:
-        """What the data set's units are charged for, by one study or by all: one run a reservation, with its steps; answers."""
+        """Return the events that units are charged for, by one study or by all.
+
+        One run a reservation, with its steps, and the answers.
+        """
         return charged(self.entries(study))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Held by one thread of one process at a time, so that what is decided by the entries and written down then stays right.
+        """Hold the ledger in one thread of one process, so that a decision by its entries stays right.
 
         Not to be nested.
         """

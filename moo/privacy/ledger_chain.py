@@ -1,4 +1,4 @@
-"""Chain of a ledger's entries: what an entry is, how entries are read from the file, and whether they are as they were written."""
+"""Hash chain of a ledger's entries: reading and verification."""
 
 import hashlib
 import json
@@ -17,7 +17,8 @@ from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 
 KINDS = ("genesis", "reserve", "commit", "abort", "deny", "answer", "gate", "release", "cap")
 READ = "SELECT seq, at, kind, study, body, previous, hash FROM entries"
-WAIT = 60.0  # seconds that a writer waits for another
+# Seconds that a writer waits for another.
+WAIT = 60.0
 _DOMAIN = b"moo ledger 1\0"
 
 
@@ -43,7 +44,7 @@ class LedgerEntry:
     hash: str
 
     def digest(self) -> str:
-        """The hash that the entry must have."""
+        """Return the hash that the entry must have."""
         content: dict[str, Any] = {
             "seq": self.seq,
             "at": self.at,
@@ -57,7 +58,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify` found.
+    """Result of `verify`.
 
     Attributes:
         entries: How many there are.
@@ -79,7 +80,10 @@ class Verification:
 
 
 def charged(entries: Sequence[LedgerEntry]) -> list[Event]:
-    """What units pay for: reservations, in full while they are open and for the steps that ran once they are settled; answers."""
+    """Return the events that units pay for: reservations and answers.
+
+    A reservation counts in full while open, and for the steps that ran once settled.
+    """
     steps = {e.body["reservation"]: e.body["steps"] for e in entries if e.kind in ("commit", "abort")}
     out: list[Event] = []
     for entry in entries:
@@ -97,7 +101,7 @@ def cap_of(entries: Sequence[LedgerEntry]) -> Cap | None:
 
 
 def read_entries(path: str | Path, study: str | None = None) -> tuple[LedgerEntry, ...]:
-    """All entries of a ledger's file as they stand, or those of one study.
+    """Return the entries of a ledger's file as written, unverified; all, or those of one study.
 
     Raises:
         InputError: If there is no such file.
@@ -105,7 +109,8 @@ def read_entries(path: str | Path, study: str | None = None) -> tuple[LedgerEntr
     """
     if not Path(path).is_file():
         raise InputError("There is no ledger at {path}; run a study first.", path=path)
-    # "rw" and not "ro": after a kill in the middle of a commit, the first reader has to roll the half-written pages back
+    # "rw" and not "ro": after a kill in the middle of a commit, the first reader has to roll the
+    # half-written pages back
     with (
         storage_errors(Path(path)),
         closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=WAIT)) as connection,
@@ -136,7 +141,7 @@ def verify(path: str | Path, anchors: Mapping[int, str] | None = None) -> Verifi
 
 
 def parse_anchor(text: str) -> tuple[int, str]:
-    """Seq and hash of "seq:hash".
+    """Return seq and hash of "seq:hash".
 
     Raises:
         InputError: If it is something else.
@@ -194,7 +199,7 @@ def entry_of(row: Sequence[Any]) -> LedgerEntry:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """A storage's failure as one line; the transaction has been rolled back."""
+    """Raise a storage's failure as one line; the transaction has been rolled back."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -1,8 +1,8 @@
-"""Units drawn into the batches of a training, judged against Poisson sampling at the rate that an event claims.
+"""Test of the units drawn into batches against the Poisson sampling that an event claims.
 
-Every look has a stated error probability that holds for any number of units and steps: an exact binomial tail for the rate, and
-Chernoff bounds from exact binomial laws for the spreads. Together they withdraw the claim of a run that did draw by Poisson
-sampling with probability `ERROR` at most.
+Every look has a stated error probability that holds for any number of units and steps: an exact
+binomial tail for the rate, and Chernoff bounds from exact binomial laws for the spreads. Together
+they withdraw the claim of a run that did draw by Poisson sampling with probability `ERROR` at most.
 """
 
 from collections import Counter
@@ -16,9 +16,12 @@ from scipy.special import logsumexp
 from scipy.stats import binom
 
 POISSON = "poisson"
-ERROR = 1e-9  # probability, at most, that a run of Poisson sampling is taken for another
-_LOOKS = 6  # one-sided tests that share the error probability
-_EXPONENTS = np.concatenate([-np.geomspace(1e-2, 1e3, 21), np.geomspace(1e-3, 0.6, 15)])  # of the two Chernoff bounds
+# Probability, at most, that a run of Poisson sampling is taken for another.
+ERROR = 1e-9
+# one-sided tests that share the error probability.
+_LOOKS = 6
+# Of the two Chernoff bounds.
+_EXPONENTS = np.concatenate([-np.geomspace(1e-2, 1e3, 21), np.geomspace(1e-3, 0.6, 15)])
 
 Ints = NDArray[np.int64]
 
@@ -74,14 +77,17 @@ class Drawn:
 
 
 def _spread(counts: Sequence[tuple[int, Ints]], rate: float) -> tuple[float, float]:
-    """Log-probabilities, at most, of a sum of squared standard scores as small and as large as that of binomial counts.
+    """Return bounds on the log-probabilities of a sum of squares as small and as large.
+
+    The squares are of standard scores of binomial counts.
 
     Args:
         counts: Trials, and counts of so many trials each.
         rate: In (0, 1).
 
     Source:
-        Chernoff: P(S <= s) <= exp(-t s) E exp(t S) for every t < 0, P(S >= s) <= the same for every t > 0.
+        Chernoff: P(S <= s) <= exp(-t s) E exp(t S) for every t < 0, P(S >= s) <= the same for every
+        t > 0.
     """
     found = sum(float(((v - n * rate) ** 2).sum()) / (n * rate * (1 - rate)) for n, v in counts)
     numbers: Counter[int] = Counter()
@@ -94,7 +100,10 @@ def _spread(counts: Sequence[tuple[int, Ints]], rate: float) -> tuple[float, flo
 
 @lru_cache(maxsize=64)
 def _log_moments(trials: int, rate: float) -> NDArray[np.float64]:
-    """log E exp(t z^2) at each exponent t, for the standard score z of a binomial count; 40 deviations of it hold all its mass."""
+    """Return log E exp(t z^2) at each exponent t, for the standard score z of a binomial count.
+
+    40 deviations of it hold all its mass.
+    """
     mean, variance = trials * rate, trials * rate * (1 - rate)
     reach = 40 * np.sqrt(variance) + 200
     values = np.arange(max(0, int(mean - reach)), min(trials, int(mean + reach)) + 1)

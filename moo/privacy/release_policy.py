@@ -1,4 +1,4 @@
-"""Release policies: who may see what of a study, what that costs, and what it forbids. One is chosen before a study starts.
+"""Release policies: audience, cost and prohibitions. One is chosen before a study starts.
 
 | policy | who sees what | what holds |
 |---|---|---|
@@ -29,8 +29,9 @@ class Policy:
         name: One of `POLICIES`.
         epsilon: Budget of `publish_all`, > 0.
         retrain: m of `proxy_then_retrain`, >= 1: how many settings are retrained at most.
-        answer_noise: Standard deviation of the noise on every number that reads private units, over its sensitivity, the counts
-            of units that passed the legal gates among them; 0 tells them exactly, which `publish_all` and `select_one` do not allow.
+        answer_noise: Standard deviation of the noise on every number that reads private units, over
+            its sensitivity, the counts of units that passed the legal gates among them; 0 tells
+            them exactly, which `publish_all` and `select_one` do not allow.
         release_share: Of the users that `proxy_then_retrain` sets aside, in [.1, .9].
 
     Raises:
@@ -68,7 +69,9 @@ class Policy:
 
     @classmethod
     def parse(cls, text: "str | Policy", *, answer_noise: float | None = None) -> "Policy":
-        """A policy from "internal", "publish_all(20)", "select_one" or "proxy_then_retrain(5)"; for shells, publish_all=20.
+        """Parse "internal", "publish_all(20)", "select_one" or "proxy_then_retrain(5)".
+
+        Shells may write publish_all=20.
 
         Args:
             text: As above; a Policy is taken as it is.
@@ -110,7 +113,7 @@ class Policy:
 
     @property
     def allows_reference(self) -> bool:
-        """Whether a trial without DP may run beside the search."""
+        """Return True if a trial without DP may run in addition to the search."""
         return self.name in ("internal", "proxy_then_retrain")
 
 

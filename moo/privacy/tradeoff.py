@@ -1,9 +1,11 @@
-"""Trade-off curves: how far an event's probability can fall from one data set to its neighbour, and what any attack can reach.
+"""Trade-off curves of mechanisms, and the limits that they set for any attack.
 
-A curve g of a mechanism says: an event of probability y on one data set has at least probability g(y) on every neighbouring one. It
-holds in both directions, so the ROC curve of any attack on one unit's membership stays below x -> 1 - g(1 - x).
+A curve g of a mechanism says: an event of probability y on one data set has at least probability
+g(y) on every neighbouring one. It holds in both directions, so the ROC curve of any attack on one
+unit's membership stays below x -> 1 - g(1 - x).
 
-Source: Dong, Roth and Su 2022, "Gaussian Differential Privacy"; g is 1 - f(1 - y) there, for their trade-off function f.
+Source: Dong, Roth and Su 2022, "Gaussian Differential Privacy"; g is 1 - f(1 - y) there, for their
+trade-off function f.
 """
 
 import math
@@ -28,13 +30,13 @@ class Curve(Protocol):
     """A mechanism's trade-off curve."""
 
     def least(self, probability: float) -> float:
-        """The least probability that an event of this probability has on a neighbouring data set."""
+        """Return the least probability of such an event on a neighbouring data set."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianCurve:
-    """The Gaussian mechanism whose means lie mu standard deviations apart.
+    """Gaussian mechanism with means mu standard deviations apart.
 
     Attributes:
         mu: > 0.
@@ -57,7 +59,8 @@ class HockeyStickCurve:
 
     Attributes:
         epsilons: Shape (n,), >= 0.
-        deltas: Shape (n,), in [0, 1]. Here an event is at most e^epsilon times as probable as there, plus delta.
+        deltas: Shape (n,), in [0, 1]. Here an event is at most e^epsilon times as probable as
+            there, plus delta.
         deltas_back: Shape (n,). The same from there to here.
     """
 
@@ -87,16 +90,16 @@ class HockeyStickCurve:
 
 
 def approximate_dp(epsilon: float, delta: float) -> HockeyStickCurve:
-    """All that (epsilon, delta)-DP alone says."""
+    """Return the curve that (epsilon, delta)-DP alone implies."""
     one = np.array([delta], float)
     return HockeyStickCurve(epsilons=np.array([epsilon], float), deltas=one, deltas_back=one)
 
 
 def gaussian_dp(epsilon: float, delta: float) -> GaussianCurve:
-    """The Gaussian mechanism that is exactly (epsilon, delta)-DP.
+    """Return the Gaussian mechanism that is exactly (epsilon, delta)-DP.
 
     Raises:
-        InputError: If epsilon < 0, or delta lies outside (0, 1).
+        InputError: If epsilon < 0, or delta is outside (0, 1).
 
     Source:
         Balle and Wang 2018, "Improving the Gaussian Mechanism for Differential Privacy", Theorem 8.
@@ -111,27 +114,32 @@ def gaussian_dp(epsilon: float, delta: float) -> GaussianCurve:
 
 
 def _log_gaussian_delta(mu: float, epsilon: float) -> float:
-    """In logarithms, since the difference of the two tails loses its digits."""
+    """Return the log of delta; in logarithms, since the difference of the tails loses its digits."""
     high, low = float(log_ndtr(mu / 2 - epsilon / mu)), epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
     return high + math.log1p(-math.exp(low - high)) if low < high else -1e4
 
 
 def advantage_of(curve: Curve, *, places: int = 2000) -> float:
-    """The largest 2 AUC - 1 that any attack on a unit's membership can reach: twice the area under the highest ROC curve, less 1.
+    """Return the largest 2 AUC - 1 that any attack on a unit's membership can reach.
 
-    It is more than the largest gap between true- and false-positive rate: under the Gaussian mechanism of mu = 1 the gap is .38
-    and 2 AUC - 1 is .52.
+    Twice the area under the highest ROC curve, less 1.
+
+    It is more than the largest gap between true- and false-positive rate: under the Gaussian
+    mechanism of mu = 1 the gap is .38 and 2 AUC - 1 is .52.
 
     Args:
         curve: Of the mechanism.
-        places: Of the sum; g rises, so a sum from the left is never above its area, and the result never too low.
+        places: Of the sum; g rises, so a sum from the left is never above its area, and the result
+            never too low.
     """
     area = sum(curve.least(i / places) for i in range(places)) / places
     return min(1.0, 1.0 - 2.0 * area)
 
 
 def curve_of(run: TrainingRun) -> HockeyStickCurve:
-    """The trade-off curve of one run, from its PLD at 400 epsilons; it holds for adding a unit and for removing one.
+    """Return the trade-off curve of one run, from its PLD at 400 epsilons.
+
+    It holds for adding a unit and for removing one.
 
     Raises:
         InputError: If it was trained without noise: nothing is claimed then.
@@ -145,7 +153,7 @@ def curve_of(run: TrainingRun) -> HockeyStickCurve:
 
 @lru_cache(maxsize=256)
 def _curve(sample_rate: float, steps: int, noise_multiplier: float) -> HockeyStickCurve:
-    """From the data with the unit to those without it."""
+    """Return the curve from the data with the unit to those without it."""
     loss = privacy_loss(sample_rate, steps, noise_multiplier)
     most = max(1e-3, float(loss.get_epsilon_for_delta(1e-12)))
     epsilons = np.concatenate([[0.0], np.geomspace(1e-3 * min(1.0, most), most, 399)])
@@ -156,16 +164,20 @@ def _curve(sample_rate: float, steps: int, noise_multiplier: float) -> HockeySti
 
 
 def advantage_ceiling(run: TrainingRun) -> float:
-    """The largest membership advantage, 2 AUC - 1, that the run's own PLD allows any attack."""
+    """Return the largest membership advantage, 2 AUC - 1, that the run's PLD allows any attack."""
     if not run.private:
         return 1.0
     return advantage_of(_curve(run.sample_rate, run.steps, run.noise_multiplier)) if run.steps else 0.0
 
 
 def tpr_ceiling(run: TrainingRun, fpr: float) -> float:
-    """The largest true-positive rate that the run's own PLD allows any attack at a false-positive rate in [0, 1]."""
+    """Return the largest true-positive rate that the run's PLD allows any attack.
+
+    The false-positive rate is in [0, 1].
+    """
     validate.in_range(0, 1, fpr=fpr)
     if not run.private:
         return 1.0
-    # an attack says "not a member" with probability 1 - fpr without the unit, so with it at least so often:
+    # an attack says "not a member" with probability 1 - fpr without the unit, so with it at least
+    # so often:
     return 1.0 - curve_of(run).least(1.0 - fpr) if run.steps else fpr

@@ -1,4 +1,4 @@
-"""Search a black box for its Pareto front: samplers behind a barrier, resumable, the same front whatever happens."""
+"""Search of a black box for its Pareto front: resumable, reproducible, any sampler."""
 
 from moo.search.driver import default_population, search
 from moo.search.search import FAILED, LOST, REFUSED

@@ -29,7 +29,10 @@ POPULATION = "moo:population"
 
 
 def default_population(n_trials: int) -> int:
-    """Return a small population, since budgets are small: NSGA-II needs several generations to do better than chance."""
+    """Return a small population for a small budget.
+
+    NSGA-II needs several generations to do better than chance.
+    """
     return max(8, min(20, n_trials // 6))
 
 
@@ -57,36 +60,43 @@ def search(
 ) -> SearchResult:
     """Search any black box for its Pareto front, resumably.
 
-    The same name with the same configuration goes on where it stopped; the result does not depend on where that was, on the
-    executor or on the order in which trials finish.
+    The same name with the same configuration goes on where it stopped; the result does not depend
+    on where that was, on the executor or on the order in which trials finish.
 
     Args:
-        evaluate: From a candidate to its outcome. May raise `TrialError`: the trial is then recorded as failed.
+        evaluate: From a candidate to its outcome. May raise `TrialError`: the trial is then
+            recorded as failed.
         space: Dimensions that are varied.
         goals: The objectives.
         n_trials: Number of trials in all, those of earlier calls included.
-        storage: Optuna storage URL, journal:///PATH, path of an SQLite file or Optuna storage object; None keeps all in memory.
+        storage: Optuna storage URL, journal:///PATH, path of an SQLite file or Optuna storage
+            object; None keeps all in memory.
         name: Name of the study in the storage.
         seed: Seed of the sampler.
-        population: Trials of a generation; by default small, see `default_population`. Fixed when the study is made.
+        population: Trials of a generation; by default small, see `default_population`. Fixed when
+            the study is made.
         enqueue: Parameters of the first trials.
         config: What else makes this study what it is; a later call with another one is refused.
         constraint_names: Constraints that every trial must have, and that a failed trial violates.
-        sampler: "nsga2", "nsga3", "tpe", "gp", "random", or an Optuna sampler object, with which a study that was cut off
-            cannot go on: its state is lost.
-        executor: "inline" or "processes". A trial whose process dies is evaluated once more, alone, after another call of
-            `before`; if that process dies too, the trial has failed with cause `LOST`.
+        sampler: "nsga2", "nsga3", "tpe", "gp", "random", or an Optuna sampler object, with which a
+            study that was cut off cannot go on: its state is lost.
+        executor: "inline" or "processes". A trial is evaluated once more, alone,
+            after another call of `before`; if that process dies too, the trial has failed with
+            cause `LOST`.
         workers: Processes at a time.
         environments: Variables of each process; see `moo.search.executors.executor_of`.
-        before: Called in the driver, once the configuration is known to fit, with the candidates of each generation that
-            are about to be evaluated; none where an earlier call evaluated them all. Returns the outcomes of those that it refuses,
-            with cause `REFUSED`: they are recorded as failed. The search ends with a generation that is refused whole.
-        attempts: From the number of an admitted trial to `Candidate.attempt`; called after `before`.
-        lost: Makes the outcome of a trial whose process died twice.
+        before: Called in the driver, once the configuration is known to fit, with the candidates of
+            each generation that are about to be evaluated; none where an earlier call evaluated
+            them all. Returns the outcomes of those that it refuses, with cause `REFUSED`: they are
+            recorded as failed. The search ends with a generation that is refused whole.
+        attempts: From the number of an admitted trial to `Candidate.attempt`; called after
+            `before`.
+        lost: Maker of the outcome of a trial that killed its process twice.
         callbacks: Called in the driver after every evaluation.
 
     Raises:
-        InputError: If an argument is out of bounds, or an outcome lacks an objective or a constraint; see `outcomes.checked`.
+        InputError: If an argument is out of bounds, or an outcome lacks an objective or a
+            constraint; see `outcomes.checked`.
         ConfigChangedError: If the name is taken by another configuration.
         StorageError: If the storage cannot be used (InputError: it is malformed).
         MachineError: If worker processes do not start.

@@ -17,8 +17,10 @@ import sqlalchemy.exc
 
 from moo.core.errors import StorageError
 
-BEAT = 10.0  # seconds between two signs of life
-DEAD = 60.0  # seconds without one after which a driver counts as crashed
+# Seconds between two signs of life.
+BEAT = 10.0
+# Seconds without one after which a driver counts as crashed.
+DEAD = 60.0
 _KEY = "moo:driver:"
 _TRIES = 4
 
@@ -26,9 +28,10 @@ _TRIES = 4
 class Lease:
     """Held by one driver of a study at a time.
 
-    Each driver writes an entry of its own and then reads those of all others; of two that do so at the same time at least one
-    sees the other and steps back. A driver that has died lets go: at once where it ran on this machine, else `DEAD` seconds
-    after its last sign of life. A driver that was taken for dead and lives on finds its entry gone and stops.
+    Each driver writes its entry and then reads those of all others; of two that do so at
+    the same time at least one sees the other and steps back. A driver that has died lets go: at
+    once where it ran on this machine, else `DEAD` seconds after its last sign of life. A driver
+    that was taken for dead and lives on finds its entry gone and stops.
     """
 
     def __init__(self, study: optuna.Study, where: str) -> None:

@@ -1,4 +1,4 @@
-"""What a search accepts from an evaluation: every objective and every constraint, each a number."""
+"""Checks of outcomes: every objective and every constraint, each a number."""
 
 import dataclasses
 import json
@@ -26,8 +26,8 @@ def checked(
         closed: True where it may have no constraint besides.
 
     Raises:
-        InputError: If an objective or a constraint is missing, None, NaN, or no number, if a constraint
-            is one that other trials lack, or if the payload is no JSON.
+        InputError: If an objective or a constraint is missing, None, NaN, or no number, if a
+            constraint is one that other trials lack, or if the payload is no JSON.
     """
     if not outcome.cause:
         _refuse_missing("objective", [g.name for g in goals], outcome.values, number)
@@ -82,7 +82,10 @@ def _refuse_further(known: Collection[str], got: Collection[str], number: int) -
 
 
 def _refuse_unmeasured(name: str, measured: object, number: int) -> None:
-    """NaN passes with a note alone: an objective that was not assessed says why."""
+    """Refuse a value that is no number; NaN passes with a note alone.
+
+    An objective that was not assessed says why in its note.
+    """
     if not isinstance(measured, Measurement):
         raise InputError(
             "objective {name!r} of trial {number} must be a Measurement, got {measured!r}; {way_out}.",

@@ -1,6 +1,9 @@
-"""Samplers: the only file that names Optuna's. Each trial gets a new one, seeded by (seed, number).
+"""Samplers; the only file that names Optuna's.
 
-So a search that was cut off anywhere, even half-way through suggesting one trial, goes on as if it never had been.
+Each trial gets a new one, seeded by (seed, number).
+
+So a search that was cut off anywhere, even half-way through suggesting one trial, goes on as if it
+never had been.
 """
 
 import copy
@@ -21,7 +24,8 @@ from moo.core.errors import InputError
 from moo.core.trial_record import SAMPLERS
 
 NAMES, DEFAULT = SAMPLERS, SAMPLERS[0]
-_JOINT = ("nsga2", "nsga3", "gp")  # draw all dimensions together; the others draw one after another
+# Draw all dimensions together; the others draw one after another.
+_JOINT = ("nsga2", "nsga3", "gp")
 
 Sampler = str | BaseSampler
 
@@ -81,10 +85,10 @@ class Draw:
 
 
 class TrialSampler(BaseSampler):
-    """Draws one trial: the fixed parameters if there are any, else those of the sampler behind it.
+    """Sampler of one trial: the fixed parameters if any, else the sampler behind it.
 
-    A named sampler sees the generations before its own as finished and its own as running, whatever an earlier call has
-    finished of it. An Optuna sampler is used as it is.
+    A named sampler sees the generations before its own as finished and its own as running, whatever
+    an earlier call has finished of it. An Optuna sampler is used as it is.
     """
 
     def __init__(self, sampler: Sampler, draw: Draw) -> None:
@@ -115,7 +119,8 @@ class TrialSampler(BaseSampler):
     ) -> Any:
         if self._draw.fixed is not None:
             return self._draw.fixed[param_name]
-        # a stream for each dimension: a trial that was cut off between two of them goes on with the same values
+        # a stream for each dimension: a trial that was cut off between two of them goes on with the
+        # same values
         behind = self._seeded(param_name) if self._name else self._behind
         return behind.sample_independent(self._seen(study), trial, param_name, param_distribution)
 

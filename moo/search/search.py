@@ -1,4 +1,4 @@
-"""Ask and tell, a generation at a time: the driver asks for all of it, evaluates in any order, tells in order of number."""
+"""Ask and tell by generations: ask for all, evaluate in any order, tell in order of number."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,17 +20,21 @@ from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult, S
 Before = Callable[[Sequence[Candidate]], Mapping[int, Outcome]]
 _Params = tuple[tuple[str, float | int], ...]
 
-REFUSED = "refused by the budget"  # the cause of a trial that `before` did not admit
-LOST = "worker lost"  # the cause of a trial whose process died twice
-FAILED = "failed"  # the constraint that every failed trial violates, and every other satisfies
+# The cause of a trial that `before` did not admit.
+REFUSED = "refused by the budget"
+# Cause of a trial that killed its process twice.
+LOST = "worker lost"
+# The constraint that every failed trial violates, and every other satisfies.
+FAILED = "failed"
 CONSTRAINTS = "moo:constraints"
-# The one form of constraints that optuna-dashboard 0.21 shows, and that Optuna reads as "0", "1", ...: a list. Its order is kept
-# in the study under `CONSTRAINTS`. To set them by name too would count each twice.
+# The one form of constraints that optuna-dashboard 0.21 shows, and that Optuna reads as "0", "1",
+# ...: a list. Its order is kept in the study under `CONSTRAINTS`. To set them by name too would
+# Count each twice.
 _LIST = "constraints"
 
 
 def lost_outcome(_: Candidate) -> Outcome:
-    """Return the outcome of a trial whose process died twice."""
+    """Return the outcome of a trial that killed its process twice."""
     return Outcome(values={}, constraints={}, cause=LOST)
 
 
@@ -40,7 +44,8 @@ class Run:
 
     Attributes:
         outcomes: Trials by number.
-        _judged: Constraints of the first trial that did not fail, which all others must have; None before it.
+        _judged: Constraints of the first trial that did not fail, which all others must have; None
+            before it.
         _times: Trials so far that had the same parameters.
         _measured: Values that trials of the same parameters had.
     """
@@ -68,7 +73,8 @@ class Run:
     def all(self) -> SearchResult:
         """Run every generation."""
         self._refuse_another_object()
-        # samplers that have seen all of their space ask to stop; here the number of trials is the caller's
+        # samplers that have seen all of their space ask to stop; here the number of trials is the
+        # caller's
         self.study.stop = lambda: None  # type: ignore[method-assign]
         for generation in range(math.ceil(self.n_trials / self.population)):
             if not self._generation(generation):
@@ -77,7 +83,10 @@ class Run:
         return SearchResult(name=self.study.study_name, trials=self._done())
 
     def _refuse_another_object(self) -> None:
-        """A sampler object begins at its own beginning: it would not draw what it would have drawn without the interruption."""
+        """Refuse to go on with a sampler object, which would begin again at its own start.
+
+        It would not draw what it would have drawn without the interruption.
+        """
         known = self.study.get_trials(deepcopy=False)
         drawn = sum(set(t.params) == set(self.space) for t in known)
         if isinstance(self.sampler, BaseSampler) and known and drawn < self.n_trials:
@@ -102,7 +111,7 @@ class Run:
                 self._add(self._candidate(trial, trial.number // self.population), Outcome.from_json(known))
 
     def _generation(self, generation: int) -> bool:
-        """Evaluate those of a generation that are not known yet; return False where all of it was refused."""
+        """Evaluate the unknown trials of a generation; return False if all were refused."""
         self.check()
         numbers = range(generation * self.population, min(self.n_trials, (generation + 1) * self.population))
         trials = {number: self._asked(number) for number in numbers}
@@ -129,7 +138,10 @@ class Run:
         return any(self.outcomes[number].outcome.cause != REFUSED for number in numbers)
 
     def _evaluated(self, admitted: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome]]:
-        """Yield outcomes as they are finished; a trial whose process died is reserved and evaluated once more, alone."""
+        """Yield outcomes as they finish.
+
+        A trial is reserved and evaluated once more, alone, if its process died.
+        """
         lost = []
         for candidate, found in self.executor.run([self._named(c) for c in admitted]):
             if found is None:
@@ -149,7 +161,7 @@ class Run:
         return replace(candidate, attempt=self.attempts(candidate.number))
 
     def _asked(self, number: int) -> Trial | FrozenTrial:
-        """Return the trial of this number, asked for now, or by an earlier call that may have been cut off in between."""
+        """Return the trial of this number, asked for now or by an earlier, interrupted call."""
         space = {name: dimension.distribution() for name, dimension in self.space.items()}
         draw = Draw(
             number=number,
@@ -185,7 +197,10 @@ class Run:
         return Candidate(number=trial.number, generation=generation, params=params, replicate=earlier)
 
     def _keep(self, trial: Trial | FrozenTrial, candidate: Candidate, outcome: Outcome) -> SearchTrial:
-        """Write an outcome down before anything depends on it, with every constraint: without one it would count as feasible."""
+        """Write an outcome, with every constraint, before anything depends on it.
+
+        Without a constraint it would count as feasible.
+        """
         violated = dict.fromkeys(self.constraint_names, 1.0) if outcome.cause else {}
         constraints = {**violated, **outcome.constraints, FAILED: float(bool(outcome.cause))}
         complete = replace(outcome, constraints=constraints)
@@ -200,9 +215,10 @@ class Run:
         return kept
 
     def _tell(self, trial: Trial | FrozenTrial, kept: SearchTrial) -> None:
-        """Hand the outcome to Optuna. A failed trial is told as complete, at the reference values and infeasible.
+        """Report the outcome to Optuna; a failed trial as complete, at the reference values, infeasible.
 
-        Optuna counts complete trials alone into a generation: a failed one would make the sampler wait for another.
+        Optuna counts complete trials alone into a generation: a failed one would make the sampler
+        wait for another.
         """
         values = self._pooled(kept)
         if isinstance(trial, Trial):
@@ -210,7 +226,9 @@ class Run:
             self.study.tell(trial, values)
 
     def _listed(self, outcome: Outcome) -> list[float]:
-        """Return the constraints in the study's order, which its first generation fixes: samplers want as many of each trial.
+        """Return the constraints in the order that the first generation fixed.
+
+        Samplers want as many of each trial.
 
         Where all of that generation failed, later constraints are in the last number, of `FAILED`.
         """

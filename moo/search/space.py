@@ -1,4 +1,4 @@
-"""What is searched: named dimensions with bounds."""
+"""Search space: named dimensions with bounds."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ Params = dict[str, float | int]
 
 @dataclass(frozen=True)
 class Real:
-    """A number between low and high, ends included, searched on a log scale where `log` is true."""
+    """Number between low and high, ends included, on a log scale where `log` is true."""
 
     low: float
     high: float
@@ -40,7 +40,10 @@ class Real:
 
 @dataclass(frozen=True)
 class Integer:
-    """A whole number between low and high, ends included. Ordered things are integers, so that their order is used."""
+    """Whole number between low and high, ends included.
+
+    Ordered things are integers, so that their order is used.
+    """
 
     low: int
     high: int
@@ -74,7 +77,7 @@ class Space(Mapping[str, Real | Integer]):
         return len(self._dimensions)
 
     def check(self, params: Mapping[str, Any]) -> Params:
-        """The parameters in the space's order and types.
+        """Return the parameters in the space's order and types.
 
         Raises:
             InputError: If one is missing, unknown or out of bounds.
@@ -94,7 +97,7 @@ class Space(Mapping[str, Real | Integer]):
         return out
 
     def draw(self, rng: np.random.Generator) -> Params:
-        """Parameters at random: uniform, on the log scale where a dimension has one."""
+        """Draw parameters at random: uniform, on the log scale where a dimension has one."""
         return {name: dimension.draw(rng) for name, dimension in self._dimensions.items()}
 
     def to_json(self) -> dict[str, Any]:

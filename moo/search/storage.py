@@ -28,14 +28,15 @@ _SQLITE, _JOURNAL = "sqlite:///", "journal:///"
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+", re.IGNORECASE)
-_DATABASE, _LOG = b"SQLite format 3\0", b'{"op_code"'  # the first bytes of SQLite's files, and of Optuna's journals
+# The first bytes of SQLite's files, and of Optuna's journals.
+_DATABASE, _LOG = b"SQLite format 3\0", b'{"op_code"'
 _TRIES = 5
 
 Storage = str | Path | BaseStorage | None
 
 
 def opened(storage: Storage) -> BaseStorage:
-    """Open a storage: an Optuna URL, journal:///PATH, the path of an SQLite file, a storage object; None is memory alone.
+    """Open a storage: URL, journal:///PATH, SQLite path or storage object; None is memory.
 
     Raises:
         InputError: If it is none of these.
@@ -66,7 +67,8 @@ def check_storage(storage: Storage) -> None:
 
     Raises:
         InputError: If it is no storage, or if its file could not be one.
-        StorageError: If its driver is not installed, or if its file cannot be written or is of another kind.
+        StorageError: If its driver is not installed, or if its file cannot be written or is of
+            another kind.
     """
     if storage is None or isinstance(storage, BaseStorage):
         return
@@ -142,7 +144,10 @@ def _refusing(storage: str | Path) -> Iterator[None]:
 
 
 def _unknown(error: Exception) -> str:
-    """Name an unknown kind of database; other errors quote parts of the URL, which may be its password."""
+    """Return the name of an unknown kind of database.
+
+    Other errors quote parts of the URL, perhaps its password.
+    """
     return f" ({_first_line(error)})" if isinstance(error, sqlalchemy.exc.NoSuchModuleError) else ""
 
 
@@ -211,7 +216,8 @@ def name_of(storage: Storage) -> str:
     try:
         if "://" not in str(storage):
             return str(storage)
-        url = make_url(str(storage))  # its options may hold a password too
+        # Its options may hold a password too.
+        url = make_url(str(storage))
         return url.set(query={}).render_as_string(hide_password=True) + ("?..." if url.query else "")
     except (sqlalchemy.exc.ArgumentError, ValueError):
         return str(storage).partition("://")[0] + "://..."
@@ -236,7 +242,9 @@ def sqlite_file(storage: Storage) -> Path | None:
 
 @contextmanager
 def locked_file(path: Path | None) -> Iterator[None]:
-    """Hold an SQLite file for one driver; the system lets it go when the driver ends, however it ends.
+    """Hold an SQLite file for one driver.
+
+    The system releases it when the driver ends, however it ends.
 
     Raises:
         StorageError: If another driver holds it.

@@ -1,4 +1,4 @@
-"""What passes between a search and the black box that it evaluates."""
+"""Data between a search and the black box that it evaluates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class Goal:
     Attributes:
         name: Its key in every outcome.
         direction: As people read it.
-        reference: A value that every point worth having beats: for the hypervolume, and told for a failed trial.
+        reference: A value that every point worth having beats: for the hypervolume, and reported for a failed trial.
     """
 
     name: str
@@ -22,20 +22,22 @@ class Goal:
     reference: float
 
     def minimised(self, value: float) -> float:
-        """The value as a quantity to be minimised."""
+        """Return the value as a quantity to be minimised."""
         return -value if self.direction == "maximize" else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What is to be evaluated.
+    """Candidate for evaluation.
 
     Attributes:
         number: 0-based trial number.
         generation: 0-based.
         params: By name, in the space's order.
-        replicate: How many earlier trials had exactly these parameters; each wants randomness of its own.
-        attempt: Name of the reservation that this evaluation runs under; empty where nobody reserves.
+        replicate: How many earlier trials had exactly these parameters; each wants randomness of
+            its own.
+        attempt: Name of the reservation that this evaluation runs under; empty where nobody
+            reserves.
     """
 
     number: int
@@ -47,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Attributes:
         values: Goal -> measurement, in the sign that people read; empty where the trial failed.
@@ -101,10 +103,10 @@ class SearchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a search stands, for callbacks.
+    """Progress of a search, for callbacks.
 
     Attributes:
-        done: Trials evaluated, in order of number, the newest wherever it stands.
+        done: Trials evaluated, in order of number, the newest in its place.
         newest: The one that has just finished.
         n_trials: How many there will be.
     """

@@ -1,4 +1,4 @@
-"""The attack of `attribute`: features of a user's outputs, a regression on them, and how far to trust it."""
+"""Attack on an attribute: features of outputs, a regression, and its calibration."""
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
@@ -6,11 +6,14 @@ from scipy.special import log_softmax, logsumexp
 from moo.core.evidence import Bools, Floats, Ints
 from moo.objectives.statistics.aligned_classes import class_log_probs
 
-_TRUST = np.linspace(0.0, 1.5, 16)  # exponents on what the regression says beyond the base rate; 0 is not to listen
+# Exponents on what the regression says beyond the base rate; 0 is not to listen.
+_TRUST = np.linspace(0.0, 1.5, 16)
 
 
 def user_features(log_probs: Floats, labels: Ints, codes: Ints) -> Floats:
-    """What one shadow says of each user: mean and spread of the log-odds of every class over the user's records, and the mean loss.
+    """Return the features of each user in one shadow's outputs.
+
+    Mean and spread of the log-odds of every class over the user's records, and the mean loss.
 
     Args:
         log_probs: Shape (n, C), nats.
@@ -36,27 +39,36 @@ def user_features(log_probs: Floats, labels: Ints, codes: Ints) -> Floats:
 
 
 def log_prior(attribute: Ints, n_classes: int, n_users: int) -> Floats:
-    """Log of the smoothed share of each class among the users fitted on, the same for everybody; shape (n_users, n_classes)."""
+    """Return the log of the smoothed share of each class among the users fitted on.
+
+    The same for everybody; shape (n_users, n_classes).
+    """
     counts = np.bincount(attribute, minlength=n_classes) + 1.0
     return np.tile(np.log(counts / counts.sum()), (n_users, 1))
 
 
 def fit_logits(features: Floats, attribute: Ints, fit: Bools, *, n_classes: int) -> Floats:
-    """Return log-probabilities, shape (U, classes), by logistic regression on standardised features of some users."""
+    """Return log-probabilities, shape (U, classes), by logistic regression.
+
+    Features are standardised; some users are fitted on.
+    """
     centre, spread = features[fit].mean(axis=0), features[fit].std(axis=0)
     scaled = (features - centre) / np.where(spread > 0, spread, 1.0)
     return class_log_probs((scaled[fit], attribute[fit]), scaled, n_classes=n_classes, strength=0.1, most_steps=500)
 
 
-def calibrated(base: Floats, told: Floats, attribute: Ints, tune: Bools) -> Floats:
-    """Between the base and what the regression tells, as far along as helps users that it was not fitted on.
+def calibrated(base: Floats, fitted: Floats, attribute: Ints, tune: Bools) -> Floats:
+    """Return log-probabilities between the base and the regression.
 
-    Without it an attack that has learnt nothing is worse than imputing, by as much as it has overfitted: cross-entropy
-    is only as good as its calibration. Each way along counts by its likelihood on the calibration users, under a flat prior. The
-    likeliest way alone would be noisier, and where it is not to listen at all it tells a leakage of 0 that has no error.
+    As far along as helps users that the regression was not fitted on.
+
+    Without it an attack that has learnt nothing is worse than imputing, by as much as it has
+    overfitted: cross-entropy is only as good as its calibration. Each way along counts by its
+    likelihood on the calibration users, under a flat prior. The likeliest way alone would be
+    noisier, and where it is not to listen at all it tells a leakage of 0 that has no error.
 
     Args:
-        base, told: Log-probabilities, shape (U, classes).
+        base, fitted: Log-probabilities, shape (U, classes).
         attribute: Shape (U,).
         tune: Users to calibrate on.
 
@@ -64,7 +76,7 @@ def calibrated(base: Floats, told: Floats, attribute: Ints, tune: Bools) -> Floa
         Log-probabilities, shape (U, classes).
     """
     own = np.flatnonzero(tune), attribute[tune]
-    mixed = np.stack([log_softmax(base + trust * (told - base), axis=1) for trust in _TRUST])
+    mixed = np.stack([log_softmax(base + trust * (fitted - base), axis=1) for trust in _TRUST])
     weights = log_softmax(np.array([m[own].sum() for m in mixed]))
     averaged: Floats = logsumexp(weights[:, None, None] + mixed, axis=0)
     return averaged

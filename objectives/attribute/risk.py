@@ -1,8 +1,9 @@
-"""H(P|M): what a model's outputs tell of a personal attribute, beyond what can be imputed without the model.
+"""H(P|M): leak of a personal attribute in a model's outputs, beyond imputation without it.
 
-An attack q(attribute | outputs, auxiliary) is fitted on some users, calibrated on others and measured on the rest, in turn, once
-for each shadow. What it gains over q0(attribute | auxiliary), the imputation, is the leakage. It complements membership: DP bounds what
-training on a person reveals, not what a population teaches. It is the best attack that was run, never "the leakage".
+An attack q(attribute | outputs, auxiliary) is fitted on some users, calibrated on others and
+measured on the rest, in turn, once for each shadow. What it gains over q0(attribute | auxiliary),
+the imputation, is the leakage. It complements membership: DP bounds what training on a person
+reveals, not what a population teaches. It is the best attack that was run, never "the leakage".
 """
 
 import dataclasses
@@ -20,21 +21,26 @@ from moo.objectives.membership.checks import check_complements
 from moo.objectives.membership.uncertainty import over_shadows
 from moo.objectives.statistics.clusters import unit_codes
 
-FOLDS = 4  # two to fit on, one to calibrate on, one to measure on
-MIN_CLASS_USERS = 20  # users of each class at the least: five a fold
+# Two to fit on, one to calibrate on, one to measure on.
+FOLDS = 4
+# Users of each class at the least: five a fold.
+MIN_CLASS_USERS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeRisk:
-    """What the best attack that was run finds out about one attribute; all "not assessed" where it cannot be asked.
+    """Leak of one attribute to the best attack run; "not assessed" where it cannot be asked.
 
     Attributes:
-        leakage: (cross-entropy of the imputation - cross-entropy of the attack) / H(P): a fraction, unclipped, so that it is not biased
-            upward where nothing leaks; at most 1, below 0 where the attack does worse than imputing. 1 - H(P|M)/H(P) in the
-            limit of the best attack.
-        min_entropy: log2 of how much more often the attack's best guess is right than the imputation's, bits.
-        training: Leakage on users that the shadow was trained on, minus that on users that it was not: the part due to training.
-        p_value: Probability of so large a leakage where outputs belong to anybody (outputs permuted over users); NaN if not asked for.
+        leakage: (cross-entropy of the imputation - cross-entropy of the attack) / H(P): a fraction,
+            unclipped, so that it is not biased upward where nothing leaks; at most 1, below 0 where
+            the attack does worse than imputing. 1 - H(P|M)/H(P) in the limit of the best attack.
+        min_entropy: log2 of how much more often the attack's best guess is right than the
+            imputation's, bits.
+        training: Leakage on users that the shadow was trained on, minus that on users that it was
+            not: the part due to training.
+        p_value: Probability of so large a leakage where outputs belong to anybody (outputs permuted
+            over users); NaN if not asked for.
         entropy: H(P) of the attribute over users, nats.
         imputed, attacked: Cross-entropies, nats.
     """
@@ -49,7 +55,7 @@ class AttributeRisk:
 
 
 def attribute_risk(evidence: AttributeEvidence, *, n_permutations: int = 0, seed: int = 0) -> AttributeRisk:
-    """Attribute inference from the outputs of K shadows, by user.
+    """Return the risk of attribute inference from the outputs of K shadows, by user.
 
     Args:
         evidence: Outputs, membership and the attribute.
@@ -57,8 +63,8 @@ def attribute_risk(evidence: AttributeEvidence, *, n_permutations: int = 0, seed
         seed: Of folds and permutations.
 
     Raises:
-        InputError: If an array holds NaN or has another shape, the shadows are no pairs, a label is no class, or the attribute differs
-            within a user; the argument is named.
+        InputError: If an array holds NaN or has another shape, the shadows are no pairs, a label is
+            no class, or the attribute differs within a user; the argument is named.
     """
     validate.in_range(0, 100_000, n_permutations=n_permutations)
     users = _Users(evidence)
@@ -84,13 +90,16 @@ def attribute_risk(evidence: AttributeEvidence, *, n_permutations: int = 0, seed
 
 
 def combined(membership: Measurement, attribute: Measurement) -> Measurement:
-    """The second objective with both terms: the larger of the two, so that what is part of both is never counted twice.
+    """Return the second objective with both terms: the larger of the two.
 
-    Without the advantage it is not assessed: what is not known cannot be the smaller. Where the attribute cannot be asked, the
-    advantage is the objective, and the note says so.
+    What is part of both is never counted twice.
 
-    Both are fractions: advantage of an attack on membership, leakage of an attack on an attribute. The larger of two noisy numbers is
-    too large on average where they are alike, by at most .56 times the standard error of their difference; the note names the term.
+    Without the advantage it is not assessed: what is not known cannot be the smaller. Where the
+    attribute cannot be asked, the advantage is the objective, and the note says so.
+
+    Both are fractions: advantage of an attack on membership, leakage of an attack on an attribute.
+    The larger of two noisy numbers is too large on average where they are alike, by at most .56
+    times the standard error of their difference; the note names the term.
     """
     if math.isnan(membership.value):
         return membership
@@ -106,7 +115,7 @@ def _joined(*notes: str) -> str:
 
 
 class _Users:
-    """The evidence by user: features of each shadow's outputs, auxiliary columns, the attribute's code, who was trained on."""
+    """Evidence by user: output features, auxiliary columns, attribute codes, membership."""
 
     def __init__(self, evidence: AttributeEvidence) -> None:
         _check(evidence)
@@ -173,7 +182,7 @@ def _check(evidence: AttributeEvidence) -> None:
 
 
 def _why_not(name: str, counts: Ints) -> str:
-    """Why the attribute cannot be asked about; empty if it can."""
+    """Return why the attribute cannot be asked about; empty if it can."""
     if len(counts) < 2:
         return f"attribute {name} is constant or unknown over all users"
     if counts.min() < MIN_CLASS_USERS:
@@ -182,7 +191,7 @@ def _why_not(name: str, counts: Ints) -> str:
 
 
 def _folds(attribute: Ints, rng: np.random.Generator) -> Ints:
-    """Fold of each user, every class dealt out evenly, shape (U,)."""
+    """Return the fold of each user, every class dealt out evenly, shape (U,)."""
     folds = np.empty(len(attribute), dtype=int)
     for code in np.unique(attribute):
         own = rng.permutation(np.flatnonzero(attribute == code))
@@ -191,8 +200,11 @@ def _folds(attribute: Ints, rng: np.random.Generator) -> Ints:
 
 
 def _fold_predictions(outputs: Floats, users: _Users, folds: Ints) -> Floats:
-    """Log-probabilities of the attribute for every user, each by an attack that never saw that user; shape (U, classes)."""
-    told = np.empty((len(users.attribute), users.n_classes))
+    """Return log-probabilities of the attribute for every user; shape (U, classes).
+
+    Each comes from an attack that never saw that user.
+    """
+    log_probs = np.empty((len(users.attribute), users.n_classes))
     with_outputs = np.concatenate([users.auxiliary, outputs], axis=1)
     for fold in range(FOLDS):
         measure, tune = folds == fold, folds == (fold + 1) % FOLDS
@@ -204,8 +216,8 @@ def _fold_predictions(outputs: Floats, users: _Users, folds: Ints) -> Floats:
         if outputs.shape[1]:
             found = fit_logits(with_outputs, users.attribute, fit, n_classes=users.n_classes)
             base = calibrated(base, found, users.attribute, tune)
-        told[measure] = base[measure]
-    return told
+        log_probs[measure] = base[measure]
+    return log_probs
 
 
 def _leakage(gain: Floats, users: _Users) -> Measurement:
@@ -228,7 +240,7 @@ def _min_entropy(attacked: Floats, imputed: Floats, users: _Users) -> Measuremen
 
 
 def _training(gain: Floats, users: _Users) -> Measurement:
-    """Mean gain of members minus that of non-members."""
+    """Return the mean gain of members minus that of non-members."""
     count = users.members.sum(axis=1, keepdims=True)
     side = np.where(users.members, count, users.members.shape[1] - count)
     if (side == 0).any():
@@ -248,7 +260,10 @@ def _training(gain: Floats, users: _Users) -> Measurement:
 def _p_value(
     found: float, users: _Users, folds: Ints, imputed: Floats, rng: np.random.Generator, n_permutations: int
 ) -> float:
-    """Outputs move to other users, all shadows' together; attribute and auxiliary columns stay."""
+    """Return users with permuted outputs, all shadows' together.
+
+    Attribute and auxiliary columns stay.
+    """
     if not n_permutations:
         return math.nan
     reached, own = 0, (np.arange(len(folds)), users.attribute)

@@ -1,4 +1,7 @@
-"""Audit of a model in one run: canaries enter by coin flips, an auditor guesses the coins, too many right guesses refute epsilon."""
+"""Audit of a model in one run, by canaries and guesses.
+
+Canaries enter by coin flips, an auditor guesses the coins, too many right guesses refute epsilon.
+"""
 
 import math
 
@@ -13,17 +16,20 @@ _LARGEST = 100.0
 
 
 def one_run_p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
-    """The largest probability of at least so many right guesses under any (epsilon, delta)-DP training.
+    """Return the largest probability of so many right guesses under (epsilon, delta)-DP.
+
+    At least so many, under any such training.
 
     Args:
-        canaries: m >= 1 that each entered by a fair coin of its own.
+        canaries: m >= 1 each entered by its own fair coin.
         guesses: r <= m that the auditor made; it may abstain from the others.
         correct: v <= r that were right.
         epsilon: Claimed, >= 0.
         delta: Claimed, in [0, 1).
 
     Source:
-        Steinke, Nasr and Jagielski 2023, "Privacy Auditing with One (1) Training Run", Theorem 5.2 and algorithm of appendix D.
+        Steinke, Nasr and Jagielski 2023, "Privacy Auditing with One (1) Training Run", Theorem 5.2
+        and algorithm of appendix D.
     """
     check_counts(canaries, guesses, correct)
     validate.in_range(0, 1e9, epsilon=epsilon)
@@ -38,7 +44,7 @@ def one_run_p_value(*, canaries: int, guesses: int, correct: int, epsilon: float
 
 
 def one_run_epsilon(*, canaries: int, guesses: int, correct: int, delta: float, confidence: float = 0.95) -> float:
-    """Lower bound of epsilon that holds with the confidence; 0 where the guesses refute nothing.
+    """Return a lower bound of epsilon at the confidence; 0 where nothing is refuted.
 
     Args as in `one_run_p_value`; confidence in (0, 1).
 

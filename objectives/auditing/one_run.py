@@ -1,10 +1,11 @@
-"""Audit against a whole trade-off curve in one run: what the curve allows an auditor to guess right, canary by canary.
+"""Audit against a whole trade-off curve in one run, canary by canary.
 
-An (epsilon, delta) pair says little of a Gaussian mechanism; its curve says all, and the same guesses refute more. Which curves are
-tried is the caller's: of the Gaussian mechanism (`moo.privacy.tradeoff`), or of the training run that is claimed.
+An (epsilon, delta) pair says little of a Gaussian mechanism; its curve says all, and the same
+guesses refute more. Which curves are tried is the caller's: of the Gaussian mechanism
+(`moo.privacy.tradeoff`), or of the training run that is claimed.
 
-Source: Mahloujifar, Melis and Chaudhuri 2025, "Auditing f-Differential Privacy in One Run", arXiv:2410.22235, Theorem 8 and
-Algorithm 3 with an alphabet of two: a canary is in or out.
+Source: Mahloujifar, Melis and Chaudhuri 2025, "Auditing f-Differential Privacy in One Run",
+arXiv:2410.22235, Theorem 8 and Algorithm 3 with an alphabet of two: a canary is in or out.
 """
 
 import math
@@ -19,11 +20,12 @@ from moo.core.evidence import Bools, Floats
 from moo.objectives.auditing.audit import check_counts
 from moo.privacy.tradeoff import Curve, gaussian_dp
 
+# Shares of the canaries that are guessed: fixed before, each at a third of the error allowed.
 LADDER = (
     0.1,
     1 / 3,
     1.0,
-)  # shares of the canaries that are guessed: fixed before, each at a third of the error allowed
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Guessed:
     """An auditor's guesses.
 
     Attributes:
-        canaries: m, that each entered by a fair coin of its own.
+        canaries: m, each entered by its own fair coin.
         guesses: r, that were not abstained from.
         correct: v of them were right.
     """
@@ -42,9 +44,12 @@ class Guessed:
 
 
 def guess(scores: Floats, included: Bools, n_guesses: int) -> Guessed:
-    """Guess "in" for the highest scores and "out" for the lowest, half each, and abstain in between.
+    """Count right guesses: "in" for the highest scores, "out" for the lowest, half each.
 
-    Canaries with the same score are taken in an order of chance: in their own, all of one kind might come first.
+    The auditor abstains in between.
+
+    Canaries with the same score are taken in an order of chance: in their own, all of one kind
+    might come first.
 
     Args:
         scores: Shape (m,). Higher means "more likely in".
@@ -52,7 +57,8 @@ def guess(scores: Floats, included: Bools, n_guesses: int) -> Guessed:
         n_guesses: From 2 to m, made even; fixed before the scores are seen.
 
     Raises:
-        InputError: If the scores hold NaN, a side of the coins is empty, or there are fewer canaries than guesses.
+        InputError: If the scores hold NaN, a side of the coins is empty, or there are fewer
+            canaries than guesses.
     """
     _check_coins(scores, included)
     validate.in_range(2, len(scores), n_guesses=n_guesses)
@@ -86,11 +92,12 @@ def _check_coins(scores: Floats, included: Bools) -> None:
 
 
 def refutes(found: Guessed, curve: Curve, *, beta: float) -> bool:
-    """Whether a mechanism on the curve would let an auditor guess so many right with a probability below beta.
+    """Return True if the curve gives so many right guesses a probability below beta.
 
-    With p_i the probability of exactly i right guesses of r, right_i = sum over j >= i of j p_j / m and wrong_i = sum over j >= i of
-    (r - j) p_j / m: the curve asks wrong_i >= g(right_(i+1)). Were the tail beyond `correct` as probable
-    as beta, all p_i together would have to be above 1: then it is not.
+    With p_i the probability of exactly i right guesses of r, right_i = sum over j >= i of j p_j / m
+    and wrong_i = sum over j >= i of (r - j) p_j / m: the curve asks wrong_i >= g(right_(i+1)). Were
+    the tail beyond `correct` as probable as beta, all p_i together would have to be above 1: then
+    it is not.
 
     Args:
         found: The guesses.
@@ -112,7 +119,9 @@ def refutes(found: Guessed, curve: Curve, *, beta: float) -> bool:
 
 
 def curve_p_value(found: Guessed, curve: Curve) -> float:
-    """The largest probability of at least so many right guesses under a mechanism on the curve: the least beta that refutes it.
+    """Return the largest probability of so many right guesses under a mechanism on the curve.
+
+    It is the least beta that refutes the curve.
 
     Args as in `refutes`.
     """
@@ -139,13 +148,16 @@ def curve_epsilon(
     family: Callable[[float], Curve] | None = None,
     largest: float = 100.0,
 ) -> float:
-    """Lower bound of epsilon within a family of mechanisms, that holds with the confidence; 0 where nothing is refuted.
+    """Return a lower bound of epsilon within a family of mechanisms, at the confidence.
+
+    0 where nothing is refuted.
 
     Args:
         found: The guesses.
         delta: Of the bound, in (0, 1).
         confidence: In (0, 1).
-        family: From epsilon to the curve of the member that is (epsilon, delta)-DP; the Gaussian mechanism by default.
+        family: From epsilon to the curve of the member that is (epsilon, delta)-DP; the Gaussian
+            mechanism by default.
         largest: Where the search ends.
     """
     validate.in_range(1e-9, 1 - 1e-9, confidence=confidence)
@@ -154,7 +166,10 @@ def curve_epsilon(
 
 
 def largest_refuted(refuted: Callable[[float], bool], *, largest: float) -> float:
-    """The largest epsilon that is refuted, to 1e-4 and from below, where smaller ones are refuted as well."""
+    """Return the largest refuted epsilon, to 1e-4 and from below.
+
+    Smaller ones are refuted as well.
+    """
     low, high = 0.0, largest
     if not refuted(1e-4):
         return 0.0
@@ -167,7 +182,9 @@ def largest_refuted(refuted: Callable[[float], bool], *, largest: float) -> floa
 
 
 def ladder(scores: Floats, included: Bools) -> tuple[Guessed, ...]:
-    """Guesses at each share of `LADDER`; where one of them refutes at beta over their number, beta is the error of all.
+    """Return the guesses at each share of `LADDER`.
+
+    Where one of them refutes at beta over their number, beta is the error of all.
 
     Raises:
         InputError: As `guess` does.

@@ -1,4 +1,4 @@
-"""Whether batches look drawn by Poisson sampling: what guesses at canaries cannot show, the batches themselves can."""
+"""Test of batches for Poisson sampling, which guesses at canaries cannot show."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,11 +12,11 @@ from moo.core.evidence import Ints
 
 
 def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float) -> float:
-    """How probable batches so unlike Poisson sampling are where it is what drew them.
+    """Return the p-value of batches under Poisson sampling.
 
-    Three things are looked at, and the worst counts three times: how much the sizes vary, how much the units differ in how often they
-    came, and how many units stand in two batches in a row. Batches of a fixed size fail the first, epochs over shuffled
-    data the second and the third.
+    Three things are looked at, and the worst counts three times: how much the sizes vary, how much
+    the units differ in how often they came, and how many units are in two batches in a row.
+    Batches of a fixed size fail the first, epochs over shuffled data the second and the third.
 
     Args:
         batches: Units of each step, without repeats.
@@ -27,7 +27,8 @@ def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float
         A p-value, in [0, 1].
 
     Raises:
-        InputError: If there are no batches, n_units < 1, units beyond `n_units`, or one that comes twice in a batch.
+        InputError: If there are no batches, n_units < 1, units beyond `n_units`, or one that comes
+            twice in a batch.
     """
     validate.in_range(1, 10**12, n_units=n_units)
     validate.in_range(0, 1, sample_rate=validate.positive(sample_rate=sample_rate))
@@ -52,7 +53,10 @@ def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float
 
 
 def _spread(counts: np.ndarray, trials: int, q: float) -> float:
-    """Two-sided, of the sum of squared standard scores of binomial counts, by a gamma law of its mean and variance."""
+    """Return the two-sided p-value of a sum of squared standard scores of binomial counts.
+
+    By a gamma law of its mean and variance.
+    """
     variance = trials * q * (1 - q)
     found = float(((counts - trials * q) ** 2).sum() / variance)
     each = 2 + (1 - 6 * q * (1 - q)) / variance
@@ -61,13 +65,14 @@ def _spread(counts: np.ndarray, trials: int, q: float) -> float:
 
 
 def _repeats(batches: Sequence[Ints], n_units: int, q: float) -> float:
-    """Two-sided, of the number of units that stand in a batch and in the next one."""
+    """Return the two-sided p-value of the number of units in two batches in a row."""
     pairs = len(batches) - 1
     if pairs < 1:
         return 1.0
     found = sum(len(np.intersect1d(a, b)) for a, b in pairwise(batches))
     expected = n_units * pairs * q**2
-    if expected < 30:  # too few for the normal law
+    # Too few for the normal law.
+    if expected < 30:
         return float(min(1.0, 2 * min(poisson.cdf(found, expected), poisson.sf(found - 1, expected))))
     variance = n_units * (pairs * (q**2 - q**4) + 2 * (pairs - 1) * (q**3 - q**4))
     return float(2 * norm.sf(abs(found - expected) / np.sqrt(variance)))

@@ -1,4 +1,7 @@
-"""Measured numbers under the keys that the rules read: from a masking probe, an accountant, and test predictions."""
+"""Facts: measured numbers under the keys that the rules read.
+
+From a masking probe, an accountant, and test predictions.
+"""
 
 import math
 from collections import Counter
@@ -13,20 +16,22 @@ from moo.core.validate import in_range, positive
 from moo.objectives.utility.accuracy import group_gap
 from moo.privacy.composition import group_privacy
 
-OF_USERS = ("privacy.epsilon_user", "privacy.delta_times_users")  # unknown where users are
-K_STAR = 5  # policy: a class of fewer users points at a person
+# Unknown where users are.
+OF_USERS = ("privacy.epsilon_user", "privacy.delta_times_users")
+# policy: a class of fewer users points at a person.
+K_STAR = 5
 
 
 def masking_facts(probe: MaskingProbe) -> dict[str, float | None]:
-    """What a masking level leaves visible.
+    """Return the facts of a masking level: shares of mentions that stay visible.
 
     Args:
         probe: Gold mentions of synthetic-identity records after masking.
 
     Returns:
-        masking.level; masking.direct_misses_ucb_per_1000 and masking.sensitive_misses_ucb_per_1000 (95 % upper bounds);
-        masking.small_group_share (of users); masking.entropy_kept (of the attributes' entropy). None where the probe
-        holds no mention of the kind.
+        masking.level; masking.direct_misses_ucb_per_1000 and masking.sensitive_misses_ucb_per_1000
+        (95 % upper bounds); masking.small_group_share (of users); masking.entropy_kept (of the
+        attributes' entropy). None where the probe holds no mention of the kind.
 
     Raises:
         InputError: If the columns' lengths differ, or n_records < 1.
@@ -63,10 +68,10 @@ def _misses(probe: MaskingProbe, kinds: Collection[str]) -> float | None:
 
 
 def rate_ucb(events: int, clusters: int, n: int, confidence: float = 0.95) -> float:
-    """Upper bound of a rate of events per trial, where events come in independent clusters.
+    """Return an upper bound of a rate of events per trial, events in independent clusters.
 
-    The clusters' number is bounded as a Poisson count; each holds events / clusters of them. No event in n trials gives
-    3.0 / n at 95 %: .0999 per 1,000 in 30,000.
+    The clusters' number is bounded as a Poisson count; each holds events / clusters of them. No
+    event in n trials gives 3.0 / n at 95 %: .0999 per 1,000 in 30,000.
 
     Args:
         events: Events seen, >= 0.
@@ -75,7 +80,8 @@ def rate_ucb(events: int, clusters: int, n: int, confidence: float = 0.95) -> fl
         confidence: One-sided, in (0, 1).
 
     Source:
-        Garwood 1936, "Fiducial Limits for the Poisson Distribution"; zero events: the rule of three.
+        Garwood 1936, "Fiducial Limits for the Poisson Distribution"; zero events: the rule of
+        three.
     """
     in_range(0, max(events, 0), clusters=clusters)
     per_cluster = events / clusters if clusters else 1.0
@@ -85,10 +91,11 @@ def rate_ucb(events: int, clusters: int, n: int, confidence: float = 0.95) -> fl
 
 
 def small_group_share(probe: MaskingProbe, k: int = K_STAR) -> float | None:
-    """Share of the probed users with a record whose visible quasi-identifiers fewer than k users have in common.
+    """Return the share of probed users with visible quasi-identifiers that fewer than k share.
 
-    Masked records carry no pseudonym, so whoever reads them sees one record at a time: classes are of records, and
-    a class's size is the number of its users. Users without any quasi-identifier are in nobody's small class.
+    Masked records carry no pseudonym, so whoever reads them sees one record at a time: classes are
+    of records, and a class's size is the number of its users. Users without any quasi-identifier
+    are in nobody's small class.
     """
     quasi = np.flatnonzero(_is(probe, QUASI))
     if not len(quasi):
@@ -107,10 +114,12 @@ def small_group_share(probe: MaskingProbe, k: int = K_STAR) -> float | None:
 
 
 def entropy_kept(probe: MaskingProbe) -> float | None:
-    """Share of the attributes' entropy that is still visible: bits of all types after masking over bits before.
+    """Return the share of the attributes' entropy that is still visible.
 
-    Each type of personal information weighs as many bits as its mentions hold before masking (mentions x entropy of
-    their values), so a mobile number weighs more than a province.
+    Bits of all types after masking over bits before.
+
+    Each type of personal information weighs as many bits as its mentions hold before masking
+    (mentions x entropy of their values), so a mobile number weighs more than a province.
     """
     before = after = 0.0
     for kind in sorted(set(probe.types) & (DIRECT | QUASI | SENSITIVE)):
@@ -121,18 +130,19 @@ def entropy_kept(probe: MaskingProbe) -> float | None:
 
 
 def entropy(values: Iterable[str]) -> float:
-    """Empirical Shannon entropy of values, in bits."""
+    """Return the empirical Shannon entropy of values, in bits."""
     counts = np.array(list(Counter(values).values()), dtype=float)
     p = counts / counts.sum()
     return float(-(p * np.log2(p)).sum())
 
 
 def privacy_facts(evidence: PrivacyEvidence) -> dict[str, float | None]:
-    """Return the guarantee of one training of one shadow to a user, by group privacy from the unit's.
+    """Return the guarantee of one training to a user, by group privacy from the unit's.
 
     Returns:
-        privacy.epsilon_user; privacy.delta_times_users, over all units of the data. Infinite epsilon and delta 1 where the claim is
-        withdrawn; None, "not assessed", where nothing says how many units one user may be.
+        privacy.epsilon_user; privacy.delta_times_users, over all units of the data. Infinite
+        epsilon and delta 1 where the claim is withdrawn; None, "not assessed", where nothing says
+        how many units one user may be.
     """
     if not (evidence.claim.startswith("holds") and math.isfinite(evidence.epsilon_spent)):
         epsilon, delta = math.inf, 1.0
@@ -144,14 +154,19 @@ def privacy_facts(evidence: PrivacyEvidence) -> dict[str, float | None]:
 
 
 def utility_facts(evidence: UtilityEvidence) -> dict[str, float | None]:
-    """utility.group_gap: the widest accuracy gap over the groupings that could be assessed; None without any."""
+    """Return utility.group_gap: the widest accuracy gap over the assessed groupings.
+
+    None without any.
+    """
     gaps = [group_gap(evidence, group).value for group in sorted(evidence.groups)]
     known = [gap for gap in gaps if not math.isnan(gap)]
     return {"utility.group_gap": max(known) if known else None}
 
 
 def generation_facts(*, emitted: int, planted: int) -> dict[str, float | None]:
-    """generation.canaries_emitted_ucb: 95 % upper bound of the share of planted canaries that a model emits word for word.
+    """Return generation.canaries_emitted_ucb: a 95 % upper bound.
+
+    Bound of the share of planted canaries that a model emits word for word.
 
     Source:
         Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits".

@@ -1,4 +1,4 @@
-"""From packs to checked rules: extensions joined, conditions followed; every error names the file and the line."""
+"""Rules from packs: extensions joined, conditions checked, errors with file and line."""
 
 import datetime
 from collections.abc import Collection, Mapping, Sequence
@@ -35,13 +35,13 @@ class RuleBook:
         )
 
     def applies(self, rule: Rule, flags: frozenset[str]) -> bool:
-        """Whether a rule applies to a study of these flags."""
+        """Return True if a rule applies to a study of these flags."""
         if rule.applies_if.startswith(RULE):
             return self.applies(self[rule.applies_if.removeprefix(RULE)], flags)
         return not rule.applies_if or rule.applies_if in flags
 
     def at(self, flags: Collection[str] = (), *stages: Stage) -> tuple[Rule, ...]:
-        """The rules that apply, of the stages given; without any, of the trial."""
+        """Return the rules that apply, of the stages given; without any, of the trial."""
         chosen = stages or ("trial",)
         return tuple(r for r in self.rules if r.stage in chosen and self.applies(r, frozenset(flags)))
 
@@ -49,15 +49,17 @@ class RuleBook:
 def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
     """Read, check and join packs.
 
-    A rule of one pack may extend the rule of the same id of another: it adds its own articles to it, and stands on
-    its own, judged by the same numbers, where the other pack is not chosen.
+    A rule of one pack may extend the rule of the same id of another: it adds its own articles to
+    it, and stands on its own, judged by the same numbers, where the other pack is not chosen.
 
     Args:
-        packs: Names of built-in packs, or paths of a company's own files; the last that sets weights wins.
+        packs: Names of built-in packs, or paths of a company's own files; the last that sets
+            weights wins.
 
     Raises:
-        InputError: With file and line: unknown or missing keys, an empty basis, a cycle of extensions, a domain
-            without weight, evidence that belongs to the risk objective, two rules of one id.
+        InputError: With file and line: unknown or missing keys, an empty basis, a cycle of
+            extensions, a domain without weight, evidence that belongs to the risk objective, two
+            rules of one id.
     """
     chosen: dict[str, Pack] = {}
     for pack in map(read_pack, packs):
@@ -85,7 +87,7 @@ def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
 
 
 def _check_conditions(rule: Rule, rules: Mapping[str, Rule], pack: Pack) -> None:
-    """`applies_if = "rule:ID"` must end at a rule that is there, and never come back."""
+    """Check that `applies_if = "rule:ID"` ends at a known rule and never comes back."""
     index = next(i for i, table in enumerate(pack.tables) if table.get("id") == rule.id)
     seen = [rule.id]
     while rules[seen[-1]].applies_if.startswith(RULE):
@@ -101,7 +103,7 @@ def _check_conditions(rule: Rule, rules: Mapping[str, Rule], pack: Pack) -> None
 
 
 def _join(first: Rule, second: Rule) -> Rule:
-    """The first rule with the second's articles, and the weaker of their statuses."""
+    """Return the first rule with the second's articles, and the weaker of their statuses."""
     basis = first.basis + tuple(a for a in second.basis if a not in first.basis)
     return replace(first, basis=basis, status=max(first.status, second.status, key=STATUSES.index))
 
@@ -123,7 +125,7 @@ def _weights(packs: Mapping[str, Pack], rules: tuple[Rule, ...]) -> Mapping[str,
 
 
 def _resolve(pack: Pack, index: int, known: dict[str, Pack], seen: tuple[str, ...]) -> tuple[Rule, str]:
-    """The rule of a table with what it inherits, and the name of the pack where its chain of extensions ends."""
+    """Return the rule of a table with its inheritance, and the pack where its chain ends."""
     table = pack.tables[index]
     if "extends" not in table:
         return _rule(pack, index), pack.name
@@ -155,7 +157,7 @@ def _check_keys(pack: Pack, index: int, needed: set[str], allowed: set[str]) -> 
 
 
 def _texts(pack: Pack, index: int) -> dict[str, Any]:
-    """What an extension states for itself: basis, status, source, as_of."""
+    """Return the fields of an extension: basis, status, source, as_of."""
     table = pack.tables[index]
     if not table["basis"]:
         template = "Rule {rule} needs an article in its basis; write the policy there if there is no law."
@@ -223,7 +225,7 @@ def _rule(pack: Pack, index: int) -> Rule:
 
 
 def _thresholds(pack: Pack, index: int) -> tuple[float, float]:
-    """Parameters low < high of a ramp (above 0 for lramp); (0, 1) for a share."""
+    """Return parameters low < high of a ramp (above 0 for lramp); (0, 1) for a share."""
     table = pack.tables[index]
     if table["score"] == "share":
         if "parameters" in table:

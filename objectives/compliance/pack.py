@@ -1,4 +1,4 @@
-"""A rule pack as a file: TOML in, its tables out, and the line of every key for whoever finds one unfit."""
+"""Rule pack as a file: its TOML tables, and the line of every key for error messages."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ _PACK_KEYS = {"pack", "title_zh", "title_en", "version", "weights", "rule"}
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """One file: its rules as they stand there, extensions unresolved, and the weights of domains, if it sets any."""
+    """One file: its rules as written, extensions unresolved, and the weights of domains, if any."""
 
     name: str
     path: Path
@@ -38,7 +38,10 @@ class Pack:
         return [i for i, line in enumerate(self._lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
 
     def line(self, index: int | None = None, key: str = "") -> int:
-        """1-based line of a key of the index-th rule, of the rule itself, or of a key before all rules."""
+        """Return the 1-based line of a key.
+
+        Key of the index-th rule, of the rule itself, or before all rules.
+        """
         lines, heads = self._lines, self._heads
         start = 0 if index is None else heads[index]
         after = [h for h in heads if h > start or index is None]
@@ -57,7 +60,7 @@ class Pack:
 
 
 def read_pack(name: str | Path) -> Pack:
-    """One pack by its name, or by the path of a TOML file.
+    """Read one pack by its name, or by the path of a TOML file.
 
     Raises:
         InputError: With file and line, if it is no TOML, misses `pack`, or holds unknown keys.

@@ -19,14 +19,16 @@ Facts = Mapping[str, float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class ComplianceReport:
-    """What the rules say of one trial.
+    """Verdicts of the rules on one trial.
 
     Attributes:
-        penalty: In [0, 1]; the sum of `contribution` over the rows. Its note names what was not assessed.
+        penalty: In [0, 1]; the sum of `contribution` over the rows. Its note names what was not
+            assessed.
         gates: Rule id -> shortfall in [0, 1]; 0 is met, 1 also where the evidence is unknown.
-        contributions: One row a rule: "rule", "title_en", "title_zh", "kind", "domain", "score", "weight",
-            "contribution", "verdict", "value", "article", "status", "as_of", "pack", "varies", "stage", "pia", and the "facts"
-            that it read with the "digest" of rule and facts.
+        contributions: One row a rule: "rule", "title_en", "title_zh", "kind", "domain", "score",
+            "weight", "contribution", "verdict", "value", "article", "status", "as_of", "pack",
+            "varies", "stage", "pia", and the "facts" that it read with the "digest" of rule and
+            facts.
         notes: What dropped out, and where its weight went.
     """
 
@@ -50,18 +52,22 @@ def evaluate(
 ) -> ComplianceReport:
     """Judge facts by the rules of the chosen packs.
 
-    penalty = sum over domains of weight x the largest score in the domain. The maximum keeps one leak from counting
-    twice; the sum keeps what is shown additive, and the whole monotone in every score.
+    penalty = sum over domains of weight x the largest score in the domain. The maximum keeps one
+    leak from counting twice; the sum keeps what is shown additive, and the whole monotone in every
+    score.
 
     Args:
-        facts: Namespaced numbers, e.g. {"privacy.epsilon_user": 8.0}; None, NaN and absence are "unknown".
+        facts: Namespaced numbers, e.g. {"privacy.epsilon_user": 8.0}; None, NaN and absence are
+            "unknown".
         packs: Names or paths of packs, or rules that are loaded already.
         applies: Flags of the study, e.g. ("generative",), that switch on rules with `applies_if`.
         stages: Which rules are judged; the penalty's are the trial's.
-        weights: Weight per domain, in place of the packs' own; normalised over the domains that apply.
+        weights: Weight per domain, in place of the packs' own; normalised over the domains that
+            apply.
 
     Raises:
-        InputError: If a pack is unfit, a weight is missing or negative, or no applying domain has weight.
+        InputError: If a pack is unfit, a weight is missing or negative, or no applying domain has
+            weight.
     """
     book = packs if isinstance(packs, RuleBook) else load_rules(packs)
     flags = frozenset(applies)
@@ -82,7 +88,7 @@ def evaluate(
 
 
 def share_out(weights: Mapping[str, float], domains: Collection[str]) -> dict[str, float]:
-    """Weights of the domains that apply, in proportion, so that they sum to 1.
+    """Return the weights of the domains that apply, in proportion, so that they sum to 1.
 
     Raises:
         InputError: If a domain has no weight, a weight is negative, or all are 0.
@@ -102,7 +108,7 @@ def share_out(weights: Mapping[str, float], domains: Collection[str]) -> dict[st
 
 
 def _carriers(graded: Sequence[Rule], judged: Mapping[str, tuple[float, Verdict]]) -> set[str]:
-    """In each domain the one rule that carries its contribution: the largest score, the first id at a tie."""
+    """Return the carrying rule of each domain: the largest score, the first id at a tie."""
     best: dict[str, str] = {}
     for rule in graded:
         if rule.domain not in best or judged[rule.id][0] > judged[best[rule.domain]][0]:
@@ -154,12 +160,12 @@ def _missing(rule: Rule) -> str:
 
 
 def explain(report: ComplianceReport) -> tuple[str, ...]:
-    """One line per domain: its contribution and the rule that carries it, the largest first."""
+    """Return one line per domain: contribution and carrying rule, the largest first."""
     return explain_rows(report.contributions)
 
 
 def explain_rows(contributions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The same of a report's rows, as a trial keeps them."""
+    """Return the same lines from a report's rows, as a trial keeps them."""
     rows = carriers_of(contributions)
     return tuple(
         f"{r['domain']}: {r['contribution']:.3f} = {r['weight']:.2f} x {r['score']:.2f}, {r['rule']} {r['title_en']}"
@@ -169,7 +175,7 @@ def explain_rows(contributions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def carriers_of(contributions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The one row of each domain that carries its contribution, the largest contribution first."""
+    """Return the carrying row of each domain, the largest contribution first."""
     rows = [row for row in contributions if row["kind"] == "graded"]
     domains = sorted({row["domain"] for row in rows})
     best = [max((r for r in rows if r["domain"] == d), key=lambda r: (r["contribution"], r["score"])) for d in domains]
@@ -178,7 +184,7 @@ def carriers_of(contributions: Sequence[Mapping[str, Any]]) -> list[Mapping[str,
 
 @dataclass(frozen=True, kw_only=True)
 class CompliancePenalty:
-    """The third objective of a trial; the gates are constraints and stand in `evaluate`'s report."""
+    """Return the third objective of a trial; the gates are constraints of `evaluate`'s report."""
 
     packs: tuple[str | Path, ...] = DEFAULT_PACKS
     applies: tuple[str, ...] = ()

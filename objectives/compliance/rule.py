@@ -1,7 +1,7 @@
-"""A rule as data: an article of law or a policy, the number it looks at, and how that number becomes a score.
+"""Rule as data: an article of law or a policy, a number, and the score of that number.
 
-Scores run from 0 (compliant) to 1. A *graded* rule enters the penalty; a *gate* must be 0; a *watched* rule is scored and
-shown, and enters neither.
+Scores run from 0 (compliant) to 1. A *graded* rule enters the penalty; a *gate* must be 0; a
+*watched* rule is scored and shown, and enters neither.
 """
 
 import hashlib
@@ -17,12 +17,14 @@ import rfc8785
 from moo.core.measurement import number_out
 
 Kind = Literal["gate", "graded", "watched"]
-Stage = Literal["trial", "release", "watch"]  # judged for every trial; before a model leaves; and once it has left
+# Judged for every trial; before a model leaves; and once it has left.
+Stage = Literal["trial", "release", "watch"]
 Verdict = Literal["pass", "fail", "not assessed"]
 
-# How far the text behind a rule was read: in full, through a secondary source, recalled (counsel must check it), or
-# no law at all. No law sets epsilon, delta or k: such thresholds are policy.
+# How far the text behind a rule was read: in full, through a secondary source, recalled (counsel
+# Must check it), or no law at all. No law sets epsilon, delta or k: such thresholds are policy.
 STATUSES = ("read", "secondary", "recalled", "policy")
+# First part of an evidence key.
 MEASURED = (
     "data",
     "masking",
@@ -31,27 +33,32 @@ MEASURED = (
     "generation",
     "declared",
     "release",
-)  # first part of an evidence key
-RULE = "rule:"  # `applies_if = "rule:G17"`: where that rule applies
-OTHER_OBJECTIVE = ("membership", "attribute")  # the risk objective's evidence: counting it here would count it twice
+)
+# `applies_if = "rule:G17"`: where that rule applies.
+RULE = "rule:"
+# The risk objective's evidence: counting it here would count it twice.
+OTHER_OBJECTIVE = ("membership", "attribute")
 
 
 def ramp(x: float, low: float, high: float) -> float:
-    """clip((x - low) / (high - low), 0, 1)."""
+    """Return clip((x - low) / (high - low), 0, 1)."""
     if math.isinf(x):
         return 1.0 if x > 0 else 0.0
     return min(1.0, max(0.0, (x - low) / (high - low)))
 
 
 def lramp(x: float, low: float, high: float) -> float:
-    """`ramp` on log10: 0 at `low`, 1 at `high`, half-way at their geometric mean; 0 where x <= 0."""
+    """Return `ramp` on log10: 0 at `low`, 1 at `high`; 0 where x <= 0.
+
+    Half-way at their geometric mean.
+    """
     if x <= 0:
         return 0.0
     return ramp(math.log10(x), math.log10(low), math.log10(high))
 
 
 def share(x: float, low: float = 0.0, high: float = 1.0) -> float:
-    """The number itself, cut to [0, 1]."""
+    """Return the number itself, cut to [0, 1]."""
     return ramp(x, low, high)
 
 
@@ -83,16 +90,19 @@ class Rule:
         title_en: For people.
         basis: Articles, e.g. ("PIPL 13", "ECL 23"); never empty.
         status: The weakest reading among the articles: one of `STATUSES`.
-        evidence: Keys of the facts it looks at, e.g. ("masking.small_group_share",); of several the worst counts.
+        evidence: Keys of the facts it looks at, e.g. ("masking.small_group_share",); of several the
+            worst counts.
         score: A name of `SCORES`.
         low: Where the score leaves 0.
         high: Where it reaches 1.
         domain: Of a graded rule: the scores of one domain count once, by their maximum.
-        applies_if: Flag of the study without which the rule drops out, or "rule:ID", where that rule applies; empty: always.
+        applies_if: Flag of the study without which the rule drops out, or "rule:ID", where that
+            rule applies; empty: always.
         unless: What excuses a gate.
         fail_at: Score from which a rule that is no gate reads "fail".
         stage: When it is judged: of every trial, before a model is released, or afterwards.
-        pia: Which heading of PIPL 56 it stands under: 1 purpose and method, 2 impact and risk, 3 protective measures.
+        pia: Heading of PIPL 56: 1 purpose and method, 2 impact and risk, 3
+            protective measures.
         varies: What can change the number: "data" alone refuses a study before it starts.
         source: Where the article was read, or why the policy is what it is.
         as_of: Date of that reading, ISO.
@@ -128,7 +138,7 @@ class Rule:
         return "; ".join(self.basis)
 
     def digest(self, facts: Mapping[str, float | None]) -> str:
-        """SHA-256 of the rule's reading and of the facts that it read, hex: what a signature stands for."""
+        """Return SHA-256, hex, of the rule's reading and its facts: the subject of a signature."""
         content: dict[str, Any] = {
             "rule": self.id, "pack": self.pack, "basis": list(self.basis), "as_of": self.as_of, "kind": self.kind,
             "score": self.score, "low": self.low, "high": self.high, "facts": self.read(facts),
@@ -136,19 +146,25 @@ class Rule:
         return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
     def read(self, facts: Mapping[str, float | None]) -> dict[str, float | str | None]:
-        """The facts that it looks at, as JSON can hold them; None where one is unknown."""
+        """Return the facts that it reads, as JSON can hold them; None where one is unknown."""
         keys = [*self.evidence, *([self.unless.evidence] if self.unless else [])]
         found = {key: facts.get(key) for key in keys}
         return {k: None if v is None or math.isnan(v) else number_out(float(v)) for k, v in found.items()}
 
     def value(self, facts: Mapping[str, float | None]) -> float | None:
-        """The worst of its facts; None where one is unknown (missing, None or NaN). Infinity is a number."""
+        """Return the worst of its facts; None where one is unknown (missing, None or NaN).
+
+        Infinity is a number.
+        """
         values = [facts.get(key) for key in self.evidence]
         known = [v for v in values if v is not None and not math.isnan(v)]
         return max(known) if len(known) == len(values) else None
 
     def judge(self, facts: Mapping[str, float | None]) -> tuple[float, Verdict]:
-        """Score in [0, 1] and verdict. An unknown fact scores 1 and reads "not assessed", never "pass"."""
+        """Return score in [0, 1] and verdict.
+
+        An unknown fact scores 1 and reads "not assessed", never "pass".
+        """
         if self.unless is not None and self.unless.holds(facts):
             return 0.0, "pass"
         value = self.value(facts)

@@ -1,4 +1,4 @@
-"""How much of a front hangs on the weights of the penalty's domains, and whether penalty and risk say the same thing twice."""
+"""Sensitivity of a front to the weights of the penalty, and its likeness to risk."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,14 @@ from moo.pareto import non_dominated
 
 Floats = NDArray[np.floating]
 Rows = Sequence[Mapping[str, Any]]
-TOO_ALIKE = 0.95  # policy: correlation from which penalty and risk are one objective under two names
-_FEWEST = 5  # trials below which a correlation says nothing
+# policy: correlation from which penalty and risk are one objective under two names.
+TOO_ALIKE = 0.95
+# Trials below which a correlation says nothing.
+_FEWEST = 5
 
 
 def domain_scores(contributions: Sequence[Rows]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """The largest score in each domain, of each trial.
+    """Return the largest score in each domain, of each trial.
 
     Args:
         contributions: Of n trials, as `evaluate` makes them.
@@ -43,13 +45,14 @@ def _largest(rows: Rows) -> dict[str, float]:
 def kept_on_front(
     scores: Floats, others: Floats, allowed: NDArray[np.bool_], *, max_penalty: float, draws: int = 1000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """In which share of random weightings each trial stands on the feasible front.
+    """Return the share of random weightings that put each trial on the feasible front.
 
-    Weights are drawn uniformly from all that are not negative and sum to 1, so no weighting is preferred.
+    Weights are drawn uniformly from all that are not negative and sum to 1, so no weighting is
+    preferred.
 
     Args:
         scores: Shape (n, D), in [0, 1]: the largest score of each domain.
-        others: Shape (n, m), minimised: the objectives beside the penalty.
+        others: Shape (n, m), minimised: the objectives other than the penalty.
         allowed: Shape (n,). Trials that every constraint but the penalty's limit allows.
         max_penalty: That limit.
         draws: How many weightings.
@@ -80,7 +83,10 @@ def kept_on_front(
 
 
 def alike(penalties: Sequence[float], risks: Sequence[float]) -> float:
-    """Pearson correlation of penalty and risk over trials; NaN where fewer than five trials, or no spread, say nothing."""
+    """Return the Pearson correlation of penalty and risk over trials.
+
+    NaN where fewer than five trials, or no spread, say nothing.
+    """
     if len(penalties) < _FEWEST or np.ptp(penalties) == 0 or np.ptp(risks) == 0:
         return math.nan
     return float(np.corrcoef(penalties, risks)[0, 1])

@@ -1,11 +1,12 @@
-"""What the evidence of an attack must hold before any attack looks at it."""
+"""Checks of the evidence of an attack, made before any attack reads it."""
 
 import numpy as np
 
 from moo.core.errors import InputError
 from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence
 
-MIN_SHADOWS = 4  # two complementary pairs: one to attack, one to refer to
+# Two complementary pairs: one to attack, one to refer to.
+MIN_SHADOWS = 4
 
 
 def check_pairs(members: Bools) -> None:
@@ -22,7 +23,7 @@ def check_pairs(members: Bools) -> None:
 
 
 def check_complements(members: Bools) -> None:
-    """As `check_pairs`, but a row may have one side alone."""
+    """Check pairs as `check_pairs` does, but a row may have one side alone."""
     if members.ndim != 2 or members.dtype != np.bool_:
         raise InputError(
             "members must be a boolean matrix (K, n), got {dtype} of shape {shape}.",
@@ -65,7 +66,9 @@ def check_sides(members: Bools) -> None:
 
 
 def check_matrix(name: str, values: Floats, shape: tuple[int, ...]) -> None:
-    """Refuse an array of another shape, or with NaN or infinity in it: infinity less infinity is no number either.
+    """Refuse an array of another shape, or with NaN or infinity in it.
+
+    Infinity less infinity is no number either.
 
     Raises:
         InputError: Naming the array.
@@ -87,7 +90,7 @@ def check_matrix(name: str, values: Floats, shape: tuple[int, ...]) -> None:
 
 
 def check_scored(scores: Floats, members: Bools, units: Ints) -> None:
-    """Refuse scores that are no matrix beside their membership, or hold NaN; rows with one side; units of another shape.
+    """Refuse unfit scores: no matrix like their membership, NaN, rows with one side, other units.
 
     Raises:
         InputError: Naming `scores`, `members` or `units`.
@@ -125,7 +128,7 @@ def check_units(units: Ints, n: int) -> None:
 
 
 def tells_nothing(scores: Floats) -> str:
-    """Why scores of shape (K, n) tell nothing of what training does; empty if they may.
+    """Return why scores of shape (K, n) tell nothing of training; empty if they may.
 
     A number of such scores, and its standard error, would be 0 by construction, not by measurement.
     """

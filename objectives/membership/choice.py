@@ -1,4 +1,7 @@
-"""An attack chosen on one half of the units and reported on the other: the largest of several on the same data is biased upward."""
+"""Attack chosen on one half of the units and reported on the other.
+
+The largest of several on the same data is biased upward.
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +15,13 @@ from moo.objectives.membership.attacks.registry import ATTACKS
 from moo.objectives.membership.risk import Level, auc
 from moo.objectives.statistics.clusters import unit_codes
 
-CHOSEN = "chosen"  # as a study's attack: not named before, but chosen in every trial
+# As a study's attack: not named before, but chosen in every trial.
+CHOSEN = "chosen"
 
 
 @dataclass(frozen=True)
 class ChosenAttack:
-    """What was chosen, and what is left to report it on.
+    """Chosen attack, and the evidence left to report it on.
 
     Attributes:
         attack: Name of the attack with the largest AUC on the choosing half.
@@ -35,10 +39,11 @@ def choose(
     level: Level = "record",
     seed: int = 0,
 ) -> ChosenAttack:
-    """Split the units in two, take the strongest attack of one half, and hand back the other half for its report.
+    """Choose the strongest attack on half of the units, and return the other half's evidence.
 
-    A record's score refers to other shadows, never to other records (but to the population, which stays), so each half is evidence
-    of its own. The price is a standard error that is larger by the square root of two.
+    A record's score refers to other shadows, never to other records (but to the population, which
+    stays), so each half is complete evidence. The price is a standard error that is larger by the
+    square root of two.
 
     Args:
         evidence: Losses of K shadows in complementary pairs.
@@ -59,15 +64,14 @@ def choose(
         )
     first = np.random.default_rng(seed).permutation(count)[codes] < count // 2
     half = evidence.take(first)
-    found = {name: auc(half, attack=name, level=level).value for name in names}
-    told = {
-        name: value for name, value in found.items() if not math.isnan(value)
-    } or found  # NaN is larger than nothing
-    return ChosenAttack(max(told, key=lambda name: told[name]), evidence.take(~first))
+    areas = {name: auc(half, attack=name, level=level).value for name in names}
+    # NaN is larger than nothing.
+    assessed = {name: value for name, value in areas.items() if not math.isnan(value)} or areas
+    return ChosenAttack(max(assessed, key=lambda name: assessed[name]), evidence.take(~first))
 
 
 def possible(evidence: MembershipEvidence) -> tuple[str, ...]:
-    """Names of the attacks that have what they need in the evidence."""
+    """Return names of the attacks that have what they need in the evidence."""
     missing = set()
     if evidence.base_losses is None:
         missing |= {"base_difference", "quantile"}

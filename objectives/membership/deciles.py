@@ -1,4 +1,7 @@
-"""Who bears the risk: the attack's advantage by decile of exposed users, since a mean can hide the few who are given away."""
+"""Distribution of risk: the attack's advantage by decile of exposed users.
+
+A mean can hide the few who are given away.
+"""
 
 import math
 
@@ -14,17 +17,19 @@ from moo.objectives.membership.risk import by_user, not_assessed
 from moo.objectives.membership.uncertainty import Attack
 from moo.objectives.statistics.clusters import clustered_stderr
 
-MIN_USERS = 30  # users of a group at the least: with 15 its 95 % intervals hold 90 %, with 30 they hold 94 (simulated)
+# Users of a group at the least: with 15 its 95 % intervals hold 90 %, with 30 they hold 94
+# (simulated).
+MIN_USERS = 30
 
 
 def exposure_deciles(
     evidence: MembershipEvidence, attack: str | Attack = "pair_reference", *, n_groups: int = 10
 ) -> tuple[Measurement, ...]:
-    """Advantage of the attack on users grouped by how exposed they are, the least exposed first.
+    """Return the advantage of the attack by exposure group of users, the least exposed first.
 
-    Users are ranked by the *other* pairs of shadows and measured on the pair that was left out, in turn: ranked and measured on
-    the same shadows the last group would look exposed where nothing leaks. With few pairs the ranks are rough, and the
-    groups are then less far apart than in truth.
+    Users are ranked by the *other* pairs of shadows and measured on the pair that was left out, in
+    turn: ranked and measured on the same shadows the last group would look exposed where nothing
+    leaks. With few pairs the ranks are rough, and the groups are then less far apart than in truth.
 
     Args:
         evidence: Losses of K shadows in complementary pairs.
@@ -32,8 +37,8 @@ def exposure_deciles(
         n_groups: How many groups.
 
     Returns:
-        One measurement a group; their mean is about the advantage at the level of users. "Not assessed" where a group would hold
-        fewer than 30 users, or as of `auc`.
+        One measurement a group; their mean is about the advantage at the level of users. "Not
+        assessed" where a group would hold fewer than 30 users, or as in `auc`.
 
     Raises:
         InputError: If the evidence is unfit, or n_groups < 2.
@@ -54,7 +59,10 @@ def exposure_deciles(
 
 
 def _measured(placed: Floats, scores: Floats, members: Bools, inside: Bools, users: Ints) -> Measurement:
-    """Mean over the shadows of the group's mean placement, as an advantage; a user's rows go together in the standard error."""
+    """Return the group's mean placement over the shadows, as an advantage.
+
+    A user's rows go together in the standard error.
+    """
     rows = [_influence(*row) for row in zip(placed, scores, members, inside, strict=True)]
     means = np.array([row[inner].mean() for row, inner in zip(placed, inside, strict=True)])
     size = int(inside[0].sum())
@@ -63,7 +71,10 @@ def _measured(placed: Floats, scores: Floats, members: Bools, inside: Bools, use
 
 
 def _influence(placed: Floats, scores: Floats, members: Bools, inside: Bools) -> Floats:
-    """First-order change of one shadow's group mean due to each user: as one of the group, and as one whom it is compared with."""
+    """Return the first-order change of one shadow's group mean due to each user.
+
+    As one of the group, and as one whom the group is compared with.
+    """
     size = inside.sum()
     own: Floats = np.where(inside, (placed - placed[inside].mean()) / size, 0.0)
     for side in (True, False):
@@ -78,5 +89,5 @@ def _influence(placed: Floats, scores: Floats, members: Bools, inside: Bools) ->
 
 
 def worst_decile(evidence: MembershipEvidence, attack: str | Attack = "pair_reference") -> Measurement:
-    """Advantage of the attack on the most exposed tenth of the users; see `exposure_deciles`."""
+    """Return the advantage on the most exposed tenth of the users; see `exposure_deciles`."""
     return exposure_deciles(evidence, attack)[-1]

@@ -1,7 +1,7 @@
-"""Numbers of an attack from its scores: AUC, advantage, true-positive rate, balanced accuracy.
+"""Metrics of an attack: AUC, advantage, true-positive rate, balanced accuracy.
 
-Every function takes one shadow's scores; higher means "more likely a member". None is biased upward at the null:
-no curve is smoothed, no threshold is chosen with the labels, and nothing is clipped.
+Every function takes one shadow's scores; higher means "more likely a member". None is biased upward
+at the null: no curve is smoothed, no threshold is chosen with the labels, and nothing is clipped.
 """
 
 import math
@@ -22,7 +22,9 @@ def _sides(member_scores: Floats, nonmember_scores: Floats) -> None:
 
 
 def placements(scores: Floats, members: Bools) -> Floats:
-    """Placement value of each record: the share of the other side that it stands rightly against, ties at one half.
+    """Return the placement of each record: its rank among the other side, ties at one half.
+
+    A share in [0, 1], 1 where the record ranks rightly against all of them.
 
     Args:
         scores: Shape (n,).
@@ -35,7 +37,8 @@ def placements(scores: Floats, members: Bools) -> Floats:
         InputError: If a side is empty, or the scores hold NaN.
 
     Source:
-        DeLong, DeLong and Clarke-Pearson 1988, "Comparing the Areas under Two or More Correlated ROC Curves".
+        DeLong, DeLong and Clarke-Pearson 1988, "Comparing the Areas under Two or More Correlated
+        ROC Curves".
     """
     _sides(scores[members], scores[~members])
     inside, outside = np.sort(scores[members]), np.sort(scores[~members])
@@ -53,7 +56,9 @@ def _share_below(scores: Floats, ordered: Floats) -> Floats:
 
 
 def roc_auc(member_scores: Floats, nonmember_scores: Floats) -> float:
-    """Mann-Whitney estimate of P(member's score > non-member's) + P(tie) / 2; unbiased.
+    """Return the Mann-Whitney estimate of P(member's score > non-member's) + P(tie) / 2.
+
+    It is unbiased.
 
     Args:
         member_scores: Shape (n_members,).
@@ -70,16 +75,20 @@ def roc_auc(member_scores: Floats, nonmember_scores: Floats) -> float:
 
 
 def advantage(member_scores: Floats, nonmember_scores: Floats) -> float:
-    """2 AUC - 1, in [-1, 1], unclipped: clipping at 0 would bias it upward where nothing leaks."""
+    """Return 2 AUC - 1, in [-1, 1], unclipped.
+
+    Clipping at 0 would bias it upward where nothing leaks.
+    """
     return 2.0 * roc_auc(member_scores, nonmember_scores) - 1.0
 
 
 def tpr_at_fpr(member_scores: Floats, nonmember_scores: Floats, fpr: float) -> float:
-    """True-positive rate of an attack at a fixed false-positive rate.
+    """Return the true-positive rate of an attack at a fixed false-positive rate.
 
-    The threshold is the k-th largest non-member score with k = floor(fpr x (n_nonmembers + 1)), and only scores
-    strictly above it count: at the null the expected rate is k / (n_nonmembers + 1) <= fpr, never above. (The usual
-    "smallest threshold with at most fpr false positives" expects 20 % more at 500 non-members and 1 %.)
+    The threshold is the k-th largest non-member score with k = floor(fpr x (n_nonmembers + 1)), and
+    only scores strictly above it count: at the null the expected rate is k / (n_nonmembers + 1) <=
+    fpr, never above. (The usual "smallest threshold with at most fpr false positives" expects 20 %
+    more at 500 non-members and 1 %.)
 
     Args:
         member_scores: Shape (n_members,). Higher means "more likely a member".
@@ -102,10 +111,10 @@ def tpr_at_fpr(member_scores: Floats, nonmember_scores: Floats, fpr: float) -> f
 
 
 def allowed_false_positives(n_nonmembers: float, fpr: float) -> int:
-    """k of `tpr_at_fpr`: which of the largest non-member scores is the threshold.
+    """Return k of `tpr_at_fpr`: rank of the non-member score that is the threshold.
 
     Raises:
-        InputError: If fpr lies outside (0, 1), or there are too few non-members for it.
+        InputError: If fpr is outside (0, 1), or there are too few non-members for it.
     """
     validate.positive(fpr=fpr)
     if fpr >= 1:
@@ -123,13 +132,15 @@ def allowed_false_positives(n_nonmembers: float, fpr: float) -> int:
 
 
 def balanced_accuracy(member_scores: Floats, nonmember_scores: Floats, threshold: float | None = None) -> float:
-    """Mean of the true-positive and the true-negative rate at a threshold chosen without the labels.
+    """Return the mean of true-positive and true-negative rate at an unlabelled threshold.
+
+    The threshold is chosen without the labels.
 
     Args:
         member_scores: Shape (n_members,).
         nonmember_scores: Shape (n_nonmembers,).
-        threshold: Scores above it are called members; the median of all scores unless given. (The best threshold in
-            hindsight would be biased upward.)
+        threshold: Scores above it are called members; the median of all scores unless given. (The
+            best threshold in hindsight would be biased upward.)
 
     Returns:
         A fraction in [0, 1]; .5 is guessing.

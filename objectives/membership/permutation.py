@@ -1,4 +1,4 @@
-"""Is there a leak at all: the attack's AUC under permuted rows of the membership matrix, and the p-value that follows."""
+"""Permutation test of a leak: the attack's AUC under permuted rows of the membership matrix."""
 
 import dataclasses
 import itertools
@@ -14,10 +14,13 @@ from moo.objectives.membership.uncertainty import Attack, shadow_aucs
 
 
 def row_permutations(n_pairs: int, n_draws: int, rng: np.random.Generator) -> Iterator[Ints]:
-    """Orders of the 2 x n_pairs rows that keep pairs together: all of them if they are at most n_draws, else as many draws.
+    """Return orders of the 2 x n_pairs rows that keep pairs together.
 
-    Pairs change places with pairs, and the two halves of a pair with each other: n_pairs! x 2^n_pairs orders, 8 at K = 4 and
-    384 at K = 8. The order that changes nothing is among them when all are listed.
+    All of them if they are at most n_draws, else as many draws.
+
+    Pairs change places with pairs, and the two halves of a pair with each other: n_pairs! x
+    2^n_pairs orders, 8 at K = 4 and 384 at K = 8. The order that changes nothing is among them when
+    all are listed.
     """
     if math.factorial(n_pairs) * 2**n_pairs <= n_draws:
         for order in itertools.permutations(range(n_pairs)):
@@ -41,10 +44,13 @@ def permutation_null(
     *,
     level: Level = "record",
 ) -> Floats:
-    """Mean AUC of an attack under permuted rows of the membership matrix, pairs kept.
+    """Return the mean AUC of an attack under permuted rows of the membership matrix.
 
-    Where nothing leaks, every such matrix was as likely as the true one. The attack is run anew on each, since its references
-    depend on the matrix. Rows move whole, so that what the records of one training have in common stays together.
+    Pairs are kept.
+
+    Where nothing leaks, every such matrix was as likely as the true one. The attack is run again on
+    each, since its references depend on the matrix. Rows move whole, so that what the records of
+    one training have in common stays together.
 
     Args:
         evidence: Losses, membership and units.
@@ -75,10 +81,10 @@ def permutation_p_value(
     rng: np.random.Generator | None = None,
     level: Level = "record",
 ) -> float:
-    """Probability of an AUC at least this large where nothing leaks; exact if all permutations were listed.
+    """Return the p-value of an AUC where nothing leaks; exact if all permutations were listed.
 
-    The smallest there can be is 1/8 at K = 4, 1/384 at K = 8 and 1 / (n_draws + 1) beyond: four shadows cannot show a leak this
-    way, eight can.
+    The smallest there can be is 1/8 at K = 4, 1/384 at K = 8 and 1 / (n_draws + 1) beyond: four
+    shadows cannot show a leak this way, eight can.
 
     Args:
         evidence, attack: As in `permutation_null`.

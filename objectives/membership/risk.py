@@ -1,4 +1,4 @@
-"""The second objective: what the attack that was named before the study finds out about who was trained on."""
+"""Second objective: success of the attack that was named before the study."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ Level = Literal["record", "user"]
 
 
 def by_user(values: Floats, members: Bools, units: Ints) -> tuple[Floats, Bools, Ints]:
-    """Mean score of each user's records, with the user's side and number.
+    """Return the mean score of each user's records, with the user's side and number.
 
     Args:
         values: Shape (K, n).
@@ -40,7 +40,7 @@ def by_user(values: Floats, members: Bools, units: Ints) -> tuple[Floats, Bools,
         Scores (K, U), members (K, U), units (U,).
 
     Raises:
-        InputError: If a unit's records lie on both sides of a shadow.
+        InputError: If a unit has records on both sides of a shadow.
     """
     check_unit_rows(members, units)
     codes, count = unit_codes(units)
@@ -50,7 +50,7 @@ def by_user(values: Floats, members: Bools, units: Ints) -> tuple[Floats, Bools,
 
 
 def scored(evidence: MembershipEvidence, attack: str | Attack, level: Level) -> tuple[Floats, Bools, Ints]:
-    """Return scores, sides and unit numbers of records, or of users where the level is theirs; see `by_user`."""
+    """Return scores, sides and unit numbers, of records or of users; see `by_user`."""
     validate.one_of(("record", "user"), level=level)
     values = attack_scores(evidence, attack)
     if level == "user":
@@ -65,19 +65,22 @@ def auc(
     level: Level = "record",
     private: bool = True,
 ) -> Measurement:
-    """Return the Mann-Whitney AUC of an attack, mean over the shadows, with the law of its error.
+    """Return the Mann-Whitney AUC of an attack, mean over the shadows, with its error's law.
 
     Args:
         evidence: Losses of K shadows in complementary pairs.
         attack: A name of `ATTACKS`, or a function from evidence to scores of shape (K, n).
         level: "record", or "user" to score users by the mean over their records.
-        private: False for shadows trained without DP, whose trainings vary more: the interval is then wider.
+        private: False for shadows trained without DP: their trainings vary more, the interval is
+            then wider.
 
     Returns:
-        A fraction; "not assessed" where all scores are the same, or those of the two shadows of every pair.
+        A fraction; "not assessed" where all scores are the same, or those of the two shadows of
+        every pair.
 
     Raises:
-        InputError: If the evidence is unfit (NaN or infinite losses, unpaired rows, an empty side); the argument is named.
+        InputError: If the evidence is unfit (NaN or infinite losses, unpaired rows, an empty side);
+            the argument is named.
     """
     units = scored(evidence, attack, level)
     if why := tells_nothing(units[0]):
@@ -87,7 +90,7 @@ def auc(
 
 
 def not_assessed(why: str) -> Measurement:
-    """No number, and why there is none."""
+    """Return a measurement without a number, and the reason."""
     return Measurement(value=math.nan, note=f"not assessed: {why}")
 
 
@@ -98,7 +101,10 @@ def membership_risk(
     level: Level = "record",
     private: bool = True,
 ) -> Measurement:
-    """Return the advantage 2 AUC - 1 of the attack, in [-1, 1] and unclipped, with the law of its error; see `auc`."""
+    """Return the advantage 2 AUC - 1 of the attack, in [-1, 1] and unclipped; see `auc`.
+
+    With the law of its error.
+    """
     area = auc(evidence, attack=attack, level=level, private=private)
     return dataclasses.replace(area, value=2.0 * area.value - 1.0, stderr=2.0 * area.stderr)
 
@@ -110,9 +116,12 @@ def balanced_accuracy(
     level: Level = "record",
     private: bool = True,
 ) -> Measurement:
-    """Balanced accuracy of the attack at the median score of each shadow, mean over the shadows, with its standard error.
+    """Return balanced accuracy at each shadow's median score, with its standard error.
 
-    At the null it is one half: the median knows no label, while the best threshold in hindsight would be biased upward.
+    Mean over the shadows.
+
+    At the null it is one half: the median knows no label, while the best threshold in hindsight
+    would be biased upward.
     """
     units = scored(evidence, attack, level)
     if why := tells_nothing(units[0]):
@@ -130,9 +139,12 @@ def tpr(
     n_resamples: int = 200,
     seed: int = 0,
 ) -> Measurement:
-    """True-positive rate at a fixed false-positive rate, mean over shadows; its error by bootstrap over units.
+    """Return the true-positive rate at a fixed false-positive rate, mean over shadows.
 
-    The bootstrap draws its threshold anew each time: an interval that takes the threshold for known is too short.
+    Its error comes from a bootstrap over units.
+
+    The bootstrap draws its threshold again each time: an interval that takes the threshold for known
+    is too short.
 
     Args:
         evidence: Losses of K shadows in complementary pairs.
@@ -143,10 +155,11 @@ def tpr(
         seed: Of the bootstrap.
 
     Returns:
-        TPR in [0, 1]; "not assessed" where the non-members are fewer than ten times 1 / fpr, or as of `auc`.
+        TPR in [0, 1]; "not assessed" where the non-members are fewer than ten times 1 / fpr, or as
+        of `auc`.
 
     Raises:
-        InputError: If the evidence is unfit, fpr lies outside (0, 1), or n_resamples < 2.
+        InputError: If the evidence is unfit, fpr is outside (0, 1), or n_resamples < 2.
     """
     values, members, units = scored(evidence, attack, level)
     fewest = int((~members).sum(axis=1).min())
@@ -166,7 +179,8 @@ class MembershipRisk:
     """The second objective of a trial.
 
     Attributes:
-        attack: Fixed before the study: the largest of several attacks on the same records is biased upward.
+        attack: Fixed before the study: the largest of several attacks on the same records is biased
+            upward.
         level: "record" or "user".
     """
 

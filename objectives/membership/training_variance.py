@@ -1,4 +1,4 @@
-"""How much training varies, from a handful of shadows: the law of a mean's error, and the interval that follows."""
+"""Variance of training from a handful of shadows: a mean's error and its interval."""
 
 import math
 from typing import NamedTuple
@@ -11,11 +11,13 @@ from scipy.special import ndtr, stdtrit
 from moo.core.evidence import Floats
 from moo.core.measurement import Z95
 
-# Scale of training's part of an error over that of units, before any data: with DP, and without clipping or noise; ADR 22
+# Scale of training's part of an error over that of units, before any data: with DP, and without
+# clipping or noise; ADR 22.
 WITH_DP, WITHOUT_DP = 0.07, 1.3
 _GRID = np.concatenate([[0.0], np.geomspace(0.02, 1.0, 60), np.geomspace(1.05, 60.0, 60)])
 _DF = np.geomspace(1.0, 1000.0, 400)
-_RATIO = stdtrit(_DF, 0.975) / stdtrit(_DF, 0.95)  # falls with the degrees of freedom
+# Falls with the degrees of freedom.
+_RATIO = stdtrit(_DF, 0.975) / stdtrit(_DF, 0.95)
 
 
 class Spread(NamedTuple):
@@ -31,11 +33,11 @@ class Spread(NamedTuple):
 
 
 def contrasts_of(per_shadow: Floats, covariance: Floats, *, refers: bool) -> tuple[Floats, Floats, Floats]:
-    """Return what K shadows in pairs tell of training: contrasts, their variance due to units, and how much of training they see.
+    """Return contrasts of K paired shadows, their variance due to units, and their share of training.
 
-    The shadows of a pair have opposite members, so with a plain loss the difference within a pair is mostly how hard texts
-    are, and the contrast between pairs is not. With references a pair's training moves the other pairs' numbers too, and the
-    contrast between them sees that much less.
+    The shadows of a pair have opposite members, so with a plain loss the difference within a pair
+    is mostly how hard texts are, and the contrast between pairs is not. With references a pair's
+    training moves the other pairs' numbers too, and the contrast between them sees that much less.
 
     Args:
         per_shadow: Shape (K,), pairs in rows 2j and 2j + 1.
@@ -57,20 +59,23 @@ def contrasts_of(per_shadow: Floats, covariance: Floats, *, refers: bool) -> tup
 def spread_of(
     by_unit: float, contrasts: Floats, explained: Floats, seen: Floats, *, part: float, prior: float
 ) -> Spread:
-    """Return the law of a mean's error: by unit, plus training, whose size K - 1 contrasts tell roughly.
+    """Return the law of a mean's error: by unit, plus training, known roughly from K - 1 contrasts.
 
-    Training's part of the error, t, has a half-Cauchy law before the data, with a scale in units of the error by unit; the
-    contrasts, normal given t, update it. The error is then a mixture of normal laws over t. Student's law with the same 95 and
-    97.5 % quantiles stands for it: near normal where units decide, with a degree or two of freedom where training does.
+    Training's part of the error, t, has a half-Cauchy law before the data, with a scale in units of
+    the error by unit; the contrasts, normal given t, update it. The error is then a mixture of
+    normal laws over t. Student's law with the same 95 and 97.5 % quantiles stands for it: near
+    normal where units decide, with a degree or two of freedom where training does.
 
     Args:
         by_unit: Standard error due to units, > 0.
         contrasts, explained, seen: As `contrasts_of` returns them.
-        part: Variance that training adds to the mean, for a variance of 1 of one shadow's number due to it.
+        part: Variance that training adds to the mean, for a variance of 1 of one shadow's number
+            due to it.
         prior: Scale of t, in units of `by_unit`.
 
     Source:
-        Gelman 2006, "Prior distributions for variance parameters in hierarchical models", Bayesian Analysis 1, section 5.2.
+        Gelman 2006, "Prior distributions for variance parameters in hierarchical models", Bayesian
+        Analysis 1, section 5.2.
     """
     farthest = math.sqrt(part * float((contrasts**2 / seen).max())) / by_unit
     grid = _GRID * max(1.0, 3 * farthest / _GRID[-1])

@@ -1,4 +1,4 @@
-"""How sure an attack's AUC is: by unit, by shadow, by bootstrap, and against a permuted membership matrix."""
+"""Uncertainty of an attack's AUC: by unit, by shadow, by bootstrap."""
 
 import math
 from collections.abc import Callable
@@ -18,14 +18,16 @@ Attack = Callable[[MembershipEvidence], Floats]
 
 
 def shadow_aucs(scores: Floats, members: Bools) -> Floats:
-    """AUC of each shadow's scores, shape (K, n) to (K,)."""
+    """Return the AUC of each shadow's scores, shape (K, n) to (K,)."""
     return np.array([roc_auc(row[inside], row[~inside]) for row, inside in zip(scores, members, strict=True)])
 
 
 def auc_with_stderr(
     scores: Floats, members: Bools, units: Ints, *, refers: bool = False, prior: float = WITH_DP
 ) -> tuple[float, Spread]:
-    """Return the mean AUC over the shadows, and its error by unit plus what training adds; see `over_shadows`.
+    """Return the mean AUC over the shadows, and its error; see `over_shadows`.
+
+    Error by unit plus what training adds.
 
     Args:
         scores: Shape (K, n).
@@ -34,7 +36,7 @@ def auc_with_stderr(
         refers, prior: As in `over_shadows`.
 
     Returns:
-        (AUC, law of its error), both as fractions; the latter as of `never_nothing`.
+        (AUC, law of its error), both as fractions; the latter as in `never_nothing`.
 
     Raises:
         InputError: If the scores hold NaN, a row has one side, or the shapes do not fit.
@@ -53,10 +55,12 @@ def auc_with_stderr(
 def balanced_with_stderr(
     scores: Floats, members: Bools, units: Ints, *, refers: bool = False, prior: float = WITH_DP
 ) -> tuple[float, Spread]:
-    """Return balanced accuracy at each shadow's median score, mean over the shadows, and its error as in `auc_with_stderr`.
+    """Return balanced accuracy at each shadow's median score, and its error.
 
-    That the median is itself estimated moves both rates together where nothing leaks, and little elsewhere. Args and errors as of
-    `auc_with_stderr`.
+    Mean over the shadows; the error as in `auc_with_stderr`.
+
+    That the median is itself estimated moves both rates together where nothing leaks, and little
+    elsewhere. Args and errors as in `auc_with_stderr`.
     """
     check_scored(scores, members, units)
     above = np.sign(scores - np.median(scores, axis=1, keepdims=True)) / 2 + 0.5
@@ -69,11 +73,14 @@ def balanced_with_stderr(
 
 
 def never_nothing(stderr: float, members: Bools, units: Ints) -> float:
-    """A standard error of a share of records: 1 / U in place of 0, infinite where a side of a shadow has one unit.
+    """Return a standard error of a share that is never 0: 1 / U in place of 0.
 
-    Where every member stands above every non-member, or a rate is 0, no record differs from the others and the estimated error is 0.
-    One unit of U may still be otherwise: about what the rule of three says of a share that was never seen. As a floor under every
-    estimate it would be too wide: pairs cancel, and the error of a mean over K shadows is often below 1 / U.
+    Infinite where a side of a shadow has one unit.
+
+    Where every member scores above every non-member, or a rate is 0, no record differs from the
+    others and the estimated error is 0. One unit of U may still be otherwise: about what the rule
+    of three says of a share that was never seen. As a floor under every estimate it would be too
+    wide: pairs cancel, and the error of a mean over K shadows is often below 1 / U.
 
     Args:
         stderr: As estimated.
@@ -86,7 +93,7 @@ def never_nothing(stderr: float, members: Bools, units: Ints) -> float:
 
 
 def own_side(members: Bools) -> Floats:
-    """How many records stand on each record's side of each shadow, shape (K, n)."""
+    """Return the number of records on each record's side of each shadow, shape (K, n)."""
     count = members.sum(axis=1, keepdims=True)
     side: Floats = np.where(members, count, members.shape[1] - count).astype(float)
     return side
@@ -95,18 +102,23 @@ def own_side(members: Bools) -> Floats:
 def over_shadows(
     per_shadow: Floats, influence: Floats, units: Ints, *, refers: bool = False, prior: float = WITH_DP
 ) -> tuple[float, Spread]:
-    """Return the mean over the shadows, and the law of its error: by unit, plus what training adds.
+    """Return the mean over the shadows, and the law of its error.
 
-    The error by unit sums a unit's influence over all K rows that it carries, so that what the shadows have in common through their
-    units is counted once. Training varies too, which no resampling of units can see: see `training.spread_of`.
+    By unit, plus what training adds.
+
+    The error by unit sums a unit's influence over all K rows that it carries, so that what the
+    shadows have in common through their units is counted once. Training varies too, which no
+    resampling of units can see: see `training.spread_of`.
 
     Args:
         per_shadow: Shape (K,).
         influence: Shape (K, n). Of each record on each shadow's number; a row sums to about 0.
         units: Shape (n,).
-        refers: Whether a shadow is also what the K - 2 of other pairs are compared with. Its training then counts (K - 1) / (K - 2)
-            times: noise in a mean over K - 2 references weighs 1 / (K - 2)^2 as much as in the target, K - 2 times over.
-        prior: Scale of training's part before the data, in units of the error by unit: `WITH_DP` or `WITHOUT_DP`.
+        refers: Whether a shadow is also what the K - 2 of other pairs are compared with. Its
+            training then counts (K - 1) / (K - 2) times: noise in a mean over K - 2 references
+            weighs 1 / (K - 2)^2 as much as in the target, K - 2 times over.
+        prior: Scale of training's part before the data, in units of the error by unit: `WITH_DP` or
+            `WITHOUT_DP`.
 
     Returns:
         (mean, law of its error); the standard error is infinite for one unit.
@@ -140,7 +152,7 @@ def _check_even(k: int) -> None:
 
 
 def unit_weights(units: Ints, rng: np.random.Generator) -> Ints:
-    """How often each record enters one bootstrap sample of whole units, shape (n,)."""
+    """Return the count of each record in one bootstrap sample of whole units, shape (n,)."""
     codes, count = unit_codes(units)
     drawn: Ints = rng.multinomial(count, np.full(count, 1.0 / count))[codes]
     return drawn
@@ -149,10 +161,13 @@ def unit_weights(units: Ints, rng: np.random.Generator) -> Ints:
 def bootstrap(
     statistic: Callable[[Ints], float], units: Ints, rng: np.random.Generator, n_resamples: int = 200
 ) -> Floats:
-    """Values of a weighted statistic over resamples of whole units, each carrying all its shadows' rows.
+    """Return values of a weighted statistic over resamples of whole units.
+
+    Each unit carries all its shadows' rows.
 
     Args:
-        statistic: From integer weights of shape (n,) to a number; NaN where a resample has lost one side.
+        statistic: From integer weights of shape (n,) to a number; NaN where a resample has lost one
+            side.
         units: Shape (n,).
         rng: Source of the resamples.
         n_resamples: How many.
@@ -177,7 +192,7 @@ def bootstrap(
 
 @dataclass(frozen=True)
 class WeightedTpr:
-    """Mean TPR at a fixed FPR over the shadows, as a function of the records' weights; sorted once.
+    """Mean TPR at a fixed FPR over the shadows, as a function of record weights; sorted once.
 
     Attributes:
         scores: Shape (K, n).

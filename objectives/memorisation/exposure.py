@@ -1,4 +1,4 @@
-"""Memorisation in generation: how far planted secrets stand out among their like, and how often they are said word for word."""
+"""Memorisation in generation: rank of planted secrets among their like, and verbatim emission."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,14 @@ from moo.core.errors import InputError
 from moo.core.evidence import Bools, Floats
 from moo.core.measurement import Measurement
 
-UNTRAINED_BITS = 1 / math.log(2)  # mean exposure of a secret that was not learnt, among many candidates
+# Mean exposure of a secret that was not learnt, among many candidates.
+UNTRAINED_BITS = 1 / math.log(2)
 
 
 def exposure(canary_losses: np.ndarray, other_losses: np.ndarray) -> np.ndarray:
-    """Exposure of planted canaries: log2 of the number of candidates minus log2 of the canary's rank among them, in bits.
+    """Return the exposure of planted canaries, in bits.
+
+    log2 of the number of candidates minus log2 of the canary's rank among them.
 
     Args:
         canary_losses: Shape (c,). Loss of each canary that was trained on.
@@ -41,7 +44,9 @@ def exposure(canary_losses: np.ndarray, other_losses: np.ndarray) -> np.ndarray:
 
 
 def mean_exposure(canary_losses: Floats, other_losses: Floats) -> Measurement:
-    """Mean exposure over the canaries, bits, with its standard error over them; args as in `exposure`.
+    """Return the mean exposure over the canaries, bits, with its standard error.
+
+    The error is over canaries; args as in `exposure`.
 
     Where nothing was learnt it is `UNTRAINED_BITS` (1.44), not 0.
     """
@@ -49,9 +54,12 @@ def mean_exposure(canary_losses: Floats, other_losses: Floats) -> Measurement:
 
 
 def mean_bits(bits: Floats) -> Measurement:
-    """Mean of exposures of shape (c,), bits, with its standard error over the canaries; infinite for one.
+    """Return the mean of exposures of shape (c,), bits, with its standard error.
 
-    Where all have the same exposure, as where all come first, the error is that of one canary in c being one bit otherwise.
+    The error is over canaries; infinite for one.
+
+    Where all have the same exposure, as where all come first, the error is that of one canary in c
+    being one bit otherwise.
 
     Raises:
         InputError: If there are none, or one is not finite.
@@ -65,7 +73,7 @@ def mean_bits(bits: Floats) -> Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Emission:
-    """How many planted secrets a model says word for word.
+    """Planted secrets that a model says word for word.
 
     Attributes:
         canaries: Asked for.
@@ -85,7 +93,9 @@ class Emission:
 
 
 def emission(emitted: Bools, *, confidence: float = 0.95) -> Emission:
-    """The rate of verbatim emission, with an upper bound that is above 0 where nothing was emitted.
+    """Return the rate of verbatim emission, with an upper bound.
+
+    The bound is above 0 where nothing was emitted.
 
     Args:
         emitted: Shape (c,). True where a canary's secret was said in full.
@@ -95,7 +105,8 @@ def emission(emitted: Bools, *, confidence: float = 0.95) -> Emission:
         InputError: If there are no canaries, or the confidence is out of bounds.
 
     Source:
-        Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial".
+        Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits Illustrated in the Case
+        of the Binomial".
     """
     validate.in_range(1e-9, 1 - 1e-9, confidence=confidence)
     if emitted.ndim != 1 or not emitted.size or emitted.dtype != np.bool_:

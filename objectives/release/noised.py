@@ -1,10 +1,13 @@
-"""Objectives with Gaussian noise: bounded by unit, with a sensitivity that public or noised numbers alone decide.
+"""Objectives with Gaussian noise, bounded by unit.
 
-A mean over units divides by their number, which is private. Here the divisor is max(number, floor), where the floor is public or
-comes from a noised count: with scores in [-1, 1], adding or removing one unit then moves the mean by at most 2 / (floor + 1).
-(Below the floor only the numerator moves, by 1 / floor at most; above it, (a + d) / (m + 1) - a / m = (d - a / m) / (m + 1).) Where
-there are fewer units than the floor the mean shrinks towards 0, never beyond: a floor must lie below the number of units that the
-legal gates leave, or every number is biased.
+Public or noised numbers alone decide the sensitivity.
+
+A mean over units divides by their number, which is private. Here the divisor is max(number, floor),
+where the floor is public or comes from a noised count: with scores in [-1, 1], adding or removing
+one unit then moves the mean by at most 2 / (floor + 1). (Below the floor only the numerator moves,
+by 1 / floor at most; above it, (a + d) / (m + 1) - a / m = (d - a / m) / (m + 1).) Where there are
+fewer units than the floor the mean shrinks towards 0, never beyond: a floor must be below the
+number of units that the legal gates leave, or every number is biased.
 """
 
 import math
@@ -21,11 +24,12 @@ from moo.objectives.membership.uncertainty import Attack
 from moo.objectives.statistics.clusters import unit_codes
 from moo.objectives.utility.accuracy import check_utility
 
-FLOOR_SDS = 4.0  # the floor lies this far below the expected number: it binds in one study of 30,000
+# Standard deviations of the floor below the expected number: it binds in one study of 30,000.
+FLOOR_SDS = 4.0
 
 
 def public_floor(n_units: int, share: float) -> int:
-    """Return the units that a part of a keyed split holds at the least, but for one study in 30,000; >= 1.
+    """Return the least units of a part of a keyed split, but for one study in 30,000; >= 1.
 
     Args:
         n_units: Units that are split, or fewer; public or noised.
@@ -36,12 +40,12 @@ def public_floor(n_units: int, share: float) -> int:
 
 
 def sensitivity(floor: int) -> float:
-    """The most by which adding or removing one unit moves a bounded mean of scores in [-1, 1]."""
+    """Return the most by which one unit moves a bounded mean of scores in [-1, 1]."""
     return 2.0 / (validate.positive(floor=floor) + 1)
 
 
 def bounded_share(values: Floats, units: Ints, floor: int) -> float:
-    """Mean over units of the units' own means of values in [0, 1], shrunk towards 1/2 below the floor.
+    """Return the mean of units' own means of values in [0, 1], shrunk towards 1/2 below the floor.
 
     Its sensitivity is `sensitivity(floor)` / 2.
 
@@ -51,7 +55,8 @@ def bounded_share(values: Floats, units: Ints, floor: int) -> float:
         floor: Public, >= 1.
 
     Raises:
-        InputError: If the values hold NaN, there are none, the units have another shape, or floor < 1.
+        InputError: If the values hold NaN, there are none, the units have another shape, or floor <
+            1.
     """
     validate.in_range(1, 10**12, floor=floor)
     if not values.size or np.isnan(values).any():
@@ -63,7 +68,7 @@ def bounded_share(values: Floats, units: Ints, floor: int) -> float:
 
 
 def bounded_accuracy(evidence: UtilityEvidence, floor: int) -> float:
-    """Accuracy by unit, mean over the shadows; see `bounded_share`.
+    """Return the accuracy by unit, mean over the shadows; see `bounded_share`.
 
     Raises:
         InputError: If the evidence is unfit, or floor < 1.
@@ -76,11 +81,13 @@ def bounded_accuracy(evidence: UtilityEvidence, floor: int) -> float:
 def bounded_advantage(
     evidence: MembershipEvidence, attack: str | Attack, floor: int, *, level: Level = "record"
 ) -> float:
-    """Advantage of an attack, 2 AUC - 1, every unit with weight one however many records it has; mean over the shadows.
+    """Return the advantage of an attack, 2 AUC - 1, every unit with weight one.
 
-    Its sensitivity is `sensitivity(floor)`: an added unit joins one side of a shadow and meets each unit of the other in a
-    comparison that scores in [-1, 1]. The attack must score a unit by that unit's own losses alone: named ones that do not are
-    refused.
+    However many records it has; mean over the shadows.
+
+    Its sensitivity is `sensitivity(floor)`: an added unit joins one side of a shadow and meets each
+    unit of the other in a comparison that scores in [-1, 1]. The attack must score a unit by that
+    unit's own losses alone: named ones that do not are refused.
 
     Args:
         evidence: Losses of K shadows in complementary pairs.
@@ -92,7 +99,8 @@ def bounded_advantage(
         In [-1, 1], shrunk towards 0 where a side holds fewer units than the floor.
 
     Raises:
-        InputError: If the named attack looks at other units' losses, the evidence is unfit, there is no such level, or floor < 1.
+        InputError: If the named attack looks at other units' losses, the evidence is unfit, there
+            is no such level, or floor < 1.
     """
     validate.in_range(1, 10**12, floor=floor)
     validate.one_of(("record", "user"), level=level)
@@ -109,7 +117,10 @@ def bounded_advantage(
 
 
 def _advantage(values: Floats, members: Bools, weights: Floats, floor: int) -> float:
-    """Sum over pairs of weight x weight x sign(member - non-member), over the bounded numbers of units on both sides."""
+    """Return the bounded sum over pairs of weight x weight x sign(member - non-member).
+
+    Over the bounded numbers of units on both sides.
+    """
     inside, outside = values[members], values[~members]
     order = np.argsort(outside, kind="stable")
     ordered, total = outside[order], np.concatenate([[0.0], np.cumsum(weights[~members][order])])

@@ -1,4 +1,4 @@
-"""Logistic regression whose columns are classes, whichever of them it was fitted on."""
+"""Logistic regression with one column a class, whichever classes it was fitted on."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from moo.core.errors import InputError
 from moo.core.evidence import Floats, Ints
 
-LEAST = 1e-12  # a probability below it is rounding; a class that was not fitted on has it
+# A probability below it is rounding; a class that was not fitted on has it.
+LEAST = 1e-12
 
 
 def class_log_probs(
@@ -14,7 +15,8 @@ def class_log_probs(
 ) -> Floats:
     """Return log-probabilities of every class by logistic regression, column c that of class c.
 
-    scikit-learn has a column for each class that it was fitted on, and none for the others; of one class alone it fits nothing.
+    scikit-learn has a column for each class that it was fitted on, and none for the others; of one
+    class alone it fits nothing.
 
     Args:
         known: Features, shape (n, d), and labels in 0..C-1, shape (n,), that are fitted on.

@@ -1,4 +1,4 @@
-"""Sums and standard errors by unit of privacy: a person's records are never independent of each other."""
+"""Sums and standard errors by unit of privacy: records of a person are never independent."""
 
 import math
 
@@ -9,23 +9,26 @@ from moo.core.evidence import Floats, Ints
 
 
 def unit_codes(units: Ints) -> tuple[Ints, int]:
-    """Units renumbered 0..U-1, shape (n,), and their number U."""
+    """Return units renumbered 0..U-1, shape (n,), and their number U."""
     found, codes = np.unique(np.asarray(units), return_inverse=True)
     return codes.reshape(-1), len(found)
 
 
 def clustered_stderr(influence: Floats, units: Ints) -> float:
-    """Standard error of a statistic from each record's influence on it, added up within units.
+    """Return the standard error of a statistic from each record's influence, added up by unit.
 
     Args:
-        influence: Shape (n,). First-order change of the statistic due to each record; sums to about 0.
+        influence: Shape (n,). First-order change of the statistic due to each record; sums to about
+            0.
         units: Shape (n,). Unit of each record.
 
     Returns:
-        sqrt(U / (U - 1) x sum over units of squared sums), in the statistic's own unit; infinite for one unit.
+        sqrt(U / (U - 1) x sum over units of squared sums), in the statistic's own unit; infinite
+        for one unit.
 
     Source:
-        Obuchowski 1997, "Nonparametric Analysis of Clustered ROC Curve Data"; Liang and Zeger 1986 for means.
+        Obuchowski 1997, "Nonparametric Analysis of Clustered ROC Curve Data"; Liang and Zeger 1986
+        for means.
     """
     codes, count = unit_codes(units)
     if count < 2:
@@ -35,10 +38,10 @@ def clustered_stderr(influence: Floats, units: Ints) -> float:
 
 
 def clustered_covariance(influence: Floats, units: Ints) -> Floats:
-    """Covariance of K statistics from each record's influence on each, added up within units.
+    """Return the covariance of K statistics from each record's influence, added up by unit.
 
     Args:
-        influence: Shape (K, n); each row as in `clustered_stderr`, whose square is on the diagonal.
+        influence: Shape (K, n); each row as in `clustered_stderr`; the diagonal holds its square.
         units: Shape (n,).
 
     Returns:
@@ -53,7 +56,7 @@ def clustered_covariance(influence: Floats, units: Ints) -> Floats:
 
 
 def clustered_mean(values: Floats, units: Ints) -> tuple[float, float]:
-    """Mean of values of shape (n,), and its standard error clustered by unit."""
+    """Return the mean of values of shape (n,), and its standard error clustered by unit."""
     if len(values) == 0:
         raise InputError("values must have at least one record, got none.")
     mean = float(np.mean(values))
@@ -61,5 +64,5 @@ def clustered_mean(values: Floats, units: Ints) -> tuple[float, float]:
 
 
 def shadow_stderr(per_shadow: Floats) -> float:
-    """Standard error of the mean over K shadows, from their own spread: sd / sqrt(K)."""
+    """Return the standard error of a mean over K shadows from their own spread: sd / sqrt(K)."""
     return float(np.std(per_shadow, ddof=1) / math.sqrt(len(per_shadow)))

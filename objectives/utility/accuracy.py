@@ -1,8 +1,9 @@
 """Utility on held-out users: accuracy, log loss, AUC, and the accuracy gap between groups.
 
-Every number is a mean over the K shadows. Its standard error is the root of the sum of two squares: the error over
-test *units* (users' records summed before squaring, so that a talkative user counts once), and the spread over
-shadows, sd / sqrt(K), since another draw of the training half would have given another model.
+Every number is a mean over the K shadows. Its standard error is the root of the sum of two squares:
+the error over test *units* (users' records summed before squaring, so that a talkative user counts
+once), and the spread over shadows, sd / sqrt(K), since another draw of the training half would have
+given another model.
 """
 
 import math
@@ -18,11 +19,12 @@ from moo.objectives.membership.metrics import placements
 from moo.objectives.objective import Direction
 from moo.objectives.statistics.clusters import clustered_stderr, shadow_stderr, unit_codes
 
-MIN_GROUP_UNITS = 30  # a group with fewer users is too small to be judged; it is left out of the gap
+# A group with fewer users is too small to be judged; it is left out of the gap.
+MIN_GROUP_UNITS = 30
 
 
 def check_utility(evidence: UtilityEvidence) -> None:
-    """Refuse evidence whose shapes disagree, that holds NaN, or whose labels lie outside 0..C-1.
+    """Refuse evidence with shapes that disagree, NaN, or labels outside 0..C-1.
 
     Raises:
         InputError: Naming the argument.
@@ -45,7 +47,7 @@ def check_utility(evidence: UtilityEvidence) -> None:
 
 
 def _mean(values: Floats, units: Ints) -> Measurement:
-    """Mean of values of shape (K, m) with the error over units and over shadows."""
+    """Return the mean of values of shape (K, m) with the error over units and over shadows."""
     per_record = values.mean(axis=0)
     mean = float(per_record.mean())
     text = clustered_stderr((per_record - mean) / per_record.size, units)
@@ -54,14 +56,16 @@ def _mean(values: Floats, units: Ints) -> Measurement:
 
 
 def _correct(evidence: UtilityEvidence) -> Floats:
-    """Shape (K, m): 1.0 where the most probable class is the label."""
+    """Return 1.0 where the most probable class is the label; shape (K, m)."""
     check_utility(evidence)
     right: Floats = (evidence.log_probs.argmax(axis=2) == evidence.labels).astype(float)
     return right
 
 
 def accuracy(evidence: UtilityEvidence) -> Measurement:
-    """Share of held-out records whose most probable class is the label: a fraction, mean over shadows.
+    """Return the share of held-out records with the most probable class right.
+
+    A fraction, mean over shadows.
 
     Raises:
         InputError: If shapes disagree, or log_probs holds NaN.
@@ -72,8 +76,8 @@ def accuracy(evidence: UtilityEvidence) -> Measurement:
 def majority_accuracy(evidence: UtilityEvidence) -> Measurement:
     """Return the accuracy of always answering the most frequent class of the held-out records.
 
-    It is the number that an accuracy must beat to say that anything was learnt. It needs no model, so its standard error is
-    over test units alone.
+    It is the number that an accuracy must beat to say that anything was learnt. It needs no model,
+    so its standard error is over test units alone.
 
     Raises:
         InputError: If shapes disagree, or log_probs holds NaN.
@@ -84,8 +88,8 @@ def majority_accuracy(evidence: UtilityEvidence) -> Measurement:
 def above_majority(evidence: UtilityEvidence) -> Measurement:
     """Return accuracy minus majority accuracy, a fraction in [-1, 1].
 
-    Both are measured on the same records, so the standard error is of the paired difference: it is what "two standard errors above
-    the baseline" must be judged by.
+    Both are measured on the same records, so the standard error is of the paired difference: it is
+    what "two standard errors above the baseline" must be judged by.
 
     Raises:
         InputError: If shapes disagree, or log_probs holds NaN.
@@ -94,7 +98,7 @@ def above_majority(evidence: UtilityEvidence) -> Measurement:
 
 
 def _constant(evidence: UtilityEvidence) -> Floats:
-    """Shape (1, m): 1.0 where the label is the most frequent one, of equals the first."""
+    """Return 1.0 where the label is the most frequent one, of equals the first; shape (1, m)."""
     check_utility(evidence)
     most = np.bincount(evidence.labels).argmax()
     constant: Floats = (evidence.labels == most).astype(float)[None]
@@ -102,18 +106,18 @@ def _constant(evidence: UtilityEvidence) -> Floats:
 
 
 def log_loss(evidence: UtilityEvidence) -> Measurement:
-    """Cross-entropy of the labels in nats, mean over shadows; lower is better."""
+    """Return the cross-entropy of the labels in nats, mean over shadows; lower is better."""
     check_utility(evidence)
     picked = np.take_along_axis(evidence.log_probs, evidence.labels[None, :, None], axis=2)[..., 0]
     return _mean(-picked.astype(float), evidence.units)
 
 
 def auc(evidence: UtilityEvidence) -> Measurement:
-    """Area under the ROC curve of class 1 against class 0 (two classes), mean over shadows.
+    """Return the area under the ROC curve of class 1 against class 0, mean over shadows.
 
     Returns:
-        AUC in [0, 1], with the placement-value error by unit and the spread over shadows; "not assessed" where
-        the labels hold one class only.
+        AUC in [0, 1], with the placement-value error by unit and the spread over shadows; "not
+        assessed" where the labels hold one class only.
 
     Raises:
         InputError: If there are more than two classes, or shapes disagree.
@@ -137,10 +141,10 @@ def auc(evidence: UtilityEvidence) -> Measurement:
 
 
 def group_gap(evidence: UtilityEvidence, group: str) -> Measurement:
-    """Accuracy of the best-served group minus that of the worst-served one.
+    """Return the accuracy of the best-served group minus that of the worst-served one.
 
-    Groups of fewer than 30 units are left out. A difference of extremes is biased upward by noise; its standard error
-    (units and shadows, of this pair of groups) says by how much.
+    Groups of fewer than 30 units are left out. A difference of extremes is biased upward by noise;
+    its standard error (units and shadows, of this pair of groups) says by how much.
 
     Args:
         evidence: Predictions on held-out records.

@@ -1,4 +1,4 @@
-"""Executors: places where candidates are evaluated. The result is the same in any of them and in any order."""
+"""Executors: places of evaluation. The result is the same in any of them and in any order."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,10 +19,13 @@ def executor_of(
     """Return the executor of this name.
 
     Args:
-        evaluate: From a candidate to its outcome. For "processes" it must be picklable; each worker loads it once.
-        executor: "inline" or "processes" (spawned, so that no thread pool or CUDA context is inherited).
+        evaluate: From a candidate to its outcome. For "processes" it must be picklable; each worker
+            loads it once.
+        executor: "inline" or "processes" (spawned, so that no thread pool or CUDA context is
+            inherited).
         workers: Processes at a time.
-        environments: Variables of each process, set before it imports anything of the evaluation, e.g. its own device.
+        environments: Variables of each process, set before it imports anything of the evaluation,
+            e.g. its own device.
 
     Raises:
         InputError: If an argument is out of bounds.

@@ -15,7 +15,7 @@ RAISED = "raised by evaluate"
 
 
 def safely(evaluate: Evaluate, candidate: Candidate) -> Outcome:
-    """Return the outcome; a trial that fails with `TrialError` becomes an outcome with its cause.
+    """Return the outcome; `TrialError` becomes an outcome with its cause.
 
     Raises:
         InputError: If the evaluation returns anything else.

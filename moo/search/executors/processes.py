@@ -33,7 +33,10 @@ class _Worker:
     pipe: Connection
 
     def answer(self) -> tuple[str, Any] | None:
-        """Return what the process has sent; None if it died without a word. Call it when one of `signs` is ready."""
+        """Return the message of the process; None if it died without one.
+
+        Call it when one of `signs` is ready.
+        """
         try:
             return self.pipe.recv() if self.pipe.poll() else None
         except (EOFError, OSError):
@@ -146,7 +149,10 @@ class Processes(Executor):
         return sorted({signs[sign] for sign in wait(list(signs))})  # type: ignore[index]
 
     def _outcome(self, slot: int, *, renew: bool) -> Outcome | None:
-        """Return what a worker found; None after its death, with another in its place where candidates are waiting."""
+        """Return the outcome of a worker; None if it died.
+
+        A dead worker is replaced where candidates are waiting.
+        """
         worker = self._workers[slot]
         assert worker is not None
         answer = worker.answer()

@@ -1,4 +1,4 @@
-"""Membership by quantile regression: no other shadow needed, only what records that nobody trained on look like."""
+"""Membership by quantile regression on records that nobody trained on; no other shadow needed."""
 
 import numpy as np
 
@@ -9,15 +9,19 @@ from moo.objectives.membership.attacks.references import logit_confidence
 from moo.objectives.membership.checks import check_matrix
 
 QUARTILES = (0.25, 0.5, 0.75)
-MIN_POPULATION = 20  # records that three coefficients a quartile are fitted on, at the least
+# Records that three coefficients a quartile are fitted on, at the least.
+MIN_POPULATION = 20
 
 
 def quantile_regression(losses: Floats, base_losses: Floats, population: Population) -> Floats:
-    """How far a shadow's confidence lies above the median of unseen records that are as hard, in their interquartile ranges.
+    """Return the excess of a shadow's confidence over the median of unseen records.
 
-    On the population, the quartiles of the shadow's logit confidence are regressed on that of the base head and its square; a
-    record's score is its distance from the median that its own hardness predicts, over the predicted range. One regression
-    for each shadow and quartile: no shadow refers to another.
+    Unseen records that are as hard; in their interquartile ranges.
+
+    On the population, the quartiles of the shadow's logit confidence are regressed on that of the
+    base head and its square; a record's score is its distance from the median that its own hardness
+    predicts, over the predicted range. One regression for each shadow and quartile: no shadow
+    refers to another.
 
     Args:
         losses: Shape (K, n), nats.
@@ -31,8 +35,9 @@ def quantile_regression(losses: Floats, base_losses: Floats, population: Populat
         InputError: If an array is unfit; the argument is named.
 
     Source:
-        Bertran, Tang, Roth, Kearns, Morgenstern and Wu 2023, "Scalable Membership Inference Attacks via Quantile Regression",
-        with the base model's confidence as the covariate and quartiles for its Gaussian.
+        Bertran, Tang, Roth, Kearns, Morgenstern and Wu 2023, "Scalable Membership Inference Attacks
+        via Quantile Regression", with the base model's confidence as the covariate and quartiles
+        for its Gaussian.
     """
     check_matrix("losses", losses, losses.shape)
     check_matrix("base_losses", base_losses, losses.shape[1:])
@@ -49,17 +54,17 @@ def quantile_regression(losses: Floats, base_losses: Floats, population: Populat
     known = logit_confidence(population.losses)
     low, median, high = (fit_quantile(unseen, known, q) @ seen.T for q in QUARTILES)
     usual = np.subtract(*np.quantile(known, [0.75, 0.25], axis=1))[:, None]
-    spread = np.maximum(
-        high - low, 0.1 * np.where(usual > 0, usual, 1.0)
-    )  # quartiles may cross far from the population
+    # Quartiles may cross far from the population.
+    spread = np.maximum(high - low, 0.1 * np.where(usual > 0, usual, 1.0))
     score: Floats = (logit_confidence(losses) - median) / spread
     return score
 
 
 def fit_quantile(basis: Floats, values: Floats, quantile: float, *, steps: int = 60) -> Floats:
-    """Coefficients of linear quantile regressions on one basis, many at a time.
+    """Return coefficients of linear quantile regressions on one basis, many at a time.
 
-    Majorise and minimise: each step is a weighted least squares in which a residual r weighs 1 / (|r| + a little).
+    Majorise and minimise: each step is a weighted least squares in which a residual r weighs 1 /
+    (|r| + a little).
 
     Args:
         basis: Shape (m, d).
@@ -71,7 +76,8 @@ def fit_quantile(basis: Floats, values: Floats, quantile: float, *, steps: int =
         Shape (K, d).
 
     Raises:
-        InputError: If the quantile is out of bounds, or the values are not finite or of another length.
+        InputError: If the quantile is out of bounds, or the values are not finite or of another
+            length.
 
     Source:
         Hunter and Lange 2000, "Quantile Regression via an MM Algorithm".
@@ -86,16 +92,18 @@ def fit_quantile(basis: Floats, values: Floats, quantile: float, *, steps: int =
     for _ in range(steps):
         weights = 1.0 / (np.abs(values - coefficients @ basis.T) + little)
         gram = np.einsum("km,md,me->kde", weights, basis, basis, optimize=True)
-        gram += (
-            1e-9 * np.trace(gram, axis1=1, axis2=2)[:, None, None] * eye
-        )  # a covariate without spread stays solvable
+        # A covariate without spread stays solvable.
+        gram += 1e-9 * np.trace(gram, axis1=1, axis2=2)[:, None, None] * eye
         pull = (weights * values + (2 * quantile - 1)) @ basis
         coefficients = np.linalg.solve(gram, pull[..., None])[..., 0]
     return coefficients
 
 
 def _basis(base_losses: Floats, scaled_by: Floats) -> Floats:
-    """One, base confidence and its square, shape (n, 3), in standard deviations of the population's."""
+    """Return one, base confidence and its square, shape (n, 3).
+
+    In standard deviations of the population's.
+    """
     x, known = logit_confidence(base_losses), logit_confidence(scaled_by)
     z = (x - known.mean()) / (known.std() or 1.0)
     basis: Floats = np.stack([np.ones_like(z), z, z**2], axis=1)

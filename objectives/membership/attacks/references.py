@@ -1,7 +1,10 @@
-"""Attacks that compare a shadow with references one by one: LiRA, RMIA and BASE, on K shadows in complementary pairs.
+"""Attacks that compare a shadow with references one by one: LiRA, RMIA and BASE.
 
-As in `scores`, a shadow's own pair is never among its references: each record then has K/2 - 1 references that were trained on it
-and as many that were not, whether it is a member or not. "Offline" attacks look at the latter alone, "online" ones at both kinds.
+On K shadows in complementary pairs.
+
+As in `scores`, a shadow's own pair is never among its references: each record then has K/2 - 1
+references that were trained on it and as many that were not, whether it is a member or not.
+"Offline" attacks look at the latter alone, "online" ones at both kinds.
 """
 
 import numpy as np
@@ -13,11 +16,14 @@ from moo.core.evidence import Bools, Floats
 from moo.objectives.membership.attacks.scores import out_references
 from moo.objectives.membership.checks import check_matrix, check_pairs
 
-_SMALLEST_LOSS = 1e-12  # nats; below it a confidence of 1 has an infinite logit
+# nats; below it a confidence of 1 has an infinite logit.
+_SMALLEST_LOSS = 1e-12
 
 
 def logit_confidence(losses: Floats) -> Floats:
-    """log(p / (1 - p)) of the true class's probability p = exp(-loss): about normal over trainings. Any shape.
+    """Return log(p / (1 - p)) of the true class's probability p = exp(-loss). Any shape.
+
+    About normal over trainings.
 
     Source:
         Carlini et al. 2022, "Membership Inference Attacks From First Principles", section 4.A.
@@ -28,18 +34,22 @@ def logit_confidence(losses: Floats) -> Floats:
 
 
 def lira_offline(losses: Floats, members: Bools, *, fixed_variance: bool = True) -> Floats:
-    """How far a shadow's confidence lies above that of references that never saw the record, in standard deviations.
+    """Return the excess of a shadow's confidence over that of unaware references.
+
+    References that never saw the record; in standard deviations.
 
     Args:
         losses: Shape (K, n), nats.
         members: Shape (K, n), complementary pairs.
-        fixed_variance: One variance for all texts, pooled; else one a text, which needs 3 references or more (K >= 8).
+        fixed_variance: One variance for all texts, pooled; else one a text, which needs 3
+            references or more (K >= 8).
 
     Returns:
         Shape (K, n); higher means "more likely a member".
 
     Raises:
-        InputError: If the pairs or losses are unfit, or a text's own variance has too few references.
+        InputError: If the pairs or losses are unfit, or a text's own variance has too few
+            references.
     """
     outside = _Side(_checked(losses, members), out_references(members))
     deviation = outside.pooled_sd() if fixed_variance else outside.own_sd()
@@ -47,7 +57,7 @@ def lira_offline(losses: Floats, members: Bools, *, fixed_variance: bool = True)
 
 
 def lira_online(losses: Floats, members: Bools, *, fixed_variance: bool = True) -> Floats:
-    """Log-likelihood ratio of a shadow's confidence under references that saw the record and references that did not.
+    """Return the log-likelihood ratio of a shadow's confidence: references that saw the record or not.
 
     Args and errors as in `lira_offline`.
     """
@@ -57,10 +67,11 @@ def lira_online(losses: Floats, members: Bools, *, fixed_variance: bool = True) 
 
 
 def base(losses: Floats, members: Bools) -> Floats:
-    """Log-likelihood minus the log of the mean likelihood under both members of every other pair.
+    """Return log-likelihood minus the log of the mean likelihood under both members of other pairs.
 
     Source:
-        Lassila, Ostman, Ngo and Graell i Amat 2025, "Practical Bayes-Optimal Membership Inference Attacks", arXiv:2505.24089.
+        Lassila, Ostman, Ngo and Graell i Amat 2025, "Practical Bayes-Optimal Membership Inference
+        Attacks", arXiv:2505.24089.
     """
     check_pairs(members)
     check_matrix("losses", losses, members.shape)
@@ -74,26 +85,31 @@ def base(losses: Floats, members: Bools) -> Floats:
 def rmia_offline(
     losses: Floats, members: Bools, population: Floats, *, scale: float = 0.3, gamma: float = 1.0
 ) -> Floats:
-    """Share of the population that a record's likelihood ratio dominates: RMIA with references that never saw the record.
+    """Return the share of the population that a record's likelihood ratio dominates.
 
-    A record's ratio is p(x | shadow) over p(x), its probability under no shadow in particular, taken as
-    ((1 + scale) p_out + 1 - scale) / 2 with p_out its mean over the references.
+    RMIA with references that never saw the record.
+
+    A record's ratio is p(x | shadow) over p(x), its probability under no shadow in particular,
+    taken as ((1 + scale) p_out + 1 - scale) / 2 with p_out its mean over the references.
 
     Args:
         losses: Shape (K, n), nats.
         members: Shape (K, n), complementary pairs.
         population: Shape (K, m). Losses of records that no shadow was trained on.
-        scale: a of the paper, in [0, 1]: how far confidence of the unseen speaks for that of the seen.
+        scale: a of the paper, in [0, 1]: how far confidence of the unseen speaks for that of the
+            seen.
         gamma: Factor by which a record must dominate, >= 1.
 
     Returns:
         Shape (K, n), in [0, 1].
 
     Raises:
-        InputError: If an array is unfit, the population is empty, or scale or gamma is out of bounds.
+        InputError: If an array is unfit, the population is empty, or scale or gamma is out of
+            bounds.
 
     Source:
-        Zarifzadeh, Liu and Shokri 2024, "Low-Cost High-Power Membership Inference Attacks", section 3 and appendix B.2.
+        Zarifzadeh, Liu and Shokri 2024, "Low-Cost High-Power Membership Inference Attacks", section
+        3 and appendix B.2.
     """
     validate.in_range(0, 1, scale=scale)
     validate.in_range(1, 1e9, gamma=gamma)
@@ -128,7 +144,7 @@ def _checked(losses: Floats, members: Bools) -> Floats:
 
 
 class _Side:
-    """A shadow's value of each record beside the references of one kind.
+    """A shadow's value of each record, and the references of one kind.
 
     Args:
         values: Shape (K, n).
@@ -144,15 +160,16 @@ class _Side:
         self.mean: Floats = np.repeat(per_pair, 2, axis=0)
 
     def _squares(self) -> Floats:
-        """Squared deviations of the references, summed: shape (K/2, n)."""
+        """Return squared deviations of the references, summed: shape (K/2, n)."""
         off = self._values[None] - self._per_pair[:, None]
         squares: Floats = (off**2 * self._references).sum(axis=1)
         return squares
 
     def pooled_sd(self) -> float:
-        """One standard deviation for all texts.
+        """Return one standard deviation for all texts.
 
-        With one reference a text (K = 4) there is nothing to vary within: the references' spread over all texts stands in.
+        With one reference a text (K = 4) there is nothing to vary within: the references' spread
+        over all texts stands in.
         """
         spare = int((self.count - 1).sum())
         if spare > 0:
@@ -160,7 +177,7 @@ class _Side:
         return float(self._per_pair.std()) or 1.0
 
     def own_sd(self) -> Floats:
-        """A standard deviation for each text, shape (K, n)."""
+        """Return a standard deviation for each text, shape (K, n)."""
         if self.count.min() < 3:
             raise InputError(
                 "A text must have 3 references for its own variance, got {fewest}; train K >= 8 shadows "

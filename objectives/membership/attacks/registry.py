@@ -23,8 +23,9 @@ class NamedAttack:
     Attributes:
         score: From evidence to scores of shape (K, n).
         min_shadows: K that it needs.
-        own_losses: Whether a record's rank among others follows from its own losses alone. Noised answers rely on that: attacks
-            that look at a base head, at a population, or at variances pooled over other records are refused there.
+        own_losses: True if a record's rank among others follows from its own losses alone. Noised
+            answers rely on that: attacks that read a base head, a population, or variances pooled
+            over other records are refused there.
         refers: True if it compares a shadow with shadows of other pairs; standard errors then count their training.
         training_with_dp, training_without_dp: Scale of training's part of the error over that of units, before any data,
             for shadows trained with DP and without it; ADR 22.
@@ -100,11 +101,11 @@ def check_attack(attack: str, *, n_shadows: int) -> None:
 
 
 def attack_scores(evidence: MembershipEvidence, attack: str | Attack = "pair_reference") -> Floats:
-    """Scores of a named attack, or of a function of the evidence, shape (K, n).
+    """Return scores of a named attack, or of a function of the evidence, shape (K, n).
 
     Raises:
-        InputError: If the evidence is unfit, there is no such attack, it needs what the evidence lacks, or its scores are no matrix
-            of the losses' shape without NaN.
+        InputError: If the evidence is unfit, there is no such attack, it needs what the evidence
+            lacks, or its scores are no matrix of the losses' shape without NaN.
     """
     check_evidence(evidence)
     if isinstance(attack, str):
@@ -127,6 +128,9 @@ def training_scale(attack: str | Attack, *, private: bool) -> float:
 
 
 def refers(attack: str | Attack) -> bool:
-    """Whether an attack compares a shadow with shadows of other pairs; a function of one's own is taken to."""
+    """Return True if an attack compares a shadow with those of other pairs.
+
+    A user's own function is taken to.
+    """
     named = ATTACKS.get(attack) if isinstance(attack, str) else attack
     return named.refers if isinstance(named, NamedAttack) else True

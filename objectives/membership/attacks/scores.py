@@ -1,9 +1,9 @@
-"""Attack scores of K shadows that train as K/2 complementary pairs: losses in, scores of shape (K, n) out.
+"""Attack scores of K shadows in K/2 complementary pairs: losses in, (K, n) scores out.
 
-Whatever refers to other shadows leaves out the *whole* pair of the shadow under attack: for every record the other
-K - 2 hold K/2 - 1 that were trained on it and as many that were not, whether the record is a member or not. Plain
-leave-one-out over random halves gives members one reference of another kind than non-members, and the label leaks
-through that count alone.
+Whatever refers to other shadows leaves out the *whole* pair of the shadow under attack: for every
+record the other K - 2 hold K/2 - 1 that were trained on it and as many that were not, whether the
+record is a member or not. Plain leave-one-out over random halves gives members one reference of
+another kind than non-members, and the label leaks through that count alone.
 """
 
 import numpy as np
@@ -13,12 +13,14 @@ from moo.objectives.membership.checks import check_matrix, check_pairs
 
 
 def loss(losses: Floats) -> Floats:
-    """Minus the loss itself: the attack of Yeom et al. 2018. Shape (K, n) to (K, n)."""
+    """Return minus the loss itself: the attack of Yeom et al. 2018. Shape (K, n) to (K, n)."""
     return -losses
 
 
 def base_difference(losses: Floats, base_losses: Floats) -> Floats:
-    """How much better a shadow fits each record than the frozen base model does; needs no other shadow.
+    """Return how much better a shadow fits each record than the frozen base model does.
+
+    Needs no other shadow.
 
     Args:
         losses: Shape (K, n), nats.
@@ -32,7 +34,10 @@ def base_difference(losses: Floats, base_losses: Floats) -> Floats:
 
 
 def others_mean(values: Floats) -> Floats:
-    """Mean over both members of every *other* pair, shape (K, n) to (K, n): K - 2 references for each row."""
+    """Return the mean over both members of every *other* pair, shape (K, n) to (K, n).
+
+    K - 2 references for each row.
+    """
     k, n = values.shape
     pairs = values.reshape(k // 2, 2, n).sum(axis=1)
     others: Floats = np.repeat((pairs.sum(axis=0) - pairs) / (k - 2), 2, axis=0)
@@ -40,13 +45,14 @@ def others_mean(values: Floats) -> Floats:
 
 
 def out_references(members: Bools) -> Bools:
-    """Which shadows are a record's references that never saw it, by pair under attack.
+    """Return the shadows that are a record's unaware references, by pair under attack.
 
     Args:
         members: Shape (K, n), complementary pairs.
 
     Returns:
-        Shape (K/2, K, n): True at [j, i, x] where shadow i lies outside pair j and was not trained on x.
+        Shape (K/2, K, n): True at [j, i, x] where shadow i is outside pair j and was not trained
+        on x.
     """
     k = len(members)
     outside = np.arange(k // 2)[:, None] != np.arange(k)[None, :] // 2
@@ -55,11 +61,14 @@ def out_references(members: Bools) -> Bools:
 
 
 def pair_reference(losses: Floats, members: Bools) -> Floats:
-    """Log-likelihood minus its mean over both members of every other pair: the default attack.
+    """Return log-likelihood minus its mean over both members of every other pair.
+
+    The default attack.
 
     Args:
         losses: Shape (K, n), nats.
-        members: Shape (K, n), complementary pairs; checked, but not read: a score must not know the answer.
+        members: Shape (K, n), complementary pairs; checked, but not read: a score must not know the
+            answer.
 
     Returns:
         Shape (K, n); higher means "more likely a member".
