@@ -87,6 +87,14 @@ def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def english() -> Iterator[None]:
+    """No test speaks the language of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOO_LANG", "en")
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny"))

@@ -1,29 +1,78 @@
-"""How text stands in a terminal: wrapped between words there, one line where it is piped."""
+"""Text in a terminal: wrapped between words there, one line where it is piped; Chinese characters are two columns wide."""
 
+import re
+import sys
 import textwrap
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-NARROW = 112  # columns below which lines and tables take their short form
-ROOMY = 140  # columns from which tables also show what is nice to know
+from moo.cli.language import words
+
+# Columns below which lines and tables take their short form
+NARROW = 112
+# Columns from which tables also show what is nice to know
+ROOMY = 140
+
+out = Console() if sys.stdout.isatty() else Console(width=120)
+
+# Between two of these a line may break: blanks end a word, and each wide character is one, with the marks that close it
+_WORD = re.compile(r"\s*(?:[⺀-〿㐀-鿿＀-￯“‘][、-。」』】〉》！），．：；？”’]*|[^\s⺀-〿㐀-鿿＀-￯]+[，。、；：！？）”’]*)")
 
 
-def say(console: Console, markup: str) -> None:
-    """A paragraph: on a terminal its words stay whole and further lines are set in by two, elsewhere it is one line for grep."""
+def say(console: Console, template: str, /, **values: object) -> None:
+    """Print a template in the language of the command; see `show`."""
+    show(console, words(template, **values))
+
+
+def show(console: Console, markup: str) -> None:
+    """Print a paragraph: on a terminal its words stay whole and further lines are set in by two.
+
+    Elsewhere it is one line, for grep.
+    """
     text = Text.from_markup(markup)
     if console.is_terminal:
         text = Text("\n").join(_wrapped(line, console.width) for line in text.split("\n", allow_blank=True))
     console.print(text, highlight=False, soft_wrap=True)
 
 
+def heading(console: Console, template: str, /, **values: object) -> None:
+    """Print a line above a table, and not in it, where a title is squeezed into the table's width."""
+    show(console, f"\n[bold]{words(template, **values)}[/]")
+
+
+def headers(*names: str) -> list[str]:
+    """Return the headers of a table in the language of the command."""
+    return [words(name) for name in names]
+
+
+def narrow(console: Console) -> bool:
+    """Return True if lines and tables take their short form."""
+    return console.width < NARROW
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return a line of text as lines of at most `width` columns; a path is never broken.
+
+    Args:
+        text: One line, without markup.
+        width: Columns of a terminal.
+    """
+    if cell_len(text) == len(text):
+        return textwrap.wrap(text, width, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
+    lines = [""]
+    for word in _WORD.findall(text):
+        if lines[-1] and cell_len(lines[-1] + word) > width:
+            lines.append("")
+        lines[-1] += word if lines[-1] else word.lstrip() if len(lines) > 1 else word
+    return lines
+
+
 def _wrapped(line: Text, width: int) -> Text:
-    """A line of text as several; a path is never broken."""
-    pieces = textwrap.wrap(
-        line.plain, width - 2, replace_whitespace=False, break_long_words=False, break_on_hyphens=False
-    )
+    """Return a line of text as several."""
     starts, at = [], 0
-    for piece in pieces:
+    for piece in wrap(line.plain, width - 2):
         at = line.plain.index(piece, at)
         starts.append(at)
         at += len(piece)
@@ -31,13 +80,3 @@ def _wrapped(line: Text, width: int) -> Text:
     for part in parts:
         part.rstrip()
     return Text("\n  ").join(parts)
-
-
-def heading(console: Console, text: str) -> None:
-    """Above a table and not in it, where a title is squeezed into the table's width."""
-    say(console, f"\n[bold]{text}[/]")
-
-
-def narrow(console: Console) -> bool:
-    """Whether lines and tables take their short form."""
-    return console.width < NARROW

@@ -15,26 +15,32 @@ if TYPE_CHECKING:
 _OPTIONS = ("accelerator", "precision", "logger", "checkpoint_steps", "cache_gib")
 
 
-def add_machine(run: Parser) -> None:
+def add_machine(parser: Parser) -> None:
     """Add the options to a command."""
-    run.option(
+    parser.option(
         "--workers", whole(1, 4096), default=1, metavar="N", help="trials at a time, each in a process (default 1)"
     )
-    run.option("--accelerator", fit(_machine("accelerator")), metavar="A", help="auto, cpu or gpu")
-    run.option(
-        "--precision", fit(_machine("precision")), metavar="P", help="of what is frozen: auto, 32-true or bf16-mixed"
+    parser.option("--accelerator", fit(_machine("accelerator")), metavar="A", help="auto, cpu or gpu")
+    parser.option(
+        "--precision",
+        fit(_machine("precision")),
+        metavar="P",
+        help="precision of the frozen layers: auto, 32-true or bf16-mixed",
     )
-    run.option(
-        "--logger", fit(_machine("logger")), metavar="L", help="of every trial's steps: none, auto, csv or tensorboard"
+    parser.option(
+        "--logger",
+        fit(_machine("logger")),
+        metavar="L",
+        help="logger of every trial's steps: none, auto, csv or tensorboard",
     )
-    run.option(
+    parser.option(
         "--checkpoint-steps",
         whole(0, 1_000_000),
         metavar="N",
         help="steps between checkpoints of a training (default 0: none)",
     )
-    run.option("--cache-gib", number(0, 1_000_000), metavar="G", help="size of the trunk's cache (default 20)")
-    run.add_argument(
+    parser.option("--cache-gib", number(0, 1_000_000), metavar="G", help="GiB of the trunk's cache (default 20)")
+    parser.add_argument(
         "--trainer",
         action="append",
         default=[],
@@ -44,6 +50,8 @@ def add_machine(run: Parser) -> None:
 
 
 def _machine(name: str) -> Callable[[str], "Machine"]:
+    """Return the check of one setting."""
+
     def made(text: str) -> "Machine":
         from moo.studies.spec.runtime import Machine
 
@@ -53,7 +61,7 @@ def _machine(name: str) -> Callable[[str], "Machine"]:
 
 
 def machine_of(options: argparse.Namespace, machine: "Machine") -> "Machine":
-    """The study's machine with what the command line says otherwise.
+    """Return the study's settings with the command line's in place of them.
 
     Raises:
         InputError: If a value does not fit, or a Trainer argument would break the DP accounting.
@@ -63,14 +71,14 @@ def machine_of(options: argparse.Namespace, machine: "Machine") -> "Machine":
 
 
 def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE by the rules of TOML; a bare word is text."""
-    out: dict[str, Any] = {}
+    """Return KEY=VALUE pairs by the rules of TOML; a bare word is text."""
+    values: dict[str, Any] = {}
     for pair in pairs:
         name, mark, value = pair.partition("=")
         if not mark or not name.strip():
-            raise InputError("--trainer must be KEY=VALUE, but got {pair!r}.", pair=pair)
+            raise InputError("--trainer must be KEY=VALUE, got {pair!r}.", pair=pair)
         try:
-            out[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+            values[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            out[name.strip()] = value
-    return out
+            values[name.strip()] = value
+    return values

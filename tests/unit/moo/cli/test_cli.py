@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moo.cli.commands.compliance import FINDINGS
+from moo.cli.exit_status import FINDINGS
 from moo.cli.main import main
 from moo.models.dp.optimizer import ShadowNoise
 from moo.studies.results.audit_report import load_audits

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from moo.cli import tables
+from moo.cli import ledger_table, tables
 from moo.cli.console import say
+from moo.cli.live import Live
 from moo.core.measurement import Measurement
 from moo.privacy.composed_epsilon import ComposedEpsilon
 from moo.privacy.ledger import read_entries
@@ -77,7 +78,7 @@ def test_the_most_exposed_tenth_is_shown_where_it_was_assessed_and_there_is_room
 def test_a_trials_line_fits_and_the_bars_are_not_cut(result: StudyResult, width: int) -> None:
     shown, out = console(width)
     newest = dataclasses.replace(result.complete[0], constraints={"max_penalty": 0.2, "max_risk": 0.1})
-    with tables.Live(shown, 24) as live:
+    with Live(shown, 24) as live:
         spent = ComposedEpsilon(private_part=126.5, delta=1e-5, includes_non_private=False)
         told = StudyProgress(trials=(newest,), reference=None, newest=newest, n_trials=24, composed_epsilon=spent)
         live(told)
@@ -115,7 +116,7 @@ def test_notices_that_differ_in_numbers_are_one(result: StudyResult) -> None:
 def test_a_ledger_is_shown_whole(study: tuple[Path, Path], width: int) -> None:
     entries = read_entries(ledger_path(str(study[0].with_name("letters.csv"))))
     shown, out = console(width)
-    tables.print_ledger(shown, entries)
+    ledger_table.print_ledger(shown, entries)
     lines = out.getvalue().splitlines()
     assert all(len(line.rstrip()) <= width for line in lines)
     assert "…" not in out.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from moo.cli import tables
+from moo.cli import ledger_table, tables
 from moo.dashboard.serve import study_note
 from moo.privacy.composed_epsilon import ComposedEpsilon, compose
 from moo.privacy.composition import compose_epsilon
@@ -86,7 +86,9 @@ def test_every_page_of_a_study_with_a_status_quo_says_that_no_bound_holds(
     assert study_note(result).count("unbounded") == 2
     for show in (
         lambda console: tables.print_result(console, result),
-        lambda console: tables.print_ledger(console, read_entries(ledger_path(str(study[0].with_name("letters.csv"))))),
+        lambda console: ledger_table.print_ledger(
+            console, read_entries(ledger_path(str(study[0].with_name("letters.csv"))))
+        ),
     ):
         out = io.StringIO()
         show(Console(file=out, width=120))
