@@ -36,14 +36,8 @@ def words(template: str, /, **values: object) -> str:
 
 
 def spoken(text: str) -> str:
-    """Return a message, or a sentence of a result, in the language of the command."""
-    rendered = render(text, language())
-    if language() == "en" or rendered != text:
-        return rendered
-    # Saved results hold English sentences without their templates
-    from moo.report.i18n.chinese import said
-
-    return said(str(text), language())
+    """Return a message, or a text that the catalogue knows, in the language of the command."""
+    return render(text, language())
 
 
 def sentence(text: str) -> str:

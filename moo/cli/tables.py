@@ -254,7 +254,7 @@ def _verdict(label: str, trial: TrialRecord, result: StudyResult) -> str:
     """Return whether a trial is feasible, how probably, and whether it is on the front."""
     if trial.state == "failed":
         return words("failed: {cause}", cause=spoken(trial.cause))
-    chance = "" if trial.number < 0 else f", P {p_feasible(trial, result.limits):.2f}"
+    chance = "" if trial.number < 0 else words(", P {chance:.2f}", chance=p_feasible(trial, result.limits))
     if not trial.feasible:
         return words("[yellow]no: {limits}[/]", limits=listed(list(trial.blocking))) + chance
     front = words(", on the front") if trial.number in result.on_front and label != _FRONT else ""
