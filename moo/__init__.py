@@ -4,8 +4,9 @@ The public names are listed in `__all__`; they are imported on first use, so tha
 needs no torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from moo.core.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
@@ -60,10 +61,7 @@ if TYPE_CHECKING:
     from moo.studies.workflows.retrain import retrain
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'moo' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

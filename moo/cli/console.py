@@ -18,7 +18,9 @@ ROOMY = 140
 out = Console() if sys.stdout.isatty() else Console(width=120)
 
 # Between two of these a line may break: blanks end a word, and each wide character is one, with the marks that close it
-_WORD = re.compile(r"\s*(?:[⺀-〿㐀-鿿＀-￯“‘][、-。」』】〉》！），．：；？”’]*|[^\s⺀-〿㐀-鿿＀-￯]+[，。、；：！？）”’]*)")
+_OPENING, _CLOSING = "（“‘「『《〈【", "、。」』】〉》！），．：；？”’"
+_WIDE = "⺀-〿㐀-鿿＀-￯"
+_WORD = re.compile(rf"\s*[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}{_CLOSING}]+)?[{_CLOSING}]*")
 
 
 def say(console: Console, template: str, /, **values: object) -> None:
@@ -62,7 +64,7 @@ def wrap(text: str, width: int) -> list[str]:
     if cell_len(text) == len(text):
         return textwrap.wrap(text, width, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
     lines = [""]
-    for word in _WORD.findall(text):
+    for word in filter(None, _WORD.findall(text)):
         if lines[-1] and cell_len(lines[-1] + word) > width:
             lines.append("")
         lines[-1] += word if lines[-1] else word.lstrip() if len(lines) > 1 else word

@@ -256,6 +256,7 @@ def _verdict(label: str, trial: TrialRecord, result: StudyResult) -> str:
         return words("failed: {cause}", cause=spoken(trial.cause))
     chance = "" if trial.number < 0 else words(", P {chance:.2f}", chance=p_feasible(trial, result.limits))
     if not trial.feasible:
-        return words("[yellow]no: {limits}[/]", limits=listed(list(trial.blocking))) + chance
+        # Blanks between the names, so that a narrow column can wrap them in any language
+        return words("[yellow]no: {limits}[/]", limits=", ".join(trial.blocking)) + chance
     front = words(", on the front") if trial.number in result.on_front and label != _FRONT else ""
     return words("[green]yes[/]") + chance + front

@@ -97,9 +97,9 @@ def fields(template: str) -> set[str]:
     return {name.partition(".")[0].partition("[")[0] for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
-def language_of(asked: str = "") -> str:
-    """Return the language to speak: the one asked for, else MOO_LANG, else that of the locale, else English."""
-    chosen = asked or os.environ.get("MOO_LANG", "")
+def language_of(option: str = "") -> str:
+    """Return the language to speak: that of an option, else MOO_LANG, else that of the locale, else English."""
+    chosen = option or os.environ.get("MOO_LANG", "")
     for name in [chosen] if chosen else [os.environ.get(key, "") for key in ("LC_ALL", "LC_MESSAGES", "LANG")]:
         if name:
             return "zh" if name.lower().startswith("zh") else "en"
