@@ -23,7 +23,8 @@ from moo.objectives.membership.choice import possible
 from moo.objectives.membership.risk import auc
 from moo.privacy.keys import StudyKey
 from moo.studies.setup.prepared import Prepared
-from moo.studies.spec.study import StudySpec, TrainingSpec, load_spec
+from moo.studies.spec.study import StudySpec, load_spec
+from moo.studies.spec.training import TrainingSpec
 from moo.studies.trial.run import run_trial
 
 

@@ -10,7 +10,7 @@ from moo.cli.arguments import Parser, fit, number, whole
 from moo.core.errors import InputError
 
 if TYPE_CHECKING:
-    from moo.studies.spec.runtime import Machine
+    from moo.studies.spec.runtime import RuntimeSettings
 
 _OPTIONS = ("accelerator", "precision", "logger", "checkpoint_steps", "cache_gib")
 
@@ -49,18 +49,18 @@ def add_machine(parser: Parser) -> None:
     )
 
 
-def _machine(name: str) -> Callable[[str], "Machine"]:
+def _machine(name: str) -> Callable[[str], "RuntimeSettings"]:
     """Return the check of one setting."""
 
-    def made(text: str) -> "Machine":
-        from moo.studies.spec.runtime import Machine
+    def made(text: str) -> "RuntimeSettings":
+        from moo.studies.spec.runtime import RuntimeSettings
 
-        return dataclasses.replace(Machine(), **{name: text})  # type: ignore[arg-type]
+        return dataclasses.replace(RuntimeSettings(), **{name: text})  # type: ignore[arg-type]
 
     return made
 
 
-def machine_of(options: argparse.Namespace, machine: "Machine") -> "Machine":
+def machine_of(options: argparse.Namespace, machine: "RuntimeSettings") -> "RuntimeSettings":
     """Return the study's settings with the command line's in place of them.
 
     Raises:

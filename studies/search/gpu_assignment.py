@@ -6,12 +6,12 @@ from collections.abc import Mapping
 import torch
 
 from moo.core.errors import InputError
-from moo.studies.spec.runtime import Machine
+from moo.studies.spec.runtime import RuntimeSettings
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def devices(machine: Machine, *, executor: str, workers: int) -> tuple[Mapping[str, str], ...]:
+def devices(machine: RuntimeSettings, *, executor: str, workers: int) -> tuple[Mapping[str, str], ...]:
     """The environment of each worker, which names the one GPU that it sees; empty on the CPU and in one process.
 
     Raises:

@@ -24,7 +24,7 @@ from moo.search.executors import NAMES as EXECUTORS
 from moo.search.sampler import DEFAULT, Sampler, check_sampler
 from moo.search.storage import Storage, check_storage
 from moo.studies.setup.prepared import Prepared, trial_depth
-from moo.studies.spec.schedule import refuse_empty_batches
+from moo.studies.spec.schedule import check_batches
 from moo.studies.spec.search_space import STATUS_QUO, depths
 from moo.studies.spec.study import StudySpec
 
@@ -186,7 +186,7 @@ def check_halvings(prepared: Prepared) -> None:
     """Batches that the search could halve until less than one unit is expected in one, of a shadow or of the release users."""
     spec = prepared.spec
     sizes = [prepared.expected_units, *([prepared.release_units] if prepared.release else [])]
-    refuse_empty_batches(spec.training, spec.space.batch_halvings[1], min(sizes))
+    check_batches(spec.training, spec.space.batch_halvings[1], min(sizes))
 
 
 def _adapter_spec(params: TrialParams, prepared: Prepared) -> AdapterSpec:

@@ -1,4 +1,4 @@
-"""How a study runs on a machine: time, memory and what is written beside the numbers. No number changes beyond rounding."""
+"""Settings of the machine that runs a study: time, memory and logs. No number changes beyond rounding."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,21 +15,23 @@ LOGGERS = ("none", "auto", "csv", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """No part of a study's identity but for the precision: a study may go on with others.
+class RuntimeSettings:
+    """Settings of the machine, the TOML table [machine].
+
+    No part of a study's identity but for the precision: a study may go on with other settings.
 
     Attributes:
-        accelerator: "auto" takes a GPU where torch sees one, "cpu", or "gpu".
-        precision: Of what is frozen: "32-true", "bf16-mixed", or "auto", bf16 where the device multiplies it in hardware. What is
-            trained, clipped and summed is fp32 whatever it says.
-        logger: What a trial's steps are logged by, in the study's folder under logs/: "csv", "tensorboard", "auto" (TensorBoard where
-            it is installed, else CSV), or "none". Another logger goes into `trainer`.
-        checkpoint_steps: Steps between two checkpoints of a training, so that a kill costs its units no more than these again; 0
-            keeps none, which is best for trainings of seconds.
-        chunk: Records of each shadow that are computed at a time; halved by itself where memory ends.
-        cache_gib: Size of the trunk's cache above which what was used longest ago goes; 0 keeps nothing.
-        trainer: Further arguments of `lightning.Trainer`; those that would break the DP accounting are refused. From Python, "logger"
-            and "callbacks" may be functions of a training's name, so that each has its own.
+        accelerator: "auto" takes a GPU if torch sees one, "cpu", or "gpu".
+        precision: Precision of the frozen part: "32-true", "bf16-mixed", or "auto", bf16 if the device multiplies
+            it in hardware. Training, clipping and sums are fp32 in any case.
+        logger: Logger of a trial's steps, in the study's folder under logs/: "csv", "tensorboard", "auto"
+            (TensorBoard if installed, else CSV), or "none". Another logger goes into `trainer`.
+        checkpoint_steps: Number of steps between two checkpoints of a training, so that a kill costs its units no
+            more than these again; 0 keeps none, which is best for trainings of seconds.
+        chunk: Number of records of each shadow that are computed at a time; halved if memory ends.
+        cache_gib: Size of the trunk's cache in GiB, above which the least recently used entries go; 0 keeps none.
+        trainer: Further arguments of `lightning.Trainer`; those that would break the DP accounting are refused.
+            From Python, "logger" and "callbacks" may be functions of a training's name, one result each.
     """
 
     accelerator: str = "auto"
@@ -58,6 +60,6 @@ class Machine:
         check_trainer(self.trainer)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON of the settings; loggers and callbacks from Python, which have no such form, stay out."""
+        """Return the settings as JSON; loggers and callbacks from Python, which have no such form, stay out."""
         plain = {k: v for k, v in self.trainer.items() if isinstance(v, str | int | float | None)}
         return {**vars(self), "trainer": plain}

@@ -1,15 +1,15 @@
-"""How often and in which batches a trial's shadows step: the study's recipe, its batches halved as the trial says."""
+"""Training schedule of a trial: the study's steps and batches, halved as often as the trial says."""
 
 from dataclasses import dataclass
 
 from moo.core.errors import InputError
 from moo.core.trial_record import TrialParams
-from moo.studies.spec.study import TrainingSpec
+from moo.studies.spec.training import TrainingSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Of one training.
+class Schedule:
+    """Steps and batches of one training.
 
     Attributes:
         steps: Optimizer steps.
@@ -22,31 +22,36 @@ class Recipe:
     head_learning_rate: float
 
 
-def recipe_of(params: TrialParams, training: TrainingSpec) -> Recipe:
-    """Each halving takes half of the expected batch, twice the steps and half of the head's step size (ADR 27).
+def training_schedule(params: TrialParams, training: TrainingSpec) -> Schedule:
+    """Return a trial's schedule: each halving halves the batch and the head's step size, and doubles the steps.
 
-    Passes over the data stay the same, and so does how far the head can go.
+    Passes over the data stay the same, and so does the reach of the head (ADR 27).
     """
     times = 2**params.batch_halvings
-    return Recipe(
+    return Schedule(
         steps=training.steps * times,
         sample_rate=training.sample_rate / times,
         head_learning_rate=training.head_learning_rate / times,
     )
 
 
-def refuse_empty_batches(training: TrainingSpec, halvings: int, expected_units: int) -> None:
-    """Halvings after which less than one unit is expected in a batch.
+def check_batches(training: TrainingSpec, halvings: int, expected_units: int) -> None:
+    """Raise if so many halvings leave less than one expected unit in a batch.
+
+    Args:
+        training: Training of the study.
+        halvings: Number of halvings.
+        expected_units: Number of units that a shadow is expected to train on.
 
     Raises:
-        InputError: With the most that leave one.
+        InputError: If they do; names the largest number that does not.
     """
     expected = training.sample_rate * expected_units
     if halvings and expected < 2**halvings:
         most = max(0, int(expected).bit_length() - 1)
         raise InputError(
-            "batch_halvings <= {most} must hold for one of {expected_units} units to be expected in "
-            "a batch, but got {halvings}; lower space.batch_halvings, or raise training.sample_rate.",
+            "batch_halvings must be <= {most} for one of {expected_units} units to be expected in a batch, "
+            "got {halvings}; lower space.batch_halvings, or raise training.sample_rate.",
             most=most,
             expected_units=expected_units,
             halvings=halvings,

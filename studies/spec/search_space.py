@@ -1,11 +1,11 @@
-"""What the search varies and minimises, as the search sees it, and where it starts."""
+"""Search space, goals and first trials of a study, in the search's own types."""
 
 import itertools
 from collections.abc import Mapping
 
 from moo.core.trial_record import ACCURACY, PENALTY, RISK, TrialParams
 from moo.search import Goal, Integer, Real, Space
-from moo.studies.spec.study import SpaceSpec
+from moo.studies.spec.space import SpaceSpec
 
 GOALS = (
     Goal(name=ACCURACY, direction="maximize", reference=0.0),
@@ -18,7 +18,7 @@ STATUS_QUO = TrialParams(
 
 
 def space_of(spec: SpaceSpec) -> Space:
-    """The search space of a study."""
+    """Return the search space of a study."""
     return Space(
         {
             "target_epsilon": Real(*spec.target_epsilon, log=True),
@@ -32,7 +32,7 @@ def space_of(spec: SpaceSpec) -> Space:
 
 
 def _optional(spec: SpaceSpec) -> dict[str, tuple[int, int]]:
-    """Dimensions that are searched only where a study opens them."""
+    """Return the dimensions that are searched only if a study opens them."""
     bounds = {
         "layers_dropped": spec.layers_dropped,
         "n_queries": spec.n_queries,
@@ -42,7 +42,7 @@ def _optional(spec: SpaceSpec) -> dict[str, tuple[int, int]]:
 
 
 def params_of(values: Mapping[str, float | int]) -> TrialParams:
-    """Parameters of a trial from those of the search."""
+    """Return a trial's parameters from those of the search."""
     return TrialParams(
         target_epsilon=float(values["target_epsilon"]),
         masking_level=int(values["masking_level"]),
@@ -56,7 +56,7 @@ def params_of(values: Mapping[str, float | int]) -> TrialParams:
 
 
 def depths(spec: SpaceSpec) -> list[TrialParams]:
-    """The strictest anchor at every extreme depth of the space, learned queries at one layer among them."""
+    """Return the strictest first trial at every extreme depth, learned queries at one layer among them."""
     strictest, layers = initial_trials(spec)[0], spec.adapted_layers
     choices = {
         "adapted_layers": sorted({layers[0], layers[1], min(max(layers[0], 1), layers[1])}),
@@ -68,7 +68,7 @@ def depths(spec: SpaceSpec) -> list[TrialParams]:
 
 
 def initial_trials(spec: SpaceSpec) -> list[dict[str, float | int]]:
-    """The first trials: the strictest corner, and the head alone at the middle epsilon, masked one level less."""
+    """Return the first trials: the strictest corner, and one at the middle epsilon and one masking level less."""
     rate = (spec.learning_rate[0] * spec.learning_rate[1]) ** 0.5
     low, high = spec.target_epsilon
     strictest = {

@@ -1,4 +1,4 @@
-"""StudySpec: data, model, space, limits and training recipe of a study, as one frozen object or one TOML file."""
+"""StudySpec: data, model, space, limits and training of a study, as one frozen object or one TOML file."""
 
 import dataclasses
 import tomllib
@@ -13,169 +13,70 @@ from moo.core import validate
 from moo.core.errors import InputError
 from moo.core.trial_record import SAMPLERS
 from moo.data.legal.declared import declaration
-from moo.studies.spec.runtime import Machine
+from moo.studies.spec.runtime import RuntimeSettings
+from moo.studies.spec.space import SpaceSpec
+from moo.studies.spec.training import TrainingSpec
 from moo.studies.spec.typed import build, set_typed
 from moo.tables import Reading
 
-PLACES = ("data", "model", "dossier", "withdrawals")  # paths; where they lead does not decide a run, what is there does
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceSpec:
-    """Bounds of what the search varies; each a pair (low, high), ends included.
-
-    Attributes:
-        target_epsilon: Searched on a log scale, > 0.
-        masking_level: Integers in 0..5.
-        lora_rank_log2: Integers; the rank is two to this power.
-        learning_rate: Of the LoRA matrices, searched on a log scale, > 0.
-        adapted_layers: Integers; 0 is the head alone, 1 one layer for the pooled token, more the top layers for all tokens.
-        layers_dropped: Integers; layers above the adapted ones that are left out, without effect on the head alone.
-        n_queries: Integers; learned query tokens that read the one adapted layer, without effect at other depths.
-        batch_halvings: Integers in 0..12; times that the expected batch is halved and the steps doubled, at every depth.
-    """
-
-    target_epsilon: tuple[float, float] = (0.5, 32.0)
-    masking_level: tuple[int, int] = (0, 5)
-    lora_rank_log2: tuple[int, int] = (1, 5)
-    learning_rate: tuple[float, float] = (1e-4, 1e-2)
-    adapted_layers: tuple[int, int] = (0, 1)
-    layers_dropped: tuple[int, int] = (0, 0)
-    n_queries: tuple[int, int] = (0, 0)
-    batch_halvings: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        set_typed(self, "space.")
-        for f in dataclasses.fields(self):
-            low, high = getattr(self, f.name)
-            if not low <= high:
-                raise validate.argument_error("{name} must have low <= high", f"space.{f.name}", (low, high))
-        validate.positive(target_epsilon=self.target_epsilon[0], way_out="the non-private reference runs by itself")
-        validate.finite(target_epsilon=self.target_epsilon[1], way_out="the non-private reference runs by itself")
-        validate.positive(learning_rate=self.learning_rate[0])
-        validate.in_range(0, 5, masking_level=self.masking_level[0])
-        validate.in_range(0, 5, masking_level=self.masking_level[1])
-        validate.in_range(0, 12, lora_rank_log2=self.lora_rank_log2[0])
-        validate.in_range(0, 12, lora_rank_log2=self.lora_rank_log2[1])
-        for bound in (0, 1):
-            validate.in_range(0, 1024, adapted_layers=self.adapted_layers[bound])
-            validate.in_range(0, 1024, layers_dropped=self.layers_dropped[bound])
-            validate.in_range(0, 64, n_queries=self.n_queries[bound])
-            validate.in_range(0, 12, batch_halvings=self.batch_halvings[bound])
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSpec:
-    """The recipe that every trial shares; `batch_halvings` changes steps, sample_rate and head_learning_rate together.
-
-    Attributes:
-        n_shadows: K, even, >= 4: the shadows are K/2 complementary pairs.
-        target_delta: Below 1 / (units of the whole data set).
-        max_grad_norm: Norm to which a unit's gradient is clipped.
-        sample_rate: Probability with which a unit enters a step's batch.
-        steps: Optimizer steps.
-        head_learning_rate: Step size of the head, by SGD on gradients over max_grad_norm.
-        head_momentum: Of that SGD.
-        lora_alpha: LoRA's scale is lora_alpha / rank.
-        lora_targets: Linear layers that carry LoRA: "query_value", "query_key_value" or "all_linear".
-        head: "with_mean", the frozen mean and the adapted token, or "stock", the adapted token alone, which PEFT can load.
-        max_length: Tokens kept of a text.
-        engine: "bank", side by side on a cached trunk; "opacus", PEFT and Opacus one after another; "auto", the bank where it knows the
-            model and the adaptation, else the other.
-        adaptation: "lora", or on the Opacus engine "prefix", "bottleneck" or "full".
-    """
-
-    n_shadows: int = 4
-    target_delta: float = 1e-5
-    max_grad_norm: float = 0.3
-    sample_rate: float = 0.5
-    steps: int = 25
-    head_learning_rate: float = 1.5
-    head_momentum: float = 0.9
-    lora_alpha: float = 16.0
-    lora_targets: str = "query_value"
-    head: str = "with_mean"
-    max_length: int = 96
-    engine: str = "auto"
-    adaptation: str = "lora"
-
-    def __post_init__(self) -> None:
-        set_typed(self, "training.")
-        if self.n_shadows < 4 or self.n_shadows % 2:
-            raise validate.argument_error(
-                "{name} must be even and >= 4", "n_shadows", self.n_shadows, "shadows come in pairs"
-            )
-        if not 0 < self.target_delta < 1:
-            raise validate.argument_error("{name} must be above 0 and below 1", "target_delta", self.target_delta)
-        validate.finite(max_grad_norm=validate.positive(max_grad_norm=self.max_grad_norm))
-        validate.positive(sample_rate=self.sample_rate)
-        validate.in_range(0, 1, sample_rate=self.sample_rate)
-        validate.in_range(1, 100_000, steps=self.steps)
-        validate.finite(head_learning_rate=validate.positive(head_learning_rate=self.head_learning_rate))
-        validate.finite(lora_alpha=validate.positive(lora_alpha=self.lora_alpha))
-        validate.one_of(("query_value", "query_key_value", "all_linear"), lora_targets=self.lora_targets)
-        validate.one_of(("with_mean", "stock"), head=self.head)
-        validate.one_of(("auto", "bank", "opacus"), engine=self.engine)
-        validate.one_of(("lora", "prefix", "bottleneck", "full"), adaptation=self.adaptation)
-        if self.engine == "bank" and self.adaptation != "lora":
-            raise validate.argument_error(
-                "{name} must be 'auto' or 'opacus' with an adaptation other than lora", "engine", self.engine
-            )
-        validate.in_range(0, 0.999, head_momentum=self.head_momentum)
-        validate.in_range(8, 8192, max_length=self.max_length)
+# paths; a run depends on their content alone, not on the path
+PLACES = ("data", "model", "dossier", "withdrawals")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """Everything that decides a study's numbers, beside the seed, the policy and the secret key.
+    """Everything that decides a study's numbers, besides the seed, the policy and the secret key.
 
     Attributes:
         name: Name of the study.
-        title: One line for people.
-        task: "classification", which `run_study` searches, or "generation", which `memorise` trains and asks for planted secrets.
-        data: A data set's name, or a path to CSV, Parquet or JSON Lines.
-        text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record; a task of
-            generation needs no label.
-        one_record_per_user: True declares, for a table without a user column, that each row is of another person.
-        max_records_per_user: Most rows of one person, declared for a table without a user column; 0 declares nothing, and rules
-            about users are then not assessed.
-        n_records: Records taken, whole units at a time; 0 takes all. Of a table of one's own any number but 0 has no DP claim.
+        title: Title in one line.
+        task: "classification", which `run_study` searches, or "generation", which `memorise` tests with secrets.
+        data: Name of a data set, or path to CSV, Parquet or JSON Lines.
+        text, label, user: Columns of a table; unused for named data sets. Without `user` the unit is the record;
+            a task of generation needs no label.
+        one_record_per_user: True to declare, for a table without a user column, that each row is another person's.
+        max_records_per_user: Largest number of rows of one person, declared for a table without a user column;
+            0 declares nothing, and rules about users are then not assessed.
+        n_records: Number of records, taken in whole units; 0 takes all. A user's own table has no DP claim at
+            any other number.
         model: Base model: a registered name, a folder or a hub id.
-        pool, test: Public fractions of units that shadows are drawn from, and that accuracy is measured on; what is left
-            is seen by no shadow and serves as the null of the attack.
-        space: What the search varies.
-        training: The recipe.
-        sampler: What proposes settings: "nsga2", "nsga3", "tpe", "gp" or "random". The policy select_one draws at random always.
+        pool, test: Public fractions of units that shadows are drawn from, and that accuracy is measured on; no
+            shadow sees the rest, which serves as the null of the attack.
+        space: Bounds of the search.
+        training: Training of every trial.
+        sampler: Proposer of settings: "nsga2", "nsga3", "tpe", "gp" or "random"; select_one always draws at random.
         max_risk: Limit on the membership advantage.
         max_penalty: Limit on the compliance penalty.
-        attack: The membership attack, named before the study; or "chosen", on one half of the units, and reported on the other.
+        attack: Membership attack, named before the study; or "chosen" on half of the units, reported on the other.
         attack_level: "record", or "user" to attack users by the mean score of their records.
-        attribute: A personal attribute whose leakage H(P|M) is measured too, a group of the data set or a column of the table, e.g.
-            "gender"; each value is a class, the same for all records of a user. Risk is then the larger of the two.
+        attribute: Personal attribute for which the leakage H(P|M) is measured too: a group of the data set or a
+            column of the table, e.g. "gender"; each value is a class, the same for all records of a user. Risk is
+            then the larger of the two.
         attribute_auxiliary: Attributes that the attacker is taken to know already; groups or columns too.
-        purpose: Why the data are used; compared with the purposes consented to.
-        as_of: Date at which consents and retention are judged, ISO 8601; empty: the day on which the study starts.
-        dossier: What the company declares about its data, a TOML file; empty leaves the organisation's gates unassessed.
-        language: Of a table's texts, "zh" or "en"; empty measures masking in both and takes the worse, as no step may guess it from the
-            texts of all users.
-        classes: A table's classes, in order, which makes them public; empty reads them from the labels of all users.
-        min_class_users: Users that a class needs: smaller ones are merged into "other", by a step that reads all users. 0 merges none,
-            and refuses classes of fewer than two users for each shadow.
-        encoding: Of a table in CSV or JSON Lines, e.g. "gb18030"; empty for UTF-8.
-        separator: Of a table in CSV: ",", ";" or "tab"; empty takes the one that the header line holds.
+        purpose: Purpose of use; compared with the purposes consented to.
+        as_of: Date at which consents and retention are judged, ISO 8601; empty for the day of the study's start.
+        dossier: TOML file of the company's declarations about its data; empty leaves the organisation's gates
+            unassessed.
+        language: Language of a table's texts, "zh" or "en"; empty measures masking in both and takes the worse,
+            as no step may guess it from the texts of all users.
+        classes: Classes of a table, in order, which makes them public; empty reads them from all users' labels.
+        min_class_users: Number of users that a class needs: smaller ones are merged into "other", by a step that
+            reads all users. 0 merges none, and refuses classes of fewer than two users for each shadow.
+        encoding: Encoding of a table in CSV or JSON Lines, e.g. "gb18030"; empty for UTF-8.
+        separator: Separator of a table in CSV: ",", ";" or "tab"; empty takes the header line's.
         na_values: Texts that count as an empty cell of a table, e.g. ["NA"]; by default only an empty cell does.
         withdrawals: List of a table's users who have withdrawn.
-        allow_unmatched: Whether listed users may lack a row, e.g. since their rows are deleted.
+        allow_unmatched: True if listed users may lack a row, e.g. since their rows are deleted.
         applies: Flags of the study, e.g. "profiling", which switch on rules with `applies_if`.
-        consent_filter: Whether records that fail a legal gate are dropped before anything else.
-        sensitive_rows: "drop" sensitive records without separate consent, or "keep" them, which makes masking below
-            level 4 a violation.
-        gates: Whether gates are judged; false leaves the graded rules and their penalty, and is shown wherever a result is.
+        consent_filter: True to drop records that fail a legal gate before anything else.
+        sensitive_rows: "drop" sensitive records without separate consent, or "keep" them, which makes masking
+            below level 4 a violation.
+        gates: True to judge gates; False leaves the graded rules and their penalty, and every result says so.
         declare: Facts of the whole table that a person declares and signs; see `moo.data.legal.declared`.
-        packs: Rule packs that the penalty is read from.
-        ner: Whether masking asks the optional recogniser of Chinese names too (moo-privacy[ner]).
-        probe_records: Synthetic-identity records that masking is measured on.
-        machine: How it runs; no part of what the study is.
+        packs: Rule packs of the penalty.
+        ner: True to mask by the optional recogniser of Chinese names too (moo-privacy[ner]).
+        probe_records: Number of synthetic-identity records that masking is measured on.
+        machine: Settings of the machine; no part of the study's identity.
     """
 
     name: str = "reviews"
@@ -219,7 +120,7 @@ class StudySpec:
     packs: tuple[str, ...] = ("pipl", "ecommerce", "gdpr", "house")
     ner: bool = False
     probe_records: int = 30_000
-    machine: Machine = field(default_factory=Machine)
+    machine: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def __post_init__(self) -> None:
         set_typed(self)
@@ -266,31 +167,33 @@ class StudySpec:
 
     @property
     def reading(self) -> Reading:
-        """How the table's file is read."""
+        """Encoding, separator and empty cells of the table's file."""
         return Reading(encoding=self.encoding, separator=self.separator, na_values=self.na_values)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON of what the study is, and a changed configuration is recognised by; the machine stays out."""
-        out: dict[str, Any] = _plain(dataclasses.asdict(dataclasses.replace(self, machine=Machine())))
+        """Return the study's identity as JSON: a change is recognised by it, and the machine stays out."""
+        out: dict[str, Any] = _plain(dataclasses.asdict(dataclasses.replace(self, machine=RuntimeSettings())))
         del out["machine"]
         return out
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, source: str = "") -> "StudySpec":
-        """Build from parsed TOML or JSON.
+        """Build a study from parsed TOML or JSON.
 
         Raises:
-            InputError: If a key is unknown, or a value is unfit; names the source.
+            InputError: If a key is unknown, or a value is unfit; the source is named.
         """
         try:
             made: StudySpec = build(cls, values)
         except InputError as error:
-            raise InputError(f"{source}: {error}" if source else str(error)) from error
+            if not source:
+                raise
+            raise InputError("{source}: {error}", source=source, error=error.message) from error
         return made
 
     @classmethod
     def from_toml(cls, path: Path) -> "StudySpec":
-        """Read a TOML file; its relative paths start at its own folder, or where there is no such file, at the current one.
+        """Read a TOML file; relative paths start at its folder, or at the current one if nothing is there.
 
         Raises:
             InputError: If it cannot be read, or does not hold a study.
@@ -299,10 +202,10 @@ class StudySpec:
             values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise InputError(
-                "the study must be a readable file, but got {path} ({strerror}).", path=path, strerror=error.strerror
+                "The study file must be readable, got {path} ({strerror}).", path=path, strerror=error.strerror
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError("the study must be TOML, but got {path}: {error}.", path=path, error=error) from error
+            raise InputError("The study file must be TOML, got {path}: {error}.", path=path, error=error) from error
         found = _placed(cls.from_mapping({"name": path.stem, **values}, source=str(path)), path.parent)
         if "data" not in values:
             raise InputError(
@@ -315,25 +218,28 @@ class StudySpec:
         return self if self.as_of else dataclasses.replace(self, as_of=day.isoformat())
 
     def quick(self) -> "StudySpec":
-        """A smaller study that shows the whole path in a few minutes; its numbers are noisy, and a table of one's own loses
-        its DP claim to the cut."""
-        most = 2400 if self.attribute else 900  # twenty users of every class take more
+        """Return a smaller study that shows the whole path in a few minutes.
+
+        Its numbers are noisy, and a user's own table loses its DP claim to the cut.
+        """
+        # twenty users of every class take more
+        most = 2400 if self.attribute else 900
         return dataclasses.replace(self, n_records=min(self.n_records or most, most))
 
 
 def _placed(spec: StudySpec, folder: Path) -> StudySpec:
-    """Return the study with the paths that lead somewhere from its own folder."""
-    there = {name: folder / getattr(spec, name) for name in PLACES if getattr(spec, name)}
-    found: dict[str, Any] = {name: str(path) for name, path in there.items() if path.exists()}
+    """Return the study with paths made relative to its folder if they exist there."""
+    candidates = {name: folder / getattr(spec, name) for name in PLACES if getattr(spec, name)}
+    existing: dict[str, Any] = {name: str(path) for name, path in candidates.items() if path.exists()}
     packs = tuple(str(folder / pack) if (folder / pack).is_file() else pack for pack in spec.packs)
-    return dataclasses.replace(spec, packs=packs, **found)
+    return dataclasses.replace(spec, packs=packs, **existing)
 
 
 def check_name(name: str) -> str:
-    """A study's name, which is that of its folder too.
+    """Return a study's name, which names its folder too.
 
     Raises:
-        InputError: If it is empty, or would lead elsewhere.
+        InputError: If it is empty, or a path.
     """
     if not isinstance(name, str) or name != name.strip() or name in ("", ".", "..") or set(name) & set("/\\\0\n"):
         raise validate.argument_error(
@@ -343,7 +249,7 @@ def check_name(name: str) -> str:
 
 
 def presets() -> dict[str, str]:
-    """Shipped studies: name -> title."""
+    """Return the shipped studies: name -> title."""
     return {name: load_spec(name).title for name in _shipped()}
 
 
@@ -353,7 +259,7 @@ def _shipped() -> list[str]:
 
 
 def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
-    """A StudySpec as it is, a shipped study by name, or a TOML file by path.
+    """Return a StudySpec unchanged, a shipped study by name, or the study of a TOML file.
 
     Raises:
         InputError: If there is no such study.
@@ -364,13 +270,13 @@ def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
     if isinstance(spec, str) and "/" not in spec and shipped.is_file():
         return StudySpec.from_mapping(tomllib.loads(shipped.read_text(encoding="utf-8")), source=f"{spec}.toml")
     if not isinstance(spec, str | Path):
-        raise InputError("study must be a name, a path or a StudySpec, but got {spec!r}.", spec=spec)
+        raise InputError("study must be a name, a path or a StudySpec, got {spec!r}.", spec=spec)
     path = Path(spec).expanduser()
     if path.suffix == ".toml":
         return StudySpec.from_toml(path)
     known = _shipped()
     raise InputError(
-        "study must be one of {known}, or a path to a .toml file, but got study={spec!r}.{nearest}",
+        "study must be one of {known}, or a path to a .toml file, got {spec!r}.{nearest}",
         known=", ".join(known),
         spec=str(spec),
         nearest=validate.nearest(spec, known),
@@ -378,7 +284,7 @@ def load_spec(spec: "str | Path | StudySpec") -> StudySpec:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, so that what comes back from JSON is equal."""
+    """Return tuples as lists, so that a value is equal after a round trip through JSON."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

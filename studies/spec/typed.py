@@ -1,4 +1,4 @@
-"""Fields of a frozen dataclass in the types of their defaults, whether they came from Python, TOML or JSON."""
+"""Conversion of a frozen dataclass's fields to the types of their defaults, from Python, TOML or JSON."""
 
 import dataclasses
 import math
@@ -15,8 +15,8 @@ def set_typed(spec: Any, prefix: str = "") -> None:
     """Bring every field into the type of its default; for `__post_init__`.
 
     Args:
-        spec: The dataclass.
-        prefix: Written before a field's name in errors, e.g. "space.".
+        spec: Dataclass to convert in place.
+        prefix: Prefix of a field's name in errors, e.g. "space.".
 
     Raises:
         InputError: If a value has another type.
@@ -36,7 +36,7 @@ def build(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
     for name in values:
         if name not in known:
             raise InputError(
-                "keys must be among {known}, but got {prefix}{name}.{nearest}",
+                "Keys must be among {known}, got {prefix}{name}.{nearest}",
                 known=sorted(known),
                 prefix=prefix,
                 name=name,
@@ -57,24 +57,24 @@ def _typed(value: Any, default: Any, name: str) -> Any:
     kinds: dict[type, type] = {bool: bool, int: numbers.Integral, float: numbers.Real}
     kind = type(default)
     if not isinstance(value, kinds.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
-        raise InputError("{name} must be {type}, but got {value!r}.", name=name, type=kind.__name__, value=value)
+        raise InputError("{name} must be {type}, got {value!r}.", name=name, type=kind.__name__, value=value)
     if isinstance(value, float) and math.isnan(value):
-        raise InputError("{name} must be a number, but got NaN.", name=name)
+        raise InputError("{name} must be a number, got NaN.", name=name)
     return value if isinstance(value, kind) else kind(value)
 
 
 def _table(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError("{name} must be a table, but got {value!r}.", name=name, value=value)
+        raise InputError("{name} must be a table, got {value!r}.", name=name, value=value)
     return value
 
 
 def _items(value: Any, default: tuple[Any, ...], name: str) -> tuple[Any, ...]:
-    """A pair (low, high) where the default is a pair of numbers, else texts."""
+    """Return a pair (low, high) if the default is a pair of numbers, else texts."""
     if not isinstance(value, (list, tuple)):
-        raise InputError("{name} must be a list, but got {value!r}.", name=name, value=value)
+        raise InputError("{name} must be a list, got {value!r}.", name=name, value=value)
     pair = bool(default) and not isinstance(default[0], str)
     if pair and len(value) != len(default):
-        raise InputError("{name} must be [low, high], but got {value!r}.", name=name, value=value)
+        raise InputError("{name} must be [low, high], got {value!r}.", name=name, value=value)
     kinds = default if pair else ("",) * len(value)
     return tuple(_typed(v, d, name) for v, d in zip(value, kinds, strict=True))

@@ -41,7 +41,7 @@ from moo.privacy.tradeoff import advantage_ceiling, tpr_ceiling
 from moo.studies.setup.legal_gates import without_gates
 from moo.studies.setup.partition import PARTS
 from moo.studies.setup.prepared import MaskedPart, Prepared, trial_depth
-from moo.studies.spec.schedule import recipe_of, refuse_empty_batches
+from moo.studies.spec.schedule import check_batches, training_schedule
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.baseline import base_losses, baseline_accuracy
 from moo.studies.trial.evidence import attribute_of, losses_of, membership_of
@@ -81,17 +81,17 @@ def planned_run(
         InputError: If batches are halved until less than one unit is expected in one.
     """
     t = spec.training
-    recipe = recipe_of(params, t)
-    refuse_empty_batches(t, params.batch_halvings, expected_units)
+    schedule = training_schedule(params, t)
+    check_batches(t, params.batch_halvings, expected_units)
     noise = calibrate_noise(
         target_epsilon=params.target_epsilon,
         delta=t.target_delta,
-        sample_rate=recipe.sample_rate,
-        steps=recipe.steps,
+        sample_rate=schedule.sample_rate,
+        steps=schedule.steps,
     )
     return TrainingRun(
-        sample_rate=recipe.sample_rate,
-        steps=recipe.steps,
+        sample_rate=schedule.sample_rate,
+        steps=schedule.steps,
         noise_multiplier=noise,
         max_grad_norm=t.max_grad_norm,
         delta=t.target_delta,
@@ -247,21 +247,21 @@ def training_settings(
     params: TrialParams, spec: StudySpec, run: TrainingRun, *, engine: Literal["bank", "opacus"]
 ) -> TrainingSettings:
     """The run of a configuration as the engine takes it."""
-    t, recipe = spec.training, recipe_of(params, spec.training)
+    t, schedule = spec.training, training_schedule(params, spec.training)
     return TrainingSettings(
         depth=trial_depth(params, spec),
         lora_rank=params.lora_rank,
         lora_alpha=t.lora_alpha,
-        sample_rate=recipe.sample_rate,
-        steps=recipe.steps,
+        sample_rate=schedule.sample_rate,
+        steps=schedule.steps,
         dp=DPSettings(
             noise_multiplier=run.noise_multiplier,
             max_grad_norm=t.max_grad_norm if params.private else math.inf,
-            expected_batch_size=recipe.sample_rate * run.n_units,
+            expected_batch_size=schedule.sample_rate * run.n_units,
         ),
         optimizer=OptimizerSettings(
             learning_rate=params.learning_rate,
-            head_learning_rate=recipe.head_learning_rate,
+            head_learning_rate=schedule.head_learning_rate,
             head_momentum=t.head_momentum,
             chunk=spec.machine.chunk,
         ),

@@ -1,4 +1,4 @@
-"""moo audit: a training on data with planted canaries, and whether what it gives away fits the epsilon that is claimed for it."""
+"""Audit of a DP claim: one training with planted canaries, and a test of its leakage against the epsilon."""
 
 import dataclasses
 import math
@@ -46,21 +46,23 @@ from moo.studies.trial.run import as_it_ran, planned_run, training_settings
 
 __all__ = ["AuditOptions", "AuditReport", "audit_configuration", "audit_trial", "epsilon_within"]
 
-MOST_EPSILON = 30.0  # where a lower bound ends
-TEXT_LENGTH = 24  # characters of a text canary
+# largest lower bound that is searched for
+MOST_EPSILON = 30.0
+# characters of a text canary
+TEXT_LENGTH = 24
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions:
-    """How a configuration is audited.
+    """Options of an audit.
 
     Attributes:
-        canaries: Planted, each with probability one half.
-        kind: "dirac": a gradient of its own in the engine; "text": a text under a random label, scored by its loss.
-        confidence: Of the lower bounds, in (0, 1).
-        stage: Told what is being done.
-        key: Secret of coins, batches and noise; by default a fresh one from the operating system, which is not kept.
+        canaries: Number of canaries; each is planted with probability one half.
+        kind: "dirac", a gradient that no unit has, or "text", a text under a random label.
+        confidence: Confidence of the lower bounds, a fraction in (0, 1).
+        stage: Callback that hears of each stage.
+        key: Secret of coins, batches and noise; by default a fresh one that is not kept.
     """
 
     canaries: int = 1000
@@ -76,7 +78,12 @@ class AuditOptions:
 
 
 def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
-    """Audit the configuration of a finished study's trial; `AuditOptions` has the options. The report is kept in the folder.
+    """Audit the configuration of a finished study's trial, and keep the report in the folder.
+
+    Args:
+        folder: Folder of the study.
+        number: Number of a complete trial.
+        options: Fields of `AuditOptions`.
 
     Raises:
         InputError: If there is no such complete trial.
@@ -86,7 +93,7 @@ def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
     known = {t.number: t for t in result.complete}
     if number not in known:
         raise InputError(
-            "trial must be a complete one of {name}, {known}, but got {number}.",
+            "trial must be a complete one of {name}, {known}, got {number}.",
             name=result.name,
             known=sorted(known),
             number=number,
@@ -100,18 +107,18 @@ def audit_trial(folder: str | Path, number: int, **options: Any) -> AuditReport:
 
 
 def audit_configuration(spec: StudySpec, params: TrialParams, *, folder: str | Path, **options: Any) -> AuditReport:
-    """Train one model of a configuration, as the shadows of a trial are, with canaries among its units, and guess who was in.
+    """Train one model with canaries among its units, as a trial trains its shadows, and guess the planted ones.
 
-    The training is charged in the ledger of the data as any other; the report is kept in the folder, whatever it says.
+    The training is charged in the ledger like any other; the report is kept in the folder in any case.
 
     Args:
-        spec: The study.
-        params: The configuration.
-        folder: For the key of the split and the cache, mode 0700.
-        options: As of `AuditOptions`.
+        spec: Specification of the study.
+        params: Configuration to audit.
+        folder: Folder of the split's key and the cache, mode 0700.
+        options: Fields of `AuditOptions`.
 
     Raises:
-        InputError: If canaries are too few to refute the claim even by guessing all right, or an argument is unfit.
+        InputError: If even right guesses alone could not refute the claim, or an argument is unfit.
         TrialError: If the training fails; what it was charged stays charged.
     """
     home = Path(folder)
@@ -121,25 +128,25 @@ def audit_configuration(spec: StudySpec, params: TrialParams, *, folder: str | P
 
 
 def _evaluator(spec: StudySpec, home: Path, policy: Policy, name: str, **options: Any) -> Evaluator:
-    """What the audit trains by, once policy and options are known to fit."""
-    asked = AuditOptions(**options)
+    """Return the evaluator that the audit trains by; check policy and options first."""
+    chosen = AuditOptions(**options)
     check_task(spec)
     if policy.name == "select_one":
         raise PolicyError(
-            "an audit is a training besides the search's, which select_one does not cover; audit_configuration on other data does not."
+            "An audit trains once more, which the policy select_one does not cover; use audit_configuration on other data."
         )
-    return Evaluator(spec, home, policy, asked.stage, name=name)
+    return Evaluator(spec, home, policy, chosen.stage, name=name)
 
 
 def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **options: Any) -> AuditReport:
-    started, asked = time.perf_counter(), AuditOptions(**options)
+    started, chosen = time.perf_counter(), AuditOptions(**options)
     spec, folder, policy, name = evaluator.spec, evaluator.folder, evaluator.policy, evaluator.name
-    prepared, fresh = evaluator.prepared, asked.key or StudyKey.fresh()
-    canaries, kind = asked.canaries, asked.kind
+    prepared, fresh = evaluator.prepared, chosen.key or StudyKey.fresh()
+    canaries, kind = chosen.canaries, chosen.kind
     run = planned_run(
         params, spec, prepared.expected_units + canaries // 2, prepared.records.unit_name, shadows_per_unit=1
     )
-    beta = (1 - asked.confidence) / len(LADDER)
+    beta = (1 - chosen.confidence) / len(LADDER)
     _check_enough(run, canaries, beta, n_units=prepared.all_units + canaries)
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
     limit = budget_filter(policy, prepared, evaluator.answers)
@@ -147,29 +154,29 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
     account.open(known_terms(policy, prepared, limit), begun=trial is not None)
     watch = BatchRecorder(planted.units)
     number = -2 if trial is None else trial
-    own = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
-    trained = _train(prepared, params, planted, run, account, own, watch, number=number)
-    told = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
+    training_key = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
+    trained = _train(prepared, params, planted, run, account, training_key, watch, number=number)
+    log_probabilities = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
     done = as_it_ran(run, trained)
-    found = ladder(canary_scores(told, marks), marks.included)
+    guesses = ladder(canary_scores(log_probabilities, marks), marks.included)
     report = AuditReport(
         study=name,
         trial=trial,
         params=params,
         engine=prepared.engine,
         kind=kind,
-        guessed=found,
-        confidence=asked.confidence,
+        guessed=guesses,
+        confidence=chosen.confidence,
         claimed_epsilon=epsilon_pld(run),
         delta=run.delta,
         claim=claim(
             done, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
         ),
-        epsilon_low=epsilon_within(found, run, beta=beta),
+        epsilon_low=epsilon_within(guesses, run, beta=beta),
         epsilon_low_dp=max(
-            one_run_epsilon(**dataclasses.asdict(g), delta=run.delta, confidence=1 - beta) for g in found
+            one_run_epsilon(**dataclasses.asdict(g), delta=run.delta, confidence=1 - beta) for g in guesses
         ),
-        p_value=min(1.0, len(found) * min(curve_p_value(g, curve_of(run)) for g in found)) if run.private else 1.0,
+        p_value=min(1.0, len(guesses) * min(curve_p_value(g, curve_of(run)) for g in guesses)) if run.private else 1.0,
         sampler_p_value=poisson_p_value(
             watch.batches, n_units=len(np.unique(planted.units[planted.members[0]])), sample_rate=run.sample_rate
         ),
@@ -183,7 +190,7 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
 
 
 def _check_enough(run: TrainingRun, canaries: int, beta: float, *, n_units: int) -> None:
-    """Refuse what could refute nothing, before anything is spent."""
+    """Raise if even right guesses alone could not refute the claim, before anything is spent."""
     if not run.private:
         return
     check_delta(run.delta, n_units)
@@ -198,10 +205,10 @@ def _check_enough(run: TrainingRun, canaries: int, beta: float, *, n_units: int)
     while not enough(need) and need < 10**6:
         need *= 2
     raise InputError(
-        "canaries >= about {need} must hold to refute epsilon {epsilon_pld:.2f} even by guessing "
-        "all right, but got canaries={canaries}; plant more, or audit a smaller epsilon.",
+        "canaries must be about {need} or more to refute epsilon {epsilon:.2f} even if all guesses are right, "
+        "got {canaries}; plant more, or audit a smaller epsilon.",
         need=need,
-        epsilon_pld=epsilon_pld(run),
+        epsilon=epsilon_pld(run),
         canaries=canaries,
     )
 
@@ -209,7 +216,7 @@ def _check_enough(run: TrainingRun, canaries: int, beta: float, *, n_units: int)
 def _planted(
     prepared: Prepared, params: TrialParams, key: StudyKey, m: int, kind: Kind
 ) -> tuple[TrainingData, Canaries]:
-    """Half of the pool's units, by coins of their own, and the canaries behind them."""
+    """Return half of the pool's units, drawn by coins, followed by the canaries."""
     pool = prepared.parts["pool"]
     half = keyed_uniform(pool.unit_ids, key.derive("half")) < 0.5
     data = TrainingData(
@@ -231,7 +238,7 @@ def _planted(
 
 
 def _texts(m: int, level: int, rng: np.random.Generator) -> list[str]:
-    """Random letters and digits in groups, masked as the trial masks texts."""
+    """Return m texts of random letters and digits in groups, masked as the trial masks texts."""
     drawn: NDArray[np.str_] = rng.choice(list(_ALPHABET), (m, TEXT_LENGTH // 6, 6))
     return [mask(" ".join("".join(group) for group in text), level) for text in drawn]
 
@@ -256,12 +263,14 @@ def _train(
 
 
 def epsilon_within(found: tuple[Guessed, ...], run: TrainingRun, *, beta: float) -> float:
-    """Lower bound of epsilon among runs like this one with any noise: that of the least noise which the guesses refute.
+    """Return the lower bound of epsilon over runs that differ from this one in their noise alone.
+
+    It is the epsilon of the least noise that the guesses refute.
 
     Args:
         found: Guesses; each is tested at beta.
-        run: Its sampling, steps and delta.
-        beta: In (0, 1).
+        run: Run whose sampling, steps and delta hold.
+        beta: Error of each test, a fraction in (0, 1).
     """
 
     def with_noise(noise: float) -> TrainingRun:
@@ -275,7 +284,7 @@ def epsilon_within(found: tuple[Guessed, ...], run: TrainingRun, *, beta: float)
 
 
 def _bound(refuted: Callable[[float], bool], epsilon: Callable[[float], float], start: float) -> float:
-    """Noise is refuted from some value on upward: that value, by doubling, halving and bisection in its logarithm."""
+    """Return the epsilon of the least refuted noise, by doubling, halving and bisection in its logarithm."""
     low = high = start
     while not refuted(high):
         low, high = high, 2 * high

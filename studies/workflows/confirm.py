@@ -1,8 +1,9 @@
-"""Against the winner's curse: the front's points trained anew with more shadows, the recommended one on a fresh split.
+"""Second training of the front with more shadows, against the winner's curse, and a third of the recommended point.
 
-A front is what looked best among many noisy numbers, so its numbers are too good. Here every point of it is trained again with coins,
-halves and noise of its own, at K = 8 where the search had 4; the recommendation is made from both trainings together. The one point
-it falls on is then trained a third time, on a fresh split of the users into pool, test and unseen: that number chose nothing.
+A front is what looked best among many noisy numbers, so its numbers are too good. Every point is trained again with
+fresh coins, halves and noise, at K = 8 where the search had 4; the recommendation is made from both trainings
+together. The recommended point is then trained a third time, on a fresh split of the users into pool, test and
+unseen: that number chose nothing.
 """
 
 import dataclasses
@@ -41,22 +42,23 @@ _FRESH = "confirmation"
 
 
 def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) -> StudyResult:
-    """Train the front of a finished study anew, recommend from that, and confirm the recommendation on a fresh split.
+    """Train the front of a finished study again, recommend from both trainings, confirm on a fresh split.
 
-    Every training is reserved in the ledger before it starts and charged like any other: a unit is in half of the shadows. What was
-    trained is kept in the folder, so the same call after a crash, or on a front that has grown, trains what is missing.
+    Every training is reserved in the ledger before it starts and charged like any other: a unit is in half
+    of the shadows. Trained records are kept in the folder, so the same call after a crash, or on a front
+    that has grown, trains what is missing.
 
     Args:
-        folder: Of the study; its evidence is kept there, and the result is written back to it by `StudyResult.save`.
+        folder: Folder of the study; evidence is kept there, and `StudyResult.save` writes the result back.
         n_shadows: K, even, at least 4.
-        stage: Told what is being done.
+        stage: Callback that hears of each stage.
 
     Returns:
         The result with `refined` and `confirmed`; its cost holds the trainings of both.
 
     Raises:
-        PolicyError: If the policy tells noised answers: confirming would need a budget that was not planned.
-        InputError: If the folder holds no study, n_shadows is unfit, or nothing is on the front.
+        PolicyError: If the policy noises its answers: confirming would need a budget that was not planned.
+        InputError: If the folder holds no study, n_shadows is unfit, or the front is empty.
         TrialError: If a training fails; what it was charged stays charged.
     """
     home = Path(folder)
@@ -66,8 +68,8 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
     policy = Policy(**result.about.get("policy", {}))
     if policy.answer_noise or policy.name not in ("internal", "proxy_then_retrain"):
         raise PolicyError(
-            "the policy must tell exact numbers, internal or proxy_then_retrain(m), but {name} has "
-            "{policy}: confirming would cost its users more than the budget that was fixed before.",
+            "The policy must be internal or proxy_then_retrain(m), which tell exact numbers, got {policy} of {name}: "
+            "confirming would cost its users more than the budget that was fixed before.",
             name=result.name,
             policy=policy,
         )
@@ -75,7 +77,7 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
     front = [t for t in result.complete if t.number in result.on_front or t is recommended]
     if not front:
         raise InputError(
-            "the front must hold a point to confirm, but {name} has none: {reason}.",
+            "The front must hold a point to confirm, but that of {name} is empty: {reason}.",
             name=result.name,
             reason=result.recommend().reason,
         )
@@ -95,7 +97,7 @@ def confirm(folder: str | Path, *, n_shadows: int = 8, stage: Stage = no_stage) 
 
 @dataclass
 class _Again:
-    """Trains settings of a study once more, each at most once, and books it."""
+    """Second trainings of a study's settings, each run at most once and charged."""
 
     home: Path
     spec: StudySpec
@@ -110,14 +112,14 @@ class _Again:
         self._covered = self.account.covered()
 
     def prepared(self, replicate: int) -> Prepared:
-        """The study on its own split, or on the fresh one."""
+        """Return the study on its first split, or on the fresh one."""
         if replicate not in self._ready:
             split = _FRESH if replicate == FRESH_SPLIT else ""
             self._ready[replicate] = reopen_study(self.result, self.home, self.stage, spec=self.spec, split=split)
         return self._ready[replicate]
 
     def record(self, trial: TrialRecord, *, replicate: int) -> TrialRecord:
-        """The setting as it measures now; read from the folder where it was trained before."""
+        """Return the record of a second training; read it from the folder if it was trained before."""
         k = self.spec.training.n_shadows
         again = f"{_FRESH if replicate == FRESH_SPLIT else 'again'}-k{k}"
         prepared = self.prepared(replicate)
@@ -151,7 +153,7 @@ class _Again:
 
 
 def _once(path: Path, identity: Mapping[str, Any], make: Callable[[], TrialRecord]) -> TrialRecord:
-    """A record from its file if it is of the same configuration; else made, and kept."""
+    """Return a record from its file if that is of the same configuration; else make and keep it."""
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["identity"] == json.loads(json.dumps(identity)):

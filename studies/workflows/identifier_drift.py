@@ -1,4 +1,4 @@
-"""What is found, and what is left, in a sample of a table's texts: rates of identifiers, and whether they have drifted."""
+"""Rates of identifiers in a sample of a table's texts, before and after masking, and a test of their drift."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,20 +13,24 @@ from moo.masking import apply, find_spans
 from moo.objectives.compliance.facts import rate_ucb
 from moo.tables import Reading, open_table
 
-SAMPLE = 2000  # records looked at
-ALARM = 0.001  # chance of a false alarm over all types together
-_ASKED = 4  # level up to which mentions are counted: rare words and digits are no identifiers
+# records of a sample
+SAMPLE = 2000
+# chance of a false alarm over all types together
+ALARM = 0.001
+# level up to which mentions are counted: rare words and digits are no identifiers
+_COUNTED_LEVEL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Residuals:
-    """A sample of a table at a masking level.
+    """Counts of identifiers in a sample of a table at a masking level.
 
     Attributes:
-        records: Looked at.
+        records: Number of records in the sample.
         level: Masking level.
-        found: Type -> records that hold a mention of it, before masking.
-        left: Records in which one of their own structured fields is still to be read after masking; None without such a column.
+        found: Type -> number of records that mention it, before masking.
+        left: Number of records that still show one of their own structured fields after masking; None
+            without such a column.
         left_ucb_per_1000: 95 % upper bound of `left` per 1,000 records.
     """
 
@@ -37,29 +41,32 @@ class Residuals:
     left_ucb_per_1000: float | None
 
 
-def look(
+def sample_identifiers(
     path: Path, *, text: str, level: int, rows: int, sample: int = SAMPLE, reading: Reading | None = None
 ) -> Residuals:
-    """Mask an even sample of a table's texts and count; each text is read by itself.
+    """Mask an evenly spaced sample of a table's texts and count identifiers; each text is read alone.
 
-    A column named like a type of direct identifier ("mobile", "name", ...) is a structured field of its record: it is never shown to
-    the masker, and looked for in what the masker leaves.
+    A column named like a type of direct identifier ("mobile", "name", ...) is a structured field of its
+    record: the masker never sees it, and the masked text is searched for it.
 
     Args:
-        path: The table.
+        path: Table.
         text: Column of the text.
         level: Masking level of what is released.
-        rows: Rows of the table.
-        sample: About how many are looked at.
-        reading: How the file is read.
+        rows: Number of rows of the table.
+        sample: Approximate number of rows to sample.
+        reading: Encoding, separator and empty cells of the file.
+
+    Returns:
+        Counts over the sample.
 
     Raises:
-        InputError: If the column is not there.
+        InputError: If the table lacks the column.
     """
     table = open_table(path, reading)
     if table.columns:
         table.require(text)
-    stride, at, looked, left = max(1, rows // sample), 0, 0, 0
+    stride, at, records, left = max(1, rows // sample), 0, 0, 0
     found: Counter[str] = Counter()
     for batch in table.batches([text, *sorted(DIRECT)]):
         fields = sorted(DIRECT.intersection(table.columns))
@@ -68,25 +75,31 @@ def look(
         at += len(frame)
         for row in chosen.astype(object).where(chosen.notna(), "").to_dict("records"):
             body = str(row[text])
-            found.update({span.type for span in find_spans(body, _ASKED)})
+            found.update({span.type for span in find_spans(body, _COUNTED_LEVEL)})
             masked = apply(body, find_spans(body, level))
-            left += any(len(own := str(row[name]).strip()) > 1 and own in masked for name in fields)
-            looked += 1
+            left += any(len(value := str(row[name]).strip()) > 1 and value in masked for name in fields)
+            records += 1
     table.require(text)
     fields = sorted(DIRECT.intersection(table.columns))
     return Residuals(
-        records=looked,
+        records=records,
         level=level,
         found={kind: found[kind] for kind in ENTITY_LEVELS if found[kind]},
         left=left if fields else None,
-        left_ucb_per_1000=1000 * rate_ucb(left, left, looked) if fields and looked else None,
+        left_ucb_per_1000=1000 * rate_ucb(left, left, records) if fields and records else None,
     )
 
 
-def drifted(before: Mapping[str, int], n_before: int, now: Mapping[str, int], n_now: int) -> dict[str, float]:
-    """Types of which a larger share of records holds a mention than before, with the p-value.
+def find_drift(before: Mapping[str, int], n_before: int, now: Mapping[str, int], n_now: int) -> dict[str, float]:
+    """Return the types that a larger share of records mentions than before, with their p-values.
 
-    One-sided exact test of Fisher for each type, at `ALARM` over all types (Bonferroni).
+    Fisher's exact test, one-sided, for each type, at `ALARM` over all types (Bonferroni).
+
+    Args:
+        before: Type -> number of records that mention it in the earlier sample.
+        n_before: Number of records in the earlier sample.
+        now: Type -> number of records that mention it in the present sample.
+        n_now: Number of records in the present sample.
     """
     kinds = sorted(before.keys() | now.keys())
     out: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What a scheduler asks of data and released models, day by day: withdrawals, retention, drift of identifiers, budget left."""
+"""Daily monitor of data and released models: withdrawals, retention, drift of identifiers, budgets."""
 
 import json
 import math
@@ -20,23 +20,24 @@ from moo.privacy.events import TrainingRun
 from moo.privacy.ledger import PREPARATION, LedgerEntry, cap_of, charged, read_entries
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.account import everywhere, ledger_path
-from moo.studies.workflows.identifier_drift import Residuals, drifted, look
+from moo.studies.workflows.identifier_drift import Residuals, find_drift, sample_identifiers
 from moo.tables import Reading
 
 Status = Literal["ok", "attention", "not assessed"]
-LOW = 0.1  # policy: share of a budget below which what is left is told as scarce
+# house policy: share of a budget below which the rest counts as scarce
+LOW = 0.1
 _DELTA = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: E.g. "withdrawals".
-        status: "attention" is for a person to act on; what could not be looked at is "not assessed".
+        name: Name of the check, e.g. "withdrawals".
+        status: "attention" if a person must act, "not assessed" if the check lacks its input.
         text: One sentence.
-        numbers: Behind it.
+        numbers: Values behind the sentence.
     """
 
     name: str
@@ -47,22 +48,22 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What is watched.
+    """Data and models under watch.
 
     Attributes:
-        data: A table.
-        text, label, user: Its columns; without `user` each row is a unit and rules about users are not assessed, without `label` no
-            label is looked at.
-        required: Which of the three must be there if named.
-        terms: What rows are judged by, today's date among them.
-        models: Folders with the card of a released model, or above them.
+        data: Path of a table.
+        text, label, user: Columns; without `user` each row is a unit and rules about users are not assessed,
+            without `label` no label is checked.
+        required: Columns of the three that must exist if named.
+        terms: Terms that rows are judged by, today's date among them.
+        models: Folders that hold the card of a released model, at any depth.
         withdrawals: List of users who have withdrawn.
-        allow_unmatched: Whether listed users may lack a row, e.g. since their rows are deleted.
-        days_ahead: How far ahead retention is looked at.
-        level: Masking level where no card tells one.
-        budget: Of all studies on the data, epsilon; None asks for none beside those in the ledger.
-        state: File in which the rates of the first look are kept; empty keeps none.
-        reading: How the table's file is read.
+        allow_unmatched: True if listed users may lack a row, e.g. since their rows are deleted.
+        days_ahead: Days ahead for which retention is checked.
+        level: Masking level if no card states one.
+        budget: Epsilon of all studies on the data; None leaves the ledger's budgets alone.
+        state: File that keeps the rates of the first sample; empty keeps none.
+        reading: Encoding, separator and empty cells of the table's file.
     """
 
     data: Path
@@ -82,7 +83,7 @@ class Watched:
 
 
 def watch(watched: Watched) -> list[Finding]:
-    """Look at everything once.
+    """Run every check once.
 
     Raises:
         InputError: If a table, list, card or state is unfit.
@@ -105,7 +106,7 @@ def watch(watched: Watched) -> list[Finding]:
         raise InputError(found.problems[0])
     cards = _cards(watched.models)
     levels = [int(card["preprocessing"]["masking_level"]) for _, card in cards]
-    seen = look(
+    seen = sample_identifiers(
         watched.data,
         text=watched.text,
         level=min(levels, default=watched.level),
@@ -127,14 +128,14 @@ def _cards(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
     for folder in folders:
         paths = sorted(folder.rglob("card.json"))
         if not paths:
-            raise InputError("a model's folder must hold a card.json, but {folder} has none.", folder=folder)
+            raise InputError("A model's folder must hold a card.json, but {folder} has none.", folder=folder)
         for path in paths:
             try:
                 card = json.loads(path.read_text(encoding="utf-8"))
                 int(card["preprocessing"]["masking_level"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    "a card must be as `moo retrain` writes it, but {path} is not: {error}.", path=path, error=error
+                    "A card must be as `moo retrain` writes it, but {path} is not: {error}.", path=path, error=error
                 ) from error
             out.append((path.parent, card))
     return out
@@ -160,7 +161,10 @@ def _withdrawals(found: DataCheck) -> Finding:
 def _lag(
     folder: Path, card: Mapping[str, Any], found: DataCheck, listed: Mapping[str, date | None], *, user: str
 ) -> Finding:
-    """Judge S10: users who have withdrawn since a model was trained. One without a day counts: nothing shows that it is older."""
+    """Judge rule S10: the share of users who have withdrawn since a model was trained.
+
+    A withdrawal without a date counts: nothing shows that it is older.
+    """
     if not user:
         return Finding(
             name=f"deletion lag of {folder}",
@@ -198,7 +202,7 @@ def _retention(found: DataCheck, days_ahead: int) -> Finding:
 
 
 def _left(seen: Residuals) -> Finding:
-    """S01 on real rows: their own structured fields, looked for in the masked text."""
+    """Judge rule S01 on real rows: search masked texts for the structured fields of their record."""
     if seen.left_ucb_per_1000 is None:
         return Finding(
             name="residual identifiers",
@@ -235,10 +239,10 @@ def _drift(seen: Residuals, state: str) -> Finding:
         )
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        risen = drifted(before["found"], int(before["records"]), seen.found, seen.records)
+        risen = find_drift(before["found"], int(before["records"]), seen.found, seen.records)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            "the state must be as an earlier look wrote it, but {path} is not: {error}.", path=path, error=error
+            "The state must be as an earlier run wrote it, but {path} is not: {error}.", path=path, error=error
         ) from error
     told = ", ".join(
         f"{k} {1000 * before['found'].get(k, 0) / before['records']:.1f} -> {rates[k]:.1f} per 1,000" for k in risen
@@ -258,12 +262,12 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         write_whole(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise StorageError(
-            "the state must be writable, but {path} is not: {strerror}.", path=path, strerror=error.strerror
+            "The state must be writable, but {path} is not: {strerror}.", path=path, strerror=error.strerror
         ) from error
 
 
 def _budgets(data: str, budget: float | None) -> list[Finding]:
-    """What is left of each budget that the ledger holds, and of the house's own over all studies."""
+    """Return the rest of each budget in the ledger, and of the one named for all studies."""
     try:
         entries = read_entries(ledger_path(data))
     except InputError:
@@ -289,9 +293,9 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
 
 
 def _spent(limit: RenyiFilter, entries: Sequence[LedgerEntry], study: str) -> ComposedEpsilon:
-    """Compose at the filter's own order, which its guarantee is of."""
-    preparation, own = (charged([e for e in entries if e.study == of]) for of in (PREPARATION, study))
-    return compose([*everywhere(preparation), *own], delta=limit.delta, order=limit.order)
+    """Compose a study's events at the Renyi order of its filter's guarantee."""
+    preparation, searched = (charged([e for e in entries if e.study == of]) for of in (PREPARATION, study))
+    return compose([*everywhere(preparation), *searched], delta=limit.delta, order=limit.order)
 
 
 def _budget(name: str, spent: ComposedEpsilon, budget: float) -> Finding:

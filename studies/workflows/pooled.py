@@ -1,4 +1,4 @@
-"""A point of the front over both of its trainings: the search's and the one that confirms it."""
+"""Weighted mean of a front point's two trainings: the search's and the confirming one."""
 
 import dataclasses
 import math
@@ -9,15 +9,16 @@ from moo.studies.trial.run import over_limit
 
 
 def pooled(searched: TrialRecord, again: TrialRecord, *, max_risk: float) -> TrialRecord:
-    """Return what both trainings of a setting say: risk and accuracy by the inverse squares of the risk's errors, its limit anew.
+    """Return a record with risk and accuracy averaged over both trainings, and the risk limit judged again.
 
-    The search chose by its numbers, so they are too good; the fresh ones alone often drop a point near its limit by
-    chance. Together they are nearer to the truth than either, and the fresh numbers weigh more. The accuracy keeps
-    the fresh standard error, since both trainings were judged on the same users.
+    Both are weighted by the inverse squares of the risk's standard errors. The search chose by its
+    numbers, so they are too good; the fresh ones alone often drop a point near its limit by chance.
+    Together they are nearer to the truth than either, and the fresh numbers weigh more. The accuracy
+    keeps the fresh standard error, since both trainings were judged on the same users.
 
     Args:
-        searched: As the search measured it.
-        again: As it measured when trained again, on the same split.
+        searched: Record of the search.
+        again: Record of the second training, on the same split.
         max_risk: Limit on the upper bound of risk.
     """
     old, new = searched.objectives[RISK], again.objectives[RISK]

@@ -1,4 +1,4 @@
-"""proxy_then_retrain(m): the chosen settings, trained once more on the users that the search never read."""
+"""Retraining of chosen settings on the users that the search never read: proxy_then_retrain(m)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -42,29 +42,29 @@ from moo.studies.trial.run import CONSTRAINTS, as_it_ran, training_settings
 
 
 def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage: Stage = no_stage) -> list[Path]:
-    """Train settings of a finished study on its release users, and write what may leave: one folder a trial.
+    """Train settings of a finished study on its release users, and write one folder a trial for release.
 
-    All settings are named in one call: they are then fixed by the search alone, which never read the release users, and what
-    they cost together is a plain composition. Each is trained once; the same call after a crash trains what is still missing.
-    Noise and batches draw from the operating system; no key is kept.
+    All settings are named in one call: they are then fixed by the search alone, which never read the
+    release users, and their joint cost is a plain composition. Each is trained once; the same call after
+    a crash trains the missing ones. Noise and batches draw from the operating system; no key is kept.
 
     Args:
-        folder: Of the study, whose policy is proxy_then_retrain(m).
+        folder: Folder of the study, under the policy proxy_then_retrain(m).
         trials: Numbers of complete trials, at most m.
-        to: Written to: trial-N/model.safetensors, trial-N/card.json, trial-N/preprocessing.json with a
-            script that masks texts by it, and trial-N/peft where PEFT has a form for it.
-        stage: Told what is being done.
+        to: Target folder: trial-N/model.safetensors, trial-N/card.json, trial-N/preprocessing.json with a
+            script that masks texts by it, and trial-N/peft if PEFT has a form for it.
+        stage: Callback that hears of each stage.
 
     Returns:
-        The folders of the models that this call trained.
+        Folders of the models that this call trained.
 
     Raises:
-        PolicyError: If the policy does not allow it, m is passed, or these or other trials were retrained before.
+        PolicyError: If the policy forbids it, there are more than m trials, or any were retrained before.
         InputError: If a trial does not exist or failed.
         TrialError: If a training fails; what it was charged stays charged.
     """
-    asked: object = trials
-    if not isinstance(asked, list | tuple | range):
+    given: object = trials
+    if not isinstance(given, list | tuple | range):
         raise validate.argument_error("{name} must be a list of numbers", "trials", trials)
     for number in trials:
         validate.whole(0, 1_000_000, trials=number)
@@ -82,7 +82,7 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                "the target must be writable, but {target} is not: {strerror}.", target=target, strerror=error.strerror
+                "The target must be writable, but {target} is not: {strerror}.", target=target, strerror=error.strerror
             ) from error
         missing = [t for t in chosen if t.number not in _released(account)]
         if not missing:
@@ -96,8 +96,8 @@ def _released(account: Account) -> set[int]:
 
 def _once(numbers: list[int]) -> PolicyError:
     return PolicyError(
-        "a setting is retrained once, but {numbers} were before; another model of one would cost "
-        "its users as much again.",
+        "A setting is retrained once, but {numbers} were retrained before; another model would cost its users as "
+        "much again.",
         numbers=numbers,
     )
 
@@ -105,15 +105,14 @@ def _once(numbers: list[int]) -> PolicyError:
 def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[TrialRecord]:
     if policy.name != "proxy_then_retrain":
         raise PolicyError(
-            "the policy must be proxy_then_retrain(m), chosen before the search, but {name} has "
-            "{policy}: every user was searched on, so none is left whom a released model could be "
-            "promised to.",
+            "The policy must be proxy_then_retrain(m), chosen before the search, got {policy} of {name}: every user "
+            "was searched on, so none is left for a released model.",
             name=result.name,
             policy=policy,
         )
     if not trials or len(set(trials)) != len(trials) or len(trials) > policy.retrain:
         raise PolicyError(
-            "1 to {retrain} different trials may be retrained under {policy}, but got {trials}.",
+            "trials must be 1 to {retrain} different ones under {policy}, got {trials}.",
             retrain=policy.retrain,
             policy=policy,
             trials=list(trials),
@@ -122,7 +121,7 @@ def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[
     for number in trials:
         if number == STATUS_QUO_TRIAL or number not in known:
             raise InputError(
-                "trials must be complete ones of {name}, {known}, but got {number}.",
+                "trials must be complete ones of {name}, {known}, got {number}.",
                 name=result.name,
                 known=sorted(known),
                 number=number,
@@ -130,8 +129,8 @@ def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[
         gates = [name for name in known[number].blocking if name not in (*CONSTRAINTS, FAILED)]
         if gates:
             raise PolicyError(
-                "a setting whose model leaves must meet every gate, but trial {number} breaks {gates}; "
-                "see moo compliance check.",
+                "A released model's setting must meet every gate, but trial {number} breaks {gates}; see "
+                "moo compliance check.",
                 number=number,
                 gates=", ".join(gates),
             )
@@ -139,12 +138,12 @@ def _chosen(result: StudyResult, policy: Policy, trials: Sequence[int]) -> list[
 
 
 def _fix_choice(account: Account, numbers: list[int]) -> None:
-    """Write the choice down before anything trains; another one later could depend on what the first showed of the release users."""
+    """Record the choice before anything trains: a later choice could depend on the release users."""
     before = account.fix("retrain", numbers)
     if before != numbers:
         raise PolicyError(
-            "all trials are retrained in one call, and {before} were chosen before, but got "
-            "{numbers}; a further choice needs another study on other users.",
+            "All trials must be retrained in one call: {before} were chosen before, got {numbers}; start another study "
+            "on other users for a further choice.",
             before=before,
             numbers=numbers,
         )
@@ -187,17 +186,17 @@ def _retrain(
         out,
         masking_level=level,
         max_length=prepared.spec.training.max_length,
-        own_fields=tuple(sorted({kind for own in records.fields for kind in own})),
+        own_fields=tuple(sorted({kind for fields in records.fields for kind in fields})),
         ner=prepared.spec.ner,
     )
     entries = [
         e for e in account.ledger.entries(account.study) if e.kind == "reserve" and e.body["run"]["part"] == "release"
     ]
     begun = {e.body["trial"] for e in entries}
-    own = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
+    trained_before = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
     following = [r for n, r in runs.items() if n not in begun]
     preparation = [e for e in account.preparation() if e.part == "release"]
-    released: list[Event] = [*preparation, *own, *following]
+    released: list[Event] = [*preparation, *trained_before, *following]
     together = epsilon_of_all(released, delta=run.delta)
     everything = compose([*released, *_of_other_studies(account)], delta=run.delta, disjoint=False)
     card = _card(trial, ran, prepared, together=together, everything=everything, account=account, policy=policy)
@@ -206,12 +205,12 @@ def _retrain(
 
 
 def _of_other_studies(account: Account) -> list[Event]:
-    """Return what other studies on the same data charged: their users may be this one's release users."""
+    """Return the charges of other studies on the same data: their users may be this one's release users."""
     return charged([e for e in account.ledger.entries() if e.study not in (account.study, PREPARATION)])
 
 
 def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -> None:
-    """The parameters, and PEFT's format where it has one."""
+    """Write the parameters, and PEFT's format if it has a form for them."""
     frozen, classes = prepared.frozen(trial.params), prepared.parts["release"].classes
     stock = prepared.spec.training.head == "stock"
     if isinstance(trained.bank, ReferenceShadows):
@@ -234,8 +233,8 @@ def _card(
     account: Account,
     policy: Policy,
 ) -> dict[str, Any]:
-    """What whoever receives the model is told; numbers of the search only where they carry noise."""
-    told = {name: m.to_json() for name, m in trial.objectives.items()}
+    """Return the model's card for its recipient; it holds numbers of the search only if they carry noise."""
+    measured = {name: m.to_json() for name, m in trial.objectives.items()}
     whole = per_user(epsilon_pld(run), run.delta, prepared.records_per_user)
     return {
         "base_model": prepared.spec.model,
@@ -260,7 +259,7 @@ def _card(
         ],
         "policy": str(policy),
         "searched_on": "other users, of whom nothing is claimed",
-        "measured_on_others": told
+        "measured_on_others": measured
         if policy.answer_noise
         else "stays inside: the search told its numbers without noise",
         "cap": account.cap and account.cap.to_json(),

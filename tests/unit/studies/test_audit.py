@@ -220,7 +220,7 @@ def test_too_few_canaries_are_refused_before_anything_is_spent(
     run: Callable[..., AuditReport], spec: StudySpec
 ) -> None:
     before = len(read_entries(ledger_path(spec.data)))
-    with pytest.raises(InputError, match=r"canaries >= about \d+ must hold to refute epsilon"):
+    with pytest.raises(InputError, match=r"canaries must be about \d+ or more to refute epsilon"):
         run("bank", canaries=4)
     for options, message in (
         ({"canaries": 1}, "canaries"), ({"kind": "gold"}, "kind"), ({"confidence": 1.0}, "confidence"),

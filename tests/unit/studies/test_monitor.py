@@ -16,7 +16,7 @@ from moo.data.legal.gates import Terms
 from moo.privacy.events import TrainingRun
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.account import ledger_of
-from moo.studies.workflows.identifier_drift import drifted, look
+from moo.studies.workflows.identifier_drift import find_drift, sample_identifiers
 from moo.studies.workflows.monitor import Finding, Watched, watch
 from tests.unit.moo.data.test_check import good
 
@@ -84,19 +84,19 @@ def test_retention_is_looked_at_today_and_ahead(tmp_path: Path) -> None:
 def test_a_field_that_is_still_to_be_read_after_masking_is_residual(tmp_path: Path) -> None:
     mobiles = [f"138{i:08d}" for i in range(400)]
     texts = [f"call {m} now" for m in mobiles]
-    good_one = look(table(tmp_path, texts, mobile=mobiles), text="text", level=1, rows=400)
+    good_one = sample_identifiers(table(tmp_path, texts, mobile=mobiles), text="text", level=1, rows=400)
     assert (good_one.records, good_one.left) == (400, 0)
     assert good_one.found["mobile"] == 400
-    bare = look(table(tmp_path, texts, mobile=mobiles), text="text", level=0, rows=400)
+    bare = sample_identifiers(table(tmp_path, texts, mobile=mobiles), text="text", level=0, rows=400)
     assert bare.left == 400
     assert findings(tmp_path / "t.csv", level=0)["residual identifiers"].status == "attention"
     with pytest.raises(InputError, match="column 'body' must be in"):
-        look(tmp_path / "t.csv", text="body", level=0, rows=400)
+        sample_identifiers(tmp_path / "t.csv", text="body", level=0, rows=400)
 
 
 def test_an_even_sample_is_taken_of_a_long_table(tmp_path: Path) -> None:
     path = table(tmp_path, [f"text {i}" for i in range(1000)])
-    assert look(path, text="text", level=1, rows=1000, sample=100).records == 100
+    assert sample_identifiers(path, text="text", level=1, rows=1000, sample=100).records == 100
 
 
 def test_drift_is_told_against_the_first_look_and_only_upward(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_drift_is_told_against_the_first_look_and_only_upward(tmp_path: Path) ->
     assert found.status == "attention"
     assert "mobile 0.0 -> 100.0 per 1,000" in found.text
     state.write_text("[]")
-    with pytest.raises(InputError, match="the state must be as an earlier look wrote it"):
+    with pytest.raises(InputError, match="The state must be as an earlier run wrote it"):
         findings(table(tmp_path, plain), state=str(state))
 
 
@@ -118,7 +118,7 @@ def test_drift_rarely_cries_wolf_and_finds_a_doubling() -> None:
     kinds, n = [f"k{i}" for i in range(10)], 2000
     false = sum(
         bool(
-            drifted(
+            find_drift(
                 {k: int(rng.binomial(n, 0.05)) for k in kinds}, n, {k: int(rng.binomial(n, 0.05)) for k in kinds}, n
             )
         )
@@ -126,7 +126,7 @@ def test_drift_rarely_cries_wolf_and_finds_a_doubling() -> None:
     )
     assert false <= 3  # at .001 over all types, .3 are expected
     found = sum(
-        "k0" in drifted({"k0": int(rng.binomial(n, 0.05))}, n, {"k0": int(rng.binomial(n, 0.10))}, n)
+        "k0" in find_drift({"k0": int(rng.binomial(n, 0.05))}, n, {"k0": int(rng.binomial(n, 0.10))}, n)
         for _ in range(100)
     )
     assert found >= 95

@@ -38,7 +38,9 @@ from moo.studies.search.progress import StudyProgress
 from moo.studies.search.run_study import run_study
 from moo.studies.setup import prepared as prepare_module
 from moo.studies.setup.prepared import Prepared
-from moo.studies.spec.study import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
+from moo.studies.spec.space import SpaceSpec
+from moo.studies.spec.study import StudySpec, load_spec, presets
+from moo.studies.spec.training import TrainingSpec
 from moo.studies.trial import evaluator as evaluator_module
 from moo.studies.trial import paths as places_module
 from moo.studies.trial import run as trial_module
@@ -456,7 +458,7 @@ def test_a_study_without_a_day_is_judged_today_and_keeps_its_day_when_it_goes_on
         (lambda: StudySpec(n_records=True), "n_records must be int"),
         (lambda: StudySpec(consent_filter=1), "consent_filter must be bool"),  # type: ignore[arg-type]
         (lambda: StudySpec(name=None), "name must be str"),  # type: ignore[arg-type]
-        (lambda: StudySpec(max_penalty=math.nan), "max_penalty must be a number, but got NaN"),
+        (lambda: StudySpec(max_penalty=math.nan), "max_penalty must be a number, got NaN"),
         (lambda: StudySpec(space={"target_epsilo": (1, 2)}), "Did you mean 'target_epsilon'"),  # type: ignore[arg-type]
         (lambda: SpaceSpec(target_epsilon=(1.0,)), r"space\.target_epsilon must be \[low, high\]"),  # type: ignore[arg-type]
         (lambda: SpaceSpec(masking_level=(0, 1.5)), r"space\.masking_level must be int"),  # type: ignore[arg-type]

@@ -32,8 +32,9 @@ from moo.studies.accounting.account import ledger_of
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.gpu_assignment import devices
 from moo.studies.search.run_study import run_study
-from moo.studies.spec.runtime import Machine
-from moo.studies.spec.study import StudySpec, TrainingSpec
+from moo.studies.spec.runtime import RuntimeSettings
+from moo.studies.spec.study import StudySpec
+from moo.studies.spec.training import TrainingSpec
 from moo.studies.workflows.audit import audit_trial
 from moo.studies.workflows.confirm import confirm
 from tests.fixtures.devices import seen_device
@@ -65,7 +66,9 @@ def on(spec: StudySpec, **changes: Any) -> StudySpec:
 def test_a_further_training_of_a_study_runs_on_its_machine_settings(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine(accelerator="cpu", precision="32-true", chunk=9, cache_gib=0.5, trainer={"log_every_n_steps": 3})
+    machine = RuntimeSettings(
+        accelerator="cpu", precision="32-true", chunk=9, cache_gib=0.5, trainer={"log_every_n_steps": 3}
+    )
     found = run_study(
         dataclasses.replace(spec, name="kept", machine=machine, max_risk=1.0, max_penalty=1.0),
         n_trials=2,
@@ -73,7 +76,7 @@ def test_a_further_training_of_a_study_runs_on_its_machine_settings(
     )
     found.save(tmp_path)
     assert load_result(tmp_path).specification().machine == machine
-    seen: list[Machine] = []
+    seen: list[RuntimeSettings] = []
 
     def stop(_: TrialParams, spec: StudySpec, *__: Any, **___: Any) -> Any:
         seen.append(spec.machine)
@@ -135,8 +138,8 @@ def test_the_machine_is_no_part_of_what_the_study_is(tmp_path: Path) -> None:
         'data = "reviews"\n[machine]\nchunk = 7\ncache_gib = 2\n[machine.trainer]\ndeterministic = true\n'
     )
     mine = StudySpec.from_toml(tmp_path / "mine.toml")
-    assert mine.machine == Machine(chunk=7, cache_gib=2.0, trainer={"deterministic": True})
-    assert mine.to_json() == dataclasses.replace(mine, machine=Machine()).to_json()
+    assert mine.machine == RuntimeSettings(chunk=7, cache_gib=2.0, trainer={"deterministic": True})
+    assert mine.to_json() == dataclasses.replace(mine, machine=RuntimeSettings()).to_json()
 
 
 def test_a_study_on_another_machine_goes_on_to_the_same_numbers_beyond_rounding(
@@ -412,14 +415,14 @@ def test_the_command_line_overrides_the_machine() -> None:
         ["run", "reviews", "--accelerator", "cpu", "--checkpoint-steps", "50", "--cache-gib", "2.5", "--logger", "csv",
          "--trainer", "deterministic=true", "--trainer", "profiler=simple"]
     )  # fmt: skip
-    machine = machine_of(options, Machine(chunk=9, trainer={"benchmark": False}))
-    assert machine == Machine(
+    machine = machine_of(options, RuntimeSettings(chunk=9, trainer={"benchmark": False}))
+    assert machine == RuntimeSettings(
         chunk=9, accelerator="cpu", checkpoint_steps=50, cache_gib=2.5, logger="csv",
         trainer={"benchmark": False, "deterministic": True, "profiler": "simple"},
     )  # fmt: skip
     for pair, message in (("max_steps=3", "max_steps"), ("profiler", "KEY=VALUE"), ("precision=16", "fp32")):
         with pytest.raises(InputError, match=message):
-            machine_of(parser().parse_args(["run", "reviews", "--trainer", pair]), Machine())
+            machine_of(parser().parse_args(["run", "reviews", "--trainer", pair]), RuntimeSettings())
 
 
 def test_each_worker_has_an_environment_of_its_own() -> None:
@@ -438,11 +441,11 @@ def test_each_worker_has_an_environment_of_its_own() -> None:
 def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert devices(Machine(), executor="processes", workers=2) == (
+    assert devices(RuntimeSettings(), executor="processes", workers=2) == (
         {"CUDA_VISIBLE_DEVICES": "2"},
         {"CUDA_VISIBLE_DEVICES": "5"},
     )
-    assert devices(Machine(accelerator="cpu"), executor="processes", workers=8) == ()
-    assert devices(Machine(), executor="inline", workers=1) == ()
+    assert devices(RuntimeSettings(accelerator="cpu"), executor="processes", workers=8) == ()
+    assert devices(RuntimeSettings(), executor="inline", workers=1) == ()
     with pytest.raises(InputError, match="workers <= 2"):
-        devices(Machine(), executor="processes", workers=3)
+        devices(RuntimeSettings(), executor="processes", workers=3)

@@ -36,9 +36,10 @@ from moo.studies.search.estimate import plan_study
 from moo.studies.search.progress import StudyProgress
 from moo.studies.search.run_study import run_study
 from moo.studies.setup.prepared import Prepared
-from moo.studies.spec.schedule import recipe_of
+from moo.studies.spec.schedule import training_schedule
 from moo.studies.spec.search_space import STATUS_QUO, depths, initial_trials, params_of, space_of
-from moo.studies.spec.study import StudySpec, TrainingSpec
+from moo.studies.spec.study import StudySpec
+from moo.studies.spec.training import TrainingSpec
 from moo.studies.trial.noised_record import expected_floors, planned_answers
 from moo.studies.trial.run import planned_run, training_settings
 from moo.studies.workflows.retrain import retrain
@@ -94,11 +95,11 @@ def reserved(spec: StudySpec, name: str) -> dict[int, TrainingRun]:
 
 def test_a_halving_keeps_passes_and_the_heads_reach() -> None:
     base = TrainingSpec()
-    recipe = recipe_of(halved(4), base)
-    assert (recipe.steps, recipe.sample_rate) == (400, 0.03125)
-    assert recipe.steps * recipe.sample_rate == base.steps * base.sample_rate
-    assert recipe.steps * recipe.head_learning_rate == base.steps * base.head_learning_rate
-    assert recipe_of(STATUS_QUO, base).steps == base.steps
+    schedule = training_schedule(halved(4), base)
+    assert (schedule.steps, schedule.sample_rate) == (400, 0.03125)
+    assert schedule.steps * schedule.sample_rate == base.steps * base.sample_rate
+    assert schedule.steps * schedule.head_learning_rate == base.steps * base.head_learning_rate
+    assert training_schedule(STATUS_QUO, base).steps == base.steps
 
 
 def test_training_and_event_read_one_recipe() -> None:
@@ -288,11 +289,11 @@ def test_batches_of_less_than_one_unit_are_refused_before_anything_is_spent(
     before = ledger_of(spec.data).entries()
     empty = with_halvings(spec, "empty", (0, 7))
     most = {"internal": 5, "proxy_then_retrain(1)": 4}[policy]  # 77 or 38 units at rate .5
-    with pytest.raises(InputError, match=rf"batch_halvings <= {most} must hold .*lower space\.batch_halvings"):
+    with pytest.raises(InputError, match=rf"batch_halvings must be <= {most} .*lower space\.batch_halvings"):
         run_study(empty, n_trials=2, policy=policy, folder=keyed(tmp_path))
-    with pytest.raises(InputError, match=f"batch_halvings <= {most} must hold"):
+    with pytest.raises(InputError, match=f"batch_halvings must be <= {most}"):
         plan_study(empty, n_trials=2, policy=Policy.parse(policy))
-    with pytest.raises(InputError, match="batch_halvings <= 3 must hold"):
+    with pytest.raises(InputError, match="batch_halvings must be <= 3"):
         planned_run(halved(4), empty, 30, "user")
     assert ledger_of(spec.data).entries() == before
     assert not (tmp_path / "study.db").exists()

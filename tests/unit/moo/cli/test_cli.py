@@ -133,7 +133,7 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["ledger", "show", "absent.csv"], BAD, "run a study first"),
         (["ledger", "verify", "reviews", "--anchor", "x"], BAD, "run a study first"),
         (["run", "revews"], BAD, "study must be one of"),
-        (["run", "absent.toml"], BAD, "readable file"),
+        (["run", "absent.toml"], BAD, "study file must be readable"),
         (["run", "revews"], BAD, "Did you mean 'reviews'?"),
         (["run", "STUDY", "--policy", "select_one", "--answer-noise", "0"], BAD, "--answer-noise must be above 0"),
         (["run", "STUDY", "--out", "FILE"], MACHINE, "folder must be writable"),

@@ -22,7 +22,9 @@ from moo.data.tables.check import check_table
 from moo.masking.tables.columns import Columns
 from moo.masking.tables.files import mask_file
 from moo.studies.search.estimate import plan_study
-from moo.studies.spec.study import SpaceSpec, StudySpec, TrainingSpec
+from moo.studies.spec.space import SpaceSpec
+from moo.studies.spec.study import StudySpec
+from moo.studies.spec.training import TrainingSpec
 
 DAY = date(2026, 11, 1)
 TEXTS = st.sampled_from(["ab", "c,d", 'say "e"', "好评; 很快", "two\nlines", " f ", "\u200bg", "é"])
