@@ -1,7 +1,6 @@
 """Test of batches for Poisson sampling, which guesses at canaries cannot show."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from scipy.stats import gamma, norm, poisson
@@ -34,7 +33,8 @@ def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float
     validate.in_range(0, 1, sample_rate=validate.positive(sample_rate=sample_rate))
     if not batches:
         raise InputError("batches must have at least one step, got none.")
-    if any(len(np.unique(b)) < len(b) for b in batches):
+    twice, again = _meetings(batches)
+    if twice:
         raise InputError("batches must have no repeats, but some unit comes twice in one batch.")
     counts = np.bincount(np.concatenate(batches).astype(np.int64))
     if np.count_nonzero(counts) > n_units:
@@ -49,7 +49,16 @@ def poisson_p_value(batches: Sequence[Ints], *, n_units: int, sample_rate: float
     came = np.zeros(n_units)
     came[: np.count_nonzero(counts)] = counts[counts > 0]
     both = [_spread(sizes, n_units, sample_rate), _spread(came, len(batches), sample_rate)]
-    return min(1.0, 3 * min([*both, _repeats(batches, n_units, sample_rate)]))
+    return min(1.0, 3 * min([*both, _repeats(again, len(batches), n_units, sample_rate)]))
+
+
+def _meetings(batches: Sequence[Ints]) -> tuple[int, int]:
+    """Return how often a unit comes twice in one batch, and how often in two batches in a row."""
+    units = np.concatenate(batches)
+    steps = np.repeat(np.arange(len(batches)), [len(b) for b in batches])
+    order = np.lexsort((steps, units))
+    same, gap = np.diff(units[order]) == 0, np.diff(steps[order])
+    return int((same & (gap == 0)).sum()), int((same & (gap == 1)).sum())
 
 
 def _spread(counts: np.ndarray, trials: int, q: float) -> float:
@@ -60,16 +69,15 @@ def _spread(counts: np.ndarray, trials: int, q: float) -> float:
     variance = trials * q * (1 - q)
     found = float(((counts - trials * q) ** 2).sum() / variance)
     each = 2 + (1 - 6 * q * (1 - q)) / variance
-    law = gamma(len(counts) / each, scale=each)
-    return float(min(1.0, 2 * min(law.cdf(found), law.sf(found))))
+    law = {"a": len(counts) / each, "scale": each}
+    return float(min(1.0, 2 * min(gamma.cdf(found, **law), gamma.sf(found, **law))))
 
 
-def _repeats(batches: Sequence[Ints], n_units: int, q: float) -> float:
+def _repeats(found: int, n_batches: int, n_units: int, q: float) -> float:
     """Return the two-sided p-value of the number of units in two batches in a row."""
-    pairs = len(batches) - 1
+    pairs = n_batches - 1
     if pairs < 1:
         return 1.0
-    found = sum(len(np.intersect1d(a, b)) for a, b in pairwise(batches))
     expected = n_units * pairs * q**2
     # Too few for the normal law.
     if expected < 30:

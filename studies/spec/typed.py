@@ -55,7 +55,7 @@ def _typed(value: Any, default: Any, name: str) -> Any:
     if isinstance(default, str) and isinstance(value, os.PathLike):
         value = os.fspath(value)
     kinds: dict[type, type] = {bool: bool, int: numbers.Integral, float: numbers.Real}
-    kind = type(default)
+    kind: type[Any] = type(default)
     if not isinstance(value, kinds.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
         raise InputError("{name} must be {type}, got {value!r}.", name=name, type=kind.__name__, value=value)
     if isinstance(value, float) and math.isnan(value):

@@ -153,7 +153,7 @@ def test_the_ledger_is_shown_verified_anchored_and_exported(
         (["audit", "STUDY", "--trial", "0"], BAD, "--trial N needs --out DIR"),
         (["audit", "--out", "OUT", "--trial", "0"], BAD, "run a study first"),
         (["audit", "--out", "RUN", "--trial", "99"], BAD, "trial must be a complete one"),
-        (["audit", "STUDY", "--out", "OUT", "--canaries", "3"], BAD, "canaries >= about"),
+        (["audit", "STUDY", "--out", "OUT", "--canaries", "3"], BAD, "canaries must be about"),
         (["compliance", "explain", "X99"], BAD, "rule must be one of"),
     ],
 )
