@@ -1,4 +1,4 @@
-"""Command-line options that check their own values: a bad one is refused by its name before a command begins."""
+"""Command-line options with checks: a bad value is refused before the command begins."""
 
 import argparse
 import math
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         self.summary = ""
 
     def option(self, name: str, check: Check, **more: Any) -> None:
-        """Add an option whose values, each of them where there are several, pass a check."""
+        """Add an option; each of its values must pass a check."""
         self.add_argument(name, type=lambda text: check(name, text), **more)
 
     def commands(self, dest: str, metavar: str) -> "Commands":
@@ -98,7 +98,7 @@ class Commands:
 
 
 def speak_option(parser: Parser) -> None:
-    """Add --lang to a command and to those below it; one that has it already keeps its own meaning."""
+    """Add --lang to a command and to those below it, unless it has a --lang already."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():
@@ -132,7 +132,13 @@ def even(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float, *, above: bool = False) -> Check:
-    """Return the check of a number from low to high; `above` leaves low itself out. Infinity is taken where high is."""
+    """Return the check of a number from low to high, which may be infinite.
+
+    Args:
+        low: Least value.
+        high: Largest value.
+        above: True if low itself is not allowed.
+    """
     if math.isfinite(high):
         template = "a number above {low:g}, at most {high:g}" if above else "a number from {low:g} to {high:g}"
     else:
@@ -164,7 +170,7 @@ def filled(name: str, text: str) -> str:
 
 
 def fit(read: Callable[[str], object]) -> Check:
-    """Return the check of a text that a function of the library takes; its error is given the option's name."""
+    """Return the check by a function of the library; its error is given the option's name."""
 
     def check(name: str, text: str) -> str:
         try:

@@ -1,4 +1,7 @@
-"""Text in a terminal: wrapped between words there, one line where it is piped; Chinese characters are two columns wide."""
+"""Text in a terminal: wrapped between words, or one line in a pipe.
+
+A Chinese character takes two columns, and a line may break next to it.
+"""
 
 import re
 import sys
@@ -17,7 +20,7 @@ ROOMY = 140
 
 out = Console() if sys.stdout.isatty() else Console(width=120)
 
-# Between two of these a line may break: blanks end a word, and each wide character is one, with the marks that close it
+# A line may break between two of these: words between blanks, and wide characters, each with its brackets and stops
 _OPENING, _CLOSING = "（“‘「『《〈【", "、。」』】〉》！），．：；？”’"
 _WIDE = "⺀-〿㐀-鿿＀-￯"
 _WORD = re.compile(rf"\s*[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}{_CLOSING}]+)?[{_CLOSING}]*")
@@ -40,7 +43,7 @@ def show(console: Console, markup: str) -> None:
 
 
 def heading(console: Console, template: str, /, **values: object) -> None:
-    """Print a line above a table, and not in it, where a title is squeezed into the table's width."""
+    """Print a line above a table; a title in it would be squeezed into the table's width."""
     show(console, f"\n[bold]{words(template, **values)}[/]")
 
 

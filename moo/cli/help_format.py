@@ -1,4 +1,4 @@
-"""Help of a command in the language of the terminal, wrapped by columns and not by characters."""
+"""Help of a command in the language of the terminal, wrapped by columns."""
 
 import argparse
 
@@ -15,7 +15,7 @@ def _translated_plural(one: str, many: str, n: int) -> str:
     return _translated(one if n == 1 else many)
 
 
-# argparse looks up its own words by these two names, as gettext's programs do
+# argparse looks up its words by these two names of its module
 argparse._ = _translated  # type: ignore[attr-defined]
 argparse.ngettext = _translated_plural  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Progress in the terminal: a live bar while a study runs, and a bar for one thing after another."""
+"""Progress bars of the terminal: one of a running study, one of any other task."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,7 @@
-"""The command `moo`. Exit statuses: 0 done, 2 bad input, 3 environment, 4 findings for a person, 130 interrupted."""
+"""The command `moo`.
+
+Exit statuses: 0 done, 2 bad input, 3 environment, 4 findings for a person, 130 interrupted.
+"""
 
 import os
 import sys
@@ -94,7 +97,7 @@ def _main(arguments: Sequence[str]) -> int:
 def _language_option(arguments: Sequence[str]) -> str:
     """Return the language that --lang names, wherever it is given; empty without one.
 
-    It is read before the parser, whose own errors and help speak it. Several values, as of `moo compliance annex`, are
+    It is read before the parser, since errors and help of the parser speak it. Several values, as of `moo compliance annex`, are
     those of a document.
     """
     for i, word in enumerate(arguments):

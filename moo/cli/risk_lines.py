@@ -1,4 +1,4 @@
-"""Lines and tables about risk: the front trained again, the recommendation, what answers reveal of an attribute."""
+"""Lines and tables about risk: the front trained again, the recommendation, the attribute."""
 
 import math
 
@@ -108,7 +108,7 @@ def print_confirmation(console: Console, result: StudyResult) -> None:
 
 
 def print_attribute(console: Console, result: StudyResult) -> None:
-    """Print what the status quo's and the front's answers reveal of the study's attribute, if it names one."""
+    """Print what the status quo and the front reveal of the study's attribute, if it has one."""
     records = attribute_trials(result)
     if not records:
         return

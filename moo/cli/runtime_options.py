@@ -1,4 +1,4 @@
-"""Options of `moo run` that say how a study runs on this machine; each overrides the study's `[machine]` table."""
+"""Options of `moo run` about this machine; each overrides the study's `[machine]` table."""
 
 import argparse
 import dataclasses

@@ -35,7 +35,7 @@ _FRONT = "front"
 
 
 def print_result(console: Console, result: StudyResult) -> None:
-    """Print the front with the status quo and the first trials, the cost, and the recommendation."""
+    """Print the front with the status quo and the first trials, cost and recommendation."""
     shown = _shown(result)
     if result.alone:
         heading(console, "{study}: the winner", study=result.name)
@@ -74,7 +74,7 @@ def _called(result: StudyResult, trial: TrialRecord) -> Message:
 
 
 def _print_majority(console: Console, result: StudyResult, shown: Sequence[TrialRecord]) -> None:
-    """Print the accuracy of a constant answer, and the trials that are not above it by two standard errors."""
+    """Print the accuracy of a constant answer, and the trials that do not exceed it clearly."""
     known = [t for t in shown if MAJORITY in t.extras]
     if not known:
         if result.about.get("policy", {}).get("answer_noise"):
@@ -168,7 +168,7 @@ def _print_data(console: Console, result: StudyResult) -> None:
 
 
 def _print_unassessed(console: Console, result: StudyResult) -> None:
-    """Print the part of the penalties that is of rules without a fact: such a rule counts in full."""
+    """Print the part of the penalties of rules that lack a fact: such a rule counts in full."""
     rows = [
         [r for r in t.contributions if r["verdict"] == "not assessed" and r["contribution"]] for t in result.complete
     ]
@@ -237,7 +237,10 @@ def _exposed(trial: TrialRecord) -> Measurement:
 
 
 def _values(trial: TrialRecord, *, exposed: bool, short: bool) -> list[str]:
-    """Return accuracy, risk and its upper bound, the most exposed tenth, penalty; short, the bound is below the risk."""
+    """Return accuracy, risk and its upper bound, the most exposed tenth, penalty.
+
+    Short, the bound is below the risk.
+    """
     if trial.state == "failed":
         return [""] * (3 + exposed + (not short))
     measures = [trial.objectives[ACCURACY], trial.objectives[RISK], *([_exposed(trial)] if exposed else [])]

@@ -48,7 +48,7 @@ class Message(str):
 
 
 def joined(separator: str, texts: Iterable[str]) -> Message:
-    """Return one message made of several: each is rendered by itself, the separator as a text of its own."""
+    """Return one message made of several; parts and separator are rendered one by one."""
     parts = list(texts)
     fields = (f"{{part{i}}}" for i in range(len(parts)))
     values = {f"part{i}": part for i, part in enumerate(parts)} | {"separator": Message(escaped(separator))}
@@ -98,7 +98,7 @@ def fields(template: str) -> set[str]:
 
 
 def language_of(option: str = "") -> str:
-    """Return the language to speak: that of an option, else MOO_LANG, else that of the locale, else English."""
+    """Return the language of an option, else of MOO_LANG, else of the locale, else English."""
     chosen = option or os.environ.get("MOO_LANG", "")
     for name in [chosen] if chosen else [os.environ.get(key, "") for key in ("LC_ALL", "LC_MESSAGES", "LANG")]:
         if name:

@@ -143,7 +143,7 @@ def _print_each(console: Console, reports: "Sequence[MemorisationReport]") -> No
 
 
 def _print(console: Console, reports: "Sequence[MemorisationReport]") -> None:
-    """Print one column a training: the claim, what was learnt of the secrets, and what was learnt of the texts."""
+    """Print one column a training: the claim, the memorised secrets, the loss on other texts."""
     first = reports[0]
     heading(
         console,
