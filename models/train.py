@@ -1,4 +1,4 @@
-"""Train a bank of shadows through Lightning, and check that what should move did and what should not did not."""
+"""Training of a bank of shadows, with checks that adapters moved and frozen weights did not."""
 
 import time
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from moo.models.bank.lightning_module import BankModule
 from moo.models.dp.observed import StepObserver
 from moo.models.dp.optimizer import ShadowNoise, per_shadow
 from moo.models.dp.poisson_sampling import PoissonBatches, PoissonDataModule
-from moo.models.reference.lightning_module import train_reference
+from moo.models.reference.train import train_reference
 from moo.models.training.fit import checkpointing_for, fit
 from moo.models.training.settings import Stream, Trained, TrainingData, TrainingSettings
 from moo.models.training.trainer_arguments import check_trainer
@@ -21,22 +21,27 @@ __all__ = ["Stream", "Trained", "TrainingData", "TrainingSettings", "train"]
 
 
 def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None, stream: Stream) -> Trained:
-    """Fit K shadows side by side.
+    """Train K shadows side by side.
 
     Args:
         data: Records, and which shadow sees which.
-        settings: The run.
-        frozen: The base model at the settings' depth; None for the head alone.
-        stream: (purpose, shadow) -> a secret generator; purposes are "init", "sampling" and "noise".
+        settings: Settings of the training.
+        frozen: Base model at the settings' depth; None for the head alone.
+        stream: (purpose, shadow) -> a secret generator; purposes are "init", "sampling" and
+            "noise".
+
+    Returns:
+        The trained shadows, on the CPU, with what reached their steps.
 
     Raises:
-        InputError: If the rank is above the hidden size, or a Trainer argument would break the DP accounting.
-        TrialError: If the parameters became non-finite, an adapter did not move or the frozen blocks did.
+        InputError: If the rank is above the hidden size, or a Trainer argument would break the DP
+            accounting.
+        TrialError: If parameters became non-finite, an adapter did not move or a frozen block did.
     """
     _check(settings, data.packed.tokens.shape[1])
     if settings.engine == "opacus":
         if frozen is None:
-            raise InputError("engine='opacus' runs the whole base model, but got frozen=None.")
+            raise InputError("frozen must be a base model with engine='opacus', got None; load one.")
         return train_reference(data, settings, frozen, stream)
     k = len(data.members)
     bank = _bank(data, settings, frozen, [stream("init", i) for i in range(k)])
@@ -52,14 +57,9 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
     )
     noise = ShadowNoise([stream("noise", i) for i in range(k)])
     observer = StepObserver(data.units, data.members, settings.dp)
+    labels = torch.from_numpy(data.labels)
     module = BankModule(
-        bank,
-        data.packed,
-        torch.from_numpy(data.labels),
-        settings=settings.optimizer,
-        dp=settings.dp,
-        noise=noise,
-        observer=observer,
+        bank, data.packed, labels, settings=settings.optimizer, dp=settings.dp, noise=noise, observer=observer
     )
     checkpoints = checkpointing_for(data, settings, frozen, module, batches=batches, noise=noise)
     started = time.perf_counter()
@@ -87,13 +87,13 @@ def _check(settings: TrainingSettings, hidden: int) -> None:
     widest = max(settings.lora_rank) if isinstance(settings.lora_rank, tuple) else settings.lora_rank
     if settings.depth.adapted_layers and widest > hidden:
         raise InputError(
-            "lora_rank <= {hidden} (the hidden size) must hold, but got lora_rank={widest}.",
+            "lora_rank must be <= {hidden}, the hidden size, got {widest}; lower it.",
             hidden=hidden,
             widest=widest,
         )
     if settings.engine == "bank" and settings.adaptation != "lora":
         raise InputError(
-            "adaptation={adaptation!r} runs on the reference path alone; set engine='opacus'.",
+            "adaptation must be 'lora' with engine='bank', got {adaptation!r}; set engine='opacus'.",
             adaptation=settings.adaptation,
         )
     check_trainer(settings.trainer)
@@ -117,7 +117,9 @@ def _check_frozen(before: Mapping[str, torch.Tensor], bank: Bank) -> None:
     moved = [n for n, t in bank.frozen_state().items() if not torch.equal(t, before[n].cpu())]
     if moved:
         raise TrialError(
-            "the frozen blocks must not move, but {moved} did.", moved=moved[0], cause="base weights moved"
+            "The frozen blocks must not move, but {moved} did; report this as a bug.",
+            moved=moved[0],
+            cause="base weights moved",
         )
 
 
@@ -125,5 +127,7 @@ def _check_moved(before: Mapping[str, torch.Tensor], bank: Bank) -> None:
     still = [n for n, p in bank.trainable().items() if bool((p.detach() == before[n]).flatten(1).all(1).any())]
     if still:
         raise TrialError(
-            "every adapter must move, but {still} did not in some shadow.", still=still[0], cause="adapter did not move"
+            "Every adapter must move, but {still} did not in some shadow; raise the learning rate or the steps.",
+            still=still[0],
+            cause="adapter did not move",
         )

@@ -1,11 +1,12 @@
-"""The bank: K shadow models, each a LoRA and a head of its own, as one batch on a shared frozen trunk.
+"""Bank of K shadow models with LoRA and head each, as one batch on a shared frozen trunk.
 
-A lane computes the adapted features of the records: the fast lane one block, for the pooled token or a few learned queries alone, the
-deep lane the top blocks for all tokens. The head sees the frozen mean feature and the adapted ones, shifted and scaled by public
-constants.
+A lane computes the adapted features of the records: the fast lane runs one block for the pooled
+token or a few learned queries alone, the deep lane runs the top blocks for all tokens. The head
+sees the frozen mean feature and the adapted features, shifted and scaled by public constants.
 Without a lane, the head alone is trained.
 
-One backward pass to the lane's taps and to the logits is enough: every per-unit gradient is made of these and of the activations.
+One backward pass to the lane's taps and to the logits is enough: every per-unit gradient is a
+product of these gradients and of the activations.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from moo.core.errors import InputError
-from moo.core.validate import argument_error, one_of
+from moo.core.validate import one_of
 from moo.models.bank.deep_lane import DeepLane
 from moo.models.bank.fast_lane import FastLane
 from moo.models.bank.lora import LoraShape, Pair, rank_view, split_axis
@@ -32,15 +33,20 @@ HEADS: tuple[Head, ...] = ("with_mean", "stock")
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """Which part of the model is adapted.
+    """Part of the model that is adapted.
 
     Attributes:
         adapted_layers: Blocks that carry LoRA, counted from the top; 0 trains the head alone.
         layers_dropped: Blocks above them that are left out.
-        n_queries: Learned query tokens that read one adapted block in place of the pooled token; 0 for none.
+        n_queries: Learned query tokens that read one adapted block in place of the pooled token; 0
+            for none.
         targets: Linear layers that carry LoRA.
-        head: What the classifier sees. "with_mean": the frozen mean feature and the adapted one. "stock": the adapted pooled token
-            alone, as the classifiers of Hugging Face do; it leaves in PEFT's format, at some cost in accuracy.
+        head: Input of the classifier. "with_mean": the frozen mean feature and the adapted one.
+            "stock": the adapted pooled token alone, as in the classifiers of Hugging Face; it
+            exports in PEFT's format, at some cost in accuracy.
+
+    Raises:
+        InputError: If a value is out of range, or two of them cannot be combined.
     """
 
     adapted_layers: int = 0
@@ -53,20 +59,28 @@ class Depth:
         one_of(TARGETS, targets=self.targets)
         one_of(HEADS, head=self.head)
         if self.head == "stock" and (self.layers_dropped or self.n_queries):
-            raise argument_error("layers_dropped and n_queries must be 0 with the stock head", "depth", self)
+            raise InputError(
+                "layers_dropped and n_queries must be 0 with head='stock', got {layers_dropped} and {n_queries}; "
+                "use head='with_mean'.",
+                layers_dropped=self.layers_dropped,
+                n_queries=self.n_queries,
+            )
         for name in ("adapted_layers", "layers_dropped", "n_queries"):
             if getattr(self, name) < 0:
-                raise argument_error("{name} must be >= 0", name, getattr(self, name))
+                raise InputError("depth.{name} must be >= 0, got {value!r}.", name=name, value=getattr(self, name))
         if self.n_queries and self.adapted_layers != 1:
-            raise argument_error("{name} must be 1 with learned queries", "adapted_layers", self.adapted_layers)
+            raise InputError(
+                "adapted_layers must be 1 with learned queries, got {adapted_layers}; or use n_queries=0.",
+                adapted_layers=self.adapted_layers,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """What a bank needs of the base model at one depth.
+    """Frozen parts of the base model that a bank needs at one depth.
 
     Attributes:
-        base: The base model.
+        base: Base model.
         cut: Its live blocks.
         constants: Public shift and scale at that cut.
     """
@@ -77,7 +91,7 @@ class Frozen:
 
     @property
     def causal(self) -> bool:
-        """Whether the model is a decoder, pooled at its last token."""
+        """Return True for a decoder, which is pooled at its last token."""
         return is_causal(self.base.model)
 
 
@@ -87,10 +101,10 @@ class BankConfig:
 
     Attributes:
         ranks: LoRA rank of each of the K shadows, >= 1.
-        n_classes: C, >= 2.
-        depth: What is adapted.
-        lora_alpha: A shadow's LoRA is scaled by lora_alpha / rank.
-        biased: Whether the head has a bias; the stock head of decoders has none.
+        n_classes: Number of classes C, >= 2.
+        depth: Part of the model that is adapted.
+        lora_alpha: Scale: a shadow's LoRA is multiplied by lora_alpha / rank.
+        biased: True if the head has a bias; the stock head of decoders has none.
     """
 
     ranks: tuple[int, ...]
@@ -105,9 +119,9 @@ class Bank(nn.Module):
 
     Args:
         config: Shape of the bank.
-        frozen: The base model at that depth; None for the head alone.
+        frozen: Base model at that depth; None for the head alone.
         n_mean: Width of the frozen features that the head sees.
-        generators: One for each shadow; draws its initial LoRA. The head starts at zero.
+        generators: One per shadow; draws its initial LoRA. The head starts at zero.
     """
 
     def __init__(
@@ -123,42 +137,53 @@ class Bank(nn.Module):
 
     @property
     def n_shadows(self) -> int:
+        """Return the number K of shadows."""
         return len(self.config.ranks)
 
     def chunk_records(self, chunk: int) -> int:
-        """Records of each shadow that are computed at a time, for a given chunk; >= 1."""
+        """Return the records of each shadow computed at a time for a given chunk, >= 1."""
         return max(1, chunk // (1 if self.lane is None else self.lane.chunk_divisor))
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The shadows' own parameters by name, leading axis K; the frozen ones are left out."""
+        """Return the shadows' parameters by name, leading axis K, without the frozen ones."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def frozen_state(self) -> dict[str, Tensor]:
-        """Everything that training must leave as it is."""
+        """Return every tensor that training must not change."""
         trained = self.trainable()
         return {name: t for name, t in self.state_dict().items() if name not in trained}
 
     def shadow_parameters(self, shadow: int) -> dict[str, Tensor]:
-        """One shadow's parameters, as views of the bank's, without what stands beyond its rank."""
+        """Return one shadow's parameters as views of the bank's, cut to its rank."""
         return {n: view[0] for n, view in self.parameter_views(slice(shadow, shadow + 1)).items()}
 
     def parameter_views(self, shadows: slice) -> dict[str, Tensor]:
-        """Parameters of neighbouring shadows of one rank, as views of the bank's, likewise."""
+        """Return parameters of neighbouring shadows of one rank as views, cut to the rank."""
         rank = self.config.ranks[shadows.start]
         return {n: rank_view(n, p.detach(), shadows, rank) for n, p in self.trainable().items()}
 
     def materialise(self, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:
-        """The records at `index`, shape (K, P) or (1, P), as this bank reads them; good until the workspace is used again."""
+        """Lay out the records at `index` in the form that this bank reads.
+
+        Args:
+            packed: Activations of all texts.
+            index: Shape (K, P), or (1, P) if all shadows read the same records.
+            workspace: Memory for the tokens; the result is valid until it is used again.
+        """
         if isinstance(self.lane, FastLane):
             return packed.sampled_rows(index, workspace=workspace)
         return packed.gather(index, tokens=self.lane is not None, workspace=workspace)
 
     def forward(self, x: RecordBatch) -> Tensor:
-        """Logits, shape (K, P, C), of records laid out as (K, P), or as (1, P) where all shadows look at the same."""
+        """Return logits of shape (K, P, C).
+
+        Args:
+            x: Records laid out as (K, P), or as (1, P) if all shadows read the same ones.
+        """
         return self.head(self.features(x))
 
     def features(self, x: RecordBatch, *, capture: bool = False) -> Tensor:
-        """What the head sees: shape (K, P, .)."""
+        """Return the features that the head sees, shape (K, P, width)."""
         if self.lane is None:
             return x.features
         if isinstance(self.lane, DeepLane):
@@ -169,18 +194,19 @@ class Bank(nn.Module):
         return torch.cat([x.features.expand(len(adapted), -1, -1), adapted], dim=-1)
 
     def head(self, features: Tensor) -> Tensor:
+        """Return logits of features, shape (K, P, C)."""
         return features @ self.head_weight.mT + self.head_bias.mT
 
     def record_factors(self, x: RecordBatch, labels: Tensor) -> tuple[dict[str, Pair], Tensor]:
-        """Gradient factors of each record, and its loss, from one backward pass.
+        """Return gradient factors and loss of each record, from one backward pass.
 
         Args:
             x: Records laid out as (K, P).
             labels: Shape (K, P); see `moo.models.dp.losses`.
 
         Returns:
-            Parameter name -> (left, right), each (K, P, m, .), or (K, P, lead, m, .) for a parameter that is cut by head or query;
-            and losses of shape (K, P) in nats.
+            Parameter name -> (left, right), each (K, P, m, .), or (K, P, lead, m, .) for a
+            parameter split by head or query; and losses of shape (K, P) in nats.
         """
         if self.lane is None:
             with torch.no_grad():
@@ -202,15 +228,16 @@ class Bank(nn.Module):
 
 
 def check_depth(model: Any, depth: Depth) -> Cut:
-    """The live blocks of a depth on the bank.
+    """Return the live blocks of a depth on the bank.
 
     Raises:
-        InputError: If the model has not so many, or none that learned queries could read.
+        InputError: If the model has too few blocks, or no block that learned queries could read.
     """
     if depth.n_queries and not supports_fast_lane(model):
         raise InputError(
-            "learned queries need an encoder whose last block opens (bert, roberta, xlm-roberta, "
-            "distilbert), but got {type}; use n_queries=0.",
+            "n_queries must be 0 on {type}: learned queries need an encoder of bert, roberta, xlm-roberta or "
+            "distilbert, got {n_queries}; use n_queries=0.",
+            n_queries=depth.n_queries,
             type=type(model).__name__,
         )
     return cut_of(model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
@@ -221,13 +248,13 @@ def _lane(depth: Depth, frozen: Frozen | None, shape: LoraShape) -> FastLane | D
         return None
     if frozen is None:
         raise InputError(
-            "adapted_layers={adapted_layers} needs the frozen base model, but got frozen=None.",
+            "frozen must be a base model at adapted_layers={adapted_layers}, got None; load one.",
             adapted_layers=depth.adapted_layers,
         )
     base, constants, cut = frozen.base, frozen.constants, frozen.cut
     wanted = check_depth(base.model, depth)
     if cut != wanted:
-        raise argument_error("{name} must be that of the depth, {wanted}", "cut", cut, wanted=wanted)
+        raise InputError("cut must be that of the depth, {wanted}, got {cut}; use check_depth.", wanted=wanted, cut=cut)
     if depth.adapted_layers == 1 and supports_fast_lane(base.model):
         return FastLane(base, constants, cut, targets=depth.targets, shape=shape, n_queries=depth.n_queries)
     return DeepLane(base, constants, cut, targets=depth.targets, shape=shape)
@@ -237,9 +264,10 @@ def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors
     """Average the records of each unit: factors by unit, ready for clipping.
 
     Args:
-        records: As `Bank.record_factors` returns them, of records laid out unit after unit: P = U * M.
-        weights: Shape (K, U, M). 1 / (records of the unit that are trained on); 0 in padded places, which must hold a record of the
-            same unit: one factor alone is weighted, and 0 x NaN is NaN. Absent units may hold anything.
+        records: Result of `Bank.record_factors` for records laid out unit after unit: P = U * M.
+        weights: Shape (K, U, M). 1 / (records of the unit that are trained on); 0 in padded places,
+            which must hold a record of the same unit: one factor alone is weighted, and 0 x NaN is
+            NaN. Absent units may hold anything.
     """
     k, u, m = weights.shape
     out = {}
@@ -254,7 +282,10 @@ def unit_factors(records: dict[str, Pair], weights: Tensor) -> dict[str, Factors
 
 
 def _by_unit(side: Tensor, n_units: int) -> Tensor:
-    """(K, U * M, m, .) to (K, U, M * m, .); with a lead axis (K, U * M, lead, m, .) to (K, lead, U, M * m, .)."""
+    """Reshape (K, U * M, m, .) to (K, U, M * m, .).
+
+    With a lead axis, (K, U * M, lead, m, .) becomes (K, lead, U, M * m, .).
+    """
     apart = split_axis(side, 1, (n_units, -1))
     if side.dim() == 4:
         return apart.flatten(2, 3)

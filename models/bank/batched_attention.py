@@ -1,7 +1,8 @@
 """Attention in few, large operations, for the short texts of a CPU's batches.
 
-torch's fused kernel is made for long ones: at 40 tokens it takes two to three times as long forward, and more than ten times backward
-(measured). Registered with transformers, so that masks, rotary embeddings and projections stay the model's own code.
+torch's fused kernel is made for long texts: at 40 tokens its forward pass takes two to three times
+as long, its backward pass more than ten times (measured). The function is registered with
+transformers, so masks, rotary embeddings and projections remain the model's code.
 """
 
 from typing import Any
@@ -15,7 +16,8 @@ NAME = "moo_batched"
 
 
 def batched(
-    module: Any,  # noqa: ARG001 - transformers hands it over
+    # transformers hands it over
+    module: Any,  # noqa: ARG001
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -23,13 +25,15 @@ def batched(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """softmax(scaling Q K^T + mask) V, without dropout.
+    """Compute softmax(scaling Q K^T + mask) V, without dropout.
 
     Args:
+        module: Calling layer; transformers passes it, unused.
         query: Shape (n, heads, L, d).
-        key, value: Shape (n, heads or a divisor of them, S, d); each is shared by the heads of a group.
+        key, value: Shape (n, heads or a divisor of them, S, d); each is shared by the heads of a
+            group.
         attention_mask: Added to the scores, shape (n, 1, 1 or L, S), or None.
-        scaling: d^-1/2 by default.
+        scaling: Factor of the scores, d^-1/2 by default.
 
     Returns:
         Shape (n, L, heads, d), in the values' precision, and no weights.

@@ -1,8 +1,9 @@
-"""The deep lane: the top blocks for all tokens, in the model's own code, with LoRA of K shadows on their linear layers.
+"""Deep lane: the top blocks for all tokens, in the model's own code, with LoRA of K shadows.
 
-The model is copied without the blocks below the cut; their output, computed once per text, is put in place of what its first block
-would be called with. Masks, positions, rotary embeddings and the final norm are therefore the model's own, and at zero adapters so are
-the logits. Where the last block opens, it is left to the fast lane, since of its output only the pooled token is read.
+The model is copied without the blocks below the cut; their output, computed once per text, replaces
+the input of its first block. Masks, positions, rotary embeddings and the final norm therefore
+remain the model's code, and so do the logits at zero adapters. A last block that the fast lane
+supports is left to it, since only the pooled token of its output is read.
 """
 
 from typing import Any
@@ -24,9 +25,9 @@ class DeepLane(nn.Module):
     """Trainable LoRA of K shadows on the blocks of a cut.
 
     Args:
-        base: A model of a known family.
+        base: Model of a known family.
         constants: Public shift and scale of the cut's pooled output.
-        cut: The live blocks.
+        cut: Live blocks.
         targets: Layers that carry LoRA.
         shape: Ranks, scale and generators.
     """
@@ -64,15 +65,17 @@ class DeepLane(nn.Module):
         self.register_buffer("feature_scale", torch.from_numpy(constants.pooled_scale))
         self.eval()
 
-    def train(self, mode: bool = True) -> "DeepLane":  # noqa: ARG002 - the dropout of frozen blocks stays off
+    # the dropout of frozen blocks stays off
+    def train(self, mode: bool = True) -> "DeepLane":  # noqa: ARG002
+        """Keep evaluation mode: the dropout of frozen blocks stays off."""
         return super().train(False)
 
     def run(self, x: Activations, *, capture: bool = False) -> Tensor:
-        """Pooled outputs, shifted and scaled: shape (K, P, d).
+        """Return pooled outputs, shifted and scaled, shape (K, P, d).
 
         Args:
-            x: Records laid out as (K, P), or as (1, P) where all shadows look at the same.
-            capture: Keep what `factors` needs.
+            x: Records laid out as (K, P), or as (1, P) if all shadows read the same ones.
+            capture: Keep the activations that `factors` needs.
         """
         layers = self._adapted()
         k = len(next(iter(layers.values())).lora_a)
@@ -92,6 +95,7 @@ class DeepLane(nn.Module):
         return features
 
     def _put_in(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Replace the input of the first block by the laid-out activations."""
         assert self._hidden is not None
         return with_first_input(args, kwargs, self._hidden)
 
@@ -100,15 +104,17 @@ class DeepLane(nn.Module):
         return {name: layer for name, layer in found.items() if isinstance(layer, LoraLinear)}
 
     def taps(self) -> list[Tensor]:
-        """Outputs of the adapted layers, in the order in which `factors` takes their gradients."""
+        """Return outputs of the adapted layers, in the order of `factors`' gradients."""
         own = [layer.tap for layer in self._adapted().values()]
         return own if self.top is None else [*own, *self.top.taps()]
 
     def factors(self, grads: list[Tensor]) -> dict[str, Pair]:
-        """Gradient factors of each record by parameter, each (K, P, tokens, .), those of an opened top block as its lane gives them.
+        """Return gradient factors of each record by parameter, each (K, P, tokens, .).
+
+        A top block in the fast lane has factors in that lane's form.
 
         Args:
-            grads: Of the loss at `taps()`.
+            grads: Gradients of the loss at `taps()`.
         """
         out: dict[str, Pair] = {}
         rest = list(grads)
@@ -118,7 +124,7 @@ class DeepLane(nn.Module):
 
 
 def _freeze_linears(block: nn.Module, dtype: torch.dtype) -> None:
-    """Every linear layer of a block, GPT-2's transposed ones included, as a `FrozenLinear`."""
+    """Replace a block's linear layers, GPT-2's transposed ones included, by `FrozenLinear`."""
     for parent in list(block.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, (nn.Linear, Conv1D)):

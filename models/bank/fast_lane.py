@@ -1,29 +1,31 @@
-"""The fast lane: one block, opened up so that only its pooled token, or a few learned query tokens, are computed.
+"""Fast lane: one block, computed for its pooled token or a few learned query tokens alone.
 
-With x_t the cached inputs of the block and s the state that asks, no key or value is ever formed. The pooled token asks by its own
-input; a learned query by the mean of the x_t and an offset, since below the top a pooled token asks the same of every text. Per head,
-with W_k already over sqrt(d / H):
+With x_t the cached inputs of the block and s the querying state, no key or value is formed. For the
+pooled token, s is its own input; for a learned query, s is the mean of the x_t plus an offset,
+since below the top a pooled token has the same query for every text. Per head, with W_k already
+over sqrt(d / H):
 
     q = W_q s + LoRA_q(s)
-    l = W_k^T q + c A_k^T B_k^T q               what is looked for; the key's bias shifts all scores alike and drops out
+    l = W_k^T q + c A_k^T B_k^T q               probe; the key's bias shifts all scores alike and drops out
     a = softmax(x_t . l)
     c = sum_t a_t x_t
     v = W_v c + LoRA_v(c)                       attention is linear in the values, so LoRA acts on c
 
-then the block's own output projection, feed-forward and norms. Every per-unit gradient is made of the activations and of one backward
-pass to s, q, l, v and the outputs of the other adapted layers.
+then the block's output projection, feed-forward layers and norms. Every per-unit gradient follows
+from the activations and one backward pass to s, q, l, v and the outputs of the other adapted
+layers.
 """
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from moo.models.bank.block_parts import block_parts
 from moo.models.bank.chunked_attention import ChunkedAttention, mean_of_tokens
 from moo.models.bank.lora import FrozenLinear, Lora, LoraLinear, LoraShape, Pair, split_axis
-from moo.models.pretrained.architectures import Cut, Targets, blocks_of
+from moo.models.pretrained.architectures import Cut, Targets
 from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.packed import Activations, RecordBatch
 
@@ -31,49 +33,13 @@ if TYPE_CHECKING:
     from moo.models.trunk.constants import Constants
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A block whose norms stand after its sums, by its parts."""
-
-    query: Any
-    key: Any
-    value: Any
-    dense: Any
-    norm: Any
-    up: Any
-    act: Any
-    down: Any
-    last_norm: Any
-
-
-def _parts(model: Any, cut: Cut) -> _Parts:
-    block: Any = blocks_of(model)[cut.start]
-    if model.config.model_type == "distilbert":
-        a, f = block.attention, block.ffn
-        return _Parts(
-            a.q_lin,
-            a.k_lin,
-            a.v_lin,
-            a.out_lin,
-            block.sa_layer_norm,
-            f.lin1,
-            f.activation,
-            f.lin2,
-            block.output_layer_norm,
-        )
-    own, after, up, down = block.attention.self, block.attention.output, block.intermediate, block.output
-    return _Parts(
-        own.query, own.key, own.value, after.dense, after.LayerNorm, up.dense, up.intermediate_act_fn, down.dense, down.LayerNorm
-    )  # fmt: skip
-
-
 class FastLane(nn.Module):
     """Trainable LoRA, and learned query tokens, of K shadows on one frozen block.
 
     Args:
-        base: A model whose blocks open (`Family.opens`).
-        constants: Public shift and scale of the block's pooled output, and of what a query makes of it.
-        cut: Of one block.
+        base: Model with blocks that the fast lane supports (`Family.fast_lane`).
+        constants: Public shift and scale of the block's pooled output, and of a query's output.
+        cut: Cut of one block.
         targets: Layers that carry LoRA.
         shape: Ranks, scale and generators.
         n_queries: Learned query tokens; 0 computes the pooled token itself.
@@ -84,7 +50,8 @@ class FastLane(nn.Module):
     value_bias: Tensor
     shift: Tensor
     feature_scale: Tensor
-    chunk_divisor = 1  # of a chunk's records, all are computed at a time
+    # All of a chunk's records are computed at a time.
+    chunk_divisor = 1
 
     def __init__(
         self,
@@ -97,7 +64,7 @@ class FastLane(nn.Module):
         n_queries: int = 0,
     ) -> None:
         super().__init__()
-        parts = _parts(base.model, cut)
+        parts = block_parts(base.model, cut)
         work = torch.bfloat16 if base.low_precision else torch.float32
         self.heads: int = base.model.config.num_attention_heads
         self.n_states = max(1, n_queries)
@@ -133,27 +100,32 @@ class FastLane(nn.Module):
 
     @property
     def n_features(self) -> int:
+        """Return the width of the lane's output per record."""
         return self.hidden * self.n_states
 
-    def train(self, mode: bool = True) -> "FastLane":  # noqa: ARG002 - the dropout of a frozen block stays off
+    # the dropout of a frozen block stays off
+    def train(self, mode: bool = True) -> "FastLane":  # noqa: ARG002
+        """Keep evaluation mode: the dropout of a frozen block stays off."""
         return super().train(False)
 
     def run(self, x: RecordBatch, *, capture: bool = False) -> Tensor:
-        """Pooled outputs, shifted and scaled: shape (K, P, n_features).
+        """Return pooled outputs, shifted and scaled, shape (K, P, n_features).
 
         Args:
-            x: Records laid out as (K, P), or as (1, P) where all shadows look at the same.
-            capture: Keep what `factors` needs.
+            x: Records laid out as (K, P), or as (1, P) if all shadows read the same ones.
+            capture: Keep the activations that `factors` needs.
         """
         for layer in self._adapted().values():
             layer.capture = capture
         k, h = len(self.query.lora_a), self.heads
         first = x.first.float() if self.offsets is None else mean_of_tokens(x)
-        state = first.expand(k, *first.shape[1:])[:, :, None]  # (K, P, Q, d)
+        # (K, P, Q, d)
+        state = first.expand(k, *first.shape[1:])[:, :, None]
         if self.offsets is not None:
             state = state + self.offsets[:, None]
             state = state.detach().requires_grad_() if capture else state
-        q_heads = self.query(state).view(k, -1, h, self.hidden // h).transpose(1, 2)  # (K, H, PQ, d / H)
+        # (K, H, PQ, d / H)
+        q_heads = self.query(state).view(k, -1, h, self.hidden // h).transpose(1, 2)
         probe = _by_head(q_heads, self.key_weight)
         key_probe = self._key_lora_probe(q_heads)
         probe = probe if key_probe is None else probe + key_probe
@@ -167,15 +139,21 @@ class FastLane(nn.Module):
         return ((out - self.shift) * self.feature_scale).flatten(-2)
 
     def _key_lora_probe(self, q_heads: Tensor) -> Tensor | None:
-        """The key's LoRA as a change of what is looked for: shape (K, H, PQ, d)."""
+        """Return the key's LoRA as a change of the probe, shape (K, H, PQ, d)."""
         if self.key is None:
             return None
-        b = split_axis(self.key.lora_b, 1, (self.heads, -1))  # (K, H, d / H, r)
+        # (K, H, d / H, r)
+        b = split_axis(self.key.lora_b, 1, (self.heads, -1))
         scale = self.key.scale[..., None] / math.sqrt(self.hidden / self.heads)
         return scale * (q_heads.float() @ b) @ self.key.lora_a[:, None]
 
     def _attend(self, probe: Tensor, x: RecordBatch) -> Tensor:
-        """Attention-weighted mean of the block's inputs: shape (K, P, QH, d), of what is looked for (K, H, PQ, d)."""
+        """Return the attention-weighted mean of the block's inputs, shape (K, P, QH, d).
+
+        Args:
+            probe: Shape (K, H, PQ, d).
+            x: Records.
+        """
         work = self.key_weight.dtype
         by_query = split_axis(probe.to(work), 2, (-1, self.n_states))
         laid_out = x.tokens.to(work) if isinstance(x, Activations) else None
@@ -183,12 +161,17 @@ class FastLane(nn.Module):
         return context
 
     def _values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Value projection of the contexts, LoRA included, shape (K, H, PQ, d / H), and what LoRA's A makes of them, (K, H, PQ, r).
+        """Return value projections of the contexts, LoRA included, and the output of LoRA's A.
 
-        Frozen weight and A stand in one matrix for each shadow and head, so that the contexts are read once.
+        Frozen weight and A form one matrix for each shadow and head, so that the contexts are read
+        once.
+
+        Returns:
+            Values of shape (K, H, PQ, d / H), and A's output of shape (K, H, PQ, r).
         """
         k, h = len(context), self.heads
-        by_head = split_axis(context, 2, (-1, h)).flatten(1, 2).transpose(1, 2)  # (K, H, PQ, d)
+        # (K, H, PQ, d)
+        by_head = split_axis(context, 2, (-1, h)).flatten(1, 2).transpose(1, 2)
         a = self.value.lora_a.to(context.dtype)[:, None]
         joint = torch.cat([self.value_weight.expand(k, -1, -1, -1), a.expand(-1, h, -1, -1)], dim=2)
         frozen, u = torch.split(by_head @ joint.mT, [self.hidden // h, a.shape[2]], dim=-1)
@@ -204,15 +187,17 @@ class FastLane(nn.Module):
         return {n: m for n, m in self.named_children() if isinstance(m, LoraLinear)}
 
     def taps(self) -> list[Tensor]:
-        """Where the gradient of the loss is wanted, in the order in which `factors` takes it."""
+        """Return the tensors with needed gradients, in the order in which `factors` takes them."""
         own = [self._taken[n] for n in ("v", "probe", "state") if n in self._taken]
         return [*own, *(layer.tap for layer in self._adapted().values())]
 
     def factors(self, grads: list[Tensor]) -> dict[str, Pair]:
-        """Gradient factors of each record by parameter: (K, P, m, .), or (K, P, lead, m, .) where a parameter is cut by head or query.
+        """Return gradient factors of each record by parameter.
+
+        Each is (K, P, m, .), or (K, P, lead, m, .) where a parameter is split by head or query.
 
         Args:
-            grads: Of the loss at `taps()`.
+            grads: Gradients of the loss at `taps()`.
         """
         taken, self._taken = self._taken, {}
         rest = list(grads)
@@ -221,32 +206,37 @@ class FastLane(nn.Module):
         if self.key is not None:
             out |= self._key_factors(taken, rest.pop(0), p)
         if self.offsets is not None:
-            g = rest.pop(0)[..., None, :]  # (K, P, Q, 1, d)
+            # (K, P, Q, 1, d)
+            g = rest.pop(0)[..., None, :]
             out["offsets"] = (torch.ones_like(g[..., :1]), g)
         for (name, layer), g in zip(self._adapted().items(), rest, strict=True):
             out |= {f"{name}.{part}": pair for part, pair in layer.factors(g, p).items()}
         return out
 
     def _value_factors(self, taken: dict[str, Tensor], g_v: Tensor, p: int) -> dict[str, Pair]:
-        g = self.value.scale[..., None] * g_v  # (K, H, PQ, d / H)
-        back = (g @ split_axis(self.value.lora_b, 1, (self.heads, -1))).transpose(1, 2)  # (K, PQ, H, r)
-        u = split_axis(taken["value_u"].detach().float(), 2, (p, -1)).transpose(1, 2)  # (K, P, H, Q, r)
+        # (K, H, PQ, d / H)
+        g = self.value.scale[..., None] * g_v
+        # (K, PQ, H, r)
+        back = (g @ split_axis(self.value.lora_b, 1, (self.heads, -1))).transpose(1, 2)
+        # (K, P, H, Q, r)
+        u = split_axis(taken["value_u"].detach().float(), 2, (p, -1)).transpose(1, 2)
         return {
             "value.lora_a": (back.reshape(*taken["context"].shape[:3], -1), taken["context"].detach()),
             "value.lora_b": (split_axis(g, 2, (p, -1)).transpose(1, 2), u),
         }
 
-    def _key_factors(self, taken: dict[str, Tensor], g_looked_for: Tensor, p: int) -> dict[str, Pair]:
+    def _key_factors(self, taken: dict[str, Tensor], g_probe: Tensor, p: int) -> dict[str, Pair]:
         assert self.key is not None
-        q = (
-            self.key.scale[..., None] / math.sqrt(self.hidden / self.heads) * taken["q_heads"].detach().float()
-        )  # (K, H, PQ, d / H)
-        g = g_looked_for.float()  # (K, H, PQ, d)
+        # (K, H, PQ, d / H)
+        q = self.key.scale[..., None] / math.sqrt(self.hidden / self.heads) * taken["q_heads"].detach().float()
+        # (K, H, PQ, d)
+        g = g_probe.float()
         z = q @ split_axis(self.key.lora_b, 1, (self.heads, -1))
         w = g @ self.key.lora_a[:, None].mT
 
         def by_record(side: Tensor) -> Tensor:
-            return split_axis(side, 2, (p, -1)).transpose(1, 2)  # (K, P, H, Q, .)
+            # (K, P, H, Q, .)
+            return split_axis(side, 2, (p, -1)).transpose(1, 2)
 
         return {
             "key.lora_a": (by_record(z).flatten(2, 3), by_record(g).flatten(2, 3)),
@@ -255,7 +245,11 @@ class FastLane(nn.Module):
 
 
 def _by_head(x: Tensor, weight: Tensor) -> Tensor:
-    """Each head's own product: (K, H, rows, a) with (H, a, b) to (K, H, rows, b), in the weight's precision."""
+    """Multiply (K, H, rows, a) by (H, a, b) per head, in the weight's precision.
+
+    Returns:
+        Shape (K, H, rows, b).
+    """
     k, h, rows, _ = x.shape
     flat = x.to(weight.dtype).transpose(0, 1).reshape(h, k * rows, -1)
     return (flat @ weight).view(h, k, rows, -1).transpose(0, 1)
@@ -268,7 +262,10 @@ def _copied(norm: Any) -> nn.LayerNorm:
 
 
 def _offsets(constants: "Constants", shape: LoraShape, n_queries: int) -> Tensor:
-    """(K, Q, d): the first query starts as the mean token, the others about it, as far as public texts' tokens are apart."""
+    """Return initial query offsets (K, Q, d): zero, then random at the spread of public tokens.
+
+    The first query starts as the mean token.
+    """
     spread = torch.from_numpy(1 / (constants.pooled_scale * math.sqrt(len(constants.pooled_scale))))
     drawn = torch.stack([torch.randn(n_queries, len(spread), generator=g) for g in shape.generators])
     drawn[:, 0] = 0

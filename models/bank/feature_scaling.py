@@ -1,7 +1,6 @@
-"""Public constants that shift and scale the frozen features, so that no statistic of the customers' data is read.
+"""Computation of the public constants that shift and scale the features of a base model.
 
-Scaling by the private data's own mean and variance is a data-set-wide transformation that DP-SGD does not cover. The
-constants come from sentences written for moo, which are about no real person, and are pinned for each base model.
+See `moo.models.trunk.constants` for their privacy: no statistic of private data is read.
 """
 
 import dataclasses
@@ -22,7 +21,15 @@ Floats = NDArray[np.float32]
 
 
 def constants(base: BaseModel, *, max_length: int, cut: Cut | None = None) -> Constants:
-    """The constants of a base model at a cut: one short pass over the public sentences, two where blocks above it are left out."""
+    """Compute the constants of a base model at a cut.
+
+    Takes one short pass over the public sentences, two if blocks above the cut are left out.
+
+    Args:
+        base: Base model.
+        max_length: Tokens kept of each sentence.
+        cut: Live blocks; None for the whole model's output alone.
+    """
     texts = public_texts()
     out = encode(base, texts, max_length=max_length, cut=cut)
     mean_shift, mean_scale = _shift_and_scale(out.mean)
@@ -47,9 +54,13 @@ def constants(base: BaseModel, *, max_length: int, cut: Cut | None = None) -> Co
 
 
 def _answers(base: BaseModel, found: Constants, cut: Cut, tokens: list[Floats]) -> Floats:
-    """What one query that has learned nothing makes of an open block's inputs: shape (n, d), texts in the order of their lengths."""
+    """Return the output of one unlearned query on a fast-lane block, shape (n, d).
+
+    Texts are in the order of their lengths.
+    """
     nothing, one = np.zeros_like(found.query_shift), np.ones_like(found.query_scale)
-    shape = LoraShape(ranks=(1,), alpha=1.0, generators=[torch.Generator().manual_seed(0)])  # with B = 0, whatever A
+    # B is zero, so A has no effect.
+    shape = LoraShape(ranks=(1,), alpha=1.0, generators=[torch.Generator().manual_seed(0)])
     plain = dataclasses.replace(found, query_shift=nothing, query_scale=one)
     lane = FastLane(base, plain, cut, targets="query_value", shape=shape, n_queries=1).to(base.device)
     by_length = sorted(tokens, key=len)

@@ -1,4 +1,4 @@
-"""The bank as a LightningModule: one step is forward, per-unit gradients, clip and sum, noise, update."""
+"""LightningModule of a bank: forward, per-unit gradients, clip and sum, noise, update."""
 
 import itertools
 import math
@@ -26,12 +26,15 @@ class OptimizerSettings:
     """Step sizes and speed.
 
     Attributes:
-        learning_rate: Of the LoRA matrices and learned queries, > 0, one for all or one for each shadow; Adam.
-        head_learning_rate: Of the head, > 0, likewise; SGD on the gradient over max_grad_norm, so that the step does not depend on
-            where it is clipped (De et al. 2022). Adam would scale each coordinate of the noisy gradient to unit size and
-            drown the direction: at epsilon 8 with 390 customers it costs 8 points of accuracy (measured).
-        head_momentum: Of the head's SGD, in [0, 1).
-        chunk: Records of each shadow that are computed at a time, fewer where all tokens are live: memory and speed alone depend on it.
+        learning_rate: Step size of LoRA matrices and learned queries (Adam), > 0, one for all
+            shadows or one per shadow.
+        head_learning_rate: Step size of the head, > 0, one for all shadows or one per shadow. SGD
+            on the gradient over max_grad_norm, so that the step does not depend on the clip (De et
+            al. 2022). Adam would scale each coordinate of the noisy gradient to unit size and drown
+            the direction: at epsilon 8 with 390 customers it costs 8 points of accuracy (measured).
+        head_momentum: Momentum of the head's SGD, in [0, 1).
+        chunk: Records of each shadow computed at a time, fewer where all tokens are live; affects
+            memory and speed only.
     """
 
     learning_rate: float | tuple[float, ...] = 1e-3
@@ -41,7 +44,7 @@ class OptimizerSettings:
 
 
 class BankModule(lightning.LightningModule):
-    """Trains K shadows on activations that were computed once.
+    """Training of K shadows on activations that were computed once.
 
     Args:
         bank: Trainable parameters and frozen blocks.
@@ -50,7 +53,7 @@ class BankModule(lightning.LightningModule):
         settings: Step sizes.
         dp: Clipping, noise and the public normaliser.
         noise: (shadow, shape, device) -> standard normal noise.
-        observer: Counts the batches and the noise of its steps; None counts nothing.
+        observer: Counts batches and noise of the steps; None counts nothing.
     """
 
     def __init__(
@@ -71,14 +74,15 @@ class BankModule(lightning.LightningModule):
         self._packed, self._labels, self._workspace = packed, labels, Workspace()
         self._settings, self._dp, self._noise = settings, dp, noise
         self.dp_optimizer: BankOptimizer | None = None
-        self.logs_losses, self.losses = (
-            False,
-            torch.zeros(bank.n_shadows),
-        )  # mean loss of the last batch, where it is asked for
-        self._runs: list[slice] = []  # neighbouring shadows that share rank and step sizes, and are updated together
-        self._views: list[dict[str, nn.Parameter]] = []  # their views of the bank's parameters
+        # Mean loss of the last batch per shadow, computed if it is logged.
+        self.logs_losses, self.losses = False, torch.zeros(bank.n_shadows)
+        # Neighbouring shadows of equal rank and step sizes, which are updated together.
+        self._runs: list[slice] = []
+        # Their views of the bank's parameters.
+        self._views: list[dict[str, nn.Parameter]] = []
 
     def configure_optimizers(self) -> BankOptimizer:
+        """Build one DP optimizer around SGD for the heads and Adam for the lane."""
         s, k = self._settings, self.bank.n_shadows
         clip = self._dp.max_grad_norm if math.isfinite(self._dp.max_grad_norm) else 1.0
         head_rates = per_shadow(s.head_learning_rate, k, "head_learning_rate")
@@ -113,21 +117,26 @@ class BankModule(lightning.LightningModule):
         return self.dp_optimizer
 
     def trained(self) -> Mapping[str, Tensor]:
-        """What a checkpoint holds of the model: all but the frozen base."""
+        """Return the parameters that a checkpoint keeps: all but the frozen base."""
         return self.bank.trainable()
 
     def release(self) -> None:
-        """Hold bank and activations no longer: Lightning's Trainer and its module hold one another until Python's collector comes by,
-        which counts objects and not their gigabytes."""
+        """Drop references to bank and activations, so that their memory is freed at once.
+
+        Lightning's Trainer and its module hold one another until Python's collector runs, which
+        counts objects and not their gigabytes.
+        """
         del self.bank, self._packed, self._labels, self._workspace
         self._views = []
 
     def on_fit_start(self) -> None:
+        """Move activations, labels and counts to the training's device."""
         self._packed, self._labels = self._packed.to(self.device), self._labels.to(self.device)
         if self.observer is not None:
             self.observer.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Clip and sum the batch's gradients, then take one noisy step."""
         if self.observer is not None:
             self.observer.count_batch(batch)
         optimizer = self.optimizers()
@@ -139,7 +148,7 @@ class BankModule(lightning.LightningModule):
         optimizer.step()  # type: ignore[union-attr]
 
     def _within_memory(self, batch: Batch) -> dict[str, Tensor]:
-        """The batch's clipped sums; where memory ends, in chunks of half the size from here on."""
+        """Return the batch's clipped sums; halve the chunk for good whenever memory runs out."""
         while True:
             try:
                 sums, non_finite = self._clipped_sums(batch)
@@ -152,7 +161,7 @@ class BankModule(lightning.LightningModule):
                 return sums
 
     def _clipped_sums(self, batch: Batch) -> tuple[dict[str, Tensor], int]:
-        """Over all units of the batch, one tensor a parameter, of the bank's shapes; and the units that were not finite."""
+        """Return one sum per parameter over the batch's units, and the number of non-finite units."""
         non_finite = 0
         sums = {n: torch.zeros_like(p) for n, p in self.bank.trainable().items()}
         loss = torch.zeros(self.bank.n_shadows, device=self._labels.device)
@@ -169,7 +178,7 @@ class BankModule(lightning.LightningModule):
         return sums, non_finite
 
     def _clipped_sums_of(self, chunk: Batch) -> tuple[ClippedSums, Tensor]:
-        """Of one chunk, and its records' losses (K, P); the factors are gone before the next one's are made."""
+        """Return clipped sums and losses (K, P) of one chunk; its factors are freed on return."""
         index = chunk.index.flatten(1)
         x = self.bank.materialise(self._packed, index, self._workspace)
         records, losses = self.bank.record_factors(x, self._labels[index])
@@ -177,15 +186,20 @@ class BankModule(lightning.LightningModule):
         return clip_and_sum(factors, max_grad_norm=self._dp.max_grad_norm, present=chunk.present), losses
 
     def on_train_end(self) -> None:
+        """Raise if a trained parameter is not finite."""
         if not all(bool(torch.isfinite(p).all()) for p in self.bank.trainable().values()):
             raise TrialError(
-                "the trained parameters must be finite, but some are not; lower the learning rate.",
+                "The trained parameters must be finite, but some are not; lower the learning rate.",
                 cause="non-finite parameters",
             )
 
 
 def _equal_runs(*settings: tuple[float, ...]) -> Iterator[slice]:
-    """Runs of neighbouring shadows to whom every setting, one number for each shadow, gives the same."""
+    """Yield runs of neighbouring shadows with equal settings.
+
+    Args:
+        settings: Each has one number per shadow.
+    """
     of_each = list(zip(*settings, strict=True))
     for _, run in itertools.groupby(range(len(of_each)), of_each.__getitem__):
         start, *others = run
@@ -193,12 +207,12 @@ def _equal_runs(*settings: tuple[float, ...]) -> Iterator[slice]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ended, on the CPU or on a device."""
+    """Return True if an error reports exhausted memory, on the CPU or on a device."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 class CombinedOptimizer(Optimizer):
-    """Optimizers of disjoint parameters, side by side: one to Opacus and Lightning, each with its own rule."""
+    """Optimizers of disjoint parameters as one optimizer, each with its own rule."""
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         super().__init__([p for part in parts for group in part.param_groups for p in group["params"]], {})
@@ -206,7 +220,7 @@ class CombinedOptimizer(Optimizer):
         self.param_groups = [group for part in parts for group in part.param_groups]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step of each."""
+        """Take one step of each optimizer."""
         if closure is not None:
             closure()
         for part in self.parts:
@@ -215,14 +229,18 @@ class CombinedOptimizer(Optimizer):
 
 @torch.no_grad()
 def log_probs(bank: Any, packed: Packed, *, chunk: int = 256) -> Tensor:
-    """Log-probabilities of every shadow on every text, shape (K, n, C), nats, on the CPU.
+    """Return log-probabilities of every shadow on every text, in nats.
 
-    Texts are taken in the order of their lengths, so that little is computed on padding, and half as many at a time where memory ends.
+    Texts are taken in the order of their lengths, so that little is computed on padding. The chunk
+    is halved whenever memory runs out.
 
     Args:
-        bank: A `Bank`, or the shadows of the reference path, which read tokens.
+        bank: A `Bank`, or shadows of the Opacus engine, which read tokens.
         packed: n texts.
         chunk: Texts at a time, fewer where all tokens are live.
+
+    Returns:
+        Shape (K, n, C), on the CPU.
     """
     while True:
         try:

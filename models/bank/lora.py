@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Pair = tuple[Tensor, Tensor]  # factors (left, right) of per-record gradients, see `moo.models.dp.clipping`
+# Factors (left, right) of per-record gradients; see `moo.models.dp.clipping`.
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraShape:
-    """What every LoRA of a bank has in common.
+    """Shape shared by every LoRA of a bank.
 
     Attributes:
-        ranks: Rank of each of the K shadows, >= 1. Matrices are as wide as the largest; what a shadow has beyond its rank stays zero.
-        alpha: A shadow's scale is alpha / rank.
-        generators: One for each shadow; draws its A. B starts at zero, so that every shadow starts as the unmodified model.
+        ranks: Rank of each of the K shadows, >= 1. Matrices are as wide as the largest; entries
+            beyond a shadow's rank stay zero.
+        alpha: Scale: a shadow's LoRA is multiplied by alpha / rank.
+        generators: One per shadow; draws its A. B starts at zero, so that every shadow starts as
+            the unmodified model.
     """
 
     ranks: tuple[int, ...]
@@ -27,7 +30,10 @@ class LoraShape:
 
 
 class Lora(nn.Module):
-    """y -> y + scale B A x, for K shadows: `lora_a` (K, r, n_in), `lora_b` (K, n_out, r), scale alpha / rank."""
+    """LoRA of K shadows, y -> y + scale B A x, with scale alpha / rank.
+
+    `lora_a` has shape (K, r, n_in), `lora_b` has shape (K, n_out, r).
+    """
 
     scale: Tensor
 
@@ -43,10 +49,10 @@ class Lora(nn.Module):
 
 
 class LoraLinear(Lora):
-    """A frozen linear layer with LoRA; inputs (K * rows, ..., n_in), shadow after shadow.
+    """Frozen linear layer with LoRA; inputs (K * rows, ..., n_in), shadow after shadow.
 
     Products run in the frozen layer's precision, with sums in fp32. While `capture` is true, a call
-    keeps what the factors are made of; the layer must then be called once a pass.
+    keeps the tensors that the factors are made of; the layer must then be called once per pass.
     """
 
     def __init__(self, frozen: "FrozenLinear", shape: LoraShape) -> None:
@@ -57,24 +63,32 @@ class LoraLinear(Lora):
         self._taken: tuple[_Pass, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the frozen layer's output plus LoRA's, for inputs (K * rows, ..., n_in)."""
         work = self.frozen.weight.dtype
         taken = _Pass(x.to(work).reshape(len(self.lora_a), -1, x.shape[-1]))
         a, b = self.lora_a.to(work), (self.scale * self.lora_b).to(work)
-        if self.capture:  # their gradients are made of factors
+        # Their gradients are made of factors.
+        if self.capture:
             a, b = a.detach(), b.detach()
-        out: Tensor = _Adapted.apply(taken.x, self.frozen.weight, self.frozen.bias, a, b, taken)  # type: ignore[no-untyped-call]
+        weight, bias = self.frozen.weight, self.frozen.bias
+        out: Tensor = _Adapted.apply(taken.x, weight, bias, a, b, taken)  # type: ignore[no-untyped-call]
         if self.capture:
             self._taken = taken, out if out.requires_grad else out.requires_grad_()
         return out.view(*x.shape[:-1], -1)
 
     @property
     def tap(self) -> Tensor:
-        """The last captured output, (K, rows, n_out): the gradient is wanted here."""
+        """Return the last captured output, (K, rows, n_out), at which the gradient is needed."""
         assert self._taken is not None
         return self._taken[1]
 
     def factors(self, grad: Tensor, n_records: int) -> dict[str, Pair]:
-        """Gradient factors by parameter, each (K, n_records, m, .), from the output's gradient; forgets the pass."""
+        """Return gradient factors by parameter, each (K, n_records, m, .); forget the captured pass.
+
+        Args:
+            grad: Gradient of the output, shape (K, rows, n_out).
+            n_records: Records per shadow.
+        """
         assert self._taken is not None
         (taken, _), self._taken = self._taken, None
         assert taken.u is not None
@@ -86,12 +100,13 @@ class LoraLinear(Lora):
 
 @dataclass
 class _Pass:
-    """What a layer's pass leaves for its factors: all (K, rows, .).
+    """Tensors that a layer's pass leaves for its factors, all (K, rows, .).
 
     Attributes:
         x: Inputs.
-        u: What A makes of them.
-        back: The outputs' gradient through the scaled B, where the backward pass went on to the inputs.
+        u: Product of A and the inputs.
+        back: Gradient of the outputs through the scaled B, if the backward pass went on to the
+            inputs.
     """
 
     x: Tensor
@@ -100,7 +115,10 @@ class _Pass:
 
 
 class _Adapted(torch.autograd.Function):
-    """x -> W x + b + B A x, K shadows side by side: autograd's own, with fewer passes over memory, and `_Pass` filled on the way."""
+    """x -> W x + b + B A x of K shadows, with fewer passes over memory than autograd's own.
+
+    Fills `_Pass` on the way.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, taken: _Pass) -> Tensor:
@@ -134,17 +152,21 @@ class FrozenLinear(nn.Module):
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().to(dtype).clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return W x + b in the layer's precision."""
         return _linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """W x + b; the bias is added to the product where it lies, since handed over it would be written out first and read again."""
+    """Compute W x + b, adding the bias to the product in place.
+
+    Passed to the product, the bias would be written out first and read again.
+    """
     out = functional.linear(x, weight)
     return out if bias is None else out.add_(bias)
 
 
 def split_axis(x: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
-    """One axis as several."""
+    """Return the tensor with one axis split into several."""
     out: Tensor = x.unflatten(axis, shape)  # type: ignore[no-untyped-call]
     return out
 
@@ -154,7 +176,10 @@ def _transposed(layer: Any) -> bool:
 
 
 def rank_view(name: str, parameter: Tensor, shadows: slice, rank: int) -> Tensor:
-    """The part of a bank's parameter that belongs to neighbouring shadows of one rank: a view without what stands beyond it."""
+    """Return the part of a bank's parameter that belongs to neighbouring shadows of one rank.
+
+    The result is a view, without the zeros beyond the rank.
+    """
     own = parameter[shadows]
     if name.endswith("lora_a"):
         return own[:, :rank]

@@ -1,9 +1,10 @@
-"""Noise and batches of a training as they reached its steps: what the DP claim is judged by, not what was asked for.
+"""Noise and batches that reached the steps of a training; the DP claim is judged by these.
 
-Noise is looked at tensor by tensor and step by step, as the difference between the gradient that the optimizer is handed and the
-clipped sum. Its squares over the claimed variance follow a chi-squared law; a tensor whose squares lie below the quantile at
-`ERROR`, in one step or over all of them, had less noise than claimed. Batches are counted as they are trained on. The counts stay on
-the training's device until it has ended.
+The observer compares, tensor by tensor and step by step, the gradient handed to the optimizer with
+the clipped sum. The squares of their difference over the claimed variance follow a chi-squared law.
+A tensor with a sum of squares below the quantile at `ERROR`, in one step or over all of them, had
+less noise than claimed. Batches are counted as they are trained on. The counts stay on the device
+of the training until it ends.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,22 +21,29 @@ from moo.models.dp.optimizer import DPSettings, per_shadow
 from moo.models.dp.poisson_sampling import Batch
 from moo.privacy.observed_sampling import Drawn
 
-ERROR = 1e-12  # probability that claimed noise is taken for less: of one tensor of one shadow in one step
-_ROUNDING = 1e-4  # of a sum of squares in fp32
-_STATE = "seen."  # how its tensors begin in a checkpoint
+# Probability that claimed noise is taken for less: per tensor, shadow and step.
+ERROR = 1e-12
+# Relative rounding error of a sum of squares in fp32.
+_ROUNDING = 1e-4
+# Prefix of the observer's tensors in a checkpoint.
+_STATE = "seen."
 
-_Key = tuple[str, int]  # of a tensor: its name, and the first of its shadows
+# Key of a tensor: its name, and the first of its shadows.
+_Key = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """Noise and batches of a training that has ended.
+    """Noise and batches of a finished training.
 
     Attributes:
         steps: Optimizer steps taken.
-        noisy_steps: Steps in which every tensor of every shadow had the noise that was asked for; 0 where none was.
-        bare: Tensors that lacked it in some step, by name; empty where none did.
-        noise_std: Standard deviation of the noise that was looked for, the smallest of all shadows; 0 without noise.
+        noisy_steps: Steps in which every tensor of every shadow had the requested noise; 0 if none
+            was requested.
+        bare: Names of the tensors that lacked noise in some step, comma-separated; empty if none
+            did.
+        noise_std: Standard deviation of the requested noise, the smallest of all shadows; 0 without
+            noise.
         drawn: Units that entered the batches.
     """
 
@@ -47,7 +55,7 @@ class Observed:
 
     @classmethod
     def merge(cls, parts: Sequence["Observed"]) -> "Observed":
-        """Join trainings of single shadows: each counts, so the worst decides."""
+        """Join trainings of single shadows; the worst of them decides every count."""
         noisy = [part.noisy_steps for part in parts if part.noise_std]
         return cls(
             steps=min(part.steps for part in parts),
@@ -59,12 +67,12 @@ class Observed:
 
 
 class StepObserver:
-    """Counts of what the steps of K shadows were handed.
+    """Counters of the noise and batches that reached the steps of K shadows.
 
     Args:
         units: Shape (n,). Unit of each record.
-        members: Shape (K, n). Records that each shadow is trained on.
-        dp: The noise that was asked for.
+        members: Shape (K, n). True where a shadow is trained on the record.
+        dp: Requested noise.
     """
 
     def __init__(self, units: NDArray[np.int64], members: NDArray[np.bool_], dp: DPSettings) -> None:
@@ -76,14 +84,15 @@ class StepObserver:
         self._variances = [(multiplier * dp.max_grad_norm) ** 2 if multiplier else 0.0 for multiplier in each]
         self._units, self._drawn = torch.from_numpy(units), torch.zeros(k, n_units, dtype=torch.int64)
         self._sizes: list[Tensor] = []
-        self._found: dict[_Key, Tensor] = {}  # shape (2, shadows): squares over all steps, steps with too little
+        # Shape (2, shadows): sum of squares over all steps, number of steps with too little noise.
+        self._found: dict[_Key, Tensor] = {}
         self._numels: dict[_Key, int] = {}
         self._lowest: dict[_Key, Tensor] = {}
         self._bare = torch.zeros((), dtype=torch.int64)
         self.steps = 0
 
     def to(self, device: torch.device) -> None:
-        """Move the counts to the training's device."""
+        """Move the counts to the device of the training."""
         self._units, self._drawn, self._bare = (t.to(device) for t in (self._units, self._drawn, self._bare))
         self._sizes = [t.to(device) for t in self._sizes]
         self._found = {key: t.to(device) for key, t in self._found.items()}
@@ -94,11 +103,12 @@ class StepObserver:
         self._sizes.append(batch.present.sum(1))
 
     def check_noise(self, gradients: Iterable[tuple[str, slice, Tensor, Tensor]]) -> None:
-        """Count one step's noise.
+        """Check and count the noise of one step.
 
         Args:
-            handed: For each tensor of neighbouring shadows its name, the shadows, and of shape (shadows, ...) the gradient that
-                the optimizer is handed, before it is divided, and the clipped sum.
+            gradients: One entry per tensor of neighbouring shadows: its name, the shadows, and two
+                tensors of shape (shadows, ...): the gradient handed to the optimizer, before
+                division, and the clipped sum.
         """
         self.steps += 1
         bare = torch.zeros_like(self._bare, dtype=torch.bool)
@@ -115,12 +125,16 @@ class StepObserver:
         self._bare += bare
 
     def _quantile(self, key: _Key, n_shadows: int, *, steps: int) -> Tensor:
-        """Sum of squares, shape (shadows,), that claimed noise lies below with probability `ERROR`."""
+        """Return the sum of squares that claimed noise falls below with probability `ERROR`.
+
+        Returns:
+            Shape (n_shadows,).
+        """
         of_one = _chi_squared(self._numels[key] * steps) * (1 - _ROUNDING)
         return torch.tensor(self._variances[key[1] : key[1] + n_shadows], dtype=torch.float64) * of_one
 
     def observed(self) -> Observed:
-        """Return what was seen, on the CPU."""
+        """Return the counts so far, on the CPU."""
         found = {key: t.cpu() for key, t in self._found.items()}
         low = {key: bool((t[0] < self._quantile(key, t.shape[1], steps=self.steps)).any()) for key, t in found.items()}
         bare = self.steps if any(low.values()) else int(self._bare)
@@ -142,7 +156,7 @@ class StepObserver:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it."""
+        """Return the tensors that a checkpoint keeps."""
         found = {
             f"{_STATE}{start}.{name}": torch.cat(
                 [t.cpu(), torch.full((1, t.shape[1]), float(self._numels[name, start]))]
@@ -154,7 +168,7 @@ class StepObserver:
         return found | {f"{_STATE}drawn": self._drawn, f"{_STATE}sizes": sizes, f"{_STATE}counts": counts}
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where a checkpoint stood."""
+        """Continue from the counts of a checkpoint."""
         own = {name.removeprefix(_STATE): t for name, t in state.items() if name.startswith(_STATE)}
         self._drawn, self._sizes = own.pop("drawn"), list(own.pop("sizes"))
         counts = own.pop("counts")
@@ -166,5 +180,5 @@ class StepObserver:
 
 @lru_cache(maxsize=1024)
 def _chi_squared(numbers: int) -> float:
-    """Quantile at `ERROR` of the sum of so many squared standard normal numbers."""
+    """Return the quantile at `ERROR` of the sum of `numbers` squared standard normal numbers."""
     return float(chi2.ppf(ERROR, numbers))

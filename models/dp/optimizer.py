@@ -1,9 +1,10 @@
-"""DP-SGD through Opacus' optimizer: the noise, the public normaliser, and nothing that could undo either.
+"""DP-SGD through Opacus' optimizer: secret noise and a public normaliser.
 
-The bank clips (`moo.models.dp.clipping`) and leaves clipped sums in `p.grad`, as Opacus' ghost clipping does; its optimizer
-for that case adds the noise and divides by the expected batch size. What is ours is where the noise comes from: a secret
-stream for each shadow, never the open seed of the study. Floating-point Gaussian sampling is not hardened against attacks
-on its lowest bits (Mironov 2012).
+The bank clips (`moo.models.dp.clipping`) and leaves clipped sums in `p.grad`, as Opacus' ghost
+clipping does. Opacus' optimizer for that case adds the noise and divides by the expected batch
+size. Only the source of the noise differs: a secret stream for each shadow, never the open seed of
+the study. Floating-point Gaussian sampling is not hardened against attacks on its lowest bits
+(Mironov 2012).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,16 +17,19 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from moo.core import validate
+from moo.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPSettings:
-    """What one step adds.
+    """Clipping and noise of one step.
 
     Attributes:
-        noise_multiplier: Standard deviation of the noise over max_grad_norm, one for all or one for each shadow; 0 trains without DP.
-        max_grad_norm: Largest norm of a unit's gradient; `math.inf` (without DP only) does not clip.
-        expected_batch_size: Expected units in a batch, from public numbers alone; > 0.
+        noise_multiplier: Standard deviation of the noise over max_grad_norm, one for all shadows or
+            one per shadow; 0 trains without DP.
+        max_grad_norm: Largest norm of a unit's gradient; `math.inf` (without DP only) does not
+            clip.
+        expected_batch_size: Expected units in a batch, computed from public numbers alone; > 0.
     """
 
     noise_multiplier: float | tuple[float, ...]
@@ -42,32 +46,36 @@ class DPSettings:
 
     @property
     def all_noise(self) -> tuple[float, ...]:
-        """Every noise multiplier in use."""
+        """Return every noise multiplier in use."""
         return self.noise_multiplier if isinstance(self.noise_multiplier, tuple) else (self.noise_multiplier,)
 
 
 def per_shadow(value: float | tuple[float, ...], n_shadows: int, name: str) -> tuple[float, ...]:
-    """One number for each of K shadows.
+    """Return one number for each of K shadows.
 
     Raises:
-        InputError: If a tuple of another length came.
+        InputError: If `value` is a tuple of another length.
     """
     if not isinstance(value, tuple):
         return (value,) * n_shadows
     if len(value) != n_shadows:
-        rule = "{name} must be one value, or one for each of {n_shadows} shadows"
-        raise validate.argument_error(rule, name, value, n_shadows=n_shadows)
+        raise InputError(
+            "{name} must have one value for each of {n_shadows} shadows, got {value}.",
+            name=name,
+            n_shadows=n_shadows,
+            value=value,
+        )
     return value
 
 
 class ShadowNoise:
-    """Standard normal noise, each shadow's from a secret stream of its own."""
+    """Standard normal noise from one secret stream per shadow."""
 
     def __init__(self, generators: Sequence[np.random.Generator]) -> None:
         self.generators = list(generators)
 
     def __call__(self, shadow: int, shape: torch.Size, device: torch.device) -> Tensor:
-        """Noise for one parameter of one shadow."""
+        """Return noise for one parameter of one shadow."""
         return torch.from_numpy(self.generators[shadow].standard_normal(shape, np.float32)).to(device)
 
 
@@ -75,19 +83,20 @@ NoisyGradients = Iterable[tuple[str, slice, Tensor, Tensor]]
 
 
 def ignore_noise(_: NoisyGradients) -> None:
-    """Look at no noise."""
+    """Accept any noise unchecked."""
 
 
 class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
-    """One DP optimizer for the whole bank, whatever the inner optimizer.
+    """DP optimizer of a whole bank, around any inner optimizer.
 
     Args:
-        optimizer: Over parameters of neighbouring shadows, their axis first.
+        optimizer: Inner optimizer over parameters of neighbouring shadows, the shadows' axis first.
         settings: Clipping, noise and normaliser.
         noise: (shadow, shape, device) -> standard normal noise.
-        shadows_of: The shadows of each parameter, in the order of the optimizer's groups.
-        names: Name of each parameter, likewise.
-        seen: Called at each step with (name, shadows, gradient handed over, clipped sum) of each parameter.
+        shadows_of: Shadows of each parameter, in the order of the optimizer's groups.
+        names: Name of each parameter, in the same order.
+        observe: Called at each step with (name, shadows, gradient handed over, clipped sum) of each
+            parameter.
     """
 
     def __init__(
@@ -113,7 +122,7 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         self.steps_taken = 0
 
     def add_noise(self) -> None:
-        """`p.grad` = clipped sum + noise_multiplier * max_grad_norm * noise."""
+        """Set `p.grad` to clipped sum + noise_multiplier * max_grad_norm * noise."""
         for p, shadows in zip(self.params, self._shadows_of, strict=True):
             p.grad.copy_(p.summed_grad)
             for own, shadow in zip(p.grad, range(shadows.start, shadows.stop), strict=True):
@@ -121,7 +130,7 @@ class BankOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
                     own += self._multipliers[shadow] * self.max_grad_norm * self._noise(shadow, own.shape, own.device)
 
     def scale_grad(self) -> None:
-        """Show what noise was added, then divide by the expected batch size."""
+        """Report the added noise, then divide by the expected batch size."""
         self.steps_taken += 1
         handed = zip(self._names, self._shadows_of, self.params, strict=True)
         self._observe((name, shadows, p.grad, p.summed_grad) for name, shadows, p in handed)

@@ -1,4 +1,4 @@
-"""Poisson sampling of units of privacy, for K shadows at once, with coins of its own for each shadow."""
+"""Poisson sampling of units of privacy for K shadows at once, with coins for each shadow."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,26 @@ from moo.core.errors import InputError
 from moo.models.trunk.packed import STEP, rounded_up
 
 Ints = NDArray[np.int64]
-_REMEMBERED = 16  # batches that Lightning may draw ahead
+# Batches that Lightning may draw ahead.
+_REMEMBERED = 16
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What K shadows train on in one step: units sorted by records and length, so that a stretch of them is padded little.
+    """Records that K shadows train on in one step.
 
-    Shadows draw different numbers of units: places of a shadow that hold none stand first, where units are smallest.
+    Units are sorted by number of records and length, so that a slice of them needs little padding.
+    Shadows draw different numbers of units: the empty places of a shadow come first, where units
+    are smallest.
 
     Attributes:
-        index: Shape (K, U, M). Records of each sampled unit. A padded place repeats the unit's own first record, never another
-            person's: what is not finite times a weight of 0 is not finite. Units that are not present hold the shortest text.
+        index: Shape (K, U, M). Records of each sampled unit. A padded place repeats the unit's own
+            first record, never another person's: a non-finite number times a weight of 0 is not
+            finite. Absent units hold the shortest text.
         weights: Shape (K, U, M). 1 / (records of the unit in this batch); 0 in padded places.
         present: Shape (K, U). True for sampled units.
-        sizes: U numbers, not decreasing: records of the largest unit so far, over all shadows.
-        absent: Places, from the first on, that hold a unit in no shadow; U was rounded up.
+        sizes: U non-decreasing numbers: records of the largest unit so far, over all shadows.
+        absent: Number of leading places that hold a unit in no shadow; U was rounded up.
     """
 
     index: Tensor
@@ -41,11 +45,15 @@ class Batch:
     absent: int = 0
 
     def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
         index, weights, present = (t.to(device, non_blocking=True) for t in (self.index, self.weights, self.present))
         return Batch(index, weights, present, self.sizes, self.absent)
 
     def chunks(self, places: int) -> Iterator["Batch"]:
-        """Stretches of whole units of about so many records a shadow, one unit at least. All but the last hold somebody."""
+        """Yield slices of whole units of about `places` records per shadow, at least one unit each.
+
+        All slices but the last hold a present unit.
+        """
         start = 0
         while start < len(self.sizes):
             stop = start + 1
@@ -68,25 +76,31 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What one shadow trains on in one step: the sampled units' records, unit after unit, and how many each has."""
+    """Units that one shadow trains on in one step: records in sequence, and counts."""
 
     records: Ints
     counts: Ints
 
 
 class PoissonBatches(IterableDataset[Batch]):
-    """One batch a step: every unit of a shadow's half enters it by a coin of its own, and no other way.
+    """Batches of K shadows, one per step: each unit of a shadow's half enters by one coin flip.
 
-    The number of units in a batch varies, and may be zero; the normaliser of the step never depends on it.
+    The number of units in a batch varies, and may be zero; the normaliser of the step never depends
+    on it.
 
     Args:
         units: Shape (n,). Unit of each record, 0..U-1.
         lengths: Shape (n,). Tokens of each record; only the layout depends on it.
-        members: Shape (K, n). Records that each shadow is trained on; a unit's records stand together.
-        sample_rate: In (0, 1].
+        members: Shape (K, n). True where a shadow is trained on the record; all records of a unit
+            share one value.
+        sample_rate: Probability with which a unit enters a batch, in (0, 1].
         steps: Number of batches.
         generators: K secret streams.
-        max_records: Most records of a unit in one step; more are thinned at random.
+        max_records: Most records of a unit in one step; a random subset is kept if there are more.
+
+    Raises:
+        InputError: If the sample rate is out of range, or a unit is split between members and
+            non-members.
     """
 
     def __init__(
@@ -103,7 +117,8 @@ class PoissonBatches(IterableDataset[Batch]):
         super().__init__()
         if not 0 < sample_rate <= 1:
             raise InputError(
-                "0 < sample_rate <= 1 must hold, but got sample_rate={sample_rate!r}.", sample_rate=sample_rate
+                "sample_rate must be in (0, 1], got {sample_rate!r}; it is the share of units in a batch.",
+                sample_rate=sample_rate,
             )
         self._order = np.argsort(units, kind="stable")
         self._starts = np.searchsorted(units[self._order], np.arange(int(units.max()) + 2))
@@ -120,11 +135,14 @@ class PoissonBatches(IterableDataset[Batch]):
             yield self._assemble([self._draw(k) for k in range(len(self._halves))])
 
     def states_before(self, step: int) -> list[Any]:
-        """States of the generators before the batch of a step was drawn; the loader may be a few batches ahead of the training."""
+        """Return the states of the generators before the batch of a step was drawn.
+
+        The loader may be a few batches ahead of the training.
+        """
         return next((states for drawn, states in self._before if drawn == step), self._states())
 
     def resume_at(self, step: int, states: Sequence[Any]) -> None:
-        """Begin at a step, with the generators where they stood before it."""
+        """Begin at a step, with the generators in their states before it."""
         self._start = step
         for generator, state in zip(self._generators, states, strict=True):
             generator.bit_generator.state = state
@@ -133,7 +151,7 @@ class PoissonBatches(IterableDataset[Batch]):
         return [generator.bit_generator.state for generator in self._generators]
 
     def _chosen(self, shadow: int) -> Ints:
-        """The units of a shadow's half that their coins let in."""
+        """Draw the units of a shadow's half that enter the batch."""
         half = self._halves[shadow]
         return half[self._generators[shadow].random(len(half)) < self._sample_rate]
 
@@ -142,7 +160,8 @@ class PoissonBatches(IterableDataset[Batch]):
         starts, counts = self._starts[chosen], self._starts[chosen + 1] - self._starts[chosen]
         firsts = np.cumsum(counts) - counts
         records = self._order[np.repeat(starts - firsts, counts) + np.arange(counts.sum())]
-        for unit in np.flatnonzero(counts > self._max_records)[::-1]:  # backwards, so that earlier places stay
+        # Backwards, so that earlier places stay valid.
+        for unit in np.flatnonzero(counts > self._max_records)[::-1]:
             own = records[firsts[unit] : firsts[unit] + counts[unit]]
             kept = np.sort(rng.choice(own, self._max_records, replace=False))
             records = np.concatenate([records[: firsts[unit]], kept, records[firsts[unit] + counts[unit] :]])
@@ -172,7 +191,7 @@ class PoissonBatches(IterableDataset[Batch]):
 
 
 def _sorted(drawn: _Drawn, lengths: Ints) -> _Drawn:
-    """Units by their number of records, then by their longest text."""
+    """Return the units sorted by number of records, then by their longest text."""
     if not len(drawn.counts):
         return drawn
     firsts = np.cumsum(drawn.counts) - drawn.counts
@@ -183,26 +202,32 @@ def _sorted(drawn: _Drawn, lengths: Ints) -> _Drawn:
 
 
 def _units_of(units: Ints, members: NDArray[np.bool_]) -> Ints:
-    """Units of one shadow's half.
+    """Return the units of one shadow's half.
 
     Raises:
-        InputError: If a unit stands partly inside and partly outside: its privacy would not be what is accounted.
+        InputError: If a unit is split: its privacy would not be what is accounted.
     """
     inside, outside = np.unique(units[members]), units[~members]
     if np.isin(inside, outside).any():
-        raise InputError("all records of a unit must be members together, but one is split; draw members by unit.")
+        raise InputError(
+            "All records of a unit must be members together, but those of one unit are split; draw members by unit."
+        )
     return inside.astype(np.int64)
 
 
 class PoissonDataModule(lightning.LightningDataModule):
-    """Hands the batches to Lightning as they are: no sampler, no shuffling, no collation of its own."""
+    """Data module that hands batches to Lightning unchanged: no sampler, shuffling, collation."""
 
     def __init__(self, batches: PoissonBatches) -> None:
         super().__init__()
         self.batches = batches
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        """Return a loader of the batches as they are."""
         return DataLoader(self.batches, batch_size=None)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int  # noqa: ARG002
+    ) -> Batch:  # fmt: skip
+        """Move a batch to the training's device."""
         return batch.to(device)

@@ -1,11 +1,14 @@
-"""One shadow, or a retrained model, in PEFT's format: `adapter_config.json`, `adapter_model.safetensors` and what its head needs.
+"""Export of one shadow, or a retrained model, in PEFT's format with its head.
 
-The stock head becomes the classifier of Hugging Face's own sequence classification, so that `AutoPeftModelForSequenceClassification`
-loads it without moo. Scaling by public constants goes into its layers. Where the stock classifier has a nonlinearity between the pooled
-token and the output, the token is sent through its linear range and the output scaled back: tanh(z / 1024) * 1024 is z to 1e-6 at the
-size that z has.
+PEFT's files are `adapter_config.json` and `adapter_model.safetensors`. The stock head becomes the
+classifier of Hugging Face's own sequence classification, so that
+`AutoPeftModelForSequenceClassification` loads it without moo. Scaling by public constants goes into
+its layers. Where the stock classifier has a nonlinearity between the pooled token and the output,
+the token is sent through its linear range and the output scaled back: tanh(z / 1024) * 1024 equals
+z to 1e-6 for the sizes that z takes.
 
-A head that sees the frozen mean as well stands in `head.safetensors` beside the adapter; `load_exported` reads both.
+A head that also sees the frozen mean is saved as `head.safetensors` next to the adapter;
+`load_exported` reads both.
 """
 
 import json
@@ -20,56 +23,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError
 from moo.models.bank.bank import Bank, Frozen
+from moo.models.export.loader import save_loader
 from moo.models.pretrained.architectures import Family, family_of, n_blocks
 from moo.models.pretrained.loading import load_base, silence_transformers
 
 HEAD_FILE = "head.safetensors"
-_LOADER = '''"""The model, without moo: python load.py TEXT [TEXT ...] [--base FOLDER_OR_NAME] tells each text's class and logits.
-
---base is where the base model and its tokenizer stand, if not where adapter_config.json says. Needs transformers and peft.
-"""
-
-import argparse
-import json
-from pathlib import Path
-
-import torch
-from peft import PeftConfig, PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-CLASSES = {names!r}
-PAD = {pad}
-
-
-def load(base=None):
-    """Model and tokenizer."""
-    here = Path(__file__).parent
-    base = base or PeftConfig.from_pretrained(here).base_model_name_or_path
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels={n}, id2label=CLASSES)
-    model.config.pad_token_id = PAD
-    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="right")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(PAD)
-    return PeftModel.from_pretrained(model, here).eval(), tokenizer
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("texts", nargs="+")
-    parser.add_argument("--base")
-    options = parser.parse_args()
-    model, tokenizer = load(options.base)
-    batch = tokenizer(options.texts, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    for row in logits:
-        print(json.dumps([CLASSES[int(row.argmax())], row.tolist()], ensure_ascii=False))
-'''
-_RANGE = 1024.0  # what stands before a tanh is divided by this, and multiplied back behind it
-_LIFT = 16.0  # what stands before a ReLU is lifted by this, and lowered behind it
+# Divides the input of a tanh, and multiplies its output.
+_RANGE = 1024.0
+# Added to the input of a ReLU, and subtracted after it.
+_LIFT = 16.0
 _KEPT = {"bert": ["pooler", "classifier"], "distilbert": ["pre_classifier", "classifier"]}
 
 
@@ -77,14 +41,15 @@ def export_peft(bank: Bank, frozen: Frozen, folder: Path, *, classes: Sequence[s
     """Write one shadow's adapter and head.
 
     Args:
-        bank: Trained.
-        frozen: The base model at the bank's depth.
-        folder: Made if missing.
+        bank: Trained bank.
+        frozen: Base model at the bank's depth.
+        folder: Target folder; created if missing.
         classes: Names of the classes, in the order of the labels.
-        shadow: Which of the bank's models.
+        shadow: Position of the exported shadow in the bank.
 
     Raises:
-        InputError: If PEFT has no form for the model: layers left out, learned queries, or no adapted layer.
+        InputError: If PEFT has no form for the model: layers left out, learned queries, or no
+            adapted layer.
     """
     family = family_of(frozen.base.model)
     if family is None or not has_peft_form(bank, frozen):
@@ -112,26 +77,25 @@ def export_peft(bank: Bank, frozen: Frozen, folder: Path, *, classes: Sequence[s
     return folder
 
 
-def save_loader(frozen: Frozen, folder: Path, classes: Sequence[str]) -> None:
-    """Write `load.py`, which knows what PEFT's format does not hold: the classes, and what a decoder's texts are padded with."""
-    names, pad = dict(enumerate(classes)), int(frozen.base.tokenizer.pad_token_id)
-    write_whole(folder / "load.py", _LOADER.format(names=names, n=len(names), pad=pad))
-
-
 def has_peft_form(bank: Bank, frozen: Frozen) -> bool:
-    """Whether PEFT can hold the model: LoRA on a whole model of a known family, without learned queries."""
+    """Return True if PEFT can hold the model: LoRA on a whole known model, no queries."""
     depth = bank.config.depth
     adapted = depth.adapted_layers > 0 and family_of(frozen.base.model) is not None
     return adapted and not depth.layers_dropped and not depth.n_queries
 
 
 def stock_model(frozen: Frozen, classes: Sequence[str]) -> Any:
-    """Hugging Face's own sequence classification around the base model, in fp32."""
+    """Return Hugging Face's own sequence classification around the base model, in fp32."""
     labels = dict(enumerate(classes))
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        frozen.base.model.name_or_path, num_labels=len(classes), id2label=labels, label2id={c: i for i, c in labels.items()},
-        use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
-    )  # fmt: skip
+        frozen.base.model.name_or_path,
+        num_labels=len(classes),
+        id2label=labels,
+        label2id={c: i for i, c in labels.items()},
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+    )
     model.config.pad_token_id = frozen.base.tokenizer.pad_token_id
     return model
 
@@ -148,7 +112,8 @@ def _config(bank: Bank, frozen: Frozen, family: Family, shadow: int, *, stock: b
     first = n_blocks(frozen.base.model) - bank.config.depth.adapted_layers
     return peft.LoraConfig(
         r=rank,
-        lora_alpha=bank.config.lora_alpha,  # type: ignore[arg-type] # PEFT says int, and divides it by the rank
+        # PEFT declares int, and divides it by the rank.
+        lora_alpha=bank.config.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         target_modules=family.peft_targets(bank.config.depth.targets),
         layers_to_transform=list(range(first, n_blocks(frozen.base.model))),
@@ -160,13 +125,17 @@ def _config(bank: Bank, frozen: Frozen, family: Family, shadow: int, *, stock: b
 
 
 def stock_config(frozen: Frozen, family: Family) -> dict[str, Any]:
-    """What a PEFT configuration says of Hugging Face's own classifier: its task, and the layers that are saved whole."""
+    """Return PEFT options of Hugging Face's own classifier: task and layers saved whole."""
     kept = _KEPT.get(frozen.base.model.config.model_type, ["score"] if family.causal else ["classifier"])
     return {"task_type": "SEQ_CLS", "modules_to_save": kept}
 
 
 def _put_lora(wrapped: Any, own: dict[str, Tensor], frozen: Frozen, family: Family) -> None:
-    """The bank's matrices into PEFT's; every one of PEFT's must find its own."""
+    """Copy the bank's matrices into PEFT's.
+
+    Raises:
+        InputError: If a matrix of the bank has no counterpart.
+    """
     first = n_blocks(frozen.base.model) - frozen.cut.stop + frozen.cut.start
     waiting = {n for n in own if n.startswith("lane.")}
     for name, parameter in wrapped.named_parameters():
@@ -181,7 +150,8 @@ def _put_lora(wrapped: Any, own: dict[str, Tensor], frozen: Frozen, family: Fami
             waiting.discard(key)
     if waiting:
         raise InputError(
-            "every adapter must have its place in PEFT's model, but {waiting} has none.", waiting=sorted(waiting)[0]
+            "Every adapter must have its place in PEFT's model, but {waiting} has none; keep moo's own file.",
+            waiting=sorted(waiting)[0],
         )
 
 
@@ -195,7 +165,7 @@ def _key_in_bank(own: dict[str, Tensor], family: Family, block: int, layer: str,
 
 
 def put_head(wrapped: Any, own: dict[str, Tensor], frozen: Frozen) -> None:
-    """Head and public scaling into the stock classifier of each family."""
+    """Copy head and public scaling into the stock classifier of each family."""
     kind, c = frozen.base.model.config.model_type, frozen.constants
     scale, shift = torch.from_numpy(c.pooled_scale), torch.from_numpy(c.pooled_shift)
     weight = own["head_weight"]
@@ -227,7 +197,7 @@ def _default(layer: Any) -> Any:
 
 
 def save_head(own: dict[str, Tensor], frozen: Frozen, folder: Path, classes: Sequence[str]) -> None:
-    """A head that sees the frozen mean as well, with its public scaling; `load_exported` reads it."""
+    """Write a head that also sees the frozen mean, with its scaling; `load_exported` reads it."""
     c = frozen.constants
     tensors = {
         n: torch.from_numpy(getattr(c, n)).contiguous()
@@ -239,7 +209,10 @@ def save_head(own: dict[str, Tensor], frozen: Frozen, folder: Path, classes: Seq
 
 
 class Exported(nn.Module):
-    """An exported model whose head also sees the frozen mean: two passes of the base model, without and with its adapter."""
+    """Exported model with a head that also sees the frozen mean.
+
+    Runs the base model twice, without and with its adapter.
+    """
 
     def __init__(self, model: Any, head: dict[str, Tensor], *, last: bool) -> None:
         super().__init__()
@@ -247,7 +220,7 @@ class Exported(nn.Module):
         self.head = nn.ParameterDict({n: nn.Parameter(t, requires_grad=False) for n, t in head.items()})
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits, shape (n, C), of token ids and mask of shape (n, L)."""
+        """Return logits, shape (n, C), of token ids and mask of shape (n, L)."""
         h, mask = self.head, attention_mask[..., None].float()
         top = self._frozen(input_ids, attention_mask)
         mean = (top * mask).sum(1) / mask.sum(1)
@@ -259,7 +232,10 @@ class Exported(nn.Module):
         return out
 
     def _frozen(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Last states without the adapter. A prefix stands outside the base model, and PEFT cannot disable it on encoders."""
+        """Return the last states without the adapter.
+
+        A prefix is outside the base model, and PEFT cannot disable it on encoders.
+        """
         if self.model.active_peft_config.is_prompt_learning:
             outside: Tensor = self.model.get_base_model()(input_ids=ids, attention_mask=mask).last_hidden_state
             return outside
@@ -269,18 +245,18 @@ class Exported(nn.Module):
 
 
 def load_exported(folder: Path, *, base: str | None = None) -> Exported:
-    """Read an export whose head also sees the frozen mean.
+    """Read an export with a head that also sees the frozen mean.
 
     Args:
-        folder: What `export_peft` wrote.
-        base: Base model, if it is not where the adapter says.
+        folder: Folder written by `export_peft`.
+        base: Base model, if it is not at the place named in the adapter's configuration.
 
     Raises:
-        InputError: If there is no such head in the folder.
+        InputError: If the folder has no such head.
     """
     if not (folder / HEAD_FILE).is_file():
         raise InputError(
-            "{folder} must hold {head_file}, but does not; a stock head loads with "
+            "{folder} must hold {head_file}, but does not; load a stock head with "
             "peft.AutoPeftModelForSequenceClassification.",
             folder=folder,
             head_file=HEAD_FILE,

@@ -1,4 +1,4 @@
-"""What the reference path trained, on disk: the parameters as they are, and PEFT's format where PEFT has one."""
+"""Export of models of the Opacus engine: parameters, and PEFT's format if there is one."""
 
 import dataclasses
 import json
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from moo.core.errors import InputError
 from moo.models.bank.bank import Depth, Frozen
-from moo.models.export.peft import put_head, save_head, save_loader, stock_config, stock_model
+from moo.models.export.loader import save_loader
+from moo.models.export.peft import put_head, save_head, stock_config, stock_model
 from moo.models.pretrained.architectures import Family, family_of
 from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import load_base
@@ -27,8 +28,9 @@ _MARK, _PUBLIC = "moo.reference", "constants."
 
 
 def save_reference(shadows: ReferenceShadows, path: Path, *, shadow: int = 0) -> Path:
-    """Write what one shadow trained, under the names of PEFT's parameters and the head's, with the public constants; the frozen model
-    is left out. `load_reference` reads it.
+    """Write one shadow's trained parameters and the public constants, without the frozen model.
+
+    Parameters keep PEFT's names and the head's. `load_reference` reads the file.
     """
     base, constants = shadows.frozen.base, dataclasses.asdict(shadows.frozen.constants)
     state = {_short(name): p.detach().cpu().contiguous() for name, p in shadows.states[shadow].items()}
@@ -39,7 +41,7 @@ def save_reference(shadows: ReferenceShadows, path: Path, *, shadow: int = 0) ->
 
 
 class Reloaded(nn.Module):
-    """What `load_reference` gives: logits from tokens, as the trained model gave them."""
+    """Model read by `load_reference`: the logits of the trained model, from tokens."""
 
     def __init__(self, classifier: Classifier, frozen: Frozen, shape: AdapterSpec) -> None:
         super().__init__()
@@ -48,12 +50,15 @@ class Reloaded(nn.Module):
 
     @torch.no_grad()
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits, shape (n, C), of token ids and mask of shape (n, L), padded behind."""
+        """Return logits, shape (n, C), of token ids and mask of shape (n, L), padded at the end."""
         out: Tensor = self.classifier(input_ids, attention_mask, self._features(input_ids, attention_mask))
         return out
 
     def _features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The frozen features: the mean over tokens; with a stock head the pooled token, or none beside an adapted one."""
+        """Return the frozen features: the mean over tokens, or for a stock head the pooled token.
+
+        Empty for a stock head with an adapted token.
+        """
         if not self._shape.n_frozen:
             return torch.zeros(len(ids), 0)
         top, c = self._frozen.base.model(input_ids=ids, attention_mask=mask).last_hidden_state, self._frozen.constants
@@ -65,37 +70,42 @@ class Reloaded(nn.Module):
 
 
 def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
-    """Read what `save_reference` wrote, whatever the adaptation, on the CPU.
+    """Read a file that `save_reference` wrote, for any adaptation, on the CPU.
 
     Args:
         path: The file.
-        base: Base model, if it is not where it was; its weights must be the same.
+        base: Base model, if it has moved; its weights must be the same.
 
     Raises:
-        InputError: If the file is none of these, or the base model another.
+        InputError: If the file holds no such model, or the base model has other weights.
     """
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[_MARK])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # The file is no mapping.
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         shape = AdapterSpec(**{**about["shape"], "depth": Depth(**about["shape"]["depth"])})
         fields = [f.name for f in dataclasses.fields(Constants)]
         constants = Constants(**{name: state.pop(f"{_PUBLIC}{name}").numpy() for name in fields})
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         raise InputError(
-            "the file must hold a model of the reference path, but {path} does not ({error}).", path=path, error=error
+            "{path} must hold a model of the Opacus engine, but does not ({error}); give a file that "
+            "save_reference wrote.",
+            path=path,
+            error=error,
         ) from error
     loaded = load_base(base or about["base"], accelerator="cpu")
     if loaded.digest != about["digest"]:
         raise InputError(
-            "the base model's weights must be those of {about!r} in training, but are others.", about=about["base"]
+            "The base model's weights must be those of {about!r} in training, but are others; give that model as base.",
+            about=about["base"],
         )
     frozen = Frozen(base=loaded, cut=last_cut(loaded), constants=constants)
     classifier = build_classifier(shape, frozen)
     trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
     if trained.keys() != state.keys():
         raise InputError(
-            "the file must hold exactly the trained parameters, but {path} differs in {keys}.",
+            "{path} must hold exactly the trained parameters, but differs in {keys}; check the base model.",
             path=path,
             keys=sorted(trained.keys() ^ state.keys())[0],
         )
@@ -105,7 +115,7 @@ def load_reference(path: Path, *, base: str | None = None) -> Reloaded:
 
 
 def peft_model(shadows: ReferenceShadows, *, shadow: int = 0) -> Any | None:
-    """The PEFT model that a shadow trained; None where it trained the head alone, all weights, or adapters that PEFT has none of."""
+    """Return a shadow's PEFT model; None for the head alone, full training, other adapters."""
     shadows.select(shadow)
     encoder = shadows.classifier.encoder
     return encoder if isinstance(encoder, peft.PeftModel) else None
@@ -114,18 +124,19 @@ def peft_model(shadows: ReferenceShadows, *, shadow: int = 0) -> Any | None:
 def export_reference(
     shadows: ReferenceShadows, frozen: Frozen, folder: Path, *, classes: Sequence[str], stock: bool, shadow: int = 0
 ) -> Path:
-    """Write one shadow's adapter and head in PEFT's format, as `moo.models.export.peft.export_peft` does for the bank.
+    """Write one shadow's adapter and head in PEFT's format, as `export_peft` does for the bank.
 
     Args:
-        shadows: Trained.
-        frozen: The base model.
-        folder: Made if missing.
+        shadows: Trained shadows.
+        frozen: Base model.
+        folder: Target folder; created if missing.
         classes: Names of the classes, in the order of the labels.
-        stock: Whether the head saw the adapted token alone: then stock Hugging Face classes load it.
-        shadow: Which of the models.
+        stock: True if the head saw the adapted token alone; then stock Hugging Face classes load
+            it.
+        shadow: Position of the exported shadow.
 
     Raises:
-        InputError: If PEFT has no form for it.
+        InputError: If PEFT has no form for the model.
     """
     encoder, family = peft_model(shadows, shadow=shadow), family_of(frozen.base.model)
     if encoder is None:
@@ -143,7 +154,9 @@ def export_reference(
         return folder
     config = encoder.peft_config["default"]
     if family is None or not isinstance(config, peft.LoraConfig):
-        raise InputError("the stock head leaves with LoRA on a model of a known family; train with head = 'with_mean'.")
+        raise InputError(
+            "A stock head exports only with LoRA on a model of a known family; train with head = 'with_mean'."
+        )
     with silence_transformers():
         wrapped = peft.get_peft_model(
             stock_model(frozen, classes),
@@ -157,12 +170,17 @@ def export_reference(
 
 
 def _put_adapters(wrapped: Any, encoder: Any, family: Family) -> None:
-    """One PEFT model's LoRA into another's of the same layers; every one of both must find its own."""
+    """Copy one PEFT model's LoRA into another's of the same layers.
+
+    Raises:
+        InputError: If the layers differ.
+    """
     there = {_inside(n, family): p for n, p in encoder.named_parameters() if ".lora_" in n}
     here = {_inside(n, family): p for n, p in wrapped.named_parameters() if ".lora_" in n}
     if there.keys() != here.keys():
         raise InputError(
-            "both models must adapt the same layers, but differ in {keys}.", keys=sorted(there.keys() ^ here.keys())[0]
+            "Both models must adapt the same layers, but differ in {keys}; keep moo's own file.",
+            keys=sorted(there.keys() ^ here.keys())[0],
         )
     with torch.no_grad():
         for name, p in here.items():
@@ -174,5 +192,5 @@ def _inside(name: str, family: Family) -> str:
 
 
 def _short(name: str) -> str:
-    """Without what Opacus puts in front."""
+    """Remove the prefix that Opacus adds to names."""
     return name.removeprefix("_module.")

@@ -1,7 +1,8 @@
-"""Causal language models that write: fine-tuned by LoRA with or without DP on the reference path, scored, and made to speak.
+"""Causal language models, fine-tuned by LoRA with or without DP.
 
-One text is one record; its loss is the mean over its tokens after the first. What trains is the reference path as it stands:
-Opacus' gradients of single texts, the mean of a unit's, clipping, noise from a secret stream, Poisson batches through Lightning's fit.
+One text is one record; its loss is the mean over its tokens after the first. Training is that of
+the Opacus engine: Opacus' gradients of single texts, the mean over a unit's, clipping, noise from a
+secret stream, Poisson batches through Lightning's fit.
 """
 
 import copy
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import torch
 import transformers
+from numpy.typing import NDArray
 from opacus import GradSampleModule
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,12 +40,12 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Generator:
-    """A causal model with its head, and its tokenizer.
+    """Causal model with its head, and its tokenizer.
 
     Attributes:
-        model: In evaluation mode.
-        tokenizer: With a padding token.
-        device: Where it runs.
+        model: Model in evaluation mode.
+        tokenizer: Tokenizer with a padding token.
+        device: Device of the model.
     """
 
     model: Any
@@ -50,13 +53,20 @@ class Generator:
     device: torch.device
 
     def ids(self, texts: Sequence[str]) -> tuple[Ids, ...]:
-        """Token ids of each text, without special tokens."""
+        """Return token ids of each text, without special tokens."""
         return tuple(tuple(self.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedGenerator:
-    """A fine-tuned generator, and what happened on the way; see `moo.models.training.settings.Trained`."""
+    """Fine-tuned generator with a record of its training, as `Trained` is for shadows.
+
+    Attributes:
+        generator: Fine-tuned model.
+        observed: Steps, noise and batches as they reached the training.
+        non_finite: Number of unit gradients that were not finite and contributed zero.
+        expected_batch_size: Divisor of the sums.
+    """
 
     generator: Generator
     observed: Observed
@@ -65,17 +75,17 @@ class TrainedGenerator:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps taken."""
+        """Return the optimizer steps taken."""
         return self.observed.steps
 
     @property
     def noisy_steps(self) -> int:
-        """Steps in which every tensor had its noise."""
+        """Return the number of steps in which every tensor had its noise."""
         return self.observed.noisy_steps
 
 
 def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
-    """Load a causal model: a registered name, a local folder or a hub id; safetensors only, no remote code.
+    """Load a causal model by name, folder or hub id; safetensors only, no remote code.
 
     Raises:
         InputError: If there is no such causal model.
@@ -91,7 +101,7 @@ def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(
-            "model must be a causal one with safetensors weights, but got model={name!r} ({first}).",
+            "model must be a causal one with safetensors weights, got {name!r} ({first}); name another.",
             name=name,
             first=first,
         ) from error
@@ -102,26 +112,27 @@ def load_generator(name: str, *, accelerator: str = "auto") -> Generator:
 
 
 class GeneratorModule(ReferenceModule):
-    """Trains one generator: the loss of a text is the mean over its tokens after the first, nats."""
+    """Training of one generator; a text's loss is the mean over its tokens after the first."""
 
     def record_losses(self, rows: Tensor) -> Tensor:
+        """Return the mean loss over each text's tokens after the first, shape (n,), nats."""
         ids, mask = pad_token_ids(self._data.packed, rows, self._pad)
         ids, mask = ids.to(self.device), mask.to(self.device)
         logits = self.model(input_ids=ids, attention_mask=mask).logits
-        each = _token_losses(logits, ids) * mask[:, 1:]
+        each = token_losses(logits, ids) * mask[:, 1:]
         return each.sum(1) / mask[:, 1:].sum(1)
 
 
 def train_generator(
-    generator: Generator, texts: Sequence[Ids], units: Any, settings: TrainingSettings, stream: Stream
+    generator: Generator, texts: Sequence[Ids], units: NDArray[np.int64], settings: TrainingSettings, stream: Stream
 ) -> TrainedGenerator:
     """Fine-tune the top `depth.adapted_layers` layers by LoRA.
 
     Args:
-        generator: Left as it is.
-        texts: Token ids of n texts, two tokens each at least.
+        generator: Base generator; not changed.
+        texts: Token ids of n texts, each of at least two tokens.
         units: Shape (n,). Unit of privacy of each text.
-        settings: The run; its head and lanes have no meaning here.
+        settings: Settings of the training; head and lanes do not apply here.
         stream: (purpose, 0) -> a secret generator; purposes are "init", "sampling" and "noise".
 
     Raises:
@@ -131,14 +142,12 @@ def train_generator(
     short = [i for i, t in enumerate(texts) if len(t) < 2]
     if short or not len(texts):
         raise InputError(
-            "texts of two tokens at least must hold, but got {n_short} shorter ones of {n_texts}.",
+            "texts must have at least two tokens each, but {n_short} of {n_texts} are shorter; leave them out.",
             n_short=len(short),
             n_texts=len(texts),
         )
     if settings.depth.adapted_layers < 1:
-        raise InputError(
-            "adapted_layers >= 1 must hold for a generator, but got adapted_layers=0; its head is not trained."
-        )
+        raise InputError("adapted_layers must be >= 1 for a generator, got 0; its head is not trained.")
     model = GradSampleModule(_with_lora(generator, settings, stream), loss_reduction="sum")
     model.train()
     data = _data(texts, units)
@@ -165,18 +174,19 @@ def train_generator(
 
 
 def _with_lora(generator: Generator, settings: TrainingSettings, stream: Stream) -> Any:
-    """LoRA on the top layers: A uniform from the secret stream, B zero, dropout off."""
+    """Add LoRA to the top layers: A uniform from the secret stream, B zero, dropout off."""
     inner = generator.model.base_model
     family, top = family_of(inner), int(generator.model.config.num_hidden_layers)
     if family is None or not isinstance(settings.lora_rank, int):
         raise InputError(
-            "a known decoder and one lora_rank must hold, but got {type}, {lora_rank!r}.",
+            "A generator must be a known decoder with one lora_rank, got {type}, {lora_rank!r}; name another.",
             type=type(inner).__name__,
             lora_rank=settings.lora_rank,
         )
     config = peft.LoraConfig(
         r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type] # PEFT says int, and divides it by the rank
+        # PEFT declares int, and divides it by the rank.
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         target_modules=family.peft_targets(settings.depth.targets),
         layers_to_transform=list(range(max(0, top - settings.depth.adapted_layers), top)),
@@ -195,8 +205,8 @@ def _with_lora(generator: Generator, settings: TrainingSettings, stream: Stream)
     return adapted
 
 
-def _data(texts: Sequence[Ids], units: Any) -> TrainingData:
-    """Texts as the reference path takes them: token ids alone."""
+def _data(texts: Sequence[Ids], units: NDArray[np.int64]) -> TrainingData:
+    """Return texts in the form of the Opacus engine: token ids alone."""
     n, lengths = len(texts), torch.tensor([0, *map(len, texts)])
     packed = Packed(features=torch.zeros(n, 0), tokens=torch.zeros(0, 0), offsets=lengths.cumsum(0), ids=tuple(texts))
     zeros = torch.zeros(n, dtype=torch.long).numpy()
@@ -205,70 +215,6 @@ def _data(texts: Sequence[Ids], units: Any) -> TrainingData:
     )
 
 
-def _token_losses(logits: Tensor, ids: Tensor) -> Tensor:
-    """Nats of each token after the first, shape (n, L - 1)."""
+def token_losses(logits: Tensor, ids: Tensor) -> Tensor:
+    """Return the loss of each token after the first in nats, shape (n, L - 1)."""
     return functional.cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none")
-
-
-@torch.no_grad()
-def continuation_losses(generator: Generator, prompt: Ids, endings: Sequence[Ids], *, chunk: int = 128) -> Tensor:
-    """Nats that the model needs for each ending after the prompt, summed over the ending's tokens: shape (n,), on the CPU.
-
-    The prompt is read once, and endings that differ in their last token alone are one row: all 1,000 codes of three digits take 100.
-
-    Args:
-        generator: The model.
-        prompt: One token at least.
-        endings: n endings.
-        chunk: Rows at a time.
-    """
-    if not prompt or not all(endings):
-        raise InputError("prompt and endings of one token at least must hold, but some are empty.")
-    read = generator.model(input_ids=torch.tensor([prompt], device=generator.device), use_cache=True)
-    first = read.logits[0, -1].log_softmax(-1).cpu()
-    heads = sorted({e[:-1] for e in endings} - {()})
-    after: dict[Ids, tuple[float, Tensor]] = {
-        (): (0.0, first)
-    }  # of each head: its log-probability, and those of what follows
-    for at in range(0, len(heads), chunk):
-        rows = heads[at : at + chunk]
-        told = _after_prompt(generator, read.past_key_values, len(prompt), rows)
-        for head, row in zip(rows, told, strict=True):
-            within = row[torch.arange(len(head) - 1), torch.tensor(head[1:], dtype=torch.long)].sum()
-            after[head] = float(first[head[0]] + within), row[len(head) - 1]
-    return torch.tensor([-(after[e[:-1]][0] + float(after[e[:-1]][1][e[-1]])) for e in endings])
-
-
-def _after_prompt(generator: Generator, past: Any, n_prompt: int, rows: Sequence[Ids]) -> Tensor:
-    """Log-probabilities of what follows each token of some rows after a prompt that was read, shape (n, L, vocabulary)."""
-    whole = Packed(features=torch.zeros(0, 0), tokens=torch.zeros(0, 0), offsets=torch.zeros(1), ids=tuple(rows))
-    ids, mask = pad_token_ids(whole, torch.arange(len(rows)), int(generator.tokenizer.pad_token_id))
-    repeated = copy.deepcopy(past)
-    repeated.batch_repeat_interleave(len(rows))
-    attended = torch.cat([torch.ones(len(rows), n_prompt, dtype=mask.dtype), mask], dim=1)
-    logits: Tensor = generator.model(
-        input_ids=ids.to(generator.device), attention_mask=attended.to(generator.device), past_key_values=repeated
-    ).logits
-    return logits.log_softmax(-1).cpu()
-
-
-@torch.no_grad()
-def text_losses(generator: Generator, texts: Sequence[Ids], *, chunk: int = 16) -> Tensor:
-    """Mean nats a token of each text after its first token, shape (n,), on the CPU: as it is trained on."""
-    whole = Packed(features=torch.zeros(0, 0), tokens=torch.zeros(0, 0), offsets=torch.zeros(1), ids=tuple(texts))
-    out = []
-    for rows in torch.split(torch.arange(len(texts)), chunk):
-        ids, mask = (t.to(generator.device) for t in pad_token_ids(whole, rows, int(generator.tokenizer.pad_token_id)))
-        each = _token_losses(generator.model(input_ids=ids, attention_mask=mask).logits, ids) * mask[:, 1:]
-        out.append((each.sum(1) / mask[:, 1:].sum(1)).cpu())
-    return torch.cat(out)
-
-
-@torch.no_grad()
-def greedy(generator: Generator, prompt: Ids, n_tokens: int) -> Ids:
-    """What the model says after a prompt, token by token the likeliest."""
-    ids = list(prompt)
-    for _ in range(n_tokens):
-        logits = generator.model(input_ids=torch.tensor([ids], device=generator.device)).logits
-        ids.append(int(logits[0, -1].argmax()))
-    return tuple(ids[len(prompt) :])

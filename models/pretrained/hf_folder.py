@@ -1,4 +1,4 @@
-"""Hugging Face folders and hub ids, loaded one way: safetensors only, no remote code, frozen, in fp32."""
+"""Loading of Hugging Face folders and hub ids: safetensors, no remote code, frozen, fp32."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,19 +10,21 @@ import transformers
 
 
 def load_pretrained(source: Path | str) -> tuple[Any, Any]:
-    """A frozen base model in eval mode, and its fast tokenizer.
+    """Return a frozen base model in eval mode, and its fast tokenizer.
 
     Raises:
-        OSError: If there is none, or no safetensors weights.
+        OSError: If there is none, or it has no safetensors weights.
         ValueError: If it would need code that comes with it.
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-    config.use_cache = False  # of keys and values, which decoders would keep for tokens that are never generated
+    # Decoders would cache keys and values for tokens that are never generated.
+    config.use_cache = False
     if config.model_type in ("bert", "roberta", "xlm-roberta"):
         options["add_pooling_layer"] = False
-    with silence_transformers():  # of layers that the weights hold and a base model has not: poolers and heads
+    # Weights of poolers and heads, which a base model lacks, are reported otherwise.
+    with silence_transformers():
         model = transformers.AutoModel.from_pretrained(source, config=config, **options)
     return model.float().eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(
         source, trust_remote_code=False, use_fast=True
@@ -31,7 +33,7 @@ def load_pretrained(source: Path | str) -> tuple[Any, Any]:
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """Without what transformers says of layers that are filled afterwards, and of a name that PEFT still uses."""
+    """Silence transformers' notes on layers filled later, and a warning about a name in PEFT."""
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:

@@ -1,4 +1,4 @@
-"""Base models: a registered name, a hub id or a local folder; safetensors only, and no remote code, always."""
+"""Base models from a registered name, hub id or folder; safetensors, never remote code."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ import torch
 
 from moo.core import validate
 from moo.core.errors import InputError
+from moo.core.messages import Message
+from moo.data.sources.download import Progress
 from moo.models.pretrained.catalogue import REGISTRY, fetch_model
 from moo.models.pretrained.hf_folder import load_pretrained, silence_transformers
 
@@ -28,15 +30,16 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
-    """A loaded, frozen base model.
+    """Loaded, frozen base model.
 
     Attributes:
-        name: As the user gave it.
-        model: The Hugging Face model, fp32 weights, in eval mode, on `device`.
+        name: Name as the user gave it.
+        model: Hugging Face model, fp32 weights, in eval mode, on `device`.
         tokenizer: Its fast tokenizer.
-        device: Where the trunk runs.
-        digest: SHA-256 of the weights file, hex.
-        low_precision: True where the device multiplies bf16 matrices in hardware, so that the frozen layers run in it.
+        device: Device of the trunk.
+        digest: SHA-256 of the weights, hex.
+        low_precision: True if the device multiplies bf16 matrices in hardware; the frozen layers
+            then run in bf16.
     """
 
     name: str
@@ -48,18 +51,23 @@ class BaseModel:
 
     @property
     def hidden(self) -> int:
+        """Return the width of a hidden state."""
         return int(self.model.config.hidden_size)
 
     @property
     def positions(self) -> int | None:
-        """Largest number of tokens that it can read, or, with rotary positions, was trained for; None where nothing bounds them."""
+        """Return the most tokens that the model can read; None without a bound.
+
+        With rotary positions, the number that it was trained for.
+        """
         return positions_of(self.model)
 
 
 def positions_of(model: torch.nn.Module) -> int | None:
-    """Return the largest number of tokens that a model is made for; None where its configuration sets no bound.
+    """Return the most tokens that a model is made for; None if its configuration sets no bound.
 
-    RoBERTa and its kin count positions from behind that of padding, and so have fewer than their configuration says.
+    RoBERTa and its kin count positions from behind that of padding, so they have fewer than their
+    configuration says.
     """
     found = getattr(model.config, "max_position_embeddings", None)
     if found is None or found < 1:
@@ -73,30 +81,33 @@ def refuse_longer(model: torch.nn.Module, max_length: int, *, name: str, virtual
     """Raise if texts may be longer than a model is made for.
 
     Args:
-        model: The base model.
+        model: Base model.
         max_length: Tokens kept of a text.
-        name: Of the model, as the user gave it.
+        name: Name of the model, as the user gave it.
         virtual: Virtual tokens before each text, which take positions too.
 
     Raises:
-        InputError: If they may.
+        InputError: If a text may be too long.
     """
-    most = positions_of(model)
-    if most is not None and max_length > most - virtual:
-        beside = f", {virtual} of which the largest prefix takes" if virtual else ""
+    positions = positions_of(model)
+    if positions is not None and max_length > positions - virtual:
+        prefix = Message(", of which the largest prefix takes {virtual}", virtual=virtual) if virtual else ""
         raise InputError(
-            "training.max_length must be <= {most}, got {max_length}: {name} was trained for {most2} "
-            "positions{beside}, and has none, or none that it knows, for a longer text; lower it.",
-            most=most - virtual,
+            "training.max_length must be <= {most}, got {max_length}: {name} was trained for {positions} positions"
+            "{prefix}; lower it.",
+            most=positions - virtual,
             max_length=max_length,
             name=name,
-            most2=most,
-            beside=beside,
+            positions=positions,
+            prefix=prefix,
         )
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is worth it: a CPU without AVX512-BF16 or AMX emulates it, six times slower than fp32 (measured)."""
+    """Return True if bf16 pays off on a device.
+
+    A CPU without AVX512-BF16 or AMX emulates it, six times slower than fp32 (measured).
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     found = torch.cpu.get_capabilities()
@@ -104,36 +115,36 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def pick_device(accelerator: str = "auto") -> torch.device:
-    """The device that Lightning would take for this accelerator.
+    """Return the device that Lightning would use for this accelerator.
 
     Raises:
         InputError: If the accelerator is unknown, or is not on this machine.
     """
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         raise InputError(
-            "accelerator in ['auto', 'cpu', 'gpu'] must hold, but got accelerator={accelerator!r}.",
+            "accelerator must be one of auto, cpu, gpu, got {accelerator!r}.",
             accelerator=accelerator,
         )
     there = torch.cuda.is_available()
     if accelerator in ("gpu", "cuda") and not there:
         raise InputError(
-            "accelerator={accelerator!r} needs a CUDA device, but torch sees none; use accelerator='auto'.",
+            "accelerator must be 'auto' or 'cpu', got {accelerator!r}: torch sees no CUDA device.",
             accelerator=accelerator,
         )
     return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
 
 
-def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: Any = None) -> BaseModel:
+def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: Progress | None = None) -> BaseModel:
     """Load a base model.
 
     Args:
-        name: A registered name, a local Hugging Face folder, or a hub id.
+        name: Registered name, local Hugging Face folder, or hub id.
         accelerator: "auto", "cpu" or "gpu".
         progress: Called with (bytes done, bytes in all) during a download.
 
     Raises:
         InputError: If the folder holds no safetensors weights or no tokenizer with a padding token.
-        DownloadError: If it must be fetched and cannot be.
+        DownloadError: If a download is needed and fails.
     """
     source: Path | str = fetch_model(name, progress) if name in REGISTRY else name
     try:
@@ -141,18 +152,19 @@ def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: An
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(
-            "model must be one of {registry}, a hub id or a folder with safetensors weights, but got "
-            "model={name!r} ({first}).{nearest}",
+            "model must be one of {registry}, a hub id or a folder with safetensors weights, got {name!r} "
+            "({first}).{nearest}",
             registry=sorted(REGISTRY),
             name=name,
             first=first,
             nearest=validate.nearest(name, REGISTRY),
         ) from error
-    if tokenizer.pad_token_id is None:  # decoders often have none; padding stands behind the text and is masked
+    # Decoders often have no padding token; padding comes after the text and is masked.
+    if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise InputError(
-            "the tokenizer must have a padding or closing token, but that of model={name!r} has none; set one.",
+            "The tokenizer must have a padding or closing token, but that of {name!r} has none; set one.",
             name=name,
         )
     device = pick_device(accelerator)
@@ -167,7 +179,7 @@ def load_base(name: str = "e5-small", *, accelerator: str = "auto", progress: An
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of the weights, in the order of their names."""
+    """Return the SHA-256 over names, shapes and bytes of the weights, in order of name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

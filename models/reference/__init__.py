@@ -1,1 +1,1 @@
-"""The reference engine: PEFT and Opacus around the whole model."""
+"""The Opacus engine: PEFT and Opacus around the whole model."""

@@ -1,4 +1,4 @@
-"""What the reference path trains: a Hugging Face model adapted by PEFT, under a linear head, started as the bank starts."""
+"""Models of the Opacus engine: adapted by PEFT, with a linear head, initialised as a bank."""
 
 import copy
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from moo.models.training.settings import Adaptation, TrainingData, TrainingSetti
 
 
 class Classifier(nn.Module):
-    """The adapted model's pooled token and the frozen features, scaled by public constants, under one linear head.
+    """Linear head on the adapted model's pooled token and the frozen features, scaled publicly.
 
     Without an encoder, the head alone.
     """
@@ -37,7 +37,12 @@ class Classifier(nn.Module):
         self.head = nn.Linear(n_frozen + (0 if encoder is None else len(self.shift)), n_classes, bias=biased)
 
     def forward(self, ids: Tensor, mask: Tensor, features: Tensor) -> Tensor:
-        """Logits, shape (n, C), of token ids and mask of shape (n, L) and frozen features of shape (n, .)."""
+        """Return logits of shape (n, C).
+
+        Args:
+            ids, mask: Token ids and mask, shape (n, L).
+            features: Frozen features, shape (n, .).
+        """
         if self.encoder is None:
             alone: Tensor = self.head(features)
             return alone
@@ -50,15 +55,15 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSpec:
-    """What one shadow of the reference path trains, but for the base model.
+    """Trainable part of one shadow of the Opacus engine, apart from the base model.
 
     Attributes:
-        depth: What is adapted.
-        adaptation: How; see `moo.models.training.settings.TrainingSettings`.
-        rank: LoRA rank, virtual tokens or width of bottlenecks.
-        alpha: LoRA's scale is alpha / rank.
+        depth: Part of the model that is adapted.
+        adaptation: Kind of adapter; see `moo.models.training.settings.TrainingSettings`.
+        rank: LoRA rank, number of virtual tokens or width of bottlenecks.
+        alpha: Scale: LoRA is multiplied by alpha / rank.
         n_frozen: Width of the frozen features that the head sees.
-        n_classes: C.
+        n_classes: Number of classes C.
     """
 
     depth: Depth
@@ -70,16 +75,16 @@ class AdapterSpec:
 
 
 def adapter_spec(data: TrainingData, settings: TrainingSettings) -> AdapterSpec:
-    """What a training's shadows are.
+    """Return the trainable part of each shadow of a training.
 
     Raises:
-        InputError: If the reference path has no such models.
+        InputError: If the Opacus engine has no such models.
     """
     ranks, depth = set(per_shadow(settings.lora_rank, len(data.members), "lora_rank")), settings.depth
     if len(ranks) != 1 or depth.layers_dropped or depth.n_queries:
         raise InputError(
-            "engine='opacus' trains shadows of one rank on the whole model, without learned queries, "
-            "but got lora_rank={lora_rank}, {depth}.",
+            "engine='opacus' trains shadows of one rank on the whole model, without learned queries, got "
+            "lora_rank={lora_rank} and {depth}; use engine='bank'.",
             lora_rank=settings.lora_rank,
             depth=depth,
         )
@@ -94,12 +99,13 @@ def adapter_spec(data: TrainingData, settings: TrainingSettings) -> AdapterSpec:
 
 
 def build_classifier(shape: AdapterSpec, frozen: Frozen) -> Classifier:
-    """What one shadow trains, before it is started: at adapted_layers = 0 the head alone, whatever the adaptation.
+    """Build the model of one shadow, uninitialised; at adapted_layers = 0 the head alone.
 
-    Word embeddings are never trained and lie in the base model's memory; the copy may go to another device without them.
+    Word embeddings are never trained and share the base model's memory; the copy may move to
+    another device without them.
 
     Raises:
-        InputError: If PEFT, or this module, has no such adapter for the model.
+        InputError: If neither PEFT nor this module has such an adapter for the model.
     """
     encoder = None
     if shape.depth.adapted_layers:
@@ -127,8 +133,7 @@ def _adapted(encoder: Any, shape: AdapterSpec) -> Any:
         return peft.get_peft_model(encoder, prefix)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
-            "adaptation='prefix' needs a model to which PEFT knows how to give one, but got {type} "
-            "({error}); use 'lora' or 'full'.",
+            "adaptation must be 'lora' or 'full' on {type}, got 'prefix', which PEFT does not offer for it ({error}).",
             type=type(encoder).__name__,
             error=error,
         ) from error
@@ -149,11 +154,12 @@ def _lora(encoder: Any, shape: AdapterSpec) -> peft.LoraConfig:
 
 
 def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
-    """Names of the linear layers that carry LoRA in a model of no known family.
+    """Return the names of the linear layers that carry LoRA in a model of no known family.
 
-    Its blocks are the list of as many modules as it has layers. Where there is none, as in ALBERT, whose layers share their weights,
-    all layers at once are adapted, or none. "all_linear" takes the linear layers of the top blocks; the other targets take those among
-    them that PEFT takes for such a model.
+    Its blocks are the list with as many modules as the model has layers. Without such a list, as in
+    ALBERT with its shared weights, all layers at once are adapted, or none. "all_linear" takes the
+    linear layers of the top blocks; the other targets take those among them that PEFT targets in
+    such a model.
 
     Raises:
         InputError: If there are no such layers.
@@ -161,15 +167,15 @@ def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
     kind, n = type(encoder).__name__, int(encoder.config.num_hidden_layers)
     if depth.adapted_layers > n:
         raise InputError(
-            "adapted_layers <= {n} (the model's layers) must hold, but got {adapted_layers}.",
+            "adapted_layers must be <= {n}, the model's layers, got {adapted_layers}; lower it.",
             n=n,
             adapted_layers=depth.adapted_layers,
         )
     lists = [name for name, m in encoder.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n]
     if not lists and depth.adapted_layers < n:
         raise InputError(
-            "adapted_layers={adapted_layers} needs a model whose layers can be told apart, but those "
-            "of {kind} share their weights or stand in no list; use adapted_layers={n}.",
+            "adapted_layers must be {n} or 0 on {kind}, got {adapted_layers}: its layers share weights, or "
+            "form no list.",
             adapted_layers=depth.adapted_layers,
             kind=kind,
             n=n,
@@ -185,8 +191,8 @@ def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
         found = [name for name in found if name.endswith(tuple(f".{end}" for end in known))]
     if not found:
         raise InputError(
-            "targets={targets!r} needs a model in which PEFT knows such layers, but in {kind} it "
-            "knows none; use targets='all_linear' (in a study: lora_targets).",
+            "targets must be 'all_linear' on {kind}, got {targets!r}: PEFT knows no such layers in it; in a "
+            "study set lora_targets.",
             targets=depth.targets,
             kind=kind,
         )
@@ -194,8 +200,10 @@ def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
 
 
 def _all_but_embeddings(encoder: Any) -> Any:
-    """Everything trained that the last states depend on, but embeddings: those of positions are looked up once for a whole batch, so
-    that no record would have a gradient of its own there.
+    """Train every parameter that the last states depend on, except embeddings.
+
+    Position embeddings are looked up once for a whole batch, so no record would have its own
+    gradient there.
     """
     encoder.requires_grad_(True)
     for module in encoder.modules():
@@ -208,7 +216,7 @@ def _all_but_embeddings(encoder: Any) -> Any:
 
 
 def _reached(encoder: Any, parameters: list[Tensor]) -> list[bool]:
-    """Which parameters the last states depend on; a pooler's, say, they do not."""
+    """Return True for each parameter that the last states depend on (no pooler's, say)."""
     before = [p.requires_grad for p in parameters]
     for p in parameters:
         p.requires_grad_(True)
@@ -221,22 +229,26 @@ def _reached(encoder: Any, parameters: list[Tensor]) -> list[bool]:
 
 
 class Bottleneck(nn.Module):
-    """x + up(gelu(down(x))) behind a frozen block (Pfeiffer et al. 2021), which PEFT has not. Starts as the identity."""
+    """x + up(gelu(down(x))) behind a frozen block, which PEFT lacks. Starts as the identity.
+
+    Source: Pfeiffer et al. 2021.
+    """
 
     def __init__(self, hidden: int, width: int) -> None:
         super().__init__()
         self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x + up(gelu(down(x)))."""
         out: Tensor = x + self.up(functional.gelu(self.down(x)))
         return out
 
 
 def _with_bottlenecks(encoder: Any, layers: int, width: int) -> Any:
-    """The model with a bottleneck behind each of its top blocks, all else frozen."""
+    """Return the frozen model with a bottleneck behind each of its top blocks."""
     if family_of(encoder) is None:
         raise InputError(
-            "adaptation='bottleneck' needs a model of a known family, but got {type}; use 'lora' or 'prefix'.",
+            "adaptation must be 'lora' or 'prefix' on {type}, got 'bottleneck', which needs a known family.",
             type=type(encoder).__name__,
         )
     encoder.requires_grad_(False)
@@ -247,12 +259,12 @@ def _with_bottlenecks(encoder: Any, layers: int, width: int) -> Any:
 
 
 def _behind(block: Any, _: Any, out: Any) -> Any:
-    """A block's output, or the first of several, through its bottleneck."""
+    """Pass a block's output, or the first of several, through its bottleneck."""
     return (block.bottleneck(out[0]), *out[1:]) if isinstance(out, tuple) else block.bottleneck(out)
 
 
 def initialise(model: Any, settings: TrainingSettings, frozen: Frozen, rng: np.random.Generator) -> None:
-    """As the bank starts: A uniform from the shadow's stream, in the order of the bank's layers; B and head zero."""
+    """Initialise as a bank: A uniform from the shadow's stream in bank order, B and head zero."""
     seed = torch.Generator().manual_seed(int(rng.integers(2**63)))
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     for name in _in_order([n for n in named if ".lora_A." in n], settings, frozen):

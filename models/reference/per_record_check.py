@@ -1,4 +1,4 @@
-"""Whether each record has a gradient of its own under Opacus' hooks, on which clipping by unit rests; asked before a training."""
+"""Check that each record has its own gradient under Opacus' hooks, as clipping requires."""
 
 import warnings
 from typing import Any
@@ -14,18 +14,20 @@ from moo.models.pretrained.loading import BaseModel
 
 
 def check_per_record_gradients(model: Any, base: BaseModel, *, n_frozen: int) -> None:
-    """Compare Opacus' gradients of two made-up records, of unlike length, with those of each alone by autograd.
+    """Compare Opacus' gradients of two unlike records with autograd's of each alone.
 
-    A layer that is called once for a whole batch (positions; DeBERTa's keys of relative positions) or with records laid end to end
-    (OPT's feed-forward layers) has other gradients there, and a unit could move the sum by more than the clip.
+    The two records are made up and differ in length. A layer that is called once for a whole batch
+    (positions; DeBERTa's keys of relative positions) or with records laid end to end (OPT's
+    feed-forward layers) has other gradients there, and a unit could move the sum by more than the
+    clip. Runs before a training.
 
     Args:
-        model: Hooked by Opacus, on the base model's device, its head not zero.
-        base: The base model.
+        model: Model under Opacus' hooks, on the base model's device, with a head that is not zero.
+        base: Base model.
         n_frozen: Width of the frozen features.
 
     Raises:
-        InputError: If a trained parameter has no gradient, or not each record's own.
+        InputError: If a trained parameter has no gradient, or not one for each record.
     """
     draw = torch.Generator().manual_seed(0)
     features = torch.randn(2, n_frozen, generator=draw).to(base.device)
@@ -46,7 +48,7 @@ def check_per_record_gradients(model: Any, base: BaseModel, *, n_frozen: int) ->
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         raise InputError(
-            "{name} must run under PEFT and Opacus, but with this adaptation does not ({error}); use "
+            "{name} must run under PEFT and Opacus, but does not with this adaptation ({error}); use "
             "another adaptation.",
             name=name,
             error=error,
@@ -58,35 +60,35 @@ def check_per_record_gradients(model: Any, base: BaseModel, *, n_frozen: int) ->
 def _backward(model: Any, ids: Tensor, mask: Tensor, features: Tensor, *, of: str, label: int = 0) -> None:
     model.zero_grad(set_to_none=True)
     labels = torch.arange(len(ids), device=ids.device) + label
-    told = losses(model(ids, mask, features), labels)
+    record_losses = losses(model(ids, mask, features), labels)
     for name, layer in model.named_modules():
         if any(len(x) != len(ids) for taken in getattr(layer, "activations", ()) for x in taken):
             raise InputError(
-                "every trained layer must be called with one row a record, or no clipping bounds what a "
-                "record adds, but {short} of {of} is not; use other targets or another adaptation.",
+                "Every trained layer must be called with one row a record, or no clipping bounds a record's "
+                "contribution, but {short} of {of} is not; use other targets or another adaptation.",
                 short=_short(name),
                 of=of,
             )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Full backward hook is firing.*")
-        told.sum().backward()  # type: ignore[no-untyped-call]
+        record_losses.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _compare(of: str, found: dict[str, Any], alone: dict[str, Any], record: int) -> None:
     whole = sum(float(g.norm()) for g in alone.values() if g is not None)
-    for name, own in alone.items():
+    for name, reference in alone.items():
         taken = found[name]
-        if own is None or taken is None:
+        if reference is None or taken is None:
             raise InputError(
-                "every trained parameter must reach the prediction, but {short} of {of} does not; use "
+                "Every trained parameter must reach the prediction, but {short} of {of} does not; use "
                 "other targets or another adaptation.",
                 short=_short(name),
                 of=of,
             )
-        if len(taken) != 2 or float((taken[record] - own).norm()) > 1e-3 * float(own.norm()) + 1e-6 * whole:
+        if len(taken) != 2 or float((taken[record] - reference).norm()) > 1e-3 * float(reference.norm()) + 1e-6 * whole:
             raise InputError(
-                "each record must have a gradient of its own, or no clipping bounds what it adds, but "
-                "under Opacus {short} of {of} has another; use other targets or another adaptation.",
+                "Each record must have its own gradient, or no clipping bounds its contribution, but under Opacus "
+                "{short} of {of} has another; use other targets or another adaptation.",
                 short=_short(name),
                 of=of,
             )

@@ -1,4 +1,4 @@
-"""The shadows that the reference path has trained, and the texts that they read."""
+"""Trained shadows of the Opacus engine, and the texts that they read."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from moo.models.trunk.packed import Packed
 
 
 class ReferenceShadows:
-    """K trained models that share all that is frozen: one classifier, and what each shadow trained.
+    """K trained models that share frozen weights: one classifier, and each shadow's parameters.
 
     Args:
-        model: Wrapped by Opacus.
-        states: One dictionary a shadow.
-        shape: What each of them is.
-        frozen: What they share.
+        model: Classifier wrapped by Opacus.
+        states: Trained parameters, one dictionary per shadow.
+        shape: Trainable part of each shadow.
+        frozen: Shared frozen parts.
     """
 
     def __init__(self, model: Any, states: list[dict[str, Tensor]], *, shape: AdapterSpec, frozen: Frozen) -> None:
@@ -27,16 +27,19 @@ class ReferenceShadows:
 
     @property
     def classifier(self) -> Any:
-        """The model without what Opacus puts around it."""
+        """Return the model without Opacus' wrapper."""
         return self.model._module
 
     def select(self, shadow: int) -> None:
-        """Make the model one shadow's."""
+        """Load one shadow's parameters into the model."""
         _load(self.model, self.states[shadow])
 
     @torch.no_grad()
     def log_probs(self, packed: Packed, *, chunk: int) -> Tensor:
-        """Log-probabilities of every shadow on every text, shape (K, n, C), nats; a quarter of a chunk at a time."""
+        """Return log-probabilities of every shadow on every text, shape (K, n, C), nats.
+
+        A quarter of a chunk of texts is computed at a time.
+        """
         order = torch.from_numpy(np.argsort([len(i) for i in packed.ids], kind="stable"))
         out = []
         self.model.eval()
@@ -47,8 +50,8 @@ class ReferenceShadows:
                 ids, mask = pad_token_ids(packed, rows, self._pad)
                 features = packed.features[rows.to(packed.features.device)].to(ids.device)
                 parts.append(self.model(ids, mask, features).log_softmax(-1))
-            told = torch.cat(parts)
-            out.append(torch.empty_like(told).index_copy_(0, order, told))
+            by_length = torch.cat(parts)
+            out.append(torch.empty_like(by_length).index_copy_(0, order, by_length))
         return torch.stack(out)
 
 
@@ -59,7 +62,7 @@ def _load(model: Any, state: dict[str, Tensor]) -> None:
 
 
 def pad_token_ids(packed: Packed, rows: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of some texts, each (n, L), pad_token_ids behind to the longest."""
+    """Return token ids and mask of some texts, each (n, L), padded at the end to the longest."""
     texts = [packed.ids[i] for i in rows.tolist()]
     ids = torch.full((len(texts), max(map(len, texts))), pad)
     mask = torch.zeros_like(ids)

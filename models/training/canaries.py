@@ -1,15 +1,17 @@
-"""Canaries: units that an audit plants in the training data, each by a coin of its own, and finds again in what was trained.
+"""Canaries: units that an audit plants in training data by coin flips, to detect them later.
 
-Two kinds. A *text* canary is an ordinary record: a text that nobody wrote, under a random label; whoever can ask the model for a
-loss can look for it. A *dirac* canary has one feature to itself, a column that is zero for everybody else, and a gradient far
-above the clip that does not fade (`moo.models.dp.losses`): what its unit adds to a step is max_grad_norm along its own coordinate, the
-most that any unit can, and nothing else ever moves that coordinate but noise. Both pass through sampling, clipping, noise and
-optimizer as every unit does.
+There are two kinds. A *text* canary is an ordinary record: a text that nobody wrote, under a random
+label; anyone who can query the model for a loss can look for it. A *dirac* canary has one feature
+to itself, a column that is zero for everybody else, and a gradient far above the clip that does not
+fade (`moo.models.dp.losses`). Its unit adds max_grad_norm to a step along its own coordinate, the
+most that any unit can add, and nothing else but noise ever moves that coordinate. Both kinds pass
+through sampling, clipping, noise and optimizer like every unit.
 
-Dirac canaries live in the head: noise that is missing on adapters alone leaves them as they were. Text canaries see adapters, through
-what these make of the loss, and are weak.
+Dirac canaries are in the head: noise missing on adapters alone leaves them unchanged. Text canaries
+detect that through the adapters' effect on the loss, and are weak.
 
-Source: Nasr et al. 2023, "Tight Auditing of Differentially Private Machine Learning", for dirac gradients as canaries.
+Source: Nasr et al. 2023, "Tight Auditing of Differentially Private Machine Learning", for dirac
+gradients as canaries.
 """
 
 import dataclasses
@@ -28,9 +30,8 @@ from moo.models.trunk.packed import Packed
 
 Kind = Literal["dirac", "text"]
 KINDS: tuple[Kind, ...] = ("dirac", "text")
-DIRAC_SIZE = (
-    100.0  # of a dirac canary's feature: its gradient is so large that what the bias shares of it is 1 part in 10,000
-)
+# Size of a dirac canary's feature: its gradient is so large that the bias's share of it is 1 part in 10,000.
+DIRAC_SIZE = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,11 @@ class Canaries:
     Attributes:
         packed: Activations of their texts.
         classes: Shape (m,), in 0..C-1.
-        included: Shape (m,). The coins: who is trained on.
+        included: Shape (m,). Coin flips: True for canaries that are trained on.
         kind: "dirac" or "text".
+
+    Raises:
+        InputError: If the numbers of texts, classes and coins differ, or the kind is unknown.
     """
 
     packed: Packed
@@ -53,18 +57,18 @@ class Canaries:
         m = len(self.classes)
         if not m or len(self.packed.features) != m or self.included.shape != (m,):
             raise InputError(
-                "one text, class and coin for each of m >= 1 canaries must hold, but got {n_features} "
-                "texts, {m} classes and coins of shape {shape}.",
+                "canaries must have one text, class and coin each, at least one of them, got {n_features} texts, "
+                "{m} classes and coins of shape {shape}.",
                 n_features=len(self.packed.features),
                 m=m,
                 shape=self.included.shape,
             )
         if self.kind not in KINDS:
-            raise InputError("kind in {kinds} must hold, but got kind={kind!r}.", kinds=list(KINDS), kind=self.kind)
+            raise InputError("kind must be one of {kinds}, got {kind!r}.", kinds=", ".join(KINDS), kind=self.kind)
 
 
 def plant(data: TrainingData, canaries: Canaries) -> TrainingData:
-    """The data with the canaries behind them, all K shadows trained on those whose coins say so."""
+    """Append the canaries to the data; all K shadows are trained on those with `included` true."""
     m, units = len(canaries.classes), int(data.units.max()) + 1
     packed = (
         concatenated(*_widened(data.packed, canaries))
@@ -82,7 +86,7 @@ def plant(data: TrainingData, canaries: Canaries) -> TrainingData:
 
 
 def _widened(packed: Packed, canaries: Canaries) -> tuple[Packed, Packed]:
-    """A column for each canary; everything else about a canary's features is zero."""
+    """Append a column for each canary; all other features of a canary are zero."""
     (n, d), m = packed.features.shape, len(canaries.classes)
     own = torch.cat([torch.zeros(m, d), DIRAC_SIZE * torch.eye(m)], dim=1)
     others = torch.cat([packed.features, torch.zeros(n, m)], dim=1)
@@ -90,7 +94,7 @@ def _widened(packed: Packed, canaries: Canaries) -> tuple[Packed, Packed]:
 
 
 def concatenated(first: Packed, second: Packed) -> Packed:
-    """The texts of both, one behind the other."""
+    """Return the texts of both, one after the other."""
     return Packed(
         features=torch.cat([first.features, second.features]),
         tokens=torch.cat([first.tokens, second.tokens.to(first.tokens.dtype)]),
@@ -101,14 +105,14 @@ def concatenated(first: Packed, second: Packed) -> Packed:
 
 
 def canary_scores(log_probs: NDArray[np.float64], canaries: Canaries) -> NDArray[np.float64]:
-    """How much a model looks trained on each canary: minus its loss, or for dirac canaries its logit above the mean.
+    """Score each canary: minus its loss, or for dirac canaries its logit above the mean.
 
     Args:
-        log_probs: Shape (n, C), nats, of the planted data; the canaries stand last.
-        canaries: What was planted.
+        log_probs: Shape (n, C), nats, of the planted data; the canaries come last.
+        canaries: The planted canaries.
 
     Returns:
-        Shape (m,); higher means "more likely in".
+        Shape (m,). Higher means "more likely trained on".
     """
     last = log_probs[-len(canaries.classes) :]
     own: NDArray[np.float64] = last[np.arange(len(last)), canaries.classes]
@@ -116,10 +120,13 @@ def canary_scores(log_probs: NDArray[np.float64], canaries: Canaries) -> NDArray
 
 
 class BatchRecorder(lightning.Callback):
-    """Notes which units each batch holds, as the batches reach the training step of the first shadow.
+    """Recorder of the units in each batch, as batches reach the first shadow's training step.
 
     Args:
         units: Shape (n,). Unit of each record.
+
+    Attributes:
+        batches: Units of each batch so far.
     """
 
     def __init__(self, units: NDArray[np.int64]) -> None:
@@ -127,5 +134,6 @@ class BatchRecorder(lightning.Callback):
         self.batches: list[NDArray[np.int64]] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Record the units of one batch."""
         there = batch.weights[0] > 0
         self.batches.append(np.unique(self._units[batch.index[0][there].cpu().numpy()]))

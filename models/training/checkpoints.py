@@ -1,13 +1,16 @@
-"""Checkpoints of a training, and going on from one to the parameters that an uninterrupted run has, bit for bit.
+"""Checkpoints of a training; a resumed training ends in the same parameters, bit for bit.
 
-A file (safetensors, mode 0600) holds what the shadows trained, the optimizers' state, and in its metadata the accountant's: steps
-taken, noise multiplier, sampling rate, and where the generators of batches and noise stand. The frozen base model is left out. Whoever
-reads it can draw the noise again, as with the study's key: it stays in the study's folder, and goes when the trial is settled.
+A file (safetensors, mode 0600) holds the trained parameters of the shadows and the optimizers'
+state. Its metadata hold the accountant's numbers: steps taken, noise multiplier, sampling rate, and
+the states of the generators of batches and noise. The frozen base model is left out. Anyone who
+reads the file can draw the noise again, as with the study's key: it stays in the study's folder,
+and is removed when the trial is settled.
 
-What a crashed attempt is charged follows from the file, which names the attempt that wrote it. At most `every` steps lie between
-two checkpoints, so an attempt whose last one stands at step s ran at most to s + every. An attempt that takes a checkpoint up
-writes it anew under its own name, with its own `every` and where it began; a file of another attempt says nothing of it. Where one
-cannot be written, the last is removed, and a crash is charged in full.
+The charge of a crashed attempt follows from the file, which names the attempt that wrote it. At
+most `every` steps separate two checkpoints, so an attempt with its last checkpoint at step s ran at
+most to s + every. An attempt that resumes a checkpoint rewrites it under its own name, with its own
+`every` and its first step; a file of another attempt proves nothing about it. If a checkpoint
+cannot be written, the last one is removed, and a crash is charged in full.
 """
 
 import hashlib
@@ -27,22 +30,24 @@ from safetensors.torch import save
 from torch import Tensor
 
 from moo.core.errors import StorageError
+from moo.core.messages import Message
 from moo.models.dp.optimizer import ShadowNoise
 from moo.models.dp.poisson_sampling import PoissonBatches
 
 SUFFIX = ".safetensors"
 _KEY = "moo.checkpoint"
-_FORMAT = b"2"  # a file of another is not taken up
+# A file of another format is not resumed.
+_FORMAT = b"2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """Where and how often.
+    """Place and frequency of checkpoints.
 
     Attributes:
-        path: Of the files, without their endings.
-        every: Steps between two, >= 1.
-        attempt: Whose they are; no other attempt may have the name.
+        path: File prefix, without extension.
+        every: Steps between two checkpoints, >= 1.
+        attempt: Name of the attempt that writes them, unique among attempts.
     """
 
     path: Path
@@ -52,11 +57,11 @@ class CheckpointSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """How far an attempt at a training came.
+    """Progress of an attempt at a training.
 
     Attributes:
-        step: Steps of every shadow that need not be run again, at least.
-        at_most: Steps that the attempt ran, at most.
+        step: Lower bound of the steps of every shadow that need not be run again.
+        at_most: Upper bound of the steps that the attempt ran.
     """
 
     step: int
@@ -64,24 +69,26 @@ class Reach:
 
 
 def reach_of(path: Path, attempt: str = "") -> Reach | None:
-    """What the checkpoints of a training say of an attempt; None where none is of it, or one is damaged.
+    """Return the progress in an attempt's checkpoints; None without any, or with a damaged one.
 
-    Shadows that are trained one after another leave no file of one that has just begun, so there an attempt may have run in full.
+    Shadows that are trained one after another leave no file for one that has just begun, so such an
+    attempt may have run in full.
 
     Args:
-        path, attempt: As in `CheckpointSettings`.
+        path: File prefix, see `CheckpointSettings`.
+        attempt: Name of the attempt.
     """
-    found = [_metadata(file) for file in checkpoint_files(path)]
-    told = [meta for meta in found if meta is not None and meta.get("attempt") == attempt]
-    if not told or None in found:
+    every_file = [_metadata(file) for file in checkpoint_files(path)]
+    of_attempt = [meta for meta in every_file if meta is not None and meta.get("attempt") == attempt]
+    if not of_attempt or None in every_file:
         return None
-    steps, parts = told[0]["steps"], told[0]["parts"]
-    at_most = steps if parts > 1 else max(min(m["step"] + m["every"], steps) - m["began"] for m in told)
-    return Reach(step=min(m["step"] for m in told) if len(told) == parts else 0, at_most=at_most)
+    steps, n_fits = of_attempt[0]["steps"], of_attempt[0]["parts"]
+    at_most = steps if n_fits > 1 else max(min(m["step"] + m["every"], steps) - m["began"] for m in of_attempt)
+    return Reach(step=min(m["step"] for m in of_attempt) if len(of_attempt) == n_fits else 0, at_most=at_most)
 
 
 def checkpoint_files(path: Path) -> list[Path]:
-    """The checkpoints of one training: one of a bank, one a shadow of the reference path."""
+    """Return a training's checkpoints: one for a bank, one per shadow for the Opacus engine."""
     return sorted([*path.parent.glob(f"{path.name}{SUFFIX}"), *path.parent.glob(f"{path.name}.shadow-*{SUFFIX}")])
 
 
@@ -93,16 +100,21 @@ def remove_checkpoints(path: Path) -> None:
 
 
 class Checkpoints(lightning.Callback):
-    """Writes checkpoints of one fit, and takes one up.
+    """Callback that writes the checkpoints of one fit, and resumes one.
 
     Args:
-        settings: Where and how often.
-        shadow: Shadow of the reference path, which trains one after another; None for a bank.
+        settings: Place and frequency.
+        shadow: Shadow that the Opacus engine fits; None for a bank.
         n_fits: Number of fits of the training.
-        identity: What decides every number of the fit; a checkpoint of another is not taken up.
-        steps: Of the whole training.
-        batches, noise: Whose generators are kept.
-        accountant: What the accountant knows, for whoever reads the file.
+        identity: Bytes that decide every number of the fit; a checkpoint with others is not
+            resumed.
+        steps: Steps of the whole training.
+        batches, noise: Owners of the generators whose states are kept.
+        accountant: Numbers of the accountant, for readers of the file.
+
+    Attributes:
+        start: Steps that earlier attempts took; 0 without a checkpoint.
+        notices: Messages for a person.
     """
 
     def __init__(
@@ -121,25 +133,20 @@ class Checkpoints(lightning.Callback):
         self.path, self.every, self.start = settings.path.with_name(name), settings.every, 0
         self._attempt = settings.attempt
         self.notices: list[str] = []
-        self._n_fits, self._steps, self._batches, self._noise, self._accountant = (
-            n_fits,
-            steps,
-            batches,
-            noise,
-            accountant,
-        )
+        self._n_fits, self._steps, self._accountant = n_fits, steps, accountant
+        self._batches, self._noise = batches, noise
         self._identity = _fingerprint([_FORMAT, *identity, json.dumps(_states(batches, noise, 0)).encode()])
         self._optimizer: dict[str, Tensor] = {}
 
     @property
     def done(self) -> bool:
-        """Whether the checkpoint holds the whole training."""
+        """Return True if the checkpoint holds the whole training."""
         return self.start == self._steps
 
     def resume(self, module: Any) -> None:
-        """Take up the checkpoint, if there is one of this fit: parameters and generators now, the rest when the fit begins.
+        """Resume the checkpoint of this fit, if there is one, and make the file this attempt's.
 
-        The file is this attempt's from here on.
+        Parameters and generators are set now, optimizers when the fit begins.
         """
         meta = _metadata(self.path)
         if meta is None or meta["identity"] != self._identity:
@@ -147,7 +154,8 @@ class Checkpoints(lightning.Callback):
                 self.path.unlink()
             return
         with safe_open(self.path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # The file is no mapping.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         self.start = meta["step"]
         self._save(tensors, meta | self._of_attempt())
         with torch.no_grad():
@@ -161,14 +169,14 @@ class Checkpoints(lightning.Callback):
             generator.bit_generator.state = _decoded(state)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
-        """Optimizers exist from here on."""
+        """Restore the optimizers, which exist from here on."""
         if not self.start:
             return
         for i, part in enumerate(pl_module.dp_optimizer.original_optimizer.parts):
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in self._optimizer.items():
-                _, of, index, what = name.split(".")
-                if int(of) == i:
+                _, number, index, what = name.split(".")
+                if int(number) == i:
                     state.setdefault(int(index), {})[what] = tensor
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
         pl_module.dp_optimizer.steps_taken = self.start
@@ -176,6 +184,7 @@ class Checkpoints(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
     ) -> None:  # fmt: skip
+        """Write a checkpoint after every `every` steps and after the last one."""
         step = self.start + batch_idx + 1
         if step % self.every == 0 or step == self._steps:
             self._write(step, pl_module)
@@ -195,7 +204,7 @@ class Checkpoints(lightning.Callback):
         self._save(tensors, meta)
 
     def _of_attempt(self) -> dict[str, Any]:
-        """What a file says of the attempt that wrote it."""
+        """Return the metadata of the writing attempt."""
         return {"attempt": self._attempt, "began": self.start, "every": self.every}
 
     def _save(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -212,21 +221,27 @@ class Checkpoints(lightning.Callback):
             self._without(temporary, error)
 
     def _without(self, temporary: Path, error: OSError) -> None:
-        """An older checkpoint would say that fewer steps ran than did."""
+        """Remove stale files after a failed write: an old checkpoint would claim too few steps."""
         try:
             temporary.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
         except OSError as worse:
             raise StorageError(
-                "a stale checkpoint must go, but {path} does not: {strerror}.", path=self.path, strerror=worse.strerror
+                "A stale checkpoint must be removable, but {path} is not ({strerror}); remove it.",
+                path=self.path,
+                strerror=worse.strerror,
             ) from worse
-        notice = f"a checkpoint could not be written ({error.strerror}): a crash is charged in full"
+        reason = error.strerror or type(error).__name__
+        notice = Message("a checkpoint could not be written ({reason}): a crash is charged in full", reason=reason)
         if notice not in self.notices:
             self.notices.append(notice)
 
 
 def _states(batches: PoissonBatches, noise: ShadowNoise, step: int) -> tuple[list[Any], list[Any]]:
-    """Where the generators stand before a step: of sampling as they stood before its batch was drawn, which may be drawn by now."""
+    """Return the states of the generators before a step.
+
+    Those of sampling are from before the step's batch was drawn, which may have happened by now.
+    """
     sampling = [_encoded(s) for s in batches.states_before(step)]
     return sampling, [_encoded(g.bit_generator.state) for g in noise.generators]
 
@@ -239,7 +254,7 @@ def _fingerprint(parts: Iterable[bytes]) -> str:
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint says of itself; None if it is not there or damaged."""
+    """Return the metadata of a checkpoint; None if it is missing or damaged."""
     try:
         with safe_open(path, framework="np") as file:
             found: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
@@ -249,19 +264,16 @@ def _metadata(path: Path) -> dict[str, Any] | None:
 
 
 def _encoded(state: Any) -> Any:
-    """A generator's state as JSON holds it."""
+    """Return a generator's state as JSON values."""
     if isinstance(state, Mapping):
         return {k: _encoded(v) for k, v in state.items()}
-    return (
-        {"uint64": [int(x) for x in state]}
-        if isinstance(state, np.ndarray)
-        else state
-        if isinstance(state, str)
-        else int(state)
-    )
+    if isinstance(state, np.ndarray):
+        return {"uint64": [int(x) for x in state]}
+    return state if isinstance(state, str) else int(state)
 
 
 def _decoded(state: Any) -> Any:
+    """Undo `_encoded`."""
     if isinstance(state, Mapping):
         if "uint64" in state:
             return np.array(state["uint64"], np.uint64)

@@ -27,7 +27,17 @@ def checkpointing_for(
     noise: ShadowNoise,
     shadow: int | None = None,
 ) -> Checkpoints | None:
-    """What writes the checkpoints of a fit, with the last one taken up; None where none are asked for."""
+    """Return the checkpoint callback of a fit, resumed if possible; None if not requested.
+
+    Args:
+        data: Records of the training; part of the checkpoint's identity.
+        settings: Settings of the training.
+        frozen: Base model; None for the head alone.
+        module: Module of the fit.
+        batches: Sampler, with the generators of batches.
+        noise: Generators of noise.
+        shadow: Shadow that the Opacus engine fits; None for a bank.
+    """
     if settings.checkpoint is None:
         return None
     base = b"" if frozen is None else f"{frozen.base.digest}{frozen.cut}{frozen.base.low_precision}".encode()
@@ -65,14 +75,18 @@ def fit(
     checkpoints: Checkpoints | None = None,
     shadow: int | None = None,
 ) -> None:
-    """Train through Lightning.
+    """Train a module through Lightning.
 
     Args:
-        module: What is trained.
+        module: Module to train.
         data: Its batches.
-        settings: The run.
-        checkpoints: Writes checkpoints, and may have taken one up.
-        shadow: Shadow of the reference path.
+        settings: Settings of the training.
+        checkpoints: Callback that writes checkpoints, possibly resumed.
+        shadow: Shadow that the Opacus engine fits; None for a bank.
+
+    Raises:
+        InputError: If a Trainer argument or callback would break the DP accounting.
+        TrialError: If one unit's step does not fit into memory.
     """
     quiet = logging.getLogger("lightning.pytorch")
     level = quiet.level
@@ -86,16 +100,17 @@ def fit(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen layer
+            # The frozen layers stay in eval mode.
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            warnings.filterwarnings(
-                "ignore", message=".*Full backward hook is firing.*"
-            )  # Opacus on inputs without gradient
+            # Opacus, on inputs without gradient.
+            warnings.filterwarnings("ignore", message=".*Full backward hook is firing.*")
             lightning.Trainer(
                 accelerator=settings.accelerator,
                 devices=1,
                 max_steps=settings.steps - (0 if checkpoints is None else checkpoints.start),
-                max_epochs=1,  # the sampler is one pass of so many steps; a second would be charged to nobody
+                # The sampler is one pass of all steps; a second pass would not be charged.
+                max_epochs=1,
                 enable_checkpointing=False,
                 inference_mode=False,
                 **options,
@@ -104,7 +119,7 @@ def fit(
         if not is_out_of_memory(error):
             raise
         raise TrialError(
-            "one unit's step must fit into memory, but: {error}; take less data, or shorter texts.",
+            "One unit's step must fit into memory, but does not ({error}); take less data, or shorter texts.",
             error=error,
             cause="out of memory",
         ) from error

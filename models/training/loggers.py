@@ -1,7 +1,8 @@
-"""Lightning loggers and callbacks of a training: TensorBoard where it is installed, else CSV, or any other that is handed in.
+"""Loggers and callbacks of a training: TensorBoard if installed, else CSV, or the user's.
 
-Losses and batch sizes read private units without noise. They are logged where results stay inside, and left out where a release policy
-lets numbers leave; step sizes and the standard deviation of the noise are public.
+Losses and batch sizes read private units without noise. They are logged where results stay inside,
+and left out where a release policy lets numbers leave; step sizes and the standard deviation of the
+noise are public.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from moo.models.training.trainer_arguments import check_trainer, has_tensorboard
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """What is logged, and where.
+    """Content and place of logs.
 
     Attributes:
-        kind: "auto", "csv", "tensorboard"; "none" for those alone that `trainer` names.
-        folder: Of all logs.
-        name: Of this training.
-        private: Whether numbers that read private units are logged.
+        kind: "auto", "csv" or "tensorboard"; "none" for the loggers in `trainer` alone.
+        folder: Folder of all logs.
+        name: Name of the training.
+        private: True to log numbers that read private units.
     """
 
     kind: str
@@ -32,12 +33,13 @@ class LogSettings:
 
 
 def trainer_options(trainer: dict[str, Any], logs: LogSettings | None, shadow: int | None) -> dict[str, Any]:
-    """Arguments of one fit's Trainer: loggers and callbacks of its own, made here where they were handed in as functions.
+    """Return the Trainer arguments of one fit, with its own loggers and callbacks.
 
     Args:
-        trainer: As the user gave them; "logger" and "callbacks" may be functions of the training's name.
-        logs: What moo itself logs.
-        shadow: Shadow of the reference path.
+        trainer: The user's arguments; "logger" and "callbacks" may be functions of the training's
+            name, called here.
+        logs: moo's own logging.
+        shadow: Shadow that the Opacus engine fits; None for a bank.
 
     Raises:
         InputError: If an argument or callback would break the DP accounting.
@@ -61,28 +63,31 @@ def _logger(logs: LogSettings, name: str) -> Logger:
 
 
 class StepLog(lightning.Callback):
-    """Writes a line a step to every logger of the Trainer, each `log_every_n_steps`.
+    """Callback that writes a line to every logger of the Trainer, each `log_every_n_steps`.
 
     Args:
-        private: Whether losses and batch sizes are among the numbers.
+        private: True to include losses and batch sizes.
     """
 
     def __init__(self, *, private: bool) -> None:
         self._private = private
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        """Make the module keep its losses, if they are logged."""
         pl_module.logs_losses = self._private
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
     ) -> None:  # fmt: skip
+        """Write the numbers of one step."""
         optimizer = pl_module.dp_optimizer
         if optimizer.steps_taken % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        told = {f"lr/{i}": group["lr"] for i, group in enumerate(optimizer.param_groups)}
-        told["noise_std"] = optimizer.noise_multiplier * optimizer.max_grad_norm if optimizer.noise_multiplier else 0.0
+        numbers = {f"lr/{i}": group["lr"] for i, group in enumerate(optimizer.param_groups)}
+        noisy = optimizer.noise_multiplier
+        numbers["noise_std"] = optimizer.noise_multiplier * optimizer.max_grad_norm if noisy else 0.0
         if self._private:
-            told["units"] = float(batch.present.sum(1).float().mean())
-            told |= {f"loss/{k}": float(loss) for k, loss in enumerate(pl_module.losses)}
+            numbers["units"] = float(batch.present.sum(1).float().mean())
+            numbers |= {f"loss/{k}": float(loss) for k, loss in enumerate(pl_module.losses)}
         for logger in trainer.loggers:
-            logger.log_metrics(told, step=optimizer.steps_taken)
+            logger.log_metrics(numbers, step=optimizer.steps_taken)

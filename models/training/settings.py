@@ -21,14 +21,14 @@ Stream = Callable[[str, int], np.random.Generator]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What the shadows train on.
+    """Records that the shadows train on.
 
     Attributes:
         packed: Activations of n records.
         labels: Shape (n,), in 0..C-1.
         units: Shape (n,). Unit of privacy of each record.
         members: Shape (K, n). True where a shadow is trained on the record.
-        n_classes: C.
+        n_classes: Number of classes C.
     """
 
     packed: Packed
@@ -40,24 +40,27 @@ class TrainingData:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """One training run of K shadows.
+    """Settings of one training of K shadows.
 
     Attributes:
-        depth: What is adapted.
-        lora_rank: Rank, one for all or one for each shadow.
-        lora_alpha: LoRA's scale is lora_alpha / lora_rank.
+        depth: Part of the model that is adapted.
+        lora_rank: LoRA rank, one for all shadows or one per shadow.
+        lora_alpha: Scale: LoRA is multiplied by lora_alpha / lora_rank.
         sample_rate: Probability with which a unit enters a batch.
         steps: Optimizer steps.
         dp: Clipping, noise and normaliser.
         optimizer: Step sizes.
         accelerator: "auto", "cpu" or "gpu".
         trainer: Further arguments of `lightning.Trainer`.
-        engine: "bank" trains the shadows side by side on a cached trunk; "opacus" one after another from the tokens up.
-        checkpoint: Where and how often the training is written down; None does not, as is best for one of seconds.
-        logs: What is logged; None logs nothing but to loggers in `trainer`.
-        adaptation: "lora", or on the reference path "bottleneck" (adapters of the rank's width behind each adapted block), "prefix" (as
-            many virtual tokens as the rank, seen by every block) or "full" (everything but embeddings). At adapted_layers = 0 each is
-            the head alone; for "prefix" and "full" any depth above is the same.
+        engine: "bank" trains the shadows side by side on a cached trunk; "opacus" one after another
+            from the tokens up.
+        checkpoint: Place and frequency of checkpoints; None writes none, which is best for a
+            training of seconds.
+        logs: Content and place of logs; None logs only to loggers in `trainer`.
+        adaptation: "lora", or with engine "opacus" also "bottleneck" (adapters of the rank's width
+            behind each adapted block), "prefix" (as many virtual tokens as the rank, seen by every
+            block) or "full" (everything but embeddings). At adapted_layers = 0 each trains the head
+            alone; for "prefix" and "full" all depths above 0 are the same.
     """
 
     depth: Depth
@@ -75,7 +78,7 @@ class TrainingSettings:
     logs: LogSettings | None = None
 
     def identity(self) -> bytes:
-        """All of it that decides a number bit for bit."""
+        """Return the settings that decide the result bit for bit, as bytes."""
         return repr(
             (
                 self.depth,
@@ -93,20 +96,22 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Trained shadows and what happened on the way.
+    """Trained shadows, with a record of their training.
 
     Attributes:
-        bank: On the CPU.
-        observed: Its steps, their noise and their batches, as they were seen.
-        non_finite: Units' gradients, over all steps and shadows, that were not finite and contributed zero.
-        seconds: Wall clock of the fit.
-        expected_batch_size: What the sums were divided by.
-        chunk: Records of a shadow computed at a time in the end; below the setting where memory was too small for it.
-        resumed_at: Steps that an earlier attempt had taken, and this one did not take again.
-        notices: What a person should know of how it ran.
+        bank: Shadows on the CPU: a `Bank`, or `ReferenceShadows` of the Opacus engine.
+        observed: Steps, noise and batches as they reached the training.
+        non_finite: Number of unit gradients, over all steps and shadows, that were not finite and
+            contributed zero.
+        seconds: Wall-clock time of the fit in seconds.
+        expected_batch_size: Divisor of the sums.
+        chunk: Final number of records of a shadow computed at a time; below the setting if memory
+            was too small for it.
+        resumed_at: Steps taken by earlier attempts and not repeated.
+        notices: Messages for a person.
     """
 
-    bank: Any  # Bank or ReferenceShadows
+    bank: Any
     observed: Observed
     non_finite: int
     seconds: float
@@ -117,10 +122,10 @@ class Trained:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps taken."""
+        """Return the optimizer steps taken."""
         return self.observed.steps
 
     @property
     def noisy_steps(self) -> int:
-        """Steps in which every tensor had its noise."""
+        """Return the number of steps in which every tensor had its noise."""
         return self.observed.noisy_steps

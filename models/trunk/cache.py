@@ -1,9 +1,10 @@
-"""Trunk cache: activations of texts in the study's folder, under keys that do not reveal whose they are.
+"""Trunk cache: activations of texts in the study's folder, under keys that reveal no text.
 
-A folder of mode 0700 holds segments (`moo.models.trunk.segment_file`). Any number of processes read and add to them
-without waiting for one another. Above the size limit, the segments used longest ago are removed. A torn segment, or one
-in which a text fails its checksum, is removed too; its activations are computed and written again. Where nothing can be
-written, activations are computed and not kept; `notices` says so.
+A folder of mode 0700 holds segments (`moo.models.trunk.segment_file`). Any number of processes read
+and add to them without waiting for one another. Above the size limit, the least recently used
+segments are removed. A torn segment, or one in which a text fails its checksum, is removed too; its
+activations are computed and written again. Where nothing can be written, activations are computed
+and not kept; `notices` says so.
 """
 
 import errno
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from moo.core import validate
+from moo.core.messages import Message
 from moo.models.pretrained.architectures import Cut, is_causal
 from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.constants import Constants
@@ -31,23 +33,28 @@ from moo.models.trunk.packed import Packed
 from moo.models.trunk.segment_file import LIMIT_GIB, ROW, SUFFIX, Entry, Segment, write_segment
 
 Feature = Literal["mean", "pooled", "none"]
-TEXTS_A_SEGMENT = 512  # what a crash can lose
-ABANDONED = 3600.0  # seconds without a write after which a file without its final name belongs to nobody
+# Texts that a crash can lose.
+TEXTS_A_SEGMENT = 512
+# Seconds without a write after which a temporary file is abandoned.
+ABANDONED = 3600.0
 
 
 class TrunkCache:
-    """Activations under a keyed digest of (weights, first live block, max length, precision, what is pooled, text).
+    """Activations under keyed digests of weights, first live block, length, precision and text.
+
+    The digest also covers the pooling of the output.
 
     Args:
-        folder: Made if missing, mode 0700.
+        folder: Folder of the segments; created if missing, mode 0700.
         key: Secret of the data set; a plain digest would answer "was this text here?".
-        base: The base model.
+        base: Base model.
         max_length: Tokens kept of each text.
-        cut: The live blocks; by default the last one.
-        limit_gib: Size on disk above which the segments go that were used longest ago; 0 keeps nothing.
+        cut: Live blocks; by default the last one.
+        limit_gib: Size on disk in GiB above which the least recently used segments are removed; 0
+            keeps nothing.
 
     Attributes:
-        notices: What a person should know: texts that were not kept, segments that were damaged.
+        notices: Messages for a person: texts that were not kept, segments that were damaged.
     """
 
     def __init__(
@@ -62,10 +69,10 @@ class TrunkCache:
     ) -> None:
         validate.in_range(0, 1e6, limit_gib=limit_gib)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.notices: list[str] = []
+        self.notices: list[Message] = []
         self._folder, self._key, self._base, self._max_length = folder, key, base, max_length
         self._cut = last_cut(base) if cut is None else cut
-        # under "whole" alone, a decoder's first token may have been kept, which once was pooled
+        # Earlier entries under "whole" alone may hold a decoder's first token in place of its last.
         self._pooled = "whole, last" if is_causal(base.model) else "whole"
         self._limit = limit_gib * 2**30
         self._segments: dict[str, Segment] = {}
@@ -78,7 +85,7 @@ class TrunkCache:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Return the size on disk in bytes."""
         return sum(size for _, _, size in self._on_disk())
 
     def packed(
@@ -89,7 +96,7 @@ class TrunkCache:
         feature: Feature = "mean",
         progress: Callable[[int], None] | None = None,
     ) -> Packed:
-        """Activations of the texts, computed where the cache does not hold them.
+        """Return activations of the texts, computed where the cache does not hold them.
 
         Args:
             texts: n texts; repeats are computed once.
@@ -103,11 +110,11 @@ class TrunkCache:
         found = self._read(wanted)
         if progress is not None:
             progress(len(texts) - sum(1 for key in keys if key not in found))
-        missing = sorted(
-            wanted.keys() - found.keys(), key=lambda key: (len(wanted[key]), key)
-        )  # like lengths fill batches
+        # Texts of like length fill batches.
+        missing = sorted(wanted.keys() - found.keys(), key=lambda key: (len(wanted[key]), key))
         parts = [missing[i : i + TEXTS_A_SEGMENT] for i in range(0, len(missing), TEXTS_A_SEGMENT)]
-        first = os.getpid() % max(1, len(parts))  # processes that want the same texts begin at different ones
+        # Processes that need the same texts begin at different ones.
+        first = os.getpid() % max(1, len(parts))
         for part in parts[first:] + parts[:first]:
             self._refresh()
             found |= self._read(part)
@@ -144,7 +151,7 @@ class TrunkCache:
         *,
         in_use: Mapping[bytes, str],
     ) -> dict[bytes, Entry]:
-        """Activations of texts that the cache does not hold: from the file that they are now in, or from memory."""
+        """Compute and store activations; return them from the file, or from memory if not stored."""
         if not texts:
             return {}
         out = encode(self._base, texts, max_length=self._max_length, cut=self._cut, progress=progress)
@@ -156,7 +163,7 @@ class TrunkCache:
         return hmac.new(self._key, (scope + text).encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
     def _refresh(self) -> None:
-        """Open what other processes wrote since the last look; forget what they removed."""
+        """Open segments that other processes added since the last call; forget those they removed."""
         there = {path.name: path for path, _, _ in self._on_disk()}
         if gone := self._segments.keys() - there.keys():
             self._segments = {name: s for name, s in self._segments.items() if name not in gone}
@@ -165,15 +172,16 @@ class TrunkCache:
             try:
                 segment = Segment(there[name], self._base.hidden)
             except ValueError:
-                self._remove(there[name], "was damaged")
+                self._remove(there[name], Message("was damaged"))
             except OSError:
-                continue  # removed by another process between the look and the opening
+                # Another process removed it after it was listed.
+                continue
             else:
                 self._segments[name] = segment
                 self._at |= {key: (segment, i) for i, key in enumerate(segment.keys())}
 
     def _read(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
-        """What the cache holds of the keys. A segment with a text that fails its checksum goes, and all that it held."""
+        """Return the cached entries of the keys; drop a segment in which a text fails its checksum."""
         out: dict[bytes, Entry] = {}
         used: set[Segment] = set()
         for key in keys:
@@ -182,7 +190,7 @@ class TrunkCache:
             segment, i = self._at[key]
             entry = segment.read(i)
             if entry is None:
-                self._remove(segment.path, "failed its checksum")
+                self._remove(segment.path, Message("failed its checksum"))
                 self._segments.pop(segment.path.name, None)
                 self._at = {k: at for k, at in self._at.items() if at[0] is not segment}
                 return self._read(keys)
@@ -191,7 +199,8 @@ class TrunkCache:
         self._release_pages()
         for segment in used:
             with suppress(OSError):
-                os.utime(segment.path)  # when it was last used
+                # The time of last use.
+                os.utime(segment.path)
         return out
 
     def _release_pages(self) -> None:
@@ -199,28 +208,36 @@ class TrunkCache:
             segment.release_pages()
 
     def _store(self, fresh: Mapping[bytes, Entry], *, in_use: Mapping[bytes, str]) -> bool:
-        """Keep what was computed, if it fits; False if it does not."""
+        """Store computed entries if they fit; return False if they do not."""
         size = sum(e.tokens.nbytes + e.frozen.nbytes + ROW.itemsize for e in fresh.values())
         if not self._make_room(size, in_use):
-            limit = self._limit / 2**30
             self._note(
-                f"the trunk cache is full at {limit:g} GiB: texts of one masking level alone need more; some are not kept"
+                Message(
+                    "the trunk cache is full at {limit:g} GiB: texts of one masking level alone need more; "
+                    "some are not kept",
+                    limit=self._limit / 2**30,
+                )
             )
             return False
         path = self._folder / f"{secrets.token_hex(8)}{SUFFIX}"
         try:
             write_segment(path, list(fresh), list(fresh.values()), width=self._base.hidden)
         except OSError as error:
-            why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror or error)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = Message("the disk is full") if full else str(error.strerror or error)
             self._note(
-                f"the trunk cache could not be written ({why}): texts are computed anew each time they are needed"
+                Message(
+                    "the trunk cache could not be written ({reason}): texts are computed again each time they "
+                    "are needed",
+                    reason=reason,
+                )
             )
             return False
         self._refresh()
         return True
 
     def _make_room(self, size: int, in_use: Mapping[bytes, str]) -> bool:
-        """Remove the segments that were used longest ago, none of those that are being read."""
+        """Remove least recently used segments that are not in use; return True if `size` bytes fit."""
         busy = {at[0].path.name for key, at in self._at.items() if key in in_use}
         there = sorted(self._on_disk(), key=lambda file: file[1])
         total = sum(file[2] for file in there) + size
@@ -234,7 +251,7 @@ class TrunkCache:
         return total <= self._limit
 
     def _on_disk(self) -> list[tuple[Path, int, int]]:
-        """Path, time of last use (ns) and size of every segment."""
+        """Return path, time of last use (ns) and size (bytes) of every segment."""
         out = []
         for path in self._folder.glob(f"*{SUFFIX}"):
             with suppress(FileNotFoundError):
@@ -243,24 +260,24 @@ class TrunkCache:
         return out
 
     def _sweep(self) -> None:
-        """Remove what killed writers left."""
+        """Remove leftovers of killed writers."""
         for path in self._folder.glob(f".*{SUFFIX}.*"):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > ABANDONED:
                     path.unlink()
 
-    def _remove(self, path: Path, why: str) -> None:
-        self._note(f"a file of the trunk cache {why}: what it held is computed again")
+    def _remove(self, path: Path, reason: Message) -> None:
+        self._note(Message("a file of the trunk cache {reason}: its content is computed again", reason=reason))
         with suppress(OSError):
             path.unlink()
 
-    def _note(self, notice: str) -> None:
+    def _note(self, notice: Message) -> None:
         if notice not in self.notices:
             self.notices.append(notice)
 
 
 def _entry(out: Encoded, i: int) -> Entry:
-    """As `Segment.read` would give it."""
+    """Return one text's entry as `Segment.read` would return it."""
     frozen = np.concatenate([out.mean[i], out.pooled[i]]).astype(np.float32)
     peak = float(np.abs(out.tokens[i]).max(initial=0.0))
     above = peak / float(np.finfo(np.float16).max)
@@ -269,7 +286,7 @@ def _entry(out: Encoded, i: int) -> Entry:
 
 
 def _features(frozen: NDArray[np.float32], constants: Constants, feature: Feature) -> NDArray[np.float32]:
-    """What the head sees, from rows of mean and pooled token, each of width d."""
+    """Return the features that the head sees, from rows of mean and pooled token of width d."""
     mean, pooled = np.split(frozen, 2, axis=1)
     if feature == "mean":
         return constants.features(mean)

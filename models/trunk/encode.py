@@ -1,4 +1,7 @@
-"""The frozen trunk: a model run once per text. Kept are the inputs of its first live block and the whole model's output, pooled."""
+"""Frozen trunk: the base model run once per text.
+
+The output keeps the inputs of the first live block and the pooled output of the whole model.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +14,8 @@ from numpy.typing import NDArray
 from moo.models.pretrained.architectures import Cut, blocks_of, first_input, is_causal, n_blocks, without_blocks_from
 from moo.models.pretrained.loading import BaseModel
 
-BATCH_TOKENS = 1024  # tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes
+# Tokens in a batch; with lengths in steps of 8, batches have few, fixed shapes.
+BATCH_TOKENS = 1024
 LENGTH_STEP = 8
 
 Floats = NDArray[np.float32]
@@ -19,13 +23,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """The trunk's output for n texts.
+    """Trunk output of n texts.
 
     Attributes:
-        tokens: One array (length, d) a text: the inputs of the first live block.
-        mean: Shape (n, d). Mean over tokens of the whole model's frozen output, blocks above the cut included: a head that sees it
-            never has less than the head alone.
-        pooled: Shape (n, d). That output's first token, or the last one of a decoder.
+        tokens: Inputs of the first live block, one array (length, d) per text.
+        mean: Shape (n, d). Mean over tokens of the whole model's frozen output, blocks above the
+            cut included: a head that sees it never has less than the head alone.
+        pooled: Shape (n, d). First token of that output, or the last one of a decoder.
         truncated: Shape (n,). True for texts longer than max_length.
     """
 
@@ -37,9 +41,18 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Batch:
-    rows: NDArray[np.intp]  # texts, as positions in the caller's list
-    length: int  # tokens, padding included
-    size: int  # texts, filling included: results may depend on a batch's shape, never on its company
+    """Texts that run through the model together.
+
+    Attributes:
+        rows: Texts, as positions in the caller's list.
+        length: Tokens per text, padding included.
+        size: Number of texts, filling included: results may depend on the shape of a batch, never
+            on the other texts in it.
+    """
+
+    rows: NDArray[np.intp]
+    length: int
+    size: int
 
 
 def encode(
@@ -53,10 +66,10 @@ def encode(
     """Run the frozen model once per text, sorted by length, in batches of fixed shapes.
 
     Args:
-        base: The loaded base model.
+        base: Loaded base model.
         texts: n texts.
         max_length: Tokens kept of each text, closing token included.
-        cut: The live blocks; by default the last one.
+        cut: Live blocks; by default the last one.
         progress: Called after every batch with the number of texts in it.
     """
     cut = last_cut(base) if cut is None else cut
@@ -77,7 +90,11 @@ def encode(
 
 
 def states_below(base: BaseModel, texts: Sequence[str], *, max_length: int, stop: int) -> list[Floats]:
-    """The model's output, final norm included, with the blocks from `stop` on left out: one array (length, d) a text."""
+    """Return the model's output, final norm included, without the blocks from `stop` on.
+
+    Returns:
+        One array (length, d) per text.
+    """
     ids, _ = token_ids(base, texts, max_length=max_length)
     lengths = np.array([len(i) for i in ids], dtype=np.intp)
     out: list[Floats] = [np.empty((0, base.hidden), np.float32)] * len(ids)
@@ -92,23 +109,34 @@ def states_below(base: BaseModel, texts: Sequence[str], *, max_length: int, stop
 def token_ids(
     base: BaseModel, texts: Sequence[str], *, max_length: int
 ) -> tuple[tuple[tuple[int, ...], ...], NDArray[np.bool_]]:
-    """Token ids of each text, cut to max_length with the closing token kept, and which were cut."""
+    """Return token ids cut to max_length, closing token kept, and a mask of the cut texts.
+
+    Returns:
+        Ids of each of the n texts, and an array of shape (n,), true where a text was cut.
+    """
     found = base.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
     closing, out = base.tokenizer.sep_token_id, []
     for row in found:
         cut = row[:max_length] if len(row) <= max_length or closing is None else [*row[: max_length - 1], closing]
-        out.append(tuple(cut) or (base.tokenizer.pad_token_id,))  # decoders give an empty text no token at all
+        # Decoders give an empty text no token at all.
+        out.append(tuple(cut) or (base.tokenizer.pad_token_id,))
     return tuple(out), np.array([len(row) > max_length for row in found], dtype=bool)
 
 
 def last_cut(base: BaseModel) -> Cut:
-    """The last block alone; the empty cut where the model's blocks are not known."""
+    """Return the last block alone; the empty cut if the model's blocks are not known."""
     n = n_blocks(base.model)
     return Cut(max(0, n - 1), n)
 
 
 def _batches(lengths: NDArray[np.intp], most: int | None) -> Iterator[_Batch]:
-    """Texts of about one length together, filled up to a multiple of `LENGTH_STEP`, but to no more than the model can read."""
+    """Yield texts of about one length together, padded to a multiple of `LENGTH_STEP`.
+
+    Args:
+        lengths: Shape (n,). Tokens of each text.
+        most: Largest number of tokens that the model can read; padding stops there. None for no
+            limit.
+    """
     padded = -(-lengths // LENGTH_STEP) * LENGTH_STEP
     padded = padded if most is None else np.minimum(padded, np.maximum(lengths, most))
     order = np.argsort(lengths, kind="stable")
@@ -122,7 +150,11 @@ def _batches(lengths: NDArray[np.intp], most: int | None) -> Iterator[_Batch]:
 def _run(
     base: BaseModel, model: Any, ids: Sequence[Sequence[int]], lengths: NDArray[np.intp], batch: _Batch, start: int
 ) -> tuple[Floats, Floats]:
-    """Output of the model and inputs of its block `start`, each (rows, length, d), of one batch filled up to its size."""
+    """Run one batch, filled up to its size, and return model output and inputs of block `start`.
+
+    Returns:
+        Two arrays of shape (rows, length, d).
+    """
     inputs = torch.full((batch.size, batch.length), base.tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros((batch.size, batch.length), dtype=torch.long)
     mask[:, 0] = 1

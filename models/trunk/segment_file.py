@@ -1,14 +1,14 @@
-"""Segments of the trunk cache: files that are written whole, never changed, read through memory maps, and removed whole.
+r"""Segments of the trunk cache: immutable files, written whole, read through memory maps.
 
 One file (mode 0600) holds the activations of some texts, little-endian:
 
     "moo trunk 1\\n" padded to 16 bytes | u32 texts | u32 width d | u32 checksum of the rows | u32 zero
     | per text: key, first token, tokens, truncated + 2 exponent, checksum of its data
     | float32 (texts, 2 d): mean and pooled token of the frozen output
-    | float16 (tokens, d): inputs of the first live block over 2^exponent, so that none is above fp16's range
+    | float16 (tokens, d): inputs of the first live block over 2^exponent, so that none exceeds fp16's range
 
-A name is given at the end (`os.replace`), so that a reader sees all of a file or nothing. A process that has a segment mapped keeps
-reading it when another process removes it.
+The file gets its name at the end (`os.replace`), so that a reader sees a whole file or none. A
+process that has a segment mapped keeps reading it when another process removes it.
 """
 
 import mmap
@@ -25,20 +25,22 @@ from numpy.typing import NDArray
 
 ROW = np.dtype([("key", "V32"), ("start", "<u8"), ("length", "<u4"), ("truncated", "<u4"), ("data", "<u4")])
 SUFFIX = ".segment"
-LIMIT_GIB = 20.0  # of a cache, unless told otherwise
+# Default size limit of a cache, GiB.
+LIMIT_GIB = 20.0
 _MAGIC = b"moo trunk 1\n".ljust(16, b"\0")
 _HEAD = struct.Struct("<16sIIII")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is kept of one text.
+    """Activations of one text.
 
     Attributes:
         tokens: Shape (length, d), fp16, over 2^exponent.
         frozen: Shape (2 d,), fp32. Mean over tokens, then the pooled token.
-        truncated: Whether the text was longer than was kept of it.
-        exponent: >= 0; above 0 where an activation is above fp16's range, as a decoder's first token's can be.
+        truncated: True if the text was longer than the part that was kept.
+        exponent: Power of two, >= 0; above 0 where an activation exceeds fp16's range, as that of a
+            decoder's first token can.
     """
 
     tokens: NDArray[np.float16]
@@ -48,10 +50,14 @@ class Entry:
 
 
 class Segment:
-    """One file, mapped into memory.
+    """One segment file, mapped into memory.
+
+    Args:
+        path: The file.
+        width: Width d of an activation.
 
     Raises:
-        ValueError: If the file is not whole: a torn or a foreign one.
+        ValueError: If the file is torn or foreign.
         OSError: If it cannot be opened; another process may have removed it.
     """
 
@@ -59,7 +65,7 @@ class Segment:
         self.path, self._width = path, width
         self.size = path.stat().st_size
         if self.size < _HEAD.size:
-            raise ValueError(f"{path} is shorter than its head")
+            raise ValueError(f"{path} must be a whole segment, but is shorter than its head.")
         with path.open("rb") as file:
             self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         raw = np.frombuffer(self._mapped, np.uint8)
@@ -67,28 +73,28 @@ class Segment:
         features = _HEAD.size + n * ROW.itemsize
         tokens = features + n * 8 * width
         if magic != _MAGIC or d != width or tokens > self.size:
-            raise ValueError(f"{path} is no whole segment of width {width}")
+            raise ValueError(f"{path} must be a whole segment of width {width}, but is not.")
         rows = raw[_HEAD.size : features].tobytes()
         if zlib.crc32(rows) != checksum:
-            raise ValueError(f"{path} has damaged rows")
+            raise ValueError(f"{path} must be a whole segment, but its rows are damaged.")
         self.rows = np.frombuffer(rows, ROW)
         self._features = raw[features:tokens].view("<f4").reshape(n, 2 * width)
         whole = (self.size - tokens) // (2 * width)
         if n and int(self.rows[-1]["start"]) + int(self.rows[-1]["length"]) > whole:
-            raise ValueError(f"{path} ends within its tokens")
+            raise ValueError(f"{path} must be a whole segment, but ends within its tokens.")
         self._tokens = raw[tokens : tokens + 2 * width * whole].view("<f2").reshape(whole, width)
 
     def keys(self) -> list[bytes]:
-        """Keys in the order of the rows."""
+        """Return the keys in the order of the rows."""
         return [key.tobytes() for key in self.rows["key"]]
 
     def release_pages(self) -> None:
-        """Count no longer as this process's memory what was read; reading it again costs little while the system has it."""
+        """Drop read pages from this process's memory; rereading them from the page cache is cheap."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def read(self, i: int) -> Entry | None:
-        """A text's activations, as views of the file; None if they fail their checksum."""
+        """Return a text's activations, as views of the file; None if they fail their checksum."""
         row = self.rows[i]
         tokens = self._tokens[int(row["start"]) : int(row["start"]) + int(row["length"])]
         if _checksum(tokens, self._features[i]) != row["data"]:
@@ -97,16 +103,16 @@ class Segment:
 
 
 def write_segment(path: Path, keys: Sequence[bytes], entries: Sequence[Entry], *, width: int) -> None:
-    """Write a segment whole, or leave nothing.
+    """Write a whole segment, or leave nothing.
 
     Args:
-        path: Its name; the file appears under it at the end.
-        keys: One of 32 bytes a text.
-        entries: One a text.
-        width: d.
+        path: Final name of the file.
+        keys: One key of 32 bytes per text.
+        entries: One entry per text.
+        width: Width d of an activation.
 
     Raises:
-        OSError: If the disk is full or the folder not writable.
+        OSError: If the disk is full or the folder is not writable.
     """
     rows, start = np.zeros(len(keys), ROW), 0
     for i, (key, entry) in enumerate(zip(keys, entries, strict=True)):

@@ -12,7 +12,7 @@ from moo.core.errors import InputError, PolicyError
 from moo.core.trial_record import TrialParams
 from moo.data.catalogue import DATASETS, Records, unknown_data
 from moo.models.reference.adapters import AdapterSpec
-from moo.models.reference.lightning_module import check_trainable
+from moo.models.reference.train import check_trainable
 from moo.models.training.settings import Adaptation
 from moo.objectives.compliance.loader import load_rules
 from moo.objectives.compliance.pack import BUILT_IN

@@ -24,9 +24,9 @@ from moo.models.generation.generator import (
     Ids,
     TrainedGenerator,
     load_generator,
-    text_losses,
     train_generator,
 )
+from moo.models.generation.scoring import continuation_losses, greedy, text_losses
 from moo.models.pretrained.loading import refuse_longer, weights_digest
 from moo.objectives.compliance import evaluate
 from moo.objectives.compliance.facts import generation_facts

@@ -19,10 +19,12 @@ from moo.models.bank.feature_scaling import constants
 from moo.models.bank.lightning_module import OptimizerSettings, log_probs
 from moo.models.pretrained.architectures import Cut, cut_of, family_of, is_causal, sees_no_later_token
 from moo.models.pretrained.loading import BaseModel
-from moo.models.reference import adapters, lightning_module
+from moo.models.reference import adapters
+from moo.models.reference import train as reference_train
 from moo.models.reference.adapters import adapter_spec, build_classifier, layers_of_unknown
-from moo.models.reference.lightning_module import ReferenceModule, with_grad_sample_hooks
+from moo.models.reference.lightning_module import ReferenceModule
 from moo.models.reference.shadows import pad_token_ids
+from moo.models.reference.train import with_grad_sample_hooks
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.encode import encode
@@ -71,7 +73,7 @@ def at(base: BaseModel, *, per_unit: int = 1) -> tuple[TrainingData, Frozen]:
 @pytest.fixture
 def awake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that are not zero and LoRA that answers, so that the first step's gradients reach every parameter."""
-    plain = lightning_module.initialise
+    plain = reference_train.initialise
 
     def started(model: Any, *rest: Any) -> None:
         plain(model, *rest)
@@ -80,7 +82,7 @@ def awake(monkeypatch: pytest.MonkeyPatch) -> None:
             if p.requires_grad and (".head." in name or ".lora_B." in name or ".up." in name):
                 p.data.copy_(torch.randn(p.shape, generator=draw) * 0.1)
 
-    monkeypatch.setattr(lightning_module, "initialise", started)
+    monkeypatch.setattr(reference_train, "initialise", started)
 
 
 def sums_of(data: TrainingData, settings: TrainingSettings, frozen: Frozen) -> torch.Tensor:
@@ -130,7 +132,7 @@ def test_removing_a_user_of_several_records_moves_the_sum_by_the_clip_once_and_b
 
 def reference_module(data: TrainingData, settings: TrainingSettings, frozen: Frozen) -> ReferenceModule:
     model = with_grad_sample_hooks(build_classifier(adapter_spec(data, settings), frozen))
-    lightning_module.initialise(model, settings, frozen, stream("init", 0))
+    reference_train.initialise(model, settings, frozen, stream("init", 0))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
     module.configure_optimizers()
@@ -192,7 +194,7 @@ def test_where_opacus_gives_a_batch_one_gradient_the_training_ends(
     monkeypatch.setattr(adapters, "_all_but_embeddings", lambda encoder: encoder.requires_grad_(True))
     with pytest.raises(InputError, match=r"one row a record.*position_embeddings"):
         train(data, opacus("full"), frozen, stream)
-    monkeypatch.setattr(lightning_module, "check_per_record_gradients", lambda *_, **__: None)
+    monkeypatch.setattr(reference_train, "check_per_record_gradients", lambda *_, **__: None)
     with pytest.raises(TrialError, match="a gradient for each of"):
         train(data, opacus("full"), frozen, stream)
 
@@ -203,11 +205,11 @@ def test_where_opacus_gives_a_batch_one_gradient_the_training_ends(
         ("deberta-v2", "lora", "query_value", 1, r"one row a record.*query_proj"),  # asked of relative positions too
         ("opt", "lora", "all_linear", 1, r"one row a record.*fc1"),  # records laid end to end
         ("opt", "full", "query_value", 1, r"one row a record.*fc1"),
-        ("mpnet", "lora", "query_value", 1, "targets='all_linear'"),
-        ("albert", "lora", "all_linear", 1, "use adapted_layers=2"),  # shared weights
-        ("albert", "lora", "all_linear", 3, "adapted_layers <= 2"),
+        ("mpnet", "lora", "query_value", 1, "targets must be 'all_linear'"),
+        ("albert", "lora", "all_linear", 1, "adapted_layers must be 2 or 0"),  # shared weights
+        ("albert", "lora", "all_linear", 3, "adapted_layers must be <= 2"),
         ("mpnet", "prefix", "query_value", 1, "must run under PEFT and Opacus"),
-        ("distilbert", "prefix", "query_value", 1, "adaptation='prefix' needs"),
+        ("distilbert", "prefix", "query_value", 1, "adaptation must be 'lora' or 'full'"),
     ],
 )
 def test_what_cannot_be_trained_by_record_is_refused_before_a_step(
@@ -330,9 +332,9 @@ def test_an_adapter_that_stays_and_a_frozen_weight_that_moves_end_the_trial(
 
     data, frozen = at(family("bert"))
     nobody = dataclasses.replace(data, members=np.zeros((1, N), bool))
-    with pytest.raises(TrialError, match=r"every adapter must move, but .*lora_A.* did not") as still:
+    with pytest.raises(TrialError, match=r"Every adapter must move, but .*lora_A.* did not") as still:
         train(nobody, opacus("lora"), frozen, stream)
     assert still.value.cause == "adapter did not move"
-    with pytest.raises(TrialError, match=r"the frozen model must not move, but .* did") as moved:
+    with pytest.raises(TrialError, match=r"The frozen model must not move, but .* did") as moved:
         train(data, opacus("lora", 1, Nudge(), dp=noisy(1.0)), frozen, stream)
     assert moved.value.cause == "base weights moved"

@@ -252,7 +252,7 @@ def test_a_model_of_an_unknown_family_adapts_nothing_and_says_what_would(family:
         cut_of(base.model, adapted_layers=1)
     with pytest.raises(InputError, match="learned queries need an encoder"):
         make_bank(frozen_at(family("gpt2"), Depth(adapted_layers=1)), Depth(adapted_layers=1, n_queries=2))
-    with pytest.raises(InputError, match="<= 4"):
+    with pytest.raises(InputError, match="must be <= 4"):
         cut_of(family("bert").model, adapted_layers=4, layers_dropped=1)
 
 

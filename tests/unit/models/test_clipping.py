@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moo.models.dp.clipping import Factors, Gradients, clip_and_sum
 from moo.models.dp.optimizer import DPSettings
-from moo.models.reference.lightning_module import ReferenceOptimizer
+from moo.models.reference.optimizer import ReferenceOptimizer
 
 CLIP = 0.3
 ONE = torch.ones(1, 1, dtype=torch.bool)

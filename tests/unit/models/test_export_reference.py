@@ -21,7 +21,7 @@ from moo.models.export.reference import export_reference, load_reference, peft_m
 from moo.models.pretrained.architectures import Cut, cut_of, family_of
 from moo.models.pretrained.loading import BaseModel, silence_transformers
 from moo.models.reference import lightning_module as reference_module
-from moo.models.reference.shadows import pad_token_ids
+from moo.models.reference.shadows import ReferenceShadows, pad_token_ids
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from tests.unit.models.test_reference import K, data_at, stream
 
@@ -82,7 +82,7 @@ def test_bottlenecks_start_as_the_identity_and_learn(family: Callable[[str], Bas
     with pytest.raises(InputError, match=r"keep model\.safetensors"):
         export_reference(trained.bank, frozen, tmp_path / "out", classes=("a", "b"), stock=False)
     states = [{n: torch.zeros_like(p) if ".up." in n else p for n, p in s.items()} for s in trained.bank.states]
-    plain = reference_module.ReferenceShadows(trained.bank.model, states, shape=trained.bank.shape, frozen=frozen)
+    plain = ReferenceShadows(trained.bank.model, states, shape=trained.bank.shape, frozen=frozen)
     plain.select(0)
     ids, mask = pad_token_ids(data.packed, torch.arange(6), 1)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_files_that_are_no_models_of_the_reference_path_are_refused(
     family: Callable[[str], BaseModel], tmp_path: Path
 ) -> None:
     (tmp_path / "torn.safetensors").write_bytes(b"{}")
-    with pytest.raises(InputError, match="must hold a model of the reference path"):
+    with pytest.raises(InputError, match="must hold a model of the Opacus engine"):
         load_reference(tmp_path / "torn.safetensors")
     trained, _, _ = trained_at(family("bert"), "full")
     path = save_reference(trained.bank, tmp_path / "full.safetensors")

@@ -16,7 +16,7 @@ from moo.models.dp.optimizer import BankOptimizer, DPSettings
 from moo.models.dp.poisson_sampling import PoissonBatches
 from moo.models.pretrained.architectures import cut_of
 from moo.models.pretrained.loading import BaseModel
-from moo.models.reference.lightning_module import ReferenceOptimizer
+from moo.models.reference.optimizer import ReferenceOptimizer
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.privacy.claims import HOLDS, claim
 from moo.privacy.events import TrainingRun

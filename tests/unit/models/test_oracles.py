@@ -27,7 +27,7 @@ from moo.models.dp.optimizer import DPSettings
 from moo.models.pretrained.architectures import blocks_of, copy_of, cut_of
 from moo.models.pretrained.hf_folder import silence_transformers
 from moo.models.pretrained.loading import BaseModel
-from moo.models.reference import lightning_module
+from moo.models.reference import train as reference_train
 from moo.models.reference.adapters import adapter_spec, build_classifier
 from moo.models.reference.shadows import pad_token_ids
 from moo.models.train import TrainingData, TrainingSettings, train
@@ -305,7 +305,7 @@ def test_a_step_of_the_reference_path_has_the_clipped_sums_of_ghost_clipping(
     oracle = oracle_of(data, frozen, bank, depth, 0)
     state = {n: p.detach().clone() for n, p in oracle.model.named_parameters() if n in oracle.names}
     monkeypatch.setattr(
-        lightning_module, "initialise", lambda model, *_: model._module.load_state_dict(state, strict=False)
+        reference_train, "initialise", lambda model, *_: model._module.load_state_dict(state, strict=False)
     )
     units = unit_factors(factors_of(bank, data), torch.ones(K, len(ROWS), 1))
     present = torch.ones(K, len(ROWS), dtype=torch.bool)

@@ -18,7 +18,8 @@ from moo.models.export.peft import _key_in_bank
 from moo.models.pretrained.architectures import Cut, cut_of, family_of
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference.adapters import Classifier, adapter_spec, build_classifier
-from moo.models.reference.lightning_module import ReferenceModule, with_grad_sample_hooks
+from moo.models.reference.lightning_module import ReferenceModule
+from moo.models.reference.train import with_grad_sample_hooks
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from moo.models.trunk.encode import encode, token_ids
 from moo.models.trunk.packed import Packed, Workspace
@@ -233,7 +234,7 @@ def test_other_adaptations_train_on_the_reference_path(family: Callable[[str], B
     trained = train(data, settings, frozen, stream)
     right = log_probs(trained.bank, data.packed).argmax(-1).numpy() == data.labels
     assert right[data.members].mean() > 0.75
-    with pytest.raises(InputError, match="reference path alone"):
+    with pytest.raises(InputError, match="adaptation must be 'lora' with engine='bank'"):
         train(data, dataclasses.replace(settings, engine="bank"), frozen, stream)
 
 

@@ -168,7 +168,7 @@ def test_a_frozen_block_that_moves_fails_the_trial(
         weight.view(-1)[0] += 1e-3
 
     after_the_fit(monkeypatch, nudge)
-    with pytest.raises(TrialError, match="the frozen blocks must not move") as caught:
+    with pytest.raises(TrialError, match="The frozen blocks must not move") as caught:
         train(data, settings_of(noise=1.0, steps=1, depth_of=depth), frozen, stream)
     assert caught.value.cause == "base weights moved"
 
@@ -299,7 +299,7 @@ def test_trainer_arguments_that_break_dp_are_refused(data: TrainingData, argumen
 
 
 def test_a_rank_above_the_hidden_size_is_refused(data: TrainingData, frozen: Frozen) -> None:
-    with pytest.raises(InputError, match="lora_rank <= 32"):
+    with pytest.raises(InputError, match="lora_rank must be <= 32"):
         train(data, settings_of(1, lora_rank=64), frozen, stream)
 
 

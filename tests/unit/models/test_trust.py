@@ -18,7 +18,7 @@ from moo.models.bank.lightning_module import OptimizerSettings, log_probs
 from moo.models.dp.optimizer import BankOptimizer, DPSettings
 from moo.models.pretrained.architectures import cut_of
 from moo.models.pretrained.loading import BaseModel
-from moo.models.reference.lightning_module import ReferenceOptimizer
+from moo.models.reference.optimizer import ReferenceOptimizer
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from moo.models.training.canaries import BatchRecorder
 from moo.models.trunk.encode import encode, token_ids
@@ -353,7 +353,7 @@ def test_every_tensor_of_every_shadow_moves_by_the_noise_that_is_accounted(
     dp = DPSettings(noise_multiplier=MULTIPLIERS, max_grad_norm=CLIP, expected_batch_size=BATCH)
     settings = settings_of(engine, depth, watch, dp=dp, steps=40, optimizer=RATES)
     if factor == 0.0 and depth:
-        with pytest.raises(TrialError, match="every adapter must move"):
+        with pytest.raises(TrialError, match="Every adapter must move"):
             train(nobody, settings, frozen, stream)
     else:
         train(nobody, settings, frozen, stream)

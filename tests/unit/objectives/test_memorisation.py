@@ -16,7 +16,8 @@ from moo.core.errors import InputError
 from moo.models.bank.bank import Depth
 from moo.models.bank.lightning_module import OptimizerSettings
 from moo.models.dp.optimizer import DPSettings
-from moo.models.generation.generator import Generator, continuation_losses, greedy, load_generator, train_generator
+from moo.models.generation.generator import Generator, load_generator, train_generator
+from moo.models.generation.scoring import continuation_losses, greedy
 from moo.models.training.settings import TrainingSettings
 from moo.objectives.memorisation.exposure import UNTRAINED_BITS, emission, exposure, mean_exposure
 from tests.conftest import save_tiny, small_config
@@ -183,13 +184,13 @@ def test_bad_input_names_its_argument(generator: Callable[[str], Generator], tmp
         emission(np.ones(3, bool), confidence=1.0)
     with pytest.raises(InputError, match="canary_losses"):
         mean_exposure(np.array([math.nan]), np.array([1.0]))
-    with pytest.raises(InputError, match="texts of two tokens"):
+    with pytest.raises(InputError, match="at least two tokens each"):
         train_generator(base, [(3,)], np.zeros(1, int), settings_of(steps=1), stream)
-    with pytest.raises(InputError, match="texts of two tokens"):
+    with pytest.raises(InputError, match="at least two tokens each"):
         train_generator(base, [], np.zeros(0, int), settings_of(steps=1), stream)
-    with pytest.raises(InputError, match="adapted_layers >= 1"):
+    with pytest.raises(InputError, match="adapted_layers must be >= 1"):
         train_generator(base, [(3, 4)], np.zeros(1, int), settings_of(steps=1, depth=Depth()), stream)
-    with pytest.raises(InputError, match="one token at least"):
+    with pytest.raises(InputError, match="at least one token each"):
         continuation_losses(base, (), [(3,)])
     with pytest.raises(InputError, match="model must be a causal one"):
         load_generator(str(tmp_path))

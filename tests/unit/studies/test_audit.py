@@ -20,7 +20,7 @@ from moo.models.bank import lightning_module
 from moo.models.dp.clipping import clip_and_sum
 from moo.models.dp.optimizer import BankOptimizer
 from moo.models.dp.poisson_sampling import PoissonBatches
-from moo.models.reference.lightning_module import ReferenceOptimizer
+from moo.models.reference.optimizer import ReferenceOptimizer
 from moo.models.training.canaries import DIRAC_SIZE, Canaries, canary_scores, plant
 from moo.models.training.settings import TrainingData
 from moo.models.trunk.packed import Packed
