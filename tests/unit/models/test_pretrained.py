@@ -93,7 +93,7 @@ def test_an_accelerator_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="accelerator must be one of"):
         pick_device("tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="torch sees none"):
+        with pytest.raises(InputError, match="torch sees no CUDA device"):
             pick_device("gpu")
 
 
