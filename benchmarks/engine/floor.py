@@ -1,7 +1,8 @@
-"""The floor under a training step: what no engine can leave out.
+"""Lower bound of a training step: the work that no engine can leave out.
 
-For the chunks of a real batch: laying out the cached tokens, and the products with frozen matrices, forward and to the inputs'
-gradient, in the trunk's precision. Attention, norms, activations, LoRA, clipping and the update come on top of it.
+For the chunks of a real batch: laying out the cached tokens, and the products with frozen matrices,
+forward and to the inputs' gradient, in the trunk's precision. Attention, norms, activations, LoRA,
+clipping and the update come on top.
 """
 
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.engine.handwritten import Recipe
@@ -17,15 +19,22 @@ from moo.models.bank.deep_lane import DeepLane
 from moo.models.dp.poisson_sampling import Batch, PoissonBatches
 from moo.models.trunk.packed import Workspace
 
-Shape = tuple[int, int, bool]  # inputs, outputs, whether the inputs' gradient is wanted
+# Inputs, outputs, and True if the inputs' gradient is needed.
+Shape = tuple[int, int, bool]
 
 
 def floor(
-    at: Ready, recipe: Recipe, members: np.ndarray, *, repeats: int = 3, clock: Callable[[], float] = time.perf_counter
+    at: Ready,
+    recipe: Recipe,
+    members: NDArray[np.bool_],
+    *,
+    repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Microseconds an example-step of gather, forward products and input-gradient products, and their sum; the least of the repeats.
+    """Return microseconds per example-step of gather and both products, and their sum.
 
-    The gather lays out a whole chunk in one piece; one in stretches that stay in the cache takes less.
+    Each is the least of the repeats. The gather lays out a whole chunk in one piece; in pieces that
+    stay in the cache it takes less.
     """
     config = at.frozen.base.model.config
     d, wide = at.frozen.base.hidden, config.intermediate_size
@@ -37,7 +46,8 @@ def floor(
     )  # fmt: skip
     weights = {shape: torch.randn(shape[1], shape[0]).to(work) for shape in ((d, d), (d, wide), (wide, d))}
     chunk = recipe.optimizer.chunk // (DeepLane.chunk_divisor if recipe.layers > 1 else 1)
-    found, workspace = [], Workspace()  # kept, as in training: fresh memory would be paid for page by page
+    # Kept, as in training: fresh memory would be paid for page by page.
+    found, workspace = [], Workspace()
     for batch in batches:
         examples = int(batch.present.sum())
         seconds = _one(at, batch.chunks(chunk), recipe.layers, weights, clock, workspace)
@@ -76,7 +86,10 @@ def _one(
 def _products(
     layers: int, records: int, tokens: int, weights: dict[tuple[int, int], Tensor]
 ) -> Iterator[tuple[int, Shape]]:
-    """Rows and shape of every product with a frozen matrix: blocks for all tokens, then the last one for the pooled token."""
+    """Yield rows and shape of every product with a frozen matrix.
+
+    Blocks for all tokens come first, then the last block for the pooled token.
+    """
     (d, _), (_, wide), _ = weights
     for block in range(layers - 1):
         for place in ("query", "key", "value", "dense"):

@@ -1,8 +1,9 @@
-"""The loop that one would write without moo: PEFT and Opacus around the base model, one shadow after another.
+"""Loop written without moo: PEFT and Opacus around the base model, shadow by shadow.
 
-Two ways. As most would write it: fp32, every batch padded to the same length. As the best would: batches sorted by length, padded to
-their own longest text, large physical batches, bf16 where the processor has it. Both share pooling, frozen mean features and optimizers
-with the engine they are measured against, so that zero noise and the same draws lead to the same parameters.
+It has two ways. The common one: fp32, every batch padded to the same length. The best one: batches
+sorted by length, padded to their own longest text, large physical batches, bf16 where the processor
+has it. Both share pooling, frozen mean features and optimizers with the measured engine, so that
+zero noise and the same draws lead to the same parameters.
 """
 
 import copy
@@ -27,14 +28,14 @@ from moo.models.trunk.constants import Constants
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What decides the mathematics; the same for both ways and for the engine.
+    """Settings of the mathematics; the same for both ways and for the engine.
 
     Attributes:
-        lora_rank, lora_alpha: Of LoRA on query and value of the adapted layers.
-        layers: How many, counted from the top.
-        sample_rate: Of Poisson sampling.
+        lora_rank, lora_alpha: Rank and scale of LoRA on query and value of the adapted layers.
+        layers: Adapted layers, counted from the top.
+        sample_rate: Rate of Poisson sampling.
         steps: Optimizer steps.
-        max_grad_norm, noise_multiplier, expected_batch_size: Of DP-SGD, per record.
+        max_grad_norm, noise_multiplier, expected_batch_size: DP-SGD, per record.
         optimizer: Step sizes.
         max_length: Tokens kept of a text.
     """
@@ -53,12 +54,13 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """What decides the speed alone.
+    """Settings of the speed alone.
 
     Attributes:
-        physical_batch: Texts that are computed at a time.
-        by_length: Sort a step's texts by length and pad to the longest of each physical batch; else pad to max_length.
-        bf16: Autocast.
+        physical_batch: Texts computed at a time.
+        by_length: True to sort a step's texts by length and pad to the longest of each physical
+            batch; else pad to max_length.
+        bf16: True to use autocast.
     """
 
     physical_batch: int
@@ -72,7 +74,7 @@ BEST_FP32 = Way(physical_batch=128, by_length=True, bf16=False)
 
 
 class Classifier(nn.Module):
-    """The adapted encoder's first token and the frozen mean, both scaled by public constants, under one linear head."""
+    """Linear head on the adapted encoder's first token and the frozen mean, scaled publicly."""
 
     def __init__(self, encoder: nn.Module, constants: Constants, n_classes: int) -> None:
         super().__init__()
@@ -85,6 +87,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, ids: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
+        """Return logits, shape (n, C)."""
         first = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0].float()
         out: Tensor = self.head(torch.cat([mean, (first - self.shift) * self.scale], dim=1))
         return out
@@ -95,13 +98,15 @@ class HandWritten:
     """Texts, labels and features ready to train shadows on.
 
     Attributes:
-        base: The base model; copied for every shadow.
+        base: Base model; copied for every shadow.
         constants: Public scaling.
         ids: Token ids of each text, cut to max_length.
         labels: Shape (n,).
         mean: Shape (n, d). Frozen mean features, computed once.
-        recipe: The mathematics.
-        way: The speed.
+        recipe: Settings of the mathematics.
+        way: Settings of the speed.
+        seconds: Seconds of all steps so far.
+        examples: Examples of all steps so far.
     """
 
     base: BaseModel
@@ -117,11 +122,11 @@ class HandWritten:
     def shadow(
         self, members: NDArray[np.bool_], rng: np.random.Generator, lora_a: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Train one shadow on its members; its LoRA matrices and head.
+        """Train one shadow on its members and return its LoRA matrices and head.
 
         Args:
             members: Shape (n,).
-            rng: Of Poisson sampling.
+            rng: Generator of Poisson sampling.
             lora_a: "query" and "value" -> initial A, shape (r, d).
         """
         r = self.recipe
@@ -138,7 +143,8 @@ class HandWritten:
             CombinedOptimizer([sgd, torch.optim.Adam(lora, lr=rate)]),
             noise_multiplier=r.noise_multiplier,
             max_grad_norm=r.max_grad_norm,
-            expected_batch_size=r.expected_batch_size,  # type: ignore[arg-type] # Opacus says int, and divides by it
+            # Opacus declares int, and divides by it.
+            expected_batch_size=r.expected_batch_size,  # type: ignore[arg-type]
         )
         mine = np.flatnonzero(members)
         for _ in range(r.steps):
@@ -162,15 +168,14 @@ class HandWritten:
             optimizer.zero_grad()
 
     def _physical(self, drawn: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-        order = (
-            np.argsort([len(self.ids[i]) for i in drawn], kind="stable")
-            if self.way.by_length
-            else np.arange(len(drawn))
-        )
+        order = np.arange(len(drawn))
+        if self.way.by_length:
+            order = np.argsort([len(self.ids[i]) for i in drawn], kind="stable")
         for start in range(0, len(drawn), self.way.physical_batch):
             yield drawn[order[start : start + self.way.physical_batch]]
 
     def padded(self, rows: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        """Return token ids and mask of some texts, each (n, L)."""
         length = max(len(self.ids[i]) for i in rows) if self.way.by_length else self.recipe.max_length
         ids = torch.full((len(rows), length), self.base.tokenizer.pad_token_id)
         mask = torch.zeros(len(rows), length, dtype=torch.long)
@@ -201,7 +206,7 @@ class HandWritten:
 
 
 def token_ids(base: BaseModel, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids cut to max_length, the closing token kept."""
+    """Return token ids cut to max_length, with the closing token kept."""
     closing = base.tokenizer.sep_token_id
     rows: list[list[int]] = base.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
     return [row if len(row) <= max_length else [*row[: max_length - 1], closing] for row in rows]

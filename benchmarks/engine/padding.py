@@ -1,20 +1,23 @@
-"""What padding costs the deep lane: token places that it computes for each token of a sampled record, by the way a batch is laid out.
+"""Cost of padding in the deep lane: computed token places per sampled token, by layout.
 
-python -m benchmarks.padding [--data reviews recommendation] [--units record user] [--rates .5 .1 .02]
-                             [--records 2000] [--steps 20] [--shadows 4] [--at-once 8] [--time] [--json]
+python -m benchmarks.engine.padding [--data reviews recommendation] [--units record user] [--rates .5 .1 .02]
+    [--records 2000] [--steps 20] [--shadows 4] [--at-once 8] [--time] [--json]
 
-Batches as the sampler draws them, on halves of a pool; nothing is trained. Ways, each with what those before it do:
+Batches are those of the sampler, on halves of a pool; nothing is trained. Each way does what those
+before it do:
 
-padded   Chunks of whole units, padded to the longest text of all shadows in the chunk, rounded up; a shadow that drew fewer units than
-         another has empty places last, among units of many records.
-engine   Empty places stand first, and chunks in which no shadow has a unit are left out.
+padded   Chunks of whole units, padded to the longest text of all shadows in the chunk, rounded up; a shadow that
+         drew fewer units than another has empty places last, among units of many records.
+engine   Empty places come first, and chunks in which no shadow has a unit are left out.
 rows     In a chunk, rows without a record are left out; as many are kept as the shadow with the most has.
 tokens   Tokens one after another, without padding, up to those of the shadow with the most, rounded up.
 
-The places are what layers that see each token alone compute; "pairs" are those of attention, without rounding for "tokens". A chunk
-holds as many records at all depths, so that depth does not change them. With --time, microseconds a record of the thread's
-processor time: three blocks of e5-small forward and backward to the gradients that LoRA's factors are made of, on random
-activations. Packed tokens are laid out for attention alone. Turns alternate; the least of each is told.
+The places are those computed by layers that see each token alone; "pairs" are those of attention,
+without rounding for "tokens". A chunk holds as many records at all depths, so that depth does not
+change them. With --time, microseconds per record of the thread's processor time: three blocks of
+e5-small forward and backward to the gradients that LoRA's factors are made of, on random
+activations. Packed tokens are laid out for attention alone. Turns alternate; the least of each is
+printed.
 """
 
 import argparse
@@ -31,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AttentionInterface
 
-from benchmarks.engine.depth import MODELS, POOL
+from benchmarks.engine.depth_bench import MODELS, POOL
 from moo.data.catalogue import load_records
 from moo.models.bank.batched_attention import batched
 from moo.models.bank.deep_lane import DeepLane
@@ -48,41 +51,48 @@ Ints = NDArray[np.int64]
 
 LENGTHS = {"reviews": 64, "recommendation": 96}
 WAYS = ("padded", "engine", "rows", "tokens")
-DEPTH = 4  # layers, of which the last is the fast lane's
+# Adapted layers; the last one is the fast lane's.
+DEPTH = 4
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What is computed at a time: lengths (K, P) of its rows, and which of them hold a record."""
+    """Rows computed at a time.
+
+    Attributes:
+        lengths: Shape (K, P). Tokens of each row.
+        real: Shape (K, P). True for rows with a record.
+    """
 
     lengths: Ints
     real: NDArray[np.bool_]
 
     @property
     def width(self) -> int:
+        """Return the padded length of a row."""
         return rounded_up(int(self.lengths.max()))
 
     @property
     def rows(self) -> Ints:
-        """Lengths (K, R) of the rows with a record; a shadow with fewer repeats its first."""
+        """Return lengths (K, R) of the rows with a record; a shadow with fewer repeats its first."""
         most = int(self.real.sum(1).max())
         kept = [own[real] for own, real in zip(self.lengths, self.real, strict=True)]
         return np.stack([np.append(own, np.full(most - len(own), own[0] if len(own) else 1)) for own in kept])
 
     @property
     def tokens(self) -> int:
-        """Of the shadow with the most, rounded up."""
+        """Return the tokens of the shadow with the most, rounded up."""
         return rounded_up(int(np.where(self.real, self.lengths, 0).sum(1).max()))
 
 
 def chunks(batch: Batch, lengths: Ints, at_once: int, way: str) -> Iterator[Chunk]:
-    """A batch in a way; `Chunk` tells the last two apart."""
+    """Yield a batch's chunks in a way; `Chunk` separates the last two ways."""
     for chunk in (_empty_last(batch) if way == "padded" else batch).chunks(at_once):
         yield Chunk(lengths[chunk.index.flatten(1).numpy()], (chunk.weights.flatten(1) > 0).numpy())
 
 
 def _empty_last(batch: Batch) -> Batch:
-    """Places without a unit behind the others."""
+    """Move places without a unit to the end."""
     order = torch.argsort((~batch.present).int(), dim=1, stable=True)
     index, weights = (t.gather(1, order[..., None].expand_as(t)) for t in (batch.index, batch.weights))
     sizes = (weights > 0).sum(-1).amax(0).clamp(min=1).cummax(0).values
@@ -90,7 +100,7 @@ def _empty_last(batch: Batch) -> Batch:
 
 
 def computed(chunk: Chunk, way: str) -> tuple[int, int]:
-    """Token places and pairs of tokens of a chunk in a way."""
+    """Return token places and pairs of tokens of a chunk in a way."""
     if way == "tokens":
         return len(chunk.lengths) * chunk.tokens, int((np.where(chunk.real, chunk.lengths, 0) ** 2).sum())
     rows = chunk.rows if way == "rows" else chunk.lengths
@@ -98,7 +108,7 @@ def computed(chunk: Chunk, way: str) -> tuple[int, int]:
 
 
 def drawn(data: str, unit: str, rate: float, options: argparse.Namespace) -> tuple[list[Batch], Ints]:
-    """Some batches, and the lengths of all records."""
+    """Return some batches, and the lengths of all records."""
     records = load_records(data, n_records=options.records)
     ids, _ = token_ids(load_base(MODELS[data]), records.texts, max_length=LENGTHS[data])
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
@@ -118,7 +128,7 @@ def drawn(data: str, unit: str, rate: float, options: argparse.Namespace) -> tup
 
 
 class Blocks:
-    """The blocks of a deep lane below its last, for rows padded to one length or tokens one after another."""
+    """Blocks of a deep lane below its last, for padded rows or tokens one after another."""
 
     def __init__(self, base: BaseModel, n_shadows: int) -> None:
         shape = LoraShape(
@@ -129,14 +139,20 @@ class Blocks:
         self.dtype = torch.bfloat16 if base.low_precision else torch.float32
         self._lane, self._model = lane, lane.model
         drawn = torch.randn(max(LENGTHS.values()), base.hidden, generator=torch.Generator().manual_seed(0))
-        self._tokens = drawn.to(self.dtype)  # those of every record
+        # Tokens of every record.
+        self._tokens = drawn.to(self.dtype)
         self._layers = [m for m in lane.model.modules() if isinstance(m, LoraLinear)]
         self._places: Places | None = None
         AttentionInterface.register("moo_packed", self._attention)
         self._ways = {False: self._model.config._attn_implementation, True: "moo_packed"}
 
     def run(self, lengths: Ints, *, packed: int = 0) -> list[Tensor]:
-        """Gradients at the taps, of rows of the lengths (K, P), 0 for none; packed in so many tokens, or padded."""
+        """Return gradients at the taps.
+
+        Args:
+            lengths: Shape (K, P). Tokens of each row, 0 for no record.
+            packed: Number of packed tokens; 0 pads.
+        """
         k, p = lengths.shape
         self._model.config._attn_implementation = self._ways[packed > 0]
         width = rounded_up(int(lengths.max()))
@@ -164,18 +180,18 @@ class Blocks:
         assert at is not None
         k, heads, tokens, width = query.shape
         asked, keys, values = (
-            _Moved.apply(x.transpose(1, 2).reshape(k * tokens, -1), at.there, at.back, None)  # type: ignore[no-untyped-call]
+            _moved(x.transpose(1, 2).reshape(k * tokens, -1), at.there, at.back, None)
             .view(*at.shape, heads, width)
             .transpose(1, 2)
             for x in (query, key, value)
         )
         out, _ = batched(module, asked, keys, values, at.added, **how)
-        packed = _Moved.apply(out.reshape(-1, heads * width), at.back, at.there, at.mask)  # type: ignore[no-untyped-call]
+        packed = _moved(out.reshape(-1, heads * width), at.back, at.there, at.mask)
         return packed.view(k, tokens, heads, width), None
 
 
 class Places:
-    """Where packed tokens lie in padded rows, and back."""
+    """Places of packed tokens in padded rows, and back."""
 
     def __init__(self, mask: Tensor, added: Tensor, tokens: int) -> None:
         k, p, width = mask.shape
@@ -190,7 +206,7 @@ class Places:
 
 
 class _Moved(torch.autograd.Function):
-    """Rows from one layout to another; of the gradient what is outside the mask is zero."""
+    """Rows moved from one layout to another; the gradient outside the mask is zero."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, mask: Tensor | None) -> Tensor:
@@ -203,8 +219,13 @@ class _Moved(torch.autograd.Function):
         return out if ctx.mask is None else out.masked_fill_(~ctx.mask, 0.0), None, None, None
 
 
+def _moved(x: Tensor, there: Tensor, back: Tensor, mask: Tensor | None) -> Tensor:
+    out: Tensor = _Moved.apply(x, there, back, mask)  # type: ignore[no-untyped-call]
+    return out
+
+
 def microseconds(blocks: Blocks, batches: Sequence[Batch], lengths: Ints, at_once: int) -> dict[str, float]:
-    """A record's, by way."""
+    """Return microseconds per record, by way."""
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     records = sum(int((b.weights > 0).sum()) for b in batches)
     for turn in range(3):
@@ -212,13 +233,14 @@ def microseconds(blocks: Blocks, batches: Sequence[Batch], lengths: Ints, at_onc
             started = time.thread_time()
             for chunk in (c for b in batches for c in chunks(b, lengths, at_once, way)):
                 _forward_backward(blocks, chunk, way)
-            if turn:  # the first compiles products
+            # The first turn compiles products.
+            if turn:
                 found[way].append(1e6 * (time.thread_time() - started) / records)
     return {way: min(times) for way, times in found.items()}
 
 
 def _some(batches: Sequence[Batch], least: int = 200) -> list[Batch]:
-    """The first that hold so many records."""
+    """Return the first batches that hold at least `least` records."""
     held = np.cumsum([int((b.weights > 0).sum()) for b in batches])
     return list(batches[: int(np.searchsorted(held, least)) + 1])
 

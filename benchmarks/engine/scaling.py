@@ -1,11 +1,13 @@
-"""How a trial's training grows with texts, tokens, shadows, rank and depth: seconds, peak memory, and exponents of log-linear fits.
+"""Growth of a trial's training with texts, tokens, steps, shadows, rank and depth.
 
-python -m benchmarks.scaling [--json] [--only texts tokens steps shadows rank layers]
+python -m benchmarks.engine.scaling [--json] [--only texts tokens steps shadows rank layers]
 
-Random activations under the real encoder's blocks: what a step costs does not depend on what the texts say. One size varies at a time
-about 2,000 texts of 64 tokens, four shadows, rank 8, last layer, 25 steps; each size runs in a process of its own, twice, and the
-faster counts. An exponent of 1 is linear. Beside the training of K shadows stands what they share: the trunk, measured in the same run
-on texts of as many tokens.
+Prints seconds, peak memory, and exponents of log-linear fits; an exponent of 1 is linear. Random
+activations go through the real encoder's blocks: the cost of a step does not depend on the content
+of texts. One size varies at a time around 2,000 texts of 64 tokens, four shadows, rank 8, last
+layer, 25 steps; each size runs twice in its own process, and the faster run counts. The trunk,
+which K shadows share, is measured in the same run on texts of as many tokens, next to their
+training.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from moo.models.trunk.packed import Packed
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """One training."""
+    """Size of one training."""
 
     texts: int = 2000
     tokens: int = 64
@@ -48,11 +50,12 @@ GRID: dict[str, tuple[int, ...]] = {
     "rank": (2, 4, 8, 16, 32),
     "layers": (1, 2, 4, 8, 12),
 }
-SMALL = {"layers": 100}  # texts where a step costs a hundred times as much
+# Texts where a step costs a hundred times as much.
+SMALL = {"layers": 100}
 
 
 def trained(size: Size) -> dict[str, float]:
-    """Seconds of the faster of two trainings."""
+    """Return seconds of the faster of two trainings."""
     base = load_base("e5-small", accelerator="cpu")
     cut = cut_of(base.model, adapted_layers=size.layers)
     frozen = Frozen(base=base, cut=cut, constants=constants(base, max_length=16, cut=cut))
@@ -74,7 +77,7 @@ def trained(size: Size) -> dict[str, float]:
 
 
 def trunk(size: Size) -> dict[str, float]:
-    """Seconds of the trunk for all texts, from the faster of two passes over a sample of it."""
+    """Return seconds of the trunk for all texts, from the faster of two passes over a sample."""
     base, sample = load_base("e5-small", accelerator="cpu"), min(size.texts, 256)
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("房间服务早餐位置干净舒适安静"), 2 * size.tokens)) for _ in range(sample)]

@@ -1,9 +1,10 @@
-"""Where a training step's time goes, operation by operation.
+"""Time of a training step, operation by operation.
 
-python -m benchmarks.step_profile [--records 4000] [--steps 10] [--layers 1] [--rows 30]
+python -m benchmarks.engine.step_profile [--records 4000] [--steps 10] [--layers 1] [--rows 30]
 
-One thread, and its own CPU time, so that other work on the machine disturbs it little. The clock runs around every operation and costs
-some time itself: views and other small ones look dearer than they are, and the first number, without the clock, is the one to quote.
+One thread and its own CPU time, so that other work on the machine disturbs it little. The clock
+around every operation takes time itself: views and other small operations look dearer than they
+are, and the first number, without the clock, is the one to quote.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from benchmarks.engine.floor import floor
 from benchmarks.engine.handwritten import Recipe
 from benchmarks.setting import by_engine, pairs, ready
 
-Key = tuple[str, str]  # operation, shapes
+# Operation, and shapes of its arguments.
+Key = tuple[str, str]
 
 
 class Clock(TorchDispatchMode):
@@ -71,10 +73,11 @@ def main() -> None:
     with Clock() as clock:
         by_engine(at, recipe, members)
     microseconds = {key: 1e6 * s / examples for key, s in clock.seconds.items()}
-    told = sum(microseconds.values())
+    clocked = sum(microseconds.values())
     below = floor(at, recipe, members, clock=time.thread_time)["floor_us"]
     print(
-        f"{whole:.1f} us an example-step, {whole / below:.2f} times the floor of {below:.1f}; under the clock {told:.1f}"
+        f"{whole:.1f} us an example-step, {whole / below:.2f} times the floor of {below:.1f}; "
+        f"under the clock {clocked:.1f}"
     )
     by_operation: dict[str, float] = defaultdict(float)
     for (name, _), us in microseconds.items():

@@ -1,11 +1,13 @@
-"""The engine against the hand-written loop: time by example-step, peak memory, the floor, and the same mathematics.
+"""Engine against the hand-written loop: time, peak memory, floor, same numbers.
 
-python -m benchmarks.trial_engine [--json] [--records 4000] [--steps 20] [--hand-steps 1] [--layers 1] [--seeds 0]
+python -m benchmarks.engine.trial_engine [--json] [--records 4000] [--steps 20] [--hand-steps 1] [--layers 1]
+    [--seeds 0] [--epsilon 8]
 
-Each way runs in a process of its own, so that peak memory is its own. The loops' time is that of `--hand-steps` steps of one shadow:
-a step costs them the same whenever it comes. "the same" trains two shadows for 20 steps at zero noise, on the same draws and with the
-trunk in fp32, and compares all parameters. With `--seeds 5`, both ways are trained to the end at epsilon 8 as often, and accuracy and
-attack AUC compared.
+Each way runs in its own process, so that peak memory is its own. The loops' time is that of
+`--hand-steps` steps of one shadow: a step costs them the same at any time. "the same" trains two
+shadows for 20 steps at zero noise, on the same draws and with the trunk in fp32, and compares all
+parameters. With `--seeds 5`, both ways are trained to the end five times at epsilon 8, and accuracy
+and attack AUC are compared.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import json
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.engine.floor import floor
 from benchmarks.engine.handwritten import BEST, BEST_FP32, COMMON, Recipe, Way
@@ -29,7 +32,7 @@ Numbers = dict[str, float]
 
 
 def engine(records: int, recipe: Recipe) -> Numbers:
-    """moo: the trunk once, then all shadows side by side through Lightning; and the floor, in the same process."""
+    """Measure moo (the trunk once, then all shadows through Lightning) and the floor."""
     at, members = ready(records, recipe), pairs(records)
     trained = by_engine(at, recipe, members)
     ours = 1e6 * trained.seconds / (members.sum() * recipe.sample_rate * recipe.steps)
@@ -39,13 +42,16 @@ def engine(records: int, recipe: Recipe) -> Numbers:
 
 
 def hand(records: int, recipe: Recipe, way: Way) -> Numbers:
-    """The loop, one shadow."""
+    """Measure the loop on one shadow."""
     loop, _ = by_hand(ready(records, recipe, tokens=False), recipe, way, pairs(records)[:1])
     return {"us_per_example_step": 1e6 * loop.seconds / loop.examples}
 
 
 def same(records: int) -> Numbers:
-    """Largest difference of any parameter after 20 steps at zero noise, engine against fp32 loop, and the largest parameter."""
+    """Return the largest difference of any parameter between engine and fp32 loop at zero noise.
+
+    Also returns the largest parameter. Both train for 20 steps.
+    """
     recipe = Recipe(steps=20, expected_batch_size=0.25 * records / 2)
     at, members = ready(records, recipe, exact=True), pairs(records)
     bank = by_engine(at, recipe, members).bank
@@ -60,14 +66,17 @@ def same(records: int) -> Numbers:
 
 
 def _of_loop(name: str, theirs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The loop's parameter that a bank of depth 1 calls `name`."""
+    """Return the loop's parameter that a bank of depth 1 calls `name`."""
     head = name.startswith("head")
     wanted = name.replace("_", ".") if head else f"{name.split('.')[1]}.lora_{name[-1].upper()}"
     return next(p for n, p in theirs.items() if wanted in n)
 
 
 def outcomes(records: int, epsilon: float, seeds: int) -> Numbers:
-    """Accuracy on other reviews and attack AUC of both ways, last layer adapted: means over seeds, and errors of differences."""
+    """Return accuracy on other reviews and attack AUC of both ways, last layer adapted.
+
+    Means over seeds, with errors of the differences.
+    """
     recipe = Recipe(steps=25, sample_rate=0.5, expected_batch_size=0.25 * records)
     noise = calibrate_noise(target_epsilon=epsilon, delta=1e-5, sample_rate=recipe.sample_rate, steps=recipe.steps)
     recipe = dataclasses.replace(recipe, noise_multiplier=noise, max_grad_norm=0.3 if noise else 1e6)
@@ -82,19 +91,19 @@ def outcomes(records: int, epsilon: float, seeds: int) -> Numbers:
             for name, p in bank.trainable().items():
                 p.copy_(torch.stack([_of_loop(name, s).reshape(p.shape[1:]) for s in shadows]))
         rows.append((*ours, *_judged(at, bank, members)))
-    told = np.array(rows)
-    error = (told[:, :2] - told[:, 2:]).std(0, ddof=1) / seeds**0.5
+    table = np.array(rows)
+    error = (table[:, :2] - table[:, 2:]).std(0, ddof=1) / seeds**0.5
     names = ("accuracy", "auc", "accuracy_by_hand", "auc_by_hand")
-    return dict(zip(names, map(float, told.mean(0)), strict=True)) | {
+    return dict(zip(names, map(float, table.mean(0)), strict=True)) | {
         "stderr_of_accuracy_difference": float(error[0]), "stderr_of_auc_difference": float(error[1])
     }  # fmt: skip
 
 
-def _judged(at: Ready, bank: Bank, members: np.ndarray) -> tuple[float, float]:
-    """Accuracy on the reviews that no shadow saw, and AUC of the attack on the others."""
-    told, n = log_probs(bank, at.packed).numpy(), members.shape[1]
-    losses = -np.take_along_axis(told, at.labels[None, :, None], axis=2)[..., 0].astype(float)
-    right = told.argmax(-1) == at.labels
+def _judged(at: Ready, bank: Bank, members: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return accuracy on reviews that no shadow saw, and AUC of the attack on the others."""
+    outputs, n = log_probs(bank, at.packed).numpy(), members.shape[1]
+    losses = -np.take_along_axis(outputs, at.labels[None, :, None], axis=2)[..., 0].astype(float)
+    right = outputs.argmax(-1) == at.labels
     evidence = MembershipEvidence(losses=losses[:, :n], members=members, units=np.arange(n))
     return float(right[:, n:].mean()), auc(evidence).value
 

@@ -1,7 +1,9 @@
-"""H(P|M) for real: age band and gender of MovieLens users from the outputs of a study's shadows, and where there is nothing to find.
+"""H(P|M) measured: age band and gender of MovieLens users from shadows' outputs.
 
-python -m benchmarks.attribute [--per-user 4] [--model e5-small] [--study recommendation] [--depth 0] [--steps 25] [--epsilon inf]
-    [--permutations 99] [--folder DIR] [--null 200]
+python -m benchmarks.privacy.attribute [--per-user 4] [--model e5-small] [--study recommendation] [--depth 0]
+    [--steps 25] [--epsilon inf] [--permutations 99] [--folder DIR] [--null 200]
+
+With --null also for users with the attributes of others, where nothing can be found.
 """
 
 import argparse
@@ -30,13 +32,13 @@ DIFFERENT = "users have the attributes of others: nothing can be found"
 
 
 def evidence(base: AttributeEvidence, prepared: Prepared, name: str, known: tuple[str, ...]) -> AttributeEvidence:
-    """The same outputs beside another attribute."""
+    """Return the same outputs with another attribute."""
     groups = prepared.parts["pool"].groups
     return dataclasses.replace(base, name=name, attribute=groups[name], auxiliary=columns_of(groups, known))
 
 
 def thinned(records: Records, most: int) -> Records:
-    """At most so many records of each user, the first that stand there."""
+    """Return at most `most` records of each user, the first ones."""
     _, codes = np.unique(records.units, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     place = np.empty(len(codes), dtype=int)
@@ -45,29 +47,31 @@ def thinned(records: Records, most: int) -> Records:
 
 
 def dealt(base: AttributeEvidence, rng: np.random.Generator) -> AttributeEvidence:
-    """The same outputs, every user with another one's attribute."""
+    """Return the same outputs, with users' attributes permuted."""
     _, first, codes = np.unique(base.units, return_index=True, return_inverse=True)
     return dataclasses.replace(base, attribute=rng.permutation(base.attribute[first])[codes])
 
 
 def null(base: AttributeEvidence, n: int) -> None:
-    """Bias and coverage of leakage and of members minus others on n deals."""
+    """Print bias and coverage of leakage and of members minus others on n permutations."""
     risks = [attribute_risk(dealt(base, np.random.default_rng([7, i])), seed=i) for i in range(n)]
-    for name, told in (("leakage", [r.leakage for r in risks]), ("members - others", [r.training for r in risks])):
-        values = np.array([m.value for m in told])
-        covered, above = np.mean([m.low <= 0 <= m.high for m in told]), np.mean([m.low > 0 for m in told])
-        spread = f"sd of one {values.std(ddof=1):.4f}, told {np.mean([m.stderr for m in told]):.4f}"
+    for name, row in (("leakage", [r.leakage for r in risks]), ("members - others", [r.training for r in risks])):
+        values = np.array([m.value for m in row])
+        covered, above = np.mean([m.low <= 0 <= m.high for m in row]), np.mean([m.low > 0 for m in row])
+        spread = f"sd of one {values.std(ddof=1):.4f}, stated {np.mean([m.stderr for m in row]):.4f}"
         print(
-            f"  {name:17} mean {values.mean():+.4f} ({spread}); 95 % intervals cover 0 in {covered:.3f}, above it {above:.3f}"
+            f"  {name:17} mean {values.mean():+.4f} ({spread}); "
+            f"95 % intervals cover 0 in {covered:.3f}, above it {above:.3f}"
         )
 
 
 def pm(m: Measurement) -> str:
+    """Return a measurement as text with its standard error."""
     return f"{m.value:+.3f} +- {m.stderr:.3f}" if not math.isnan(m.value) else m.note
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per-user", type=int, default=4, help="records of each user; all of them cost hours")
     parser.add_argument("--model", default="e5-small")
     parser.add_argument("--study", default="recommendation", help="or profiling, whose label is the age band")
@@ -98,10 +102,12 @@ def main() -> None:
         found = run_trial(params, prepared, number=0)
     assert found.attribute is not None
     print(
-        f"{found.attribute.labels.size} records of {len(np.unique(found.attribute.units))} users in the pool; epsilon {o.epsilon:g}"
+        f"{found.attribute.labels.size} records of {len(np.unique(found.attribute.units))} users in the pool; "
+        f"epsilon {o.epsilon:g}"
     )
     print(
-        f"accuracy {pm(accuracy(found.utility))}; membership by user {pm(membership_risk(found.membership, level='user'))}"
+        f"accuracy {pm(accuracy(found.utility))}; "
+        f"membership by user {pm(membership_risk(found.membership, level='user'))}"
     )
     heads = ("leakage", "min-entropy, bits", "members - others")
     print(
@@ -109,16 +115,16 @@ def main() -> None:
         + "".join(f"{h:18}" for h in heads)
         + "p"
     )
-    asked = [a for a in ASKED if {a[0], *a[1]} <= set(prepared.parts["pool"].groups)]
-    for name, known in asked:
+    cases = [a for a in ASKED if {a[0], *a[1]} <= set(prepared.parts["pool"].groups)]
+    for name, known in cases:
         risk = attribute_risk(evidence(found.attribute, prepared, name, known), n_permutations=o.permutations)
         print(
             f"{name:10}{' '.join(known) or '-':10}{risk.entropy:7.3f}{risk.imputed:9.3f}{risk.attacked:9.3f}  "
             f"{pm(risk.leakage):18}{pm(risk.min_entropy):18}{pm(risk.training):18}{risk.p_value:.2f}"
         )
     if o.null:
-        print(f"{o.null} deals of {asked[0][0]}, {DIFFERENT}:")
-        null(evidence(found.attribute, prepared, asked[0][0], ()), o.null)
+        print(f"{o.null} deals of {cases[0][0]}, {DIFFERENT}:")
+        null(evidence(found.attribute, prepared, cases[0][0], ()), o.null)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Audits of a sound engine, many times: how high the lower bounds come, and how often a true claim is called into doubt.
+"""Repeated audits of a sound engine: sizes of lower bounds, and frequency of false alarms.
 
-python -m benchmarks.audit [--study reviews] [--runs 10] [--canaries 1000] [--folder DIR]
+python -m benchmarks.privacy.audit [--study reviews] [--runs 10] [--canaries 1000] [--folder DIR]
 """
 
 import argparse
@@ -20,21 +20,23 @@ CASES = tuple(
 
 
 def mean(values: list[float]) -> str:
+    """Return mean and standard error as text."""
     return f"{np.mean(values):5.2f} ({np.std(values, ddof=1) / math.sqrt(len(values)):.2f})"
 
 
 def row(found: list[AuditReport]) -> str:
-    """Lower bounds with the standard error of their mean, right guesses of a tenth, and the smallest p-values."""
+    """Return lower bounds with standard errors, right guesses of a tenth, smallest p-values."""
     tenth = [a.guessed[0].correct / a.guessed[0].guesses for a in found]
     return (
-        f"{mean([a.epsilon_low for a in found])}  {max(a.epsilon_low for a in found):5.2f}  {mean([a.epsilon_low_dp for a in found])}  "
+        f"{mean([a.epsilon_low for a in found])}  {max(a.epsilon_low for a in found):5.2f}  "
+        f"{mean([a.epsilon_low_dp for a in found])}  "
         f"{np.mean(tenth):.3f}  {sum(bool(a.alarms) for a in found):3} of {len(found)}  "
         f"{min(a.p_value for a in found):.3f}  {min(a.sampler_p_value for a in found):.3f}"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="reviews")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--canaries", type=int, default=1000)

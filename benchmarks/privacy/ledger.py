@@ -1,8 +1,11 @@
-"""What the ledger adds to a trial: reservation, answers, settlement and the search's epsilon, in a ledger of 10,000 entries.
+"""Time that the ledger adds to a trial: reserve, answer, settle, compose the epsilon.
 
-python -m benchmarks.ledger
+python -m benchmarks.privacy.ledger
+
+Measured in a new ledger and in one of 10,000 entries.
 """
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -25,7 +28,7 @@ ANSWERS = [
 
 
 def trial(ledger: Ledger, number: int, study: str) -> float:
-    """Seconds of what a study does for one trial: charge, settle, and compose what it has been charged for."""
+    """Charge, settle and compose one trial as a study does, and return the seconds."""
     started = time.perf_counter()
     reservation = ledger.reserve(study, number, RUN)
     ledger.answer(study, number, ANSWERS)
@@ -35,6 +38,7 @@ def trial(ledger: Ledger, number: int, study: str) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger", "d" * 32)
         trial(ledger, 0, "warm")

@@ -1,11 +1,12 @@
-"""Does the attack's interval cover one half where there is nothing to find: trained shadows, records that none of them saw.
+"""Coverage of the attack's interval where nothing can be found: records that no shadow saw.
 
-python -m benchmarks.null [--studies 200] [--pool 1000] [--unseen 600] [--shadows 4] [--noise 0]
+python -m benchmarks.privacy.null [--studies 200] [--pool 1000] [--unseen 600] [--shadows 4] [--noise 0]
 
-Each study trains its shadows, without DP or with gradients clipped at 1 and --noise times that added, on halves of its own of
-the pool, and scores other reviews, whose membership is a coin that no training saw. The head alone is trained, so that hundreds of
-studies take minutes; texts and their losses are real. Studies share texts.
-Their own pool is attacked as well; its truth is the mean over the studies.
+Each study trains its shadows, without DP or with gradients clipped at 1 and noise of --noise times
+that, on its own halves of the pool, and scores other reviews, with a coin that no training saw as
+their membership. The interval should cover one half. The head alone is trained, so that hundreds of
+studies take minutes; texts and their losses are real. Studies share texts. Their own pool is
+attacked as well; its truth is the mean over the studies.
 """
 
 import argparse
@@ -47,9 +48,9 @@ def main() -> None:
         rows = rng.permutation(len(at.labels))[: n + m]
         own = dataclasses.replace(at, labels=at.labels[rows], packed=at.packed.take(rows))
         halves, coins = pairs(n, seed=2 * study, shadows=k), pairs(m, seed=2 * study + 1, shadows=k)
-        told = log_probs(by_engine(own, recipe, halves, study).bank, own.packed).numpy()
-        right.append((told[:, n:].argmax(axis=2) == own.labels[n:]).mean())
-        losses = -np.take_along_axis(told, own.labels[None, :, None], axis=2)[..., 0].astype(float)
+        outputs = log_probs(by_engine(own, recipe, halves, study).bank, own.packed).numpy()
+        right.append((outputs[:, n:].argmax(axis=2) == own.labels[n:]).mean())
+        losses = -np.take_along_axis(outputs, own.labels[None, :, None], axis=2)[..., 0].astype(float)
         for part, here, members in (("unseen", losses[:, n:], coins), ("pool", losses[:, :n], halves)):
             evidence = MembershipEvidence(losses=here, members=members, units=np.arange(members.shape[1]))
             for name in ATTACKS:
@@ -63,9 +64,9 @@ def main() -> None:
         truth = 0.5 if part == "unseen" else area.mean()
         covered, below = (np.abs(area - truth) <= half).mean(), (truth <= upper).mean()
         print(
-            f"{part:7} {name:15} mean AUC {area.mean():.4f}, standard deviation {area.std(ddof=1):.4f}, mean squared stderr^.5 "
-            f"{np.sqrt((error**2).mean()):.4f}; 95 % intervals cover {truth:.3f} in {covered:.3f} of {len(area)}, upper bounds "
-            f"in {below:.3f}"
+            f"{part:7} {name:15} mean AUC {area.mean():.4f}, standard deviation {area.std(ddof=1):.4f}, "
+            f"mean squared stderr^.5 {np.sqrt((error**2).mean()):.4f}; 95 % intervals cover {truth:.3f} in "
+            f"{covered:.3f} of {len(area)}, upper bounds in {below:.3f}"
         )
 
 

@@ -1,9 +1,14 @@
-"""Shadows that are over-trained on purpose, on the real engine and real reviews: does the attack see it, and a null stay a null?
+"""Attacks on shadows that are over-trained on purpose, on the real engine and real reviews.
 
-python -m benchmarks.overtraining [--records 2100] [--pool 1000] [--epochs 60] [--rank 32] [--layers 1] [--rate 3e-3] [--keys 3]
-python -m benchmarks.overtraining --records 4000 --pool 0 --epochs 12.5 --rank 8 --rate 1e-3   # the status quo of the default study
+python -m benchmarks.privacy.overtraining [--records 2100] [--pool 1000] [--epochs 60] [--rank 32] [--layers 1]
+    [--rate 3e-3] [--keys 3]
 
-Each key draws its own split, halves, batches and initial factors.
+The status quo of the default study:
+
+python -m benchmarks.privacy.overtraining --records 4000 --pool 0 --epochs 12.5 --rank 8 --rate 1e-3
+
+The attack should see the over-training, and find nothing in unseen records. Each key draws its own
+split, halves, batches and initial factors.
 """
 
 import argparse
@@ -29,16 +34,22 @@ from moo.studies.trial.run import run_trial
 
 
 def study(*, records: int, epochs: float, shadows: int) -> StudySpec:
-    """The default study, with as many passes over a shadow's half as asked for."""
+    """Return the default study with `epochs` passes over a shadow's half."""
     training = TrainingSpec(n_shadows=shadows, steps=round(2 * epochs), sample_rate=0.5, target_delta=1e-5)
     return dataclasses.replace(load_spec("reviews"), n_records=records, training=training)
 
 
 def with_pool(prepared: Prepared, records: int) -> Prepared:
-    """The study with exactly so many texts in its pool, the last customer's cut short; 0 leaves it as it is."""
+    """Return the study with exactly `records` texts in its pool; 0 leaves it unchanged.
+
+    The last customer's texts are cut short.
+
+    Raises:
+        InputError: If the pool is smaller.
+    """
     pool = prepared.parts["pool"]
     if len(pool) < records:
-        raise InputError(f"pool >= {records} must hold, but got {len(pool)} texts; raise --records.")
+        raise InputError("pool must be >= {records}, got {n} texts; raise --records.", records=records, n=len(pool))
     if records:
         prepared.parts["pool"] = pool.take(np.arange(records))
         prepared.expected_units = max(1, prepared.parts["pool"].n_units // 2)
@@ -46,7 +57,7 @@ def with_pool(prepared: Prepared, records: int) -> Prepared:
 
 
 def one(params: TrialParams, spec: StudySpec, pool: int, folder: Path) -> dict[str, float]:
-    """A study under a fresh key: prints every attack, and tells the AUC of each by record."""
+    """Run a study under a fresh key, print every attack, and return the AUC of each by record."""
     prepared = with_pool(Prepared(spec, StudyKey.load_or_create(folder / "study.key"), folder), pool)
     started = time.perf_counter()
     evidence = run_trial(params, prepared, number=0)
@@ -56,7 +67,7 @@ def one(params: TrialParams, spec: StudySpec, pool: int, folder: Path) -> dict[s
 
 
 def table(evidence: TrialEvidence) -> dict[str, float]:
-    """One line an attack, and its AUC by record."""
+    """Print one line per attack, and return its AUC by record."""
     print(f"{'attack':24}{'AUC by record':>18}{'by user':>18}{'null':>18}")
     found = {}
     for name in ATTACKS:

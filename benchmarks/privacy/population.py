@@ -1,20 +1,23 @@
-"""Compare the membership risk of shadows that share one pool with that of references from fresh populations.
+"""Membership risk with references from one shared pool, against fresh populations.
 
-python -m benchmarks.population [--studies 200] [--shadows 4 8] [--settings weak strong private] [--share .05]
+python -m benchmarks.privacy.population [--studies 200] [--shadows 4 8] [--settings weak strong private] [--share .05]
 
-A study trains K shadows on halves of one pool, in complementary pairs, so the references of an attack hold the same records as its
-target. Here logistic heads on features of two normal classes are trained in this way, and attacked with references from fresh
-populations as well. In all three columns every target is trained on a random sample of the population; its members are that sample,
+A study trains K shadows on halves of one pool, in complementary pairs, so the references of an
+attack hold the same records as its target. Here logistic heads on features of two normal classes
+are trained in this way, and attacked with references from fresh populations as well. In all three
+columns every target is trained on a random sample of the population; its members are that sample,
 its non-members are other records of the population.
 
 - halves: our estimate. References are the other pairs' shadows, halves of the target's own pool.
-- unseen: the same targets and records, with as many references, in pairs on fresh pools in which no scored record is.
-- added: references on fresh pools to which the scored records, a `--share` of the pool, are added by coins; targets likewise. The
-  attack is that of the first column (half of its references saw the record), with a twentieth of the pool in common.
+- unseen: the same targets and records, with as many references, in pairs on fresh pools in which no
+  scored record is.
+- added: references on fresh pools to which the scored records, a `--share` of the pool, are added
+  by coins; targets likewise. The attack is that of the first column (half of its references saw the
+  record), with a twentieth of the pool in common.
 
-The attack "loss" has no references and must show no difference. Then come the differences of the mean advantage, halves less each
-of the others, with their standard errors in brackets, and the standard error that a single study states. ADR 22 says whose
-advantage the first is.
+The attack "loss" has no references and must show no difference. The differences of the mean
+advantage follow, halves less each of the others, with their standard errors in brackets, and the
+standard error that a single study states. ADR 22 defines the advantage of the first column.
 """
 
 import argparse
@@ -33,14 +36,14 @@ ATTACKS = ("pair_reference", "lira_offline", "loss")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A population, a pool and a training.
+    """Population, pool and training.
 
     Attributes:
         pool: Records of a pool; a shadow trains on half.
         dims: Features of a record.
-        steps: Of full-batch gradient descent, with momentum .9.
+        steps: Steps of full-batch gradient descent, with momentum .9.
         rate: Step size.
-        distance: Of the two classes' means, in standard deviations.
+        distance: Distance of the two classes' means, in standard deviations.
         noise: Noise multiplier, with gradients clipped at 1; 0 trains without either.
     """
 
@@ -61,7 +64,12 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Records:
-    """Features, shape (n, dims), and signs of the class, shape (n,)."""
+    """Records of a population.
+
+    Attributes:
+        features: Shape (n, dims).
+        signs: Sign of the class, shape (n,).
+    """
 
     features: Floats
     signs: Floats
@@ -79,7 +87,7 @@ def draw(rng: np.random.Generator, n: int, at: Setting) -> Records:
 
 
 def coins(rng: np.random.Generator, n: int, pairs: int = 1) -> Bools:
-    """Complementary halves by coins, shape (2 x pairs, n)."""
+    """Return complementary halves by coins, shape (2 x pairs, n)."""
     rows = rng.random((pairs, n)) < 0.5
     return np.stack([rows, ~rows], axis=1).reshape(2 * pairs, n)
 
@@ -102,7 +110,7 @@ def trained(rng: np.random.Generator, records: Records, members: Bools, at: Sett
 
 
 def losses(records: Records, weights: Floats) -> Floats:
-    """Nats of each head on each record, shape (k, n)."""
+    """Return the loss of each head on each record in nats, shape (k, n)."""
     found: Floats = np.logaddexp(0.0, -records.signs[:, None] * (records.features @ weights)).T.astype(float)
     return found
 
@@ -112,7 +120,7 @@ def evidence(found: Floats, members: Bools) -> MembershipEvidence:
 
 
 def halves_and_unseen(rng: np.random.Generator, k: int, at: Setting) -> Floats:
-    """One study, and its targets against references that share nothing with them.
+    """Run one study, and attack its targets with references that share nothing with them.
 
     Returns:
         Shape (3, attacks): our advantage, its standard error, the advantage under fresh references.
@@ -139,7 +147,7 @@ def halves_and_unseen(rng: np.random.Generator, k: int, at: Setting) -> Floats:
 
 
 def added(rng: np.random.Generator, k: int, at: Setting, share: float) -> Floats:
-    """Our advantage where each pair has a pool of its own but for a share of it, which is scored; shape (attacks,)."""
+    """Return our advantage where pairs share only their scored records, shape (attacks,)."""
     scored = draw(rng, round(share * at.pool), at)
     n = len(scored.signs)
     rows, sides = [], []
@@ -157,8 +165,8 @@ class Bias:
     """Mean advantages over studies and their differences, each with its standard error.
 
     Attributes:
-        halves, unseen, added: As in the module's docstring.
-        over_unseen, over_added: halves less the other.
+        halves, unseen, added: Columns of the module's docstring.
+        over_unseen, over_added: Halves less the other column.
         stated: Standard error that a single study states, root of the mean square.
     """
 
@@ -203,14 +211,16 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05)
     options = parser.parse_args()
     print(
-        f"{'setting':9}{'K':>3} {'attack':15}{'halves':>8}{'unseen':>8}{'added':>8}{'- unseen':>17}{'- added':>17}{'stated':>8}"
+        f"{'setting':9}{'K':>3} {'attack':15}{'halves':>8}{'unseen':>8}{'added':>8}"
+        f"{'- unseen':>17}{'- added':>17}{'stated':>8}"
     )
     for name in options.settings:
         for k in options.shadows:
             for attack, b in biases(SETTINGS[name], k=k, studies=options.studies, share=options.share).items():
                 gaps = "".join(f"{d:+9.4f} ({e:.4f})" for d, e in (b.over_unseen, b.over_added))
                 print(
-                    f"{name:9}{k:3} {attack:15}{b.halves[0]:8.3f}{b.unseen[0]:8.3f}{b.added[0]:8.3f}{gaps}{b.stated:8.4f}",
+                    f"{name:9}{k:3} {attack:15}{b.halves[0]:8.3f}{b.unseen[0]:8.3f}{b.added[0]:8.3f}"
+                    f"{gaps}{b.stated:8.4f}",
                     flush=True,
                 )
 

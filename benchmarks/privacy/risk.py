@@ -1,10 +1,12 @@
-"""Every membership attack on simulated shadows with known truth: bias, spread, coverage, power for each shadow trained, speed.
+"""Membership attacks on simulated shadows: bias, spread, coverage, power and speed.
 
-python -m benchmarks.risk [--seeds 100] [--sides 500 2000] [--shadows 4 8 16]
-                          [--noise gaussian skewed] [--effects 0 .3 1] [--attacks loss ...] [--speed]
+python -m benchmarks.privacy.risk [--seeds 100] [--sides 500 2000] [--shadows 4 8 16]
+    [--noise gaussian skewed] [--effects 0 .3 1] [--attacks loss ...] [--speed]
 
-The truth of an attack is its AUC at the same K: in closed form where there is one, else the mean over studies of their own, each with a
-population of its own, that are none of the studies judged. `+-t` is its standard error, which has to be small beside `sd`.
+The truth of an attack is known: its AUC at the same K: in closed form where there is one, else the
+mean over separate studies, each with a separate population, none of them among the studies judged.
+`+-t` is its standard error, which has to be small compared with `sd`. Power is also given per
+trained shadow.
 """
 
 import argparse
@@ -25,14 +27,20 @@ Draw = Callable[[np.random.Generator, int, Bools, float], tuple[Floats, Floats]]
 
 
 def gaussian(rng: np.random.Generator, k: int, members: Bools, effect: float) -> tuple[Floats, Floats]:
-    """Logit confidences that are normal over texts and trainings; a member's lies `effect` standard deviations of a training higher."""
+    """Draw logit confidences that are normal over texts and trainings.
+
+    A member's is `effect` standard deviations of a training higher.
+    """
     hard = rng.normal(1.0, 1.0, members.shape[1])
     logits = hard + 0.5 * rng.normal(size=(k, members.shape[1])) + 0.5 * effect * members
     return np.logaddexp(0.0, -logits), np.logaddexp(0.0, -hard)
 
 
 def skewed(rng: np.random.Generator, k: int, members: Bools, effect: float) -> tuple[Floats, Floats]:
-    """Losses with skewed noise and a leak on a scale of each text's own: where the label leaks through counts if it can."""
+    """Draw losses with skewed noise and a leak on each text's own scale.
+
+    The place of the leak through the label matters to an attack that can use it.
+    """
     n = members.shape[1]
     hard, scale = rng.gamma(0.5, 2.0, n), 0.3 * rng.lognormal(0.0, 1.0, n)
     losses = hard + scale * rng.gamma(1.0, 1.0, (k, n)) - effect * scale * members
@@ -43,7 +51,7 @@ NOISES: dict[str, Draw] = {"gaussian": gaussian, "skewed": skewed}
 
 
 def evidence(draw: Draw, seed: int, *, k: int, records: int, effect: float) -> MembershipEvidence:
-    """A whole K x n matrix of one study, each record a unit of its own."""
+    """Return a whole K x n matrix of one study, each record its own unit."""
     rng = np.random.default_rng(seed)
     members = np.stack([side for row in rng.random((k // 2, records)) < 0.5 for side in (row, ~row)])
     losses, hardness = draw(rng, k, members, effect)
@@ -58,7 +66,7 @@ def evidence(draw: Draw, seed: int, *, k: int, records: int, effect: float) -> M
 
 
 def measured(e: MembershipEvidence, name: str) -> tuple[float, float, float, str]:
-    """Return AUC, standard error, and half-width of the 95 % interval of an attack by name, or of the one chosen; and its name."""
+    """Return AUC, standard error, 95 % half-width and name of an attack, or of the one chosen."""
     if name == choice.CHOSEN:
         chosen = choice.choose(e)
         e, name = chosen.evidence, chosen.attack
@@ -67,7 +75,10 @@ def measured(e: MembershipEvidence, name: str) -> tuple[float, float, float, str
 
 
 def closed_form(noise: str, attack: str, *, k: int, effect: float) -> float | None:
-    """AUC in truth where both sides' scores are normal: `gaussian`'s logits, alone or less a mean of K/2 - 1 of them."""
+    """Return the true AUC where both sides' scores are normal; None elsewhere.
+
+    That is for `gaussian`'s logits, alone or less a mean of K/2 - 1 of them.
+    """
     variance = {"loss": 1.0 + 0.25, "lira_offline": 0.25 + 0.25 / (k / 2 - 1)}.get(attack)
     if not effect:
         return 0.5
@@ -75,7 +86,7 @@ def closed_form(noise: str, attack: str, *, k: int, effect: float) -> float | No
 
 
 def truths(noise: str, *, k: int, effect: float, attacks: list[str]) -> dict[str, tuple[float, float]]:
-    """AUC of each attack in truth, and its standard error."""
+    """Return the true AUC of each attack, and its standard error."""
     known = {a: (v, 0.0) for a in attacks if (v := closed_form(noise, a, k=k, effect=effect)) is not None}
     open_ones = [a for a in attacks if a not in known]
     if not open_ones:
@@ -91,12 +102,16 @@ def truths(noise: str, *, k: int, effect: float, attacks: list[str]) -> dict[str
 def table(
     noise: str, names: list[str], truth: dict[str, tuple[float, float]], *, k: int, side: int, effect: float, seeds: int
 ) -> None:
-    """Prints one line an attack. What is chosen on one half has the truth of the attack that was chosen in each study."""
+    """Print one line per attack.
+
+    The attack chosen on one half has the truth of the attack that was chosen in each study.
+    """
     draws = (evidence(NOISES[noise], s, k=k, records=2 * side, effect=effect) for s in range(seeds))
     found = [[measured(e, a) for a in names] for e in draws]
     print(f"\n{noise}, effect {effect:g}, K = {k}, {side} a side, {seeds} studies")
     print(
-        f"{'attack':24}{'truth':>8}{'+-t':>8}{'bias':>9}{'+-':>8}{'sd':>8}{'stderr':>8}{'cover':>7}{'power':>7}{'z^2/K':>8}"
+        f"{'attack':24}{'truth':>8}{'+-t':>8}{'bias':>9}{'+-':>8}{'sd':>8}{'stderr':>8}"
+        f"{'cover':>7}{'power':>7}{'z^2/K':>8}"
     )
     for i, attack in enumerate(names):
         values, errors, halves = (np.array([row[i][part] for row in found], dtype=float) for part in (0, 1, 2))
@@ -107,14 +122,14 @@ def table(
         power = (values - 1.645 * errors > 0.5).mean()
         per_shadow = ((values.mean() - 0.5) / sd) ** 2 / k if effect else 0.0
         print(
-            f"{attack:24}{true.mean():8.4f}{doubt:8.4f}{off.mean():+9.4f}{off.std(ddof=1) / math.sqrt(seeds):8.4f}{sd:8.4f}"
-            f"{math.sqrt((errors**2).mean()):8.4f}{covered:7.3f}{power:7.2f}{per_shadow:8.2f}",
+            f"{attack:24}{true.mean():8.4f}{doubt:8.4f}{off.mean():+9.4f}{off.std(ddof=1) / math.sqrt(seeds):8.4f}"
+            f"{sd:8.4f}{math.sqrt((errors**2).mean()):8.4f}{covered:7.3f}{power:7.2f}{per_shadow:8.2f}",
             flush=True,
         )
 
 
 def speed() -> None:
-    """Seconds of 10,000 targets x 16 shadows: scores, and the AUC with its standard error."""
+    """Print seconds of 10,000 targets x 16 shadows: scores, and the AUC with its standard error."""
     e = evidence(skewed, 0, k=16, records=10_000, effect=0.3)
     print("\n10,000 targets x 16 shadows, seconds\nattack                   scores  AUC and stderr")
     for name in ATTACKS:
@@ -126,7 +141,7 @@ def speed() -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", type=int, default=100)
     options.add_argument("--sides", type=int, nargs="+", default=[500, 2000])
     options.add_argument("--shadows", type=int, nargs="+", default=[4, 8, 16])

@@ -1,9 +1,9 @@
-"""What a bank gains by who else is in it: four shadows against one after another, and two trials against one after the other.
+"""Gain from sharing a bank: four shadows, and two trials, each against one by one.
 
-python -m benchmarks.shadows [--records 4000] [--repeats 3]
+python -m benchmarks.privacy.shadows [--records 4000] [--repeats 3]
 
-The shadows are heads on random activations. The two trials adapt e5-small's last layer on reviews, four shadows each, with noise, rank
-and learning rate of their own.
+The shadows are heads on random activations. The two trials adapt e5-small's last layer on reviews,
+with four shadows, noise, rank and learning rate each.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.engine.handwritten import Recipe
 from benchmarks.setting import Ready, by_engine, pairs, ready
@@ -21,9 +22,8 @@ from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.packed import Packed
 
 RECORDS, CUSTOMERS, WIDTH, STEPS, SHADOWS = 2000, 780, 384, 25, 4
-
-
-TRIALS = ((1.0, 8, 1e-3), (3.0, 32, 3e-3))  # noise multiplier, rank, learning rate
+# Noise multiplier, rank, learning rate.
+TRIALS = ((1.0, 8, 1e-3), (3.0, 32, 3e-3))
 
 
 def main() -> None:
@@ -38,12 +38,13 @@ def main() -> None:
         alone = sum(of_trials(at, recipe, trial) for trial in TRIALS)
         together = of_trials(at, recipe, *TRIALS)
         print(
-            f"depth 1, {options.records} records, two trials: one bank {together:.2f} s, two {alone:.2f} s (x {alone / together:.2f})"
+            f"depth 1, {options.records} records, two trials: one bank {together:.2f} s, two {alone:.2f} s "
+            f"(x {alone / together:.2f})"
         )
 
 
 def of_trials(at: Ready, recipe: Recipe, *trials: tuple[float, int, float]) -> float:
-    """Wall clock of one bank that carries the trials, each with coins of its own."""
+    """Return the wall-clock seconds of one bank of all trials, each with separate coins."""
     noise, rank, rate = (tuple(t[i] for t in trials for _ in range(SHADOWS)) for i in range(3))
     started = time.perf_counter()
     by_engine(
@@ -60,7 +61,7 @@ def of_trials(at: Ready, recipe: Recipe, *trials: tuple[float, int, float]) -> f
 
 
 def shadows() -> None:
-    """Heads side by side and one after another."""
+    """Print seconds of heads side by side and one after another."""
     rng = np.random.default_rng(0)
     units = np.sort(rng.integers(0, CUSTOMERS, RECORDS))
     offsets = torch.arange(RECORDS + 1)
@@ -73,12 +74,13 @@ def shadows() -> None:
     together = seconds(packed, units, members)
     alone = sum(seconds(packed, units, members[k : k + 1]) for k in range(SHADOWS))
     print(
-        f"depth 0, {SHADOWS} shadows: side by side {together:.2f} s, one after another {alone:.2f} s (x {alone / together:.2f})"
+        f"depth 0, {SHADOWS} shadows: side by side {together:.2f} s, one after another {alone:.2f} s "
+        f"(x {alone / together:.2f})"
     )
 
 
-def seconds(packed: Packed, units: np.ndarray, members: np.ndarray) -> float:
-    """Wall clock of one training of all rows of `members`."""
+def seconds(packed: Packed, units: NDArray[np.int64], members: NDArray[np.bool_]) -> float:
+    """Return the wall-clock seconds of one training of all rows of `members`."""
     labels = np.random.default_rng(1).integers(0, 2, len(units))
     data = TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
     dp = DPSettings(noise_multiplier=2.0, max_grad_norm=0.3, expected_batch_size=CUSTOMERS / 4)

@@ -1,8 +1,11 @@
-"""`moo compliance check` on a million rows of every format, each in a process of its own: seconds and peak memory.
+"""`moo compliance check` on a million rows of every format: seconds and peak memory.
 
-python -m benchmarks.compliance [ROWS]
+python -m benchmarks.quality.compliance [ROWS]
+
+Each format runs in its own process.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -18,7 +21,7 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 
 
 def table(n: int) -> pd.DataFrame:
-    """Rows as a shop has them, texts included, with the faults that tables have."""
+    """Return rows as a shop has them, texts included, with the faults of real tables."""
     rng = np.random.default_rng(0)
     days = np.datetime64("2026-10-31", "D") - rng.integers(30, 900, n)
     words = np.array(["物流很快，", "包装破损，", "客服耐心，", "质量一般，", "下次还来。", "请尽快处理，谢谢。"])
@@ -45,7 +48,7 @@ def table(n: int) -> pd.DataFrame:
 
 
 def measure(path: Path) -> None:
-    """In a fresh process: one check, told as JSON."""
+    """Run one check in a fresh process and print its numbers as JSON."""
     from moo.data.legal.gates import Terms
     from moo.data.tables.check import check_table
 
@@ -57,13 +60,18 @@ def measure(path: Path) -> None:
 
 
 def peak() -> float:
-    """Largest resident memory of this process so far, GiB. Not `getrusage`: that is inherited from a larger parent."""
+    """Return the largest resident memory of this process so far, GiB.
+
+    `getrusage` would inherit the number of a larger parent.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
 def main() -> None:
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=int, nargs="?", default=1_000_000)
+    n = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
         frame = table(n)
         paths = [Path(folder) / f"rows{suffix}" for suffix in FORMATS]
@@ -72,10 +80,11 @@ def main() -> None:
         frame.to_json(paths[2], orient="records", lines=True, force_ascii=False)
         del frame
         for path in paths:
-            command = [sys.executable, "-m", "benchmarks.compliance", "--measure", str(path)]
+            command = [sys.executable, "-m", "benchmarks.quality.compliance", "--measure", str(path)]
             rows, units, dropped, seconds, busy, before, most = json.loads(subprocess.check_output(command))
             print(
-                f"{path.suffix:9} {path.stat().st_size / 1e6:6.0f} MB: {rows:,} rows of {units:,} users in {seconds:.1f} s",
+                f"{path.suffix:9} {path.stat().st_size / 1e6:6.0f} MB: {rows:,} rows of {units:,} users "
+                f"in {seconds:.1f} s",
                 end=" ",
             )
             print(f"({busy:.1f} of CPU), peak {most:.2f} GiB ({before:.2f} before it); a study would drop {dropped:,}")

@@ -1,16 +1,21 @@
-"""Do side layers over cached activations pay? They are trained beside the head; no gradient passes through the frozen trunk.
+"""Value of side networks over cached activations, trained next to the head.
 
-python -m benchmarks.ladder [--data recommendation reviews] [--ways head "1 query, 2 dropped" means "pooled 32" ...]
-                            [and what benchmarks.depth takes] [--out build/ladder.jsonl]
+python -m benchmarks.quality.ladder [--data recommendation reviews]
+    [--ways head "1 query, 2 dropped" means "pooled 32" ...] [options of benchmarks.engine.depth]
+    [--out build/ladder.jsonl]
 
-"means" shows the head the frozen means of every second layer, "copies" as many copies of the whole model's mean in their place: larger
-features walk faster, whatever they hold. "pooled r" puts a perceptron of width r between. "query w" and
-"block w" read token states: those of the layers named by their distance to the top (3 is what "1 query, 2 dropped" reads) are
-projected to width w, summed, and pass one small transformer block, for all tokens ("block") or for their mean alone, which asks
-as a learned query does ("query"). All stand beside the whole model's frozen mean, are shifted and scaled by what they make of
-public texts before they have learned anything, and start with zero weights in the head, so that a model starts as the head alone.
+No gradient passes through the trunk. "means" shows the head the frozen means of every second layer,
+"copies" as many copies of the whole model's mean in their place: larger features walk faster,
+whatever they hold. "pooled r" puts a perceptron of width r between. "query w" and "block w" read
+token states: those of the layers named by their distance to the top (3 is what "1 query, 2 dropped"
+reads) are projected to width w, summed, and pass one small transformer block, for all tokens
+("block") or for their mean alone, which queries as a learned query does ("query"). All come in
+addition to the whole model's frozen mean, are shifted and scaled by their values on public texts
+before they have learned anything, and start with zero weights in the head, so that a model starts
+as the head alone.
 
-Splits, halves, draws, recipes and columns are those of `benchmarks.depth`, and so are its ways, for a comparison on one machine.
+Splits, halves, draws, recipes and columns are those of `benchmarks.engine.depth`, and so are its
+ways, for a comparison on one machine.
 """
 
 import time
@@ -23,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.engine import depth
-from benchmarks.engine.depth import Bench, Recipe, Run
+from benchmarks.engine.depth_bench import Bench, Conditions, Recipe, Run
 from moo.models.bank.bank import Bank, BankConfig, Depth
 from moo.models.bank.feature_scaling import constants
 from moo.models.bank.lightning_module import BankModule
@@ -37,18 +42,19 @@ from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.constants import QUERY_SIZE, public_texts
 from moo.models.trunk.packed import Activations, Packed, RecordBatch, Workspace
 
-PER_HEAD = 16  # width of a head of the side block
+# Width of a head of the side block.
+PER_HEAD = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A side network.
+    """Side network.
 
     Attributes:
-        kind: See above.
-        width: Of its layers.
-        size: Of its features on public texts, beside a whole model's mean of size 1.
-        below: Blocks from the top whose inputs it reads; empty for every second one.
+        kind: Kind; see the module's docstring.
+        width: Width of its layers.
+        size: Size of its features on public texts, relative to a whole model's mean of size 1.
+        below: Blocks, counted from the top, with inputs that it reads; empty for every second one.
     """
 
     kind: Literal["means", "copies", "pooled", "query", "block"]
@@ -58,11 +64,12 @@ class Side:
 
     @property
     def by_token(self) -> bool:
+        """Return True if the network reads token states."""
         return self.kind in ("query", "block")
 
     @property
     def widens(self) -> bool:
-        """Whether the head alone is trained."""
+        """Return True if the head alone is trained."""
         return self.kind in ("means", "copies")
 
 
@@ -84,7 +91,10 @@ SIDES = {
 
 
 class Linear(nn.Module):
-    """x -> W x of K shadows, (K, P, m, n_in) to (K, P, m, n_out), in the input's precision; keeps what its factors are made of."""
+    """x -> W x of K shadows in the input's precision; keeps the tensors of its factors.
+
+    Maps (K, P, m, n_in) to (K, P, m, n_out).
+    """
 
     def __init__(self, n_in: int, n_out: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -93,6 +103,7 @@ class Linear(nn.Module):
         self.taken: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return W x, shape (K, P, m, n_out)."""
         weight = self.weight.detach().to(x.dtype)
         out = (x.expand(len(weight), *x.shape[1:]).flatten(1, 2) @ weight.mT).view(len(weight), *x.shape[1:3], -1)
         if torch.is_grad_enabled():
@@ -101,13 +112,13 @@ class Linear(nn.Module):
 
 
 class SideLane(nn.Module):
-    """A side network of K shadows in the place of a lane of the bank: features (K, P, width).
+    """Side network of K shadows in place of a bank's lane: features (K, P, width).
 
     Args:
         side: Its shape.
-        n_in: Width of what it reads.
+        n_in: Width of its inputs.
         public: Activations of public texts, (1, n), for shift and scale.
-        generators: One for each shadow.
+        generators: One per shadow.
     """
 
     shift: Tensor
@@ -129,7 +140,9 @@ class SideLane(nn.Module):
         self.shift = at_first.mean(1, keepdim=True)
         self.feature_scale = side.size / (at_first.std(1, keepdim=True).clamp_min(1e-6) * w**0.5)
 
-    def run(self, x: RecordBatch, *, capture: bool = False) -> Tensor:  # noqa: ARG002 - grad mode says it
+    # Grad mode decides it.
+    def run(self, x: RecordBatch, *, capture: bool = False) -> Tensor:  # noqa: ARG002
+        """Return features, shifted and scaled, shape (K, P, width)."""
         out = self._tokens(x) if isinstance(x, Activations) else self._pooled(x)
         return (out - self.shift) * self.feature_scale
 
@@ -139,7 +152,8 @@ class SideLane(nn.Module):
         return out
 
     def _tokens(self, x: Activations) -> Tensor:
-        share = (x.mask / x.mask.sum(-1, keepdim=True))[..., None, :]  # (K, P, 1, L)
+        # (K, P, 1, L)
+        share = (x.mask / x.mask.sum(-1, keepdim=True))[..., None, :]
         tokens = self.layers["first"](x.tokens).float()
         state = share @ tokens if self._side.kind == "query" else tokens
         state = state + self.layers["out"](self._attended(_normed(state), _normed(tokens), x.mask))
@@ -151,17 +165,18 @@ class SideLane(nn.Module):
         q, k, v = (
             self.layers[name](of).unflatten(-1, (-1, PER_HEAD)).transpose(2, 3)
             for name, of in (("query", state), ("key", tokens), ("value", tokens))
-        )  # (K, P, heads, . , PER_HEAD)
+            # (K, P, heads, . , PER_HEAD)
+        )
         scores = (q @ k.mT * PER_HEAD**-0.5).masked_fill(~mask[:, :, None, None], -torch.inf)
         out: Tensor = (scores.softmax(-1) @ v).transpose(2, 3).flatten(3)
         return out
 
     def taps(self) -> list[Tensor]:
-        """Outputs of the layers."""
+        """Return outputs of the layers."""
         return [layer.taken[1] for layer in self._layers().values() if layer.taken is not None]
 
     def factors(self, grads: list[Tensor]) -> dict[str, Pair]:
-        """Gradient factors of each record by parameter, each (K, P, m, .)."""
+        """Return gradient factors of each record by parameter, each (K, P, m, .)."""
         out = {}
         for (name, layer), g in zip(self._layers().items(), grads, strict=True):
             assert layer.taken is not None
@@ -178,13 +193,14 @@ def _normed(x: Tensor) -> Tensor:
 
 
 class LadderBank(Bank):
-    """A bank whose lane is a side network; without one, the head alone."""
+    """Bank with a side network as its lane; without one, the head alone."""
 
     def __init__(self, config: BankConfig, n_mean: int, lane: SideLane | None) -> None:
         super().__init__(config, None, n_mean + (0 if lane is None else lane.n_features), [])
         self.lane = cast(Any, lane)
 
     def materialise(self, packed: Packed, index: Tensor, workspace: Workspace) -> RecordBatch:
+        """Lay out the records at `index` in the form that the side network reads."""
         return _laid_out(self.lane is not None and self.lane.chunk_divisor > 1, packed, index, workspace)
 
 
@@ -196,31 +212,33 @@ def _laid_out(by_token: bool, packed: Packed, index: Tensor, workspace: Workspac
 
 @dataclass
 class LadderBench(Bench):
-    """The bench of `benchmarks.depth` with side networks."""
+    """Bench of `benchmarks.engine.depth` with side networks."""
 
     _sides: dict[Any, tuple[Packed, Packed, float]] = field(default_factory=dict)
 
-    def run(self, name: str, recipe: Recipe, **how: Any) -> Run:
+    def run(self, name: str, recipe: Recipe, at: Conditions) -> Run:
+        """Train and measure some shadows in a way of this module or of `benchmarks.engine.depth`."""
         if name in depth.WAYS:
-            return super().run(name, recipe, **how)
+            return super().run(name, recipe, at)
         side = SIDES[name]
         packed, public, seconds = self.activations(side)
 
         def train(data: TrainingData, settings: TrainingSettings, stream: Stream) -> Bank:
             return _train(side, data, public, settings, stream)
 
-        return self.measured(packed, train, recipe, trunk_seconds=seconds, **how)
+        return self.measured(packed, train, recipe, at, trunk_seconds=seconds)
 
     def activations(self, side: Side) -> tuple[Packed, Packed, float]:
-        """What the side network reads of the records and of public texts, and the seconds that it took."""
+        """Return the side network's inputs for records and public texts, and the seconds taken."""
         n = n_blocks(self.base.model)
         starts = tuple(n - b for b in side.below) or tuple(range(n - 1, 0, -2))
-        asked = (starts, side.by_token, (side.kind, side.size) if side.widens else "")
-        if asked not in self._sides:
+        key = (starts, side.by_token, (side.kind, side.size) if side.widens else "")
+        if key not in self._sides:
             started = time.process_time()
             both = self._read(starts, side)
-            self._sides = {asked: (*both, time.process_time() - started)}  # one at a time: they are large
-        return self._sides[asked]
+            # One at a time: they are large.
+            self._sides = {key: (*both, time.process_time() - started)}
+        return self._sides[key]
 
     def _read(self, starts: Sequence[int], side: Side) -> tuple[Packed, Packed]:
         texts, width = (self.records.texts, public_texts()), self.base.hidden
@@ -248,13 +266,13 @@ class LadderBench(Bench):
 
 
 def _means(packed: Packed) -> Packed:
-    """One token a text: the mean of its tokens."""
+    """Return one token per text: the mean of its tokens."""
     means = [t.float().mean(0) for t in torch.split(packed.tokens, packed.lengths.tolist())]
     return Packed(features=packed.features, tokens=torch.stack(means), offsets=torch.arange(len(means) + 1))
 
 
 def _train(side: Side, data: TrainingData, public: Packed, settings: TrainingSettings, stream: Stream) -> Bank:
-    """As `moo.models.train.train` does it, with a side network for a lane."""
+    """Train as `moo.models.train.train` does, with a side network as lane."""
     k = len(data.members)
     seeds = [torch.Generator().manual_seed(int(stream("init", i).integers(2**63))) for i in range(k)]
     texts = _laid_out(side.by_token, public, torch.arange(len(public.lengths))[None], Workspace())

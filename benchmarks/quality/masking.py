@@ -1,6 +1,6 @@
-"""Texts a second a core, by level, on order notes with a review behind them, and on the reviews alone.
+"""Texts masked per second and core, by level, on order notes with reviews and reviews alone.
 
-    python -m benchmarks.masking [--texts 4000]
+python -m benchmarks.quality.masking [--texts 4000]
 
 Processor time of one core, garbage collection included; the least of three runs.
 """
@@ -17,7 +17,7 @@ from moo.masking import find_spans
 
 
 def sets(n: int) -> dict[str, list[str]]:
-    """Name -> n texts."""
+    """Return name -> n texts."""
     real = [t for t in load_labelled().texts if len(t) >= 8]
     random.Random(1).shuffle(real)
     shop, free = synthetic_notes(n, seed=1).texts, free_notes(n, seed=1).texts
@@ -31,6 +31,7 @@ def sets(n: int) -> dict[str, list[str]]:
 
 
 def seconds(texts: list[str], level: int) -> float:
+    """Return processor seconds of finding the spans of a level."""
     started = time.process_time()
     for text in texts:
         find_spans(text, level)

@@ -1,11 +1,13 @@
-"""A whole study against the hand-written loop: 24 trials, trunk, masking, attacks, rules and search included.
+"""Whole study of 24 trials against the hand-written loop.
 
-python -m benchmarks.study [--json] [--trials 24] [--records 4000] [--folder DIR]
+python -m benchmarks.quality.study [--json] [--trials 24] [--records 4000] [--folder DIR]
 
-The study is run to its end: `reviews` with its last layer adapted in every trial, four shadows, epsilon about 8. Of the loop a sample
-of its steps and of its predictions is timed on reviews, which are shorter than the study's texts with their notes, and the rest is
-EXTRAPOLATED from the study's recipe: every trial trains four shadows from the tokens up, then reads every text with each of them.
-Whatever else such a loop would need (masking, rules, the attack's errors, the search) is left out of its bill.
+The study includes trunk, masking, attacks, rules and search, and runs to its end: `reviews` with
+its last layer adapted in every trial, four shadows, epsilon about 8. For the loop, a sample of its
+steps and of its predictions is timed on reviews, which are shorter than the study's texts with
+their notes, and the rest is EXTRAPOLATED from the study's recipe: every trial trains four shadows
+from the tokens up, then reads every text with each of them. Anything else that such a loop would
+need (masking, rules, the attack's errors, the search) is left out of its bill.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from moo.studies.spec.study import StudySpec, load_spec
 
 
 def spec_of(records: int) -> StudySpec:
-    """`reviews`, one depth, epsilons about 8, texts cut where the loop cuts them."""
+    """Return `reviews` at one depth, epsilons about 8, texts cut at the loop's length."""
     spec = load_spec("reviews")
     space = dataclasses.replace(spec.space, adapted_layers=(1, 1), target_epsilon=(4.0, 16.0))
     training = dataclasses.replace(spec.training, max_length=Recipe().max_length)
@@ -32,7 +34,7 @@ def spec_of(records: int) -> StudySpec:
 
 
 def whole(records: int, trials: int, folder: str) -> dict[str, float]:
-    """Seconds of the study, and what its trainings took together."""
+    """Return seconds of the study, and of the stages of its trials."""
     spec = spec_of(records)
     started = time.perf_counter()
     result = run_study(spec, n_trials=trials, folder=Path(folder))
@@ -45,7 +47,7 @@ def whole(records: int, trials: int, folder: str) -> dict[str, float]:
 
 
 def sampled(records: int, way: Way) -> dict[str, float]:
-    """The loop's microseconds an example-step and a text that is read once, from a sample."""
+    """Return the loop's microseconds per example-step and per text read, from a sample."""
     recipe = Recipe(steps=1, noise_multiplier=1.0, expected_batch_size=records / 8)
     at = ready(records, recipe, tokens=False)
     loop, _ = by_hand(at, recipe, way, pairs(records)[:1])
@@ -64,7 +66,7 @@ def sampled(records: int, way: Way) -> dict[str, float]:
 
 
 def extrapolated(sample: dict[str, float], records: int, trials: int) -> float:
-    """Seconds of the loop for as many trials and the status quo."""
+    """Return the loop's seconds for as many trials and the status quo."""
     spec = spec_of(records)
     training, pool = spec.training, spec.pool * records
     steps = SHADOWS * pool / 2 * training.sample_rate * training.steps
