@@ -1,4 +1,4 @@
-"""On a real GPU, the bank trains and predicts what it does on the CPU, in fp32 and without noise."""
+"""Agreement of a bank on a real GPU with the CPU, in fp32 and without noise."""
 
 import dataclasses
 from pathlib import Path

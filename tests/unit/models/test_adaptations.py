@@ -1,4 +1,4 @@
-"""Every adaptation on models that moo knows and does not: whose gradients are clipped, which token is pooled, what is refused."""
+"""Adaptations on known and unknown models: clipped gradients, pooled tokens, refusals."""
 
 import copy
 import dataclasses
@@ -44,7 +44,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def unknown(like: BaseModel, kind: str, **changes: Any) -> BaseModel:
-    """A tiny model of random weights that moo has no table of, under another's tokenizer."""
+    """Return a tiny model of random weights that moo has no table of, with another's tokenizer."""
     config = {
         "vocab_size": 40, "pad_token_id": 1, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 64, **OWN[kind], **changes,
@@ -72,7 +72,7 @@ def at(base: BaseModel, *, per_unit: int = 1) -> tuple[TrainingData, Frozen]:
 
 @pytest.fixture
 def awake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads that are not zero and LoRA that answers, so that the first step's gradients reach every parameter."""
+    """Set heads and LoRA away from zero, so that first gradients reach every parameter."""
     plain = reference_train.initialise
 
     def started(model: Any, *rest: Any) -> None:
@@ -189,7 +189,7 @@ def test_at_depth_0_every_adaptation_is_the_head_alone(family: Callable[[str], B
 def test_where_opacus_gives_a_batch_one_gradient_the_training_ends(
     family: Callable[[str], BaseModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Position embeddings are looked up once for the batch; were they trained, every unit would be given the batch's sum."""
+    """Position embeddings are looked up once a batch: trained, they would get its sum."""
     data, frozen = at(family("bert"))
     monkeypatch.setattr(adapters, "_all_but_embeddings", lambda encoder: encoder.requires_grad_(True))
     with pytest.raises(InputError, match=r"one row a record.*position_embeddings"):

@@ -1,4 +1,4 @@
-"""The bank against the unmodified model, against a batch-of-one loop, and against Opacus' own per-sample gradients."""
+"""The bank against the unmodified model, a batch-of-one loop, and Opacus' gradients."""
 
 import math
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def make_bank(frozen: Frozen, depth: Depth, *, zero: bool = False, ranks: tuple[
 
 
 def own_pooled(frozen: Frozen, text: str) -> np.ndarray:
-    """The unmodified model's pooled token, from the model itself, layers above the cut left out."""
+    """Return the unmodified model's pooled token, layers above the cut left out."""
     base, stop = frozen.base, frozen.cut.stop
     ids = base.tokenizer(text, return_tensors="pt")["input_ids"]
     seen: list[torch.Tensor] = []
@@ -125,7 +125,7 @@ def test_shared_records_give_the_same_logits_as_records_laid_out_for_each_shadow
 
 
 def loop_gradients(bank: Bank, packed: Packed, labels: torch.Tensor, index: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The oracle: autograd, one shadow and one record at a time. Name -> (K, P, ...)."""
+    """Return the oracle by autograd, one shadow and one record at a time: name -> (K, P, ...)."""
     parameters = bank.trainable()
     out = {n: torch.zeros(*index.shape, *p.shape[1:]) for n, p in parameters.items()}
     for k, i in np.ndindex(*index.shape):

@@ -1,4 +1,4 @@
-"""The trunk cache: what it gives, what it keeps, and what it does where something is torn, full or shared."""
+"""Trunk cache: results, storage, and behaviour when something is torn, full or shared."""
 
 import dataclasses
 import os
@@ -120,7 +120,7 @@ def test_a_flipped_byte_is_found_said_and_computed_again(
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel lets no file of this process grow above a size, as a full disk would not."""
+    """Limit the size of this process's files through the kernel, as a full disk would."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -206,7 +206,7 @@ def test_two_depths_share_a_folder_and_never_each_others_activations(
 def test_processes_share_a_cache_without_waiting_and_agree(
     tiny_folder: Path, tiny: BaseModel, scaling: Constants, tmp_path: Path
 ) -> None:
-    """Four at once, each writing many small segments of the same texts; forked, so that one loads the model for all."""
+    """Four forked processes write many small segments of the same texts."""
     script = textwrap.dedent(
         """
         import dataclasses, hashlib, os, sys
@@ -265,7 +265,7 @@ def test_many_parts_give_what_one_part_gives(
 def test_activations_above_the_range_of_fp16_are_kept_to_its_precision(
     tiny: BaseModel, scaling: Constants, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: bool
 ) -> None:
-    """One channel of the first token a thousand times above what fp16 holds, as decoders have it."""
+    """A channel of the first token is a thousand times above fp16's range, as in decoders."""
     run_trunk = encode
 
     def massive(*arguments: Any, **options: Any) -> Encoded:

@@ -1,4 +1,4 @@
-"""A run that was killed and goes on from a checkpoint ends in the parameters of one that was not, bit for bit."""
+"""Resumed runs end in the parameters of an uninterrupted run, bit for bit."""
 
 import dataclasses
 import os
@@ -57,7 +57,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def whole(run: tuple[TrainingData, Frozen, TrainingSettings]) -> Trained:
-    """The run that nothing interrupted; trained once."""
+    """Return the uninterrupted run, trained once."""
     data, frozen, settings = run
     return train(data, settings, frozen, stream)
 
@@ -197,7 +197,10 @@ def test_a_run_that_was_killed_twice_is_charged_for_what_each_attempt_ran(
 def test_an_attempt_is_charged_by_its_own_interval_and_by_no_other_attempts_file(
     run: tuple[TrainingData, Frozen, TrainingSettings], whole: Trained, tmp_path: Path, every: int
 ) -> None:
-    """The first writes every 3 steps and is killed at 4; the second goes on from 3 with another interval and is killed at 8."""
+    """The first attempt writes every 3 steps and is killed at 4.
+
+    The second resumes at 3 with another interval and is killed at 8.
+    """
     data, frozen, settings = run
     path = tmp_path / "trial-0001"
     with pytest.raises(Killed):

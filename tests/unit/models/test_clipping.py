@@ -1,4 +1,4 @@
-"""No unit's clipped contribution is longer than the clip, also where its records' gradients all but cancel."""
+"""Clipped contributions within the clip, also where a unit's gradients nearly cancel."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ SHAPES: list[tuple[int, int, int, tuple[int, ...]]] = [
 
 
 def opposite(shape: tuple[int, int, int, tuple[int, ...]], scale: float, seed: int) -> Factors:
-    """Records of one unit, the second half of them the first with its sign turned and a little of something else."""
+    """Return records of one unit; the second half is the negated first, plus a little."""
     m, a, b, lead = shape
     g = torch.Generator().manual_seed(seed)
     rest = 10 ** (-5 * torch.rand(1, generator=g))
@@ -36,7 +36,7 @@ def opposite(shape: tuple[int, int, int, tuple[int, ...]], scale: float, seed: i
 
 
 def gradient(factors: Factors) -> Tensor:
-    """Of one unit in float64: shape (K, *lead, U, a, b)."""
+    """Return the gradient of one unit in float64: shape (K, *lead, U, a, b)."""
     return factors.left.double().mT @ factors.right.double()
 
 

@@ -1,4 +1,4 @@
-"""What stands beside a depth below the top: the whole model's frozen mean, and constants that a middle layer can bear."""
+"""Depths below the top: the whole model's frozen mean, and constants for a middle layer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,10 @@ CUTS = [Cut(3, 4), Cut(1, 2), Cut(0, 3), Cut(0, 4)]
 
 
 def hidden(base: BaseModel, text: str) -> tuple[torch.Tensor, ...]:
-    """States of the unmodified model: embeddings, then behind every block, the last one with the final norm; each (length, d)."""
+    """Return the unmodified model's states, each (length, d).
+
+    Embeddings come first, then the output of every block, the last one with the final norm.
+    """
     ids = base.tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         return tuple(s[0] for s in base.model(input_ids=ids, output_hidden_states=True).hidden_states)

@@ -1,9 +1,11 @@
-"""No tensor of a bank is made on a hard-wired device: all of it runs on a device that is not the CPU, and gives the CPU's numbers.
+"""Banks on a device that is not the CPU: no tensor is made on a hard-wired device.
 
-The device is a Python PrivateUse1 one whose tensors hold theirs on the CPU; an operation that meets tensors of both, or makes one on
-the CPU from those of the other, is an error. What runs is the code itself: the model, the public constants, layout, forward and
-backward pass, clipping, Opacus' optimizer with noise that is handed in, and prediction. Lightning alone is left out, which knows no
-such device. In a process of its own, since a backend cannot be taken back; most of the time is that of its imports.
+The device is a Python PrivateUse1 one; its tensors hold theirs on the CPU. An operation on tensors
+of both devices, or one that makes a CPU tensor from those of the other, is an error. The code under
+test is the real one: the model, the public constants, layout, forward and backward pass, clipping,
+Opacus' optimizer with given noise, and prediction. Lightning alone is left out, since it knows no
+such device. The tests run in their own process, since a backend cannot be removed; most of the time
+is that of its imports.
 """
 
 import subprocess

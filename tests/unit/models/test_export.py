@@ -1,4 +1,4 @@
-"""What leaves in PEFT's format gives the bank's own logits, where it should without any code of ours."""
+"""Exports in PEFT's format: the bank's logits, where promised without any code of moo."""
 
 import json
 import re
@@ -35,7 +35,7 @@ assert not any(name.split(".")[0] == "moo" for name in sys.modules)
 
 
 def trained_like(frozen: Frozen, depth: Depth, n_frozen: int) -> Bank:
-    """A bank of two shadows with parameters away from their start."""
+    """Return a bank of two shadows with parameters away from their start."""
     biased = not (depth.head == "stock" and frozen.causal)
     config = BankConfig(ranks=(2, 3), n_classes=3, depth=depth, lora_alpha=4.0, biased=biased)
     bank = Bank(config, frozen, n_frozen, [torch.Generator().manual_seed(i) for i in range(2)])

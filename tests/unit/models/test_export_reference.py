@@ -1,4 +1,4 @@
-"""What the reference path trained leaves in PEFT's format and gives its own predictions; its own adapters; memory that ends."""
+"""Exports of the Opacus engine: PEFT's format, other adapters, exhausted memory."""
 
 import dataclasses
 from collections.abc import Callable

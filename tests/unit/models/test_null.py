@@ -1,4 +1,4 @@
-"""Shadows that are really trained: what none of them saw gives an AUC of one half, what they learnt by rote does not."""
+"""Trained shadows: an AUC of one half on unseen records, more on records learned by rote."""
 
 import math
 
@@ -29,14 +29,17 @@ def pairs(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def texts_of(n: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
-    """Letters that tell the class, but for a third of the labels, which are wrong and can be learnt by rote alone."""
+    """Return letters that tell the class, with a third of wrong labels that only rote can learn."""
     labels = rng.integers(0, 2, n)
     texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(6, 18)))) for y in labels]
     return texts, np.where(rng.random(n) < 1 / 3, 1 - labels, labels)
 
 
 def areas(base: BaseModel, depth: Depth, *, studies: int, steps: int, noise: float = 0.0) -> dict[str, np.ndarray]:
-    """AUC and standard error of each study and attack, shape (2, studies, attacks): on unseen records, and on the shadows' own."""
+    """Return AUC and standard error of each study and attack, shape (2, studies, attacks).
+
+    On unseen records, and on the shadows' own.
+    """
     cut = cut_of(base.model, adapted_layers=depth.adapted_layers)
     frozen = Frozen(base=base, cut=cut, constants=constants(base, max_length=24, cut=cut))
     rng = np.random.default_rng(7)

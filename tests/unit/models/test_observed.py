@@ -1,4 +1,4 @@
-"""Noise and batches of a training as they were seen: what withdraws the claim, tensor by tensor, and what does not."""
+"""Observed noise and batches: faults that withdraw the claim, and those that do not."""
 
 import re
 from collections.abc import Callable

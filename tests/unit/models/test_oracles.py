@@ -1,5 +1,8 @@
-"""Each record's gradient by implementations that share nothing with the bank's factors, in fp32 to 1e-5: torch.func through plain
-operations, and Opacus' ghost clipping, its norms and its clipped sums at zero noise."""
+"""Each record's gradient by implementations that share nothing with the bank's factors.
+
+In fp32 to 1e-5: torch.func through plain operations, and Opacus' ghost clipping with its norms and
+its clipped sums at zero noise.
+"""
 
 import dataclasses
 import math
@@ -81,13 +84,16 @@ def factors_of(bank: Bank, data: TrainingData) -> dict[str, tuple[Tensor, Tensor
 
 
 def gradients_of(bank: Bank, data: TrainingData) -> Gradients:
-    """The bank's own, each (K, records, *of the parameter)."""
+    """Return the bank's gradients, each (K, records, *shape of the parameter)."""
     whole = {n: torch.einsum("kp...ma,kp...mb->kp...ab", *pair) for n, pair in factors_of(bank, data).items()}
     return {n: whole[n].reshape(K, len(ROWS), *p.shape[1:]) for n, p in bank.trainable().items()}
 
 
 def assert_same(ours: Gradients, theirs: Gradients) -> None:
-    """Of every record and tensor to 1e-5 of its own norm, and to 1e-7 of the record's whole one. Leading axes: records."""
+    """Assert equality of every record and tensor; leading axes are records.
+
+    To 1e-5 of its own norm, and to 1e-7 of the record's whole one.
+    """
     assert set(ours) == set(theirs)
     whole = torch.stack([g.flatten(1).norm(dim=1) for g in theirs.values()]).norm(dim=0)
     for name, g in theirs.items():
@@ -98,7 +104,7 @@ def assert_same(ours: Gradients, theirs: Gradients) -> None:
 
 
 def alike(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Records of one length, and their mask: models look into it, so that it must be one for all records of a call."""
+    """Return records of one length and their mask, which must be one for all records of a call."""
     lengths = mask.sum(-1)
     for n in lengths.unique():
         rows = (lengths == n).nonzero()[:, 0]
@@ -143,7 +149,10 @@ def test_record_gradients_of_the_bank_equal_those_of_torch_func_through_its_forw
 
 
 class Queried(nn.Module):
-    """Learned queries in the model's own block under PEFT: tokens behind the text that nothing else, nor each other, sees."""
+    """Learned queries in the model's own block under PEFT: tokens behind the text.
+
+    Nothing else sees them, nor do they see each other.
+    """
 
     def __init__(self, frozen: Frozen, n_frozen: int) -> None:
         super().__init__()
@@ -171,7 +180,7 @@ class Queried(nn.Module):
 
 @dataclasses.dataclass
 class Oracle:
-    """A plain model of one shadow, what it reads of the records, and what the bank calls its trained parameters."""
+    """Plain model of one shadow, with its inputs and the bank's names of its trained parameters."""
 
     model: nn.Module
     inputs: tuple[Tensor, ...]
@@ -223,9 +232,10 @@ def settings_of(depth: Depth, clip: float = 1.0, **changes: Any) -> TrainingSett
 def test_torch_func_opacus_hooks_and_the_bank_give_the_same_record_gradients_of_the_whole_model(
     at: At, kind: str, depth: Depth
 ) -> None:
-    """The reference path's model from the tokens up; for learned queries, the model's own block with tokens behind the text.
+    """The Opacus engine's model from the tokens up; for learned queries, tokens behind the text.
 
-    The oracles compute in float64, so that what is compared is the rounding of the bank alone, on any number of threads.
+    The oracles compute in float64, so that only the rounding of the bank is compared, on any number
+    of threads.
     """
     data, frozen, bank = at(kind, depth)
     ours, labels = gradients_of(bank, data), torch.from_numpy(data.labels)[ROWS]
@@ -277,7 +287,10 @@ def test_norms_and_clipped_sums_of_the_bank_equal_those_of_ghost_clipping(at: At
 
 
 def by_ghost_clipping(oracle: Oracle, data: TrainingData, clip: float) -> tuple[Gradients, Gradients, Tensor]:
-    """Each record's norm by parameter, the clipped sums at zero noise, both under the bank's names, and each record's whole norm."""
+    """Return norms by parameter, the clipped sums at zero noise, and each record's whole norm.
+
+    Norms by parameter and sums have the bank's names.
+    """
     model = awake(
         GradSampleModuleFastGradientClipping(oracle.model, loss_reduction="sum", max_grad_norm=cast(Any, clip))
     )

@@ -1,4 +1,4 @@
-"""The bank in bf16, as it runs where the processor multiplies it: the clip holds exactly, all else to bf16's rounding."""
+"""The bank in bf16: the clip holds exactly, all else to bf16's rounding."""
 
 import dataclasses
 import math
@@ -55,13 +55,13 @@ def flat(sums: ClippedSums) -> torch.Tensor:
 
 
 def apart(ours: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest distance of a shadow's vectors, over their size."""
+    """Return the largest distance of a shadow's vectors, over their size."""
     return float(((ours - other).norm(dim=1) / other.norm(dim=1)).max())
 
 
 @dataclasses.dataclass
 class Run:
-    """A whole training: its parameters, its answers (K, n, C), the share of right ones, and the sums' norms, (steps, K)."""
+    """Whole training: parameters, answers (K, n, C), share right, norms of sums (steps, K)."""
 
     parameters: dict[str, torch.Tensor]
     told: torch.Tensor
@@ -145,10 +145,7 @@ SHADOWS = 2
 
 @pytest.fixture
 def trained(family: Callable[[str], BaseModel], tmp_path: Path) -> Callable[..., Run]:
-    """Users of two records each, their activations from a cache, trained through Lightning's fit.
-
-    With `alone`, one user of so many records in every batch of a shadow, who is learned slowly.
-    """
+    """Train users of two records each, with activations from a cache, through Lightning's fit."""
 
     def of(
         kind: str, depth: Depth, *, low: bool, noise: float, draw: int = 0, clip: float = 0.5, alone: int = 0
@@ -188,7 +185,7 @@ def trained(family: Callable[[str], BaseModel], tmp_path: Path) -> Callable[...,
 def test_a_training_under_dp_in_bf16_ends_where_that_in_fp32_does(
     trained: Callable[..., Run], kind: str, depth: Depth
 ) -> None:
-    """By tensor, rounding makes a fiftieth at most of the difference that another draw of the noise makes; by answer, a tenth."""
+    """Rounding is at most a fiftieth of a noise draw's effect by tensor, a tenth by answer."""
     low, full = (trained(kind, depth, low=low, noise=1.0) for low in (True, False))
     other = trained(kind, depth, low=False, noise=1.0, draw=1)
     for name, p in full.parameters.items():
@@ -202,7 +199,11 @@ def test_a_training_under_dp_in_bf16_ends_where_that_in_fp32_does(
 def test_with_little_noise_a_training_in_bf16_is_as_far_from_that_in_fp32_as_its_products_round(
     trained: Callable[..., Run], kind: str, depth: Depth
 ) -> None:
-    """bf16 rounds by 2^-8 at a product: three times that of what the answers have moved, and twenty times that of a tensor."""
+    """bf16 rounds by 2^-8 at a product.
+
+    The bound is three times that for the movement of the answers, and twenty times that for a
+    tensor.
+    """
     low, full = (trained(kind, depth, low=low, noise=0.02) for low in (True, False))
     began = math.log(1 / 2)
     assert float((low.told - full.told).norm()) < 3 * 2**-8 * float((full.told - began).norm())

@@ -1,4 +1,4 @@
-"""Base models: what is loaded, what is refused, and that the fetched encoder understands what it reads."""
+"""Base models: loading, refusals, and the reading test of the downloaded encoder."""
 
 import copy
 import dataclasses

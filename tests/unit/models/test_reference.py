@@ -1,4 +1,4 @@
-"""The reference path (PEFT and Opacus) and the fast engine on the same draws: one is the other's oracle."""
+"""The Opacus engine and the bank on the same draws: one is the other's oracle."""
 
 import dataclasses
 import math
@@ -77,7 +77,7 @@ def both(data: TrainingData, frozen: Frozen, depth: Depth, *, chunk: int = 5) ->
 
 
 def in_bank(name: str, own: dict[str, torch.Tensor], frozen: Frozen) -> str:
-    """What the bank calls a parameter of PEFT's model, or of its head."""
+    """Return the bank's name of a parameter of PEFT's model, or of its head."""
     if ".head." in name:
         return f"head_{name.rpartition('.')[2]}"
     family = family_of(frozen.base.model)
@@ -122,7 +122,10 @@ def test_twenty_steps_of_both_engines_lead_to_the_same_parameters(
 def test_gradients_of_records_by_opacus_by_factors_and_by_a_loop_of_one_are_the_same(
     family: Callable[[str], BaseModel], kind: str, layers: int
 ) -> None:
-    """Every LoRA matrix and the head, none of them zero, in fp32 to 1e-5 of each gradient's norm and 1e-7 of the record's whole one."""
+    """Every LoRA matrix and the head, none of them zero, in fp32.
+
+    To 1e-5 of each gradient's norm and 1e-7 of the record's whole one.
+    """
     base, depth = family(kind), Depth(adapted_layers=layers, targets="all_linear")
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=layers))
     config = BankConfig(ranks=(2,), n_classes=2, depth=depth, lora_alpha=4.0)
@@ -176,7 +179,10 @@ def test_both_engines_average_a_users_records_before_clipping(family: Callable[[
 
 
 def test_noise_of_the_reference_path_has_the_accountants_standard_deviation(family: Callable[[str], BaseModel]) -> None:
-    """Zero features and SGD, through Lightning's fit: the squared update is steps x parameters x (sigma C lr / batch)^2."""
+    """Zero features and SGD, through Lightning's fit.
+
+    The squared update is steps x parameters x (sigma C lr / batch)^2.
+    """
     base = family("bert")
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=0))
     blank = dataclasses.replace(data.packed, features=torch.zeros(N, 400))

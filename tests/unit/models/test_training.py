@@ -1,4 +1,4 @@
-"""Training through Lightning's own fit: what is really added, what moves, what is refused."""
+"""Training through Lightning's own fit: added noise, moved parameters, refusals."""
 
 import ctypes
 import dataclasses

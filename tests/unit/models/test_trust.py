@@ -1,4 +1,4 @@
-"""What a trusted engine has, through Lightning's own fit, on the bank and on the reference path alike."""
+"""Properties of a trusted engine, through Lightning's own fit, on both engines."""
 
 import dataclasses
 import math
@@ -64,7 +64,7 @@ def stream(purpose: str, shadow: int) -> np.random.Generator:
 
 
 class Sums(lightning.Callback):
-    """The clipped sums of each step, as the optimizer left them: its gradient times what it was divided by."""
+    """Clipped sums of each step, as the optimizer left them: its gradient times its divisor."""
 
     def __init__(self) -> None:
         self.steps: list[torch.Tensor] = []
@@ -234,7 +234,10 @@ def test_settings_that_would_undo_the_accounting_are_refused(made: Made, engine:
 
 
 def users(data: TrainingData) -> TrainingData:
-    """The same records as those of users with one, two and three each; record 0 is one of a user's three."""
+    """Return the same records as those of users with one, two and three each.
+
+    Record 0 is one of a user's three.
+    """
     sizes = np.resize([3, 1, 2], N // 2)
     units = np.repeat(np.arange(N // 2), sizes)
     return dataclasses.replace(data, units=units[:N])
@@ -296,7 +299,10 @@ MULTIPLIERS = (3.0, 1.0, 2.0)
 
 
 class Updates(lightning.Callback):
-    """Squares of each step's update of each tensor, over what is accounted where nobody is in the batches and every rule is SGD."""
+    """Squares of each step's update of each tensor, over the accounted ones.
+
+    Nobody is in the batches and every rule is SGD.
+    """
 
     def __init__(self) -> None:
         self._before: list[torch.Tensor] = []
@@ -318,7 +324,7 @@ class Updates(lightning.Callback):
                 self.found.setdefault((i, k), []).append(float(own.square().sum()) / accounted)
 
     def wrong(self) -> list[int]:
-        """Tensors whose squared updates, over all steps, are 15 % from what is accounted, in some shadow."""
+        """Return tensors with squared updates 15 % off the accounted ones in some shadow."""
         return sorted({i for (i, _), ratios in self.found.items() if abs(float(np.mean(ratios)) - 1) > 0.15})
 
 
