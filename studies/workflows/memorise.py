@@ -26,7 +26,7 @@ from moo.models.generation.generator import (
     load_generator,
     train_generator,
 )
-from moo.models.generation.scoring import continuation_losses, greedy, text_losses
+from moo.models.generation.scoring import text_losses
 from moo.models.pretrained.loading import refuse_longer, weights_digest
 from moo.objectives.compliance import evaluate
 from moo.objectives.compliance.facts import generation_facts

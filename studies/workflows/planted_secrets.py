@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moo.core import validate
-from moo.models.generation.generator import Generator, Ids, continuation_losses, greedy
+from moo.models.generation.generator import Generator, Ids
+from moo.models.generation.scoring import continuation_losses, greedy
 from moo.objectives.memorisation.exposure import exposure
 from moo.privacy.keys import StudyKey
 from moo.studies.results.memorisation_report import Canary
