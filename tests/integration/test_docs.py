@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LATER = {"how-it-works.md"}
-PAGES = [
-    p for p in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]) if p.name not in LATER or p.parent.name == "adr"
-]
-CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # a changelog names what there was
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+# A changelog names what there was
+CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
 ROOMS = "moo|objectives|models|studies|tests|docs|benchmarks|notebooks"
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PATH = re.compile(rf"((?:{ROOMS})/[\w./*-]*)(?:::([\w.]+))?")
