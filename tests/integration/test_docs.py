@@ -17,6 +17,7 @@ CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
 ROOMS = "moo|objectives|models|studies|tests|docs|benchmarks|notebooks"
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PATH = re.compile(rf"((?:{ROOMS})/[\w./*-]*)(?:::([\w.]+))?")
+PYTHON = re.compile(rf"(?<![\w/.-])(?:{ROOMS})/[\w/]+\.py\b")
 NAME = re.compile(r"(?<![\w/.-])(moo(?:\.[A-Za-z_]\w*)+)(?![\w/])")
 RUN = re.compile(r"python -m ((?:moo|benchmarks)(?:\.\w+)+)")
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)|^\[[^\]]+\]: (\S+)", re.M)
@@ -50,11 +51,11 @@ def _members(node: ast.ClassDef) -> Iterator[str]:
 
 
 def missing_paths(text: str) -> list[str]:
-    """Return the paths in backticks that do not exist, and the names that their files do not define.
+    """Return the paths that do not exist, and the names that their files do not define.
 
-    `::name` alone is a name in the file before it.
+    Folders and names count in backticks, Python files everywhere; `::name` alone is a name in the file before it.
     """
-    missing, last = [], ""
+    missing, last = [path for path in PYTHON.findall(text) if not (ROOT / path).exists()], ""
     for span in SPAN.findall(text):
         full = last + span if span.startswith("::") else span
         for path, name in (m.groups() for m in map(PATH.fullmatch, full.split()) if m):
@@ -100,7 +101,8 @@ def test_links_lead_somewhere_and_lines_are_no_wider_than_120_columns(page: Path
 def test_a_planted_error_is_seen() -> None:
     assert missing_paths("see `moo/core/errors.py::InputError` and `moo/core/*.py`") == []
     assert missing_paths("`moo/core/errors.py` holds `::InputError`") == []
-    assert missing_paths("`moo/core/error.py`") == ["moo/core/error.py"]
+    assert missing_paths("moo/core/error.py") == ["moo/core/error.py"]
+    assert missing_paths("`moo/cores`") == ["moo/cores"]
     assert missing_paths("`moo/core/errors.py::Missing`, `::Missing`") == ["moo/core/errors.py::Missing", "::Missing"]
     assert imports("moo.core.errors.InputError")
     assert not imports("moo.core.errors.Missing")
