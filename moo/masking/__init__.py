@@ -1,4 +1,4 @@
-"""Masking by level, Chinese and English, each record read alone; measured against gold spans it never sees."""
+"""Masking by level, of Chinese and English, each record read alone; measured against gold spans it never sees."""
 
 from moo.masking.evaluation.probe import probe
 from moo.masking.ladder import Found, apply, find_spans, mask, mask_many

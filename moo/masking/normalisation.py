@@ -1,7 +1,7 @@
-"""Normalised text of the same length, so that offsets stay: one character for each of the text's own.
+"""Normalisation of a text to one of the same length, so that offsets stay: one character for each of the text's own.
 
-Folded are full-width forms, digits of every script and the circled ones, Chinese numerals and look-alike letters where they stand in
-a number, Cyrillic and Greek letters that look Latin, and the invisible characters that are put between digits.
+It folds full-width forms, digits of every script and circled ones, Chinese numerals and look-alike letters inside a
+number, Cyrillic and Greek letters that look Latin, and the invisible characters that are put between digits.
 """
 
 import re
@@ -9,17 +9,18 @@ import unicodedata
 
 from moo.masking.tokens import BLANK, token_pattern
 
-_LAST = 0x1FC00  # digits of the last script end here
+# end of the digits of the last script
+_LAST = 0x1FC00
 
 
 def _digit(code: int) -> str | None:
-    """The ASCII digit of a decimal digit of any script, of a circled, parenthesised or superscript one."""
+    """Return the ASCII digit of a decimal digit of any script, or of a circled, parenthesised or superscript one."""
     value = unicodedata.digit(chr(code), None)
     return None if value is None or code < 128 else str(value)
 
 
 def _folded(code: int) -> str | None:
-    """The one-character NFKC form of full-width, mathematical and circled letters."""
+    """Return the one-character NFKC form of full-width, mathematical and circled letters; None for other code points."""
     folded = unicodedata.normalize("NFKC", chr(code))
     return folded if len(folded) == 1 and folded.isascii() and folded.isprintable() else None
 
@@ -42,12 +43,13 @@ _ZH_RUN = re.compile(
 )
 _LIKE = str.maketrans("OolI|", "00111")
 _LIKE_RUN = re.compile(r"[0-9OolI|](?<![0-9A-Za-z|].)(?:[ \-]?[0-9OolI|]){8,24}(?![0-9A-Za-z|])")
-_LIKE_DIGITS = 4  # of nine characters or more that look like digits, at least so many must be digits
+# digits among nine characters or more that look like digits, at least
+_LIKE_DIGITS = 4
 _CHINESE = re.compile("[零〇○一二三四五六七八九幺壹贰叁肆伍陆柒捌玖]")
 
 
 def normalise(text: str) -> str:
-    """The text with one character for each of its own: tokens blanked, digits in ASCII where they form a number."""
+    """Return the normalised text, of the same length: tokens blanked, digits in ASCII where they form a number."""
     out = text if text.isascii() else text.translate(_TABLE)
     if "]" in text or ">" in text:
         out = _without_tokens(text, out)
@@ -57,7 +59,7 @@ def normalise(text: str) -> str:
 
 
 def _without_tokens(text: str, folded: str) -> str:
-    """The folded text, blank where a token stands in the text as it came: brackets of other forms are none of a token's."""
+    """Return the folded text with the tokens of the original blanked: brackets of other forms make no token."""
     parts, at = [], 0
     for token in token_pattern().finditer(text):
         parts += [folded[at : token.start()], BLANK * len(token.group())]
@@ -66,5 +68,5 @@ def _without_tokens(text: str, folded: str) -> str:
 
 
 def _look_alikes(match: "re.Match[str]") -> str:
-    found = match.group()
-    return found.translate(_LIKE) if sum(map(str.isdigit, found)) >= _LIKE_DIGITS else found
+    run = match.group()
+    return run.translate(_LIKE) if sum(map(str.isdigit, run)) >= _LIKE_DIGITS else run

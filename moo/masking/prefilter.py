@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from moo.core.personal_data_types import ENTITY_LEVELS, MAX_LEVEL
-from moo.masking.recognisers import addresses, names_en, names_ner, names_zh, vocabulary
+from moo.masking.recognisers import addresses, names_en, names_ner, names_zh, names_zh_lexicon, vocabulary
 from moo.masking.recognisers.hits import Hit, repeated
 from moo.masking.recognisers.pattern import Pattern
 from moo.masking.recognisers.quasi_identifiers import QUASI
@@ -94,10 +94,14 @@ def _recognisers() -> dict[int, list[Recogniser]]:
     levels[1].append(Recogniser(parted_numbers))
     levels[2] += [
         Recogniser(addresses.addresses, addresses.ADDRESS_KEYS, script="han"),
-        Recogniser(names_zh.names_behind_cues, names_zh.cue_keys(), script="han", everywhere=True),
-        Recogniser(names_zh.names_behind_relations, names_zh.handing_keys(), script="han", everywhere=True),
-        Recogniser(names_zh.names_before_forms, names_zh.handing_or_seeking_keys(), script="han", everywhere=True),
-        Recogniser(names_zh.transliterated_names, names_zh.transliteration_keys(), script="han", everywhere=True),
+        Recogniser(names_zh.names_behind_cues, names_zh_lexicon.cue_keys(), script="han", everywhere=True),
+        Recogniser(names_zh.names_behind_relations, names_zh_lexicon.handing_keys(), script="han", everywhere=True),
+        Recogniser(
+            names_zh.names_before_forms, names_zh_lexicon.handing_or_seeking_keys(), script="han", everywhere=True
+        ),
+        Recogniser(
+            names_zh.transliterated_names, names_zh_lexicon.transliteration_keys(), script="han", everywhere=True
+        ),
         Recogniser(names_zh.scored_names, script="han", reach=names_zh.REACH, everywhere=True),
         Recogniser(addresses.english_addresses, addresses.street_keys(), words=False, digits=1, script="capital"),
         Recogniser(names_en.english_names, words=False, script="capital", everywhere=True),

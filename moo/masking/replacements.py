@@ -1,7 +1,7 @@
-"""What stands in a text where personal information stood: a type token, a fixed public bin, a keyed hash, or nothing that tells.
+"""Replacements of mentions: a type token, a fixed public bin, a keyed hash, or a token that tells nothing.
 
-Each is a token of `moo.masking.tokens`, which a second pass skips. None depends on another record: bins are fixed and public, and
-the keyed hash is a function of the mention and a secret alone.
+Each is a token of `moo.masking.tokens`, which a second pass skips. None depends on another record: bins are fixed and
+public, and the keyed hash is a function of the mention and a secret alone.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from moo.masking.recognisers.addresses import provinces, region
 from moo.masking.tokens import HASH_CHARACTERS, HASH_LETTERS, MOST_YEARS, REDACTED
 
 KEY_VARIABLE = "MOO_MASK_KEY"
-MIN_KEY = 32  # characters
+# characters of a key, at least
+MIN_KEY = 32
 OPERATORS = ("token", "bin", "hmac", "redact")
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
@@ -31,11 +32,11 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 
 @dataclass(frozen=True, kw_only=True)
 class Operators:
-    """Which operator stands for which type; what is not named gets a bin at levels 2 to 4 where it has one, else its token.
+    """Choice of an operator by type; a type that is not named gets a bin at levels 2 to 4 if it has one, else its token.
 
     Attributes:
         chosen: Type -> one of `OPERATORS`.
-        key: Of the keyed hash; never written anywhere.
+        key: Key of the keyed hash; never written anywhere.
     """
 
     chosen: Mapping[str, str] = field(default_factory=dict)
@@ -45,34 +46,40 @@ class Operators:
         for kind, operator in self.chosen.items():
             if kind not in ENTITY_LEVELS or operator not in OPERATORS:
                 raise InputError(
-                    "an operator must be TYPE=OPERATOR with a type of {entity_levels} and an operator of "
-                    "{operators}, but got {kind}={operator}.{value}",
+                    "An operator must be TYPE=OPERATOR with a type of {entity_levels} and an operator of "
+                    "{operators}, got {kind}={operator}.{nearest}",
                     entity_levels=", ".join(ENTITY_LEVELS),
                     operators=", ".join(OPERATORS),
                     kind=kind,
                     operator=operator,
-                    value=validate.nearest(kind, ENTITY_LEVELS)
+                    nearest=validate.nearest(kind, ENTITY_LEVELS)
                     if kind not in ENTITY_LEVELS
                     else validate.nearest(operator, OPERATORS),
                 )
         if "hmac" in self.chosen.values() and not self.key:
             raise InputError(
-                "the keyed hash needs a key, but {key_variable} is not set; set it to {min_key} "
-                "characters or more that nobody can guess, and keep it: the same key gives the same "
-                "tokens.",
+                "{key_variable} must hold the key of the keyed hash, but it is not set; set it to {min_key} characters "
+                "or more that nobody can guess, and keep it: the same key gives the same tokens.",
                 key_variable=KEY_VARIABLE,
                 min_key=MIN_KEY,
             )
 
     @classmethod
     def from_environment(cls, chosen: Mapping[str, str]) -> "Operators":
-        """With the key that the environment holds, where one is needed."""
+        """Return the operators, with the key of the environment where one is needed.
+
+        Args:
+            chosen: Type -> one of `OPERATORS`.
+
+        Raises:
+            InputError: If a type or operator is unknown, or a key is needed and is missing or too short.
+        """
         if "hmac" not in chosen.values():
             return cls(chosen=chosen)
         key = os.environ.get(KEY_VARIABLE, "")
         if key and len(key) < MIN_KEY:
             raise InputError(
-                "{key_variable} must hold {min_key} characters or more, but holds {n_key}.",
+                "{key_variable} must hold {min_key} characters or more, got {n_key}; lengthen the key.",
                 key_variable=KEY_VARIABLE,
                 min_key=MIN_KEY,
                 n_key=len(key),
@@ -80,7 +87,13 @@ class Operators:
         return cls(chosen=chosen, key=key.encode())
 
     def replace(self, kind: str, mention: str, level: int) -> str:
-        """What stands for a mention of a type at a level."""
+        """Return the replacement of a mention.
+
+        Args:
+            kind: Entity type.
+            mention: Normalised text of the mention.
+            level: Level of the masking, 1 to 5.
+        """
         operator = self.chosen.get(kind, "bin")
         if operator == "redact":
             return REDACTED
@@ -89,17 +102,22 @@ class Operators:
         return replacement(kind, mention, level if operator == "bin" else MAX_LEVEL)
 
     def _hash(self, kind: str, mention: str) -> str:
-        """The same for one value however it is spaced or capitalised; different for each type."""
+        """Return a hash that ignores blanks, marks and capitals of the mention, and differs by type."""
         plain = "".join(c for c in normalise(mention).lower() if c.isalnum())
         digest = hmac.new(self.key, f"{kind}\x00{plain}".encode(), hashlib.sha256).hexdigest()
         return digest[:HASH_CHARACTERS].translate(_HEX)
 
 
 def replacement(kind: str, mention: str, level: int) -> str:
-    """The token for a mention of a type at a level.
+    """Return the token for a mention.
 
-    Ages go to ten years, dates to quarters, amounts to powers of ten, cities to provinces, addresses to their city: fixed
-    public bins, so that no other person's record decides what stands there.
+    Ages go to ten years, dates to quarters, amounts to powers of ten, cities to provinces, addresses to their city:
+    fixed public bins, so that no other person's record decides on a token.
+
+    Args:
+        kind: Entity type.
+        mention: Normalised text of the mention.
+        level: Level of the masking; bins are left out at level 5, those of addresses from level 3 on.
     """
     if kind == "rare":
         return "<RARE>"
@@ -111,10 +129,10 @@ def replacement(kind: str, mention: str, level: int) -> str:
 
 
 def _whole(text: str) -> int | None:
-    """The first number in digits or Chinese numerals below 10,000."""
-    found = _NUMBER.search(text)
-    if found:
-        return int(float(found.group()))
+    """Return the first number in digits, or in Chinese numerals below 10,000; None without one."""
+    match = _NUMBER.search(text)
+    if match:
+        return int(float(match.group()))
     total, last, seen = 0, 0, False
     for c in text:
         if c in _ZH:
@@ -148,8 +166,8 @@ def _date(mention: str) -> str:
 
 def _amount(mention: str) -> str:
     plain = mention.replace(",", "")
-    found = _NUMBER.search(plain)
-    value = float(found.group()) if found else float(_whole(plain) or 0)
+    match = _NUMBER.search(plain)
+    value = float(match.group()) if match else float(_whole(plain) or 0)
     return f"10^{math.floor(math.log10(value))}" if value > 0 else "0"
 
 

@@ -1,7 +1,8 @@
-"""Tokens that masking skips: what its operators write, and a type's name with a counter. No identifier fits into one.
+"""Tokens that masking skips: those of its operators, and a type's name with a counter. No identifier fits into one.
 
-Brackets alone protect nothing: `[TEL:13812345678]` is text. Behind the colon of a token stands a value of a closed list (tens of
-years, quarters, powers of ten, provinces and cities), or a keyed hash in letters that spell neither a number nor a word.
+Brackets alone protect nothing: `[TEL:13812345678]` is text. Behind the colon a token has a value of a closed list
+(tens of years, quarters, powers of ten, provinces and cities), or a keyed hash in letters that spell neither a number
+nor a word.
 """
 
 import re
@@ -12,12 +13,16 @@ from moo.core.personal_data_types import ENTITY_LEVELS
 from moo.masking.recognisers.addresses import provinces, region_pattern
 from moo.masking.recognisers.hits import Hit, listed
 
-BLANK = "\x00"  # stands for every character of a token in the text that recognisers read
+# character for every character of a token in the text that recognisers read
+BLANK = "\x00"
 REDACTED = "[REDACTED]"
-HASH_LETTERS = "bcdfghjklmnpqrst"  # four bits each
-HASH_CHARACTERS = 16  # 64 bits: two values of a billion meet with a chance of 3 in 100
-MOST_YEARS = 129  # an "age" above it is another number, and its tens would tell most of its digits
-# names that other maskers give to types
+# four bits each
+HASH_LETTERS = "bcdfghjklmnpqrst"
+# 64 bits: two values of a billion meet with a chance of 3 in 100
+HASH_CHARACTERS = 16
+# an "age" above it is another number, and its tens would give most of its digits away
+MOST_YEARS = 129
+# names of types in other maskers
 _OTHERS = (
     "ACCOUNT BANK CARD CARD_NUMBER CREDIT_CARD CUSTOMER DATE_TIME DEVICE EMAIL_ADDRESS FIRST_NAME GPE IBAN IBAN_CODE "
     "ID ID_CARD ID_NUMBER IP_ADDRESS LAST_NAME LOC LOCATION MASK MASKED MONEY NRP NUM NUMBER ORDER ORG ORGANIZATION "
@@ -27,7 +32,7 @@ _OTHERS = (
 
 @lru_cache(maxsize=1)
 def token_pattern() -> "re.Pattern[str]":
-    """The tokens, as they stand in a text that was masked."""
+    """Return the pattern of the tokens of a masked text."""
     types = [t.upper() for t in ENTITY_LEVELS]
     names = "|".join(sorted({*types, *_OTHERS.split(), "REDACTED"}, key=len, reverse=True))
     details = (
@@ -38,18 +43,20 @@ def token_pattern() -> "re.Pattern[str]":
         f"ADDRESS:{region_pattern()}",
         f"(?:{'|'.join(types)}):[{HASH_LETTERS}]{{{HASH_CHARACTERS}}}",
     )
-    counter = "(?:_?[0-9]{1,3})?"  # [PERSON_2] tells persons apart
+    # [PERSON_2] keeps persons apart
+    counter = "(?:_?[0-9]{1,3})?"
     return re.compile(rf"\[(?:(?:{names}){counter}|{'|'.join(details)})\]|<(?:{names}){counter}>")
 
 
 _PARTED = re.compile(rf"(?<![0-9])[0-9]++(?:{BLANK}++[0-9]++)++")
 _RUN = re.compile("[0-9]+")
-_FEWEST = 7  # digits that make a number of a person
+# digits from which a number may belong to a person
+_FEWEST = 7
 
 
 @listed
 def parted_numbers(text: str) -> Iterator[Hit]:
-    """Find digits of one number that tokens were put between: 138[NAME]1234[NAME]5678."""
+    """Yield the digits of one number that tokens were put between: 138[NAME]1234[NAME]5678."""
     for number in _PARTED.finditer(text) if BLANK in text else ():
         runs = list(_RUN.finditer(text, *number.span()))
         if sum(len(run.group()) for run in runs) >= _FEWEST:

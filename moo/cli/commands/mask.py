@@ -18,7 +18,7 @@ from moo.core.messages import Message
 from moo.core.personal_data_types import MAX_LEVEL
 
 if TYPE_CHECKING:
-    from moo.masking.tables.files import Masked
+    from moo.masking.tables.files import MaskedFile
 
 # Synthetic records of each language and wording
 EVALUATED = 30_000
@@ -114,13 +114,13 @@ def _mask_texts(options: argparse.Namespace, out: Console) -> int:
 def _mask_file(options: argparse.Namespace, out: Console) -> int:
     from moo.cli.live import fetching
     from moo.masking import Operators
-    from moo.masking.tables.columns import Columns
+    from moo.masking.tables.columns import ColumnPlan
     from moo.masking.tables.files import mask_file
     from moo.tables import Reading
 
     if not options.out:
         raise InputError("a masked file needs --out FILE; {text} was not read.", text=options.text)
-    columns = Columns(
+    plan = ColumnPlan(
         level=options.level,
         roles=_pairs((c for c in options.columns.split(",") if c), "--columns"),
         operators=Operators.from_environment(_pairs(options.operator, "--operator")),
@@ -131,7 +131,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
         masked = mask_file(
             Path(options.text),
             Path(options.out),
-            columns,
+            plan,
             progress=lambda done, total: stage(what, done, total),
             workers=options.workers,
             reading=Reading(encoding=options.encoding, separator=options.separator),
@@ -148,11 +148,11 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
     return 0
 
 
-def _print_masked(out: Console, masked: "Masked", *, explain: bool) -> None:
+def _print_masked(out: Console, masked: "MaskedFile", *, explain: bool) -> None:
     last = headers("mentions masked")
     table = Table(*headers("column", "taken as"), *(headers("type", "why") if explain else []), *last, box=None)
     for column, role in masked.columns.items():
-        mine = {(kind, why): n for (c, kind, why), n in masked.seen.items() if c == column}
+        mine = {(kind, why): n for (c, kind, why), n in masked.counts.items() if c == column}
         if not explain:
             table.add_row(escape(column), role, f"{sum(mine.values()):,}")
             continue

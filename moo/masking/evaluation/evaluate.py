@@ -1,11 +1,13 @@
-"""What a level finds of mentions whose true places are known, and how much else it takes: recall, precision and F2.
+"""Recall, precision and F2 of a level on texts with known mentions.
 
-Recall counts entities: one is found if every mention of it in the record is covered, letter by letter. Its lower bound is Clopper and
-Pearson's, one-sided 95 %: with no miss in n about 1 - 3/n. Precision is told twice: the share of masked mentions that touch a true one, and
-the share of masked information, where a character weighs as many bits as its frequency in the evaluated texts gives it.
+Recall counts entities: one is found if every mention of it in the record is covered, letter by letter. Its lower bound
+is Clopper and Pearson's, one-sided 95 %: with no miss in n about 1 - 3/n. There are two precisions: the share of masked
+mentions that touch a true one, and the share of masked information, where the weight of a character in bits is minus
+the base-2 logarithm of its frequency in the evaluated texts.
 
 Source:
-    Pilán et al. 2022, "The Text Anonymization Benchmark (TAB)", section 5: entity-level recall, direct and quasi apart, weighted precision.
+    Pilán et al. 2022, "The Text Anonymization Benchmark (TAB)", section 5: entity-level recall, direct and quasi
+    identifiers apart, weighted precision.
 """
 
 import math
@@ -25,18 +27,19 @@ GROUPS = {
     "sensitive": SENSITIVE,
     "names and addresses": frozenset(("name", "address")),
 }
-F_BETA = 2.0  # recall weighs four times as much as precision
+# recall weighs four times as much as precision
+F_BETA = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Of one type, or of one group of types.
+    """Score of one type, or of one group of types.
 
     Attributes:
         name: Type or group.
         entities, missed: True entities, and those with a letter or digit left visible.
         found, wrong: Masked mentions, and those that touch no true one.
-        bits, wrong_bits: Information masked, and that part of it which stands in no true mention.
+        bits, wrong_bits: Information masked, and the part of it outside true mentions, both in bits.
     """
 
     name: str
@@ -49,40 +52,43 @@ class Score:
 
     @property
     def recall(self) -> float:
+        """Share of the entities without a visible letter or digit, in [0, 1]; NaN without any entity."""
         return 1.0 - self.missed / self.entities if self.entities else math.nan
 
     @property
     def recall_low(self) -> float:
-        """Lower bound, one-sided 95 %."""
+        """Lower bound of the recall, one-sided 95 %, by Clopper and Pearson."""
         if not self.entities or self.missed == self.entities:
             return 0.0 if self.entities else math.nan
         return float(beta.ppf(0.05, self.entities - self.missed, self.missed + 1))
 
     @property
     def precision(self) -> float:
+        """Share of the masked mentions that touch a true one, in [0, 1]; NaN without any."""
         return 1.0 - self.wrong / self.found if self.found else math.nan
 
     @property
     def precision_bits(self) -> float:
-        """Information-weighted."""
+        """Share of the masked information inside true mentions, in [0, 1]; NaN if nothing is masked."""
         return 1.0 - self.wrong_bits / self.bits if self.bits else math.nan
 
     @property
     def f2(self) -> float:
+        """F2 of `recall` and `precision_bits`."""
         p, r, b = self.precision_bits, self.recall, F_BETA**2
         return (1 + b) * p * r / (b * p + r) if p + r > 0 else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One level on one set of texts.
+    """Evaluation of one level on one set of texts.
 
     Attributes:
-        name: Of the set.
-        level: 0..5.
-        texts: How many.
-        types, groups: Scores by type and by group, of what the level is to cover.
-        characters_masked: Share of all characters.
+        name: Name of the set.
+        level: Level of the ladder, 0 to 5.
+        texts: Number of texts.
+        types, groups: Scores by type and by group, of the types that the level covers.
+        characters_masked: Share of all characters, in [0, 1].
     """
 
     name: str
@@ -124,15 +130,15 @@ def evaluate(
     fields: Sequence[Mapping[str, str]] | None = None,
     ner: bool = False,
 ) -> Evaluation:
-    """Mask each text and compare with its gold, which the masker is not given.
+    """Mask each text and score the result against its gold spans, which the masker does not see.
 
     Args:
-        texts: Length n.
-        gold: Length n; true spans. Those of types that only a higher level covers are left out.
-        level: 1..4; at 5 there is no gold for rare words.
-        name: Of the set.
-        fields: Length n; the records' own values to search for, or None to search without them.
-        ner: Whether the optional recogniser is asked too.
+        texts: Texts, length n.
+        gold: True spans of each text, length n. Types that only a higher level covers are left out.
+        level: Level, 1 to 4; at 5 there is no gold for rare words.
+        name: Name of the set.
+        fields: The records' own values, length n; None searches for none.
+        ner: True to ask the optional recogniser too.
     """
     bits = _bits(texts)
     counts = _Counts()
@@ -157,7 +163,7 @@ def evaluate(
 
 
 def _bits(texts: Sequence[str]) -> dict[str, float]:
-    """Character -> minus the base-2 logarithm of its frequency."""
+    """Return character -> minus the base-2 logarithm of its frequency."""
     seen = Counter(c for text in texts for c in text)
     total = sum(seen.values())
     return {c: math.log2(total / n) for c, n in seen.items()}

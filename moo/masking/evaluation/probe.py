@@ -1,4 +1,4 @@
-"""What masking leaves of mentions whose true places are known, and which the masker never sees."""
+"""Probe of masking: the visible rest of mentions with known places, which the masker never sees."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,26 +20,26 @@ def probe(
     fields: Sequence[Mapping[str, str]] | None = None,
     ner: bool = False,
 ) -> MaskingProbe:
-    """Mask each text and look at what became of each gold mention.
+    """Mask each text and return the visible rest of each gold mention.
 
     Args:
-        texts: Length n.
-        gold: Length n; true spans.
-        users: Shape (n,).
-        level: 0..5.
-        fields: Length n; the records' own values, or None to search without them.
-        ner: Whether the optional recogniser is asked too.
+        texts: Texts, length n.
+        gold: True spans of each text, length n.
+        users: User of each text, shape (n,).
+        level: Level, 0 to 5.
+        fields: The records' own values, length n; None searches for none.
+        ner: True to ask the optional recogniser too.
     """
     records, kinds, original, visible, missed = [], [], [], [], []
     for i, text in enumerate(texts):
-        found = find_spans(text, level, fields=None if fields is None else fields[i], ner=ner)
+        mentions = find_spans(text, level, fields=None if fields is None else fields[i], ner=ner)
         covered = np.zeros(len(text) + 1, dtype=bool)
-        for f in found:
+        for f in mentions:
             covered[f.start : f.end] = True
         for span in gold[i]:
             mention = text[span.start : span.end]
             bare = any(not covered[j] and text[j].isalnum() for j in range(span.start, span.end))
-            inside = [f for f in found if f.start < span.end and f.end > span.start]
+            inside = [f for f in mentions if f.start < span.end and f.end > span.start]
             records.append(i)
             kinds.append(span.type)
             original.append(mention)
@@ -59,7 +59,7 @@ def probe(
 
 
 def _left_of(text: str, span: Span, inside: Sequence[Found]) -> str:
-    """The part of the masked text that stands for the mention."""
+    """Return the part of the masked text that replaces the mention."""
     low = min(span.start, *(f.start for f in inside))
     high = max(span.end, *(f.end for f in inside))
     return apply(text[low:high], [replace(f, start=f.start - low, end=f.end - low) for f in inside])

@@ -1,7 +1,7 @@
-"""Chinese names by a recogniser with weights of its own, as an option: jieba's part-of-speech tagger (MIT).
+"""Optional recogniser of Chinese names with trained weights: jieba's part-of-speech tagger (MIT).
 
-Its dictionary and its hidden Markov model come inside the package, so nothing is fetched when it runs. It reads a few hundred to two
-thousand texts a second, and finds names that no cue stands beside; it is asked after all others.
+Its dictionary and its hidden Markov model come inside the package, so it fetches nothing when it runs. It reads a few
+hundred to two thousand texts a second, and finds names without a cue; it is asked after all others.
 """
 
 import logging
@@ -17,14 +17,15 @@ import platformdirs
 from moo.core.errors import InputError
 from moo.masking.recognisers.hits import Hit, listed
 from moo.masking.recognisers.lexicon import load
-from moo.masking.recognisers.names_zh import families
+from moo.masking.recognisers.names_zh_lexicon import families
 
 PACKAGE = "jieba"
-_PERSON = "nr"  # how the tagger marks names of persons: nr, nrt, nrfg
+# prefix of the tagger's marks for names of persons: nr, nrt, nrfg
+_PERSON = "nr"
 
 
 def version() -> str:
-    """Name and version of the recogniser.
+    """Return name and version of the recogniser.
 
     Raises:
         InputError: If it is not installed.
@@ -33,7 +34,7 @@ def version() -> str:
         return f"{PACKAGE} {metadata.version(PACKAGE)}"
     except metadata.PackageNotFoundError as error:
         raise InputError(
-            "the optional recogniser of names needs the package {package}, but it is not installed; "
+            "The optional recogniser of names needs the package {package}, but it is not installed; run "
             "pip install 'moo-privacy[ner]'.",
             package=PACKAGE,
         ) from error
@@ -42,7 +43,8 @@ def version() -> str:
 @lru_cache(maxsize=1)
 def _tagger() -> Any:
     version()
-    with warnings.catch_warnings():  # its sources predate raw strings
+    # its sources predate raw strings
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import jieba
         import jieba.posseg
@@ -50,7 +52,8 @@ def _tagger() -> Any:
     tokenizer: Any = jieba.Tokenizer()
     folder = Path(platformdirs.user_cache_dir("moo", appauthor=False)) / PACKAGE
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tokenizer.tmp_dir = str(folder)  # not the shared one, where anybody could have put what it loads
+    # not the shared folder, where anybody could have put a file that it loads
+    tokenizer.tmp_dir = str(folder)
     return jieba.posseg.POSTokenizer(tokenizer)
 
 
@@ -62,7 +65,7 @@ def _not_names() -> frozenset[str]:
 
 @listed
 def chinese_names(text: str) -> Iterator[Hit]:
-    """Words of two characters or more that are tagged as persons, begin with a family name, and are no role or other word."""
+    """Yield words of 2 characters or more, tagged as persons, that begin with a family name and are no other word."""
     at = 0
     for word in _tagger().cut(text):
         end = at + len(word.word)
@@ -72,7 +75,7 @@ def chinese_names(text: str) -> Iterator[Hit]:
 
 
 def _is_name(word: str) -> bool:
-    """Without a family name at its head most of what the tagger takes for a person is none: a doll, chocolate, a customer."""
+    """Return True for a word with a family name at its head; most other "persons" of the tagger are dolls or customers."""
     family = families()
     return (
         word not in _not_names()

@@ -1,4 +1,4 @@
-"""Columns of a table: which are text, which hold one type of personal information, which stay; and one record masked by them."""
+"""Plan of a table's columns (text, one type of personal information, or kept as they are) and the masking of a record."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,19 +19,20 @@ from moo.masking.tables.numbers import digits_of
 from moo.masking.tokens import BLANK
 
 TEXT, KEEP = "text", "keep"
-Seen = Counter[tuple[str, str, str]]  # (column, type, why) -> mentions
+# (column, type, why) -> mentions
+MentionCounts = Counter[tuple[str, str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
-    """How a table's columns are masked.
+class ColumnPlan:
+    """Plan of how the columns of a table are masked.
 
     Attributes:
-        level: 0..5.
-        roles: Column -> "text", "keep", or an entity type whose values stand alone in it. A column that is not named is taken
-            by its name where that says what it holds (`lexicon/columns.toml`), else as text.
-        operators: What stands in a mention's place.
-        ner: Whether the optional recogniser of Chinese names is asked too.
+        level: Level of the ladder, 0 to 5.
+        roles: Column -> "text", "keep", or the entity type of its values. A column that is not named gets the type that
+            `lexicon/columns.toml` lists for its name, else "text".
+        operators: Operators that write the replacements.
+        ner: True to ask the optional recogniser of Chinese names too.
     """
 
     level: int
@@ -46,7 +47,7 @@ class Columns:
         for column, role in self.roles.items():
             if role not in (TEXT, KEEP) and role not in ENTITY_LEVELS:
                 raise InputError(
-                    "a column must be {text}, {keep} or a type of {entity_levels}, but got {column}={role}.{nearest}",
+                    "A column must be {text}, {keep} or a type of {entity_levels}, got {column}={role}.{nearest}",
                     text=TEXT,
                     keep=KEEP,
                     entity_levels=", ".join(ENTITY_LEVELS),
@@ -56,16 +57,24 @@ class Columns:
                 )
 
     def role(self, column: str) -> str:
-        """What the column is taken as."""
+        """Return the role of a column: "text", "keep" or an entity type."""
         return self.roles.get(column) or _by_name().get(column.strip().lower(), TEXT)
 
     def check(self, columns: list[str], place: object) -> None:
-        """Every column that was named must be there."""
+        """Raise if the table lacks a column that the plan names.
+
+        Args:
+            columns: Columns of the table.
+            place: File of the table.
+
+        Raises:
+            InputError: If a named column is missing.
+        """
         for column in self.roles:
             if column not in columns:
                 near = validate.nearest(column, columns)
                 raise InputError(
-                    "column {column!r} must be in {place}, but it has {columns}.{near}",
+                    "Column {column!r} must be in {place}, but it has {columns}.{near}",
                     column=column,
                     place=place,
                     columns=columns,
@@ -79,45 +88,50 @@ def _by_name() -> dict[str, str]:
     return {name: kind for kind, names in listed.items() if kind != "version" for name in names}
 
 
-def mask_record(record: Mapping[str, Any], columns: Columns, seen: Seen | None = None) -> dict[str, Any]:
-    """One record masked: values of typed columns as a whole, and searched for in its texts.
+def mask_record(record: Mapping[str, Any], plan: ColumnPlan, counts: MentionCounts | None = None) -> dict[str, Any]:
+    """Return one record masked: values of typed columns as a whole, and the same values wherever its texts hold them.
 
     Args:
-        record: Column -> value; texts may stand inside lists and mappings.
-        columns: How.
-        seen: Counts what was masked, by column, type and why.
+        record: Column -> value; texts may be inside lists and mappings.
+        plan: Plan of the columns.
+        counts: Counter to which the masked mentions are added, by column, type and reason.
     """
-    roles = {c: columns.role(c) for c in record}
+    roles = {c: plan.role(c) for c in record}
     fields: dict[str, str] = {}
     for column, role in roles.items():
         if role in ENTITY_LEVELS and isinstance(record[column], str | int | float | Decimal):
             fields.setdefault(role, digits_of(record[column]) or str(record[column]))
-    return {c: _masked(v, c, roles[c], columns, fields, seen) for c, v in record.items()}
+    return {c: _masked(v, c, roles[c], plan, fields, counts) for c, v in record.items()}
 
 
-def _masked(value: Any, column: str, role: str, columns: Columns, fields: Mapping[str, str], seen: Seen | None) -> Any:
+def _masked(
+    value: Any, column: str, role: str, plan: ColumnPlan, fields: Mapping[str, str], counts: MentionCounts | None
+) -> Any:
     if role == KEEP or value is None or value == "" or isinstance(value, bool):
         return value
     if isinstance(value, list):
-        return [_masked(v, column, role, columns, fields, seen) for v in value]
+        return [_masked(v, column, role, plan, fields, counts) for v in value]
     if isinstance(value, dict):
-        return {k: _masked(v, column, role, columns, fields, seen) for k, v in value.items()}
+        return {k: _masked(v, column, role, plan, fields, counts) for k, v in value.items()}
     if role == TEXT:
-        return _masked_text(value, column, columns, fields, seen)
+        return _masked_text(value, column, plan, fields, counts)
     level = ENTITY_LEVELS[role]
     plain = normalise(digits_of(value) or str(value))
-    if level > columns.level or not plain.strip(BLANK + " "):  # above the level, or masked before
+    # above the level, or masked before
+    if level > plan.level or not plain.strip(BLANK + " "):
         return value
-    if seen is not None:
-        seen[column, role, "the column's type"] += 1
-    return columns.operators.replace(role, plain, columns.level)
+    if counts is not None:
+        counts[column, role, "the column's type"] += 1
+    return plan.operators.replace(role, plain, plan.level)
 
 
-def _masked_text(value: Any, column: str, columns: Columns, fields: Mapping[str, str], seen: Seen | None) -> Any:
+def _masked_text(
+    value: Any, column: str, plan: ColumnPlan, fields: Mapping[str, str], counts: MentionCounts | None
+) -> Any:
     text = digits_of(value) or value
     if not isinstance(text, str):
         return value
-    spans = find_spans(text, columns.level, fields=fields, operators=columns.operators, ner=columns.ner)
-    if seen is not None:
-        seen.update((column, s.type, s.why) for s in spans)
+    spans = find_spans(text, plan.level, fields=fields, operators=plan.operators, ner=plan.ner)
+    if counts is not None:
+        counts.update((column, s.type, s.why) for s in spans)
     return apply(text, spans) if spans else value

@@ -1,4 +1,4 @@
-"""Columns that still tell rows apart after masking: ids and order numbers, which join a row to its person elsewhere."""
+"""Search for columns that still identify rows after masking: ids and order numbers, which join a row to its person."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,22 +8,25 @@ _NAMED = re.compile(
     r"(?:^|[_\s.\-])(?:id|ids|uid|uuid|guid|key|no|nr|number|num|ref|account|acct|serial)$"
     r"|(?<=[a-z])(?:Id|ID|No)$|编号|号码|单号|账号|帐号|流水号|(?<![A-Za-z])[iI][dD]$"
 )
-ROWS = 2000  # looked at
-_FEWEST = 20  # rows below which nothing is said of values
-_SHARE = 0.9  # of different values that makes a key
+# rows that are read
+ROWS = 2000
+# rows below which values decide nothing
+_FEWEST = 20
+# share of different values that makes a key
+_SHARE = 0.9
 _KEY = re.compile(r"[A-Za-z0-9_\-./#:]*[0-9][A-Za-z0-9_\-./#:]*")
 
 
-class Keys:
-    """Watches the rows that are written."""
+class KeySearch:
+    """Search for key columns in the rows that are written."""
 
     def __init__(self) -> None:
         self._rows = 0
         self._values: dict[str, set[str]] = {}
         self._shown: dict[str, int] = {}
 
-    def see(self, record: Mapping[str, Any]) -> None:
-        """Look at one masked row."""
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add one masked row."""
         if self._rows >= ROWS:
             return
         self._rows += 1
@@ -33,8 +36,8 @@ class Keys:
                 self._values.setdefault(column, set()).add(text)
                 self._shown[column] = self._shown.get(column, 0) + 1
 
-    def found(self, columns: Iterable[str]) -> tuple[str, ...]:
-        """Return the columns that are left and whose name or values say that they are keys."""
+    def keys(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Return the columns with values left that are keys by their name or by their values."""
         return tuple(c for c in columns if self._shown.get(c) and (_NAMED.search(c) or self._different(c)))
 
     def _different(self, column: str) -> bool:

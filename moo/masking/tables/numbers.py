@@ -1,15 +1,16 @@
-"""Numbers as people wrote them: the digits of an int64 or a float, so that they are looked at like those of a text."""
+"""Digits of a number in any type or notation, so that an int64 or a float is masked like the same digits of a text."""
 
 import decimal
 import math
 import re
 
 _WRITTEN = re.compile(r"\s*[+-]?[0-9]{1,20}(?:\.[0-9]{0,20})?[eE][+-]?[0-9]{1,2}\s*|\s*[+-]?[0-9]{7,20}\.0+\s*")
-FEWEST = 7  # digits from which a number may belong to a person
+# digits from which a number may belong to a person
+FEWEST = 7
 
 
 def digits_of(value: object) -> str:
-    """Return the digits of a whole number of 7 digits or more, in whatever type or notation; else nothing."""
+    """Return the digits of a whole number of 7 digits or more, in any type or notation; else an empty string."""
     if isinstance(value, bool):
         return ""
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Hard cases, by kind: one text a line, its mentions marked as ⟦type|mention⟧. Written for moo; every value is made up."""
+"""Hard cases by kind: one text a line, its mentions marked as ⟦type|mention⟧. Written for moo; every value is made up."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _MARKED = re.compile(r"⟦([a-z_]+)\|([^⟧]*)⟧")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A text, where its mentions stand, and the level at which it is judged."""
+    """Text with the spans of its mentions and the level of its evaluation."""
 
     text: str
     gold: tuple[Span, ...]
@@ -25,13 +25,20 @@ class Case:
 
 
 def unmark(marked: str) -> tuple[str, tuple[Span, ...]]:
-    """The plain text of a marked one, and the spans of its mentions."""
+    """Return the plain text of a marked one, and the spans of its mentions.
+
+    Args:
+        marked: Text with mentions as ⟦type|mention⟧.
+
+    Raises:
+        InputError: If a type is unknown.
+    """
     text, spans, at = "", [], 0
     for match in _MARKED.finditer(marked):
         kind, mention = match.groups()
         if kind not in ENTITY_LEVELS:
             raise InputError(
-                "a mention's type must be one of {entity_levels}, but got {kind!r}.",
+                "The type of a mention must be one of {entity_levels}, got {kind!r}.",
                 entity_levels=", ".join(ENTITY_LEVELS),
                 kind=kind,
             )
@@ -43,9 +50,13 @@ def unmark(marked: str) -> tuple[str, tuple[Span, ...]]:
 
 
 def load_cases(kind: str) -> list[Case]:
-    """The cases of one kind of `KINDS`."""
+    """Return the cases of one kind of `KINDS`.
+
+    Raises:
+        InputError: If the kind is unknown.
+    """
     if kind not in KINDS:
-        raise InputError("kind in {kinds} must hold, but got kind={kind!r}.", kinds=list(KINDS), kind=kind)
+        raise InputError("kind must be one of {kinds}, got {kind!r}.", kinds=", ".join(KINDS), kind=kind)
     lines = (resources.files("moo.masking.evaluation.cases") / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()
     cases = []
     for line in lines:
@@ -56,11 +67,11 @@ def load_cases(kind: str) -> list[Case]:
 
 
 def passed(case: Case) -> bool:
-    """Whether all of the case's mentions are covered, and nothing of what stands outside them."""
-    found = evaluate([case.text], [case.gold], case.level)
-    return not any(s.missed or s.wrong for s in found.types)
+    """Return True if masking covers all mentions of the case, and makes no mention that touches none of them."""
+    evaluation = evaluate([case.text], [case.gold], case.level)
+    return not any(s.missed or s.wrong for s in evaluation.types)
 
 
 def score_cases(cases: Sequence[Case]) -> float:
-    """Share of the cases that pass."""
+    """Return the share of the cases that pass."""
     return sum(map(passed, cases)) / len(cases)

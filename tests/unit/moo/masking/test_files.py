@@ -14,7 +14,7 @@ from moo.cli.main import main
 from moo.core.errors import InputError
 from moo.masking import Operators, mask
 from moo.masking.replacements import KEY_VARIABLE
-from moo.masking.tables.columns import Columns, mask_record
+from moo.masking.tables.columns import ColumnPlan, mask_record
 from moo.masking.tables.files import mask_file
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -35,16 +35,16 @@ def write_csv(path: Path) -> Path:
 def test_a_csv_is_masked_by_column_names_and_its_own_fields(tmp_path: Path) -> None:
     source, target = write_csv(tmp_path / "a.csv"), tmp_path / "b.csv"
     told: list[tuple[int, int]] = []
-    done = mask_file(source, target, Columns(level=2), progress=lambda a, b: told.append((a, b)))
+    done = mask_file(source, target, ColumnPlan(level=2), progress=lambda a, b: told.append((a, b)))
     with open(target, encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))
     assert rows[0] == {"姓名": "[NAME]", "手机": "[MOBILE]", "留言": "[NAME]说好, 打[MOBILE]\n第二行", "年龄": "34"}
     assert rows[1] == ROWS[1]
     assert (done.rows, done.columns["手机"], done.columns["留言"]) == (2, "mobile", "text")
-    assert done.seen["留言", "name", "the record's own value"] == 1
+    assert done.counts["留言", "name", "the record's own value"] == 1
     assert told[-1] == (source.stat().st_size, source.stat().st_size)
     again = tmp_path / "c.csv"
-    mask_file(target, again, Columns(level=2))
+    mask_file(target, again, ColumnPlan(level=2))
     assert again.read_bytes() == target.read_bytes()
 
 
@@ -60,7 +60,7 @@ def test_json_lines_are_masked_inside_lists_and_mappings(tmp_path: Path) -> None
         "f": 1.5,
     }
     source.write_text(json.dumps(record) + "\n\n", encoding="utf-8")
-    mask_file(source, target, Columns(level=1))
+    mask_file(source, target, ColumnPlan(level=1))
     assert json.loads(target.read_text(encoding="utf-8")) == {
         "t": "打[MOBILE]", "n": {"k": ["[EMAIL]", 3]}, "p": "[MOBILE]", "x": None, "b": True, "year": 2024, "f": 1.5,
     }  # fmt: skip
@@ -72,7 +72,7 @@ def test_parquet_keeps_numbers_and_nulls_and_masks_typed_columns(tmp_path: Path)
         {"text": ["打13812345678", None], "mobile": [13812345678, None], "age": [34, 8], "score": [1.5, 2.0]}
     )
     pq.write_table(table, source)
-    mask_file(source, target, Columns(level=2))
+    mask_file(source, target, ColumnPlan(level=2))
     assert pq.read_table(target).to_pylist() == [
         {"text": "打[MOBILE]", "mobile": "[MOBILE]", "age": 34, "score": 1.5},
         {"text": None, "mobile": None, "age": 8, "score": 2.0},
@@ -80,8 +80,8 @@ def test_parquet_keeps_numbers_and_nulls_and_masks_typed_columns(tmp_path: Path)
     nested = tmp_path / "n.parquet"
     pq.write_table(pa.table({"l": [["打13812345678"]]}), nested)
     with pytest.raises(InputError, match="l=keep"):
-        mask_file(nested, target, Columns(level=2))
-    mask_file(nested, target, Columns(level=2, roles={"l": "keep"}))
+        mask_file(nested, target, ColumnPlan(level=2))
+    mask_file(nested, target, ColumnPlan(level=2, roles={"l": "keep"}))
     assert pq.read_table(target).to_pylist() == [{"l": ["打13812345678"]}]
 
 
@@ -100,7 +100,7 @@ def test_numbers_of_seven_digits_are_looked_at_in_every_type_and_format(tmp_path
         frame.to_json(source, orient="records", lines=True)
     else:
         frame.to_csv(source, index=False)
-    mask_file(source, target, Columns(level=1))
+    mask_file(source, target, ColumnPlan(level=1))
     written = pq.read_table(target).to_pandas() if suffix == ".parquet" else None
     rows = (
         written.to_dict("records")
@@ -117,7 +117,7 @@ def test_numbers_of_seven_digits_are_looked_at_in_every_type_and_format(tmp_path
 
 def test_a_float_of_a_typed_column_is_hashed_and_searched_for_as_its_digits() -> None:
     own = Operators(chosen={"mobile": "hmac"}, key=KEY.encode())
-    columns = Columns(level=1, operators=own)
+    columns = ColumnPlan(level=1, operators=own)
     whole, rounded = (mask_record({"mobile": n, "t": "打13812345678"}, columns) for n in (13812345678, 13812345678.0))
     assert whole == rounded
     assert whole["mobile"] in whole["t"]
@@ -127,22 +127,22 @@ def test_keys_that_are_left_are_warned_of(tmp_path: Path, capsys: pytest.Capture
     source, target = tmp_path / "a.csv", tmp_path / "b.csv"
     rows = "".join(f"C{i:04d},R-{i},{i % 3},好{i},1381234{i:04d}\n" for i in range(40))
     source.write_text("customer_id,ticket,stars,text,mobile\n" + rows, encoding="utf-8")
-    assert mask_file(source, target, Columns(level=1)).keys == ("customer_id", "ticket")
+    assert mask_file(source, target, ColumnPlan(level=1)).keys == ("customer_id", "ticket")
     assert main(["mask", str(source), "--level", "1", "--out", str(target)]) == 0
     assert "customer_id, ticket. Whoever holds" in " ".join(capsys.readouterr().out.split())
     pq.write_table(pa.table({"order_id": [f"A{i}" for i in range(30)], "paid": [1] * 30}), tmp_path / "a.parquet")
-    assert mask_file(tmp_path / "a.parquet", tmp_path / "b.parquet", Columns(level=0)).keys == ("order_id",)
+    assert mask_file(tmp_path / "a.parquet", tmp_path / "b.parquet", ColumnPlan(level=0)).keys == ("order_id",)
 
 
 def test_what_the_user_says_of_a_column_wins() -> None:
-    columns = Columns(level=2, roles={"name": "keep", "who": "name"})
+    columns = ColumnPlan(level=2, roles={"name": "keep", "who": "name"})
     assert mask_record({"name": "刘婷", "who": "刘婷", "t": "刘婷说好"}, columns) == {
         "name": "刘婷",
         "who": "[NAME]",
         "t": "[NAME]说好",
     }
     with pytest.raises(InputError, match="who=phone"):
-        Columns(level=2, roles={"who": "phone"})
+        ColumnPlan(level=2, roles={"who": "phone"})
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_bad_input_is_refused_with_its_place_and_nothing_is_left(
     source.write_bytes(content)
     target.write_text("before")
     with pytest.raises(InputError, match=place):
-        mask_file(source, target, Columns(level=2))
+        mask_file(source, target, ColumnPlan(level=2))
     assert sorted(os.listdir(tmp_path)) == sorted([name, target.name])
     assert target.read_text() == "before"
 
@@ -179,11 +179,11 @@ def test_a_target_that_is_the_source_or_of_another_format_is_refused(tmp_path: P
     source = write_csv(tmp_path / "a.csv")
     for target in (source, tmp_path / "b.jsonl"):
         with pytest.raises(InputError, match="target"):
-            mask_file(source, target, Columns(level=2))
+            mask_file(source, target, ColumnPlan(level=2))
     with pytest.raises(InputError, match="no such file"):
-        mask_file(tmp_path / "none.csv", tmp_path / "b.csv", Columns(level=2))
-    with pytest.raises(InputError, match="column '电' must be in"):
-        mask_file(source, tmp_path / "b.csv", Columns(level=2, roles={"电": "mobile"}))
+        mask_file(tmp_path / "none.csv", tmp_path / "b.csv", ColumnPlan(level=2))
+    with pytest.raises(InputError, match="Column '电' must be in"):
+        mask_file(source, tmp_path / "b.csv", ColumnPlan(level=2, roles={"电": "mobile"}))
 
 
 def test_the_keyed_hash_joins_one_value_however_it_is_written_and_needs_its_key(
@@ -210,7 +210,7 @@ def test_operators_by_type() -> None:
     own = Operators(chosen={"age": "token", "name": "redact", "address": "token"})
     assert mask("刘婷今年34岁", 3, operators=own) == "[REDACTED]今年[AGE]"
     assert mask("寄到杭州市西湖区文三路12号", 2, operators=own) == "寄到[ADDRESS]"
-    assert mask_record({"age": 13812345678}, Columns(level=3)) == {"age": "[AGE]"}
+    assert mask_record({"age": 13812345678}, ColumnPlan(level=3)) == {"age": "[AGE]"}
     for wrong in ({"age": "hide"}, {"phone": "token"}):
         with pytest.raises(InputError, match="TYPE=OPERATOR"):
             Operators(chosen=wrong)
@@ -255,15 +255,15 @@ def test_two_processes_write_what_one_does_in_the_same_order(tmp_path: Path, suf
             writer = csv.DictWriter(out, list(records[0]))
             writer.writeheader()
             writer.writerows(records)
-    one, two = (mask_file(source, tmp_path / f"{n}{suffix}", Columns(level=2), workers=n) for n in (1, 2))
+    one, two = (mask_file(source, tmp_path / f"{n}{suffix}", ColumnPlan(level=2), workers=n) for n in (1, 2))
     assert (tmp_path / f"1{suffix}").read_bytes() == (tmp_path / f"2{suffix}").read_bytes()
     assert one == two
-    assert (one.rows, sum(one.seen.values())) == (2500, 5000)
+    assert (one.rows, sum(one.counts.values())) == (2500, 5000)
 
 
 def test_a_broken_line_is_told_and_nothing_is_left_with_two_processes(tmp_path: Path) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text('{"a": "x"}\n' * 1500 + "{\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.jsonl:1501: one JSON object a line"):
-        mask_file(source, tmp_path / "b.jsonl", Columns(level=1), workers=2)
+        mask_file(source, tmp_path / "b.jsonl", ColumnPlan(level=1), workers=2)
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]

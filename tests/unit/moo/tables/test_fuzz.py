@@ -19,7 +19,7 @@ from moo.core.errors import InputError
 from moo.data.catalogue import load_records
 from moo.data.legal.gates import Terms
 from moo.data.tables.check import check_table
-from moo.masking.tables.columns import Columns
+from moo.masking.tables.columns import ColumnPlan
 from moo.masking.tables.files import mask_file
 from moo.studies.search.estimate import plan_study
 from moo.studies.spec.space import SpaceSpec
@@ -147,7 +147,7 @@ def compare(model: Path, name: str, content: bytes) -> str:
         loaded = told(lambda: load_records(spec.data, user="user", as_of=DAY))
         found = told(lambda: check_table(path, Terms(purpose="p", as_of=DAY), text="text", label="label", user="user"))
         kept = {"label": "keep"} if name.endswith("parquet") else {}  # lists in a column of Parquet must be named
-        masked = told(lambda: mask_file(path, path.with_name(f"m{path.suffix}"), Columns(level=0, roles=kept)))
+        masked = told(lambda: mask_file(path, path.with_name(f"m{path.suffix}"), ColumnPlan(level=0, roles=kept)))
         planned = told(lambda: plan_study(spec, n_trials=1))
         refused = found if isinstance(found, str) else next(iter(found.problems), "")
         if isinstance(loaded, str):

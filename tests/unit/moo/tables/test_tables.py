@@ -20,7 +20,7 @@ from moo.core.errors import InputError
 from moo.data.catalogue import load_records
 from moo.data.legal.gates import Terms
 from moo.data.tables.check import check_table
-from moo.masking.tables.columns import Columns
+from moo.masking.tables.columns import ColumnPlan
 from moo.masking.tables.files import mask_file
 from moo.studies.spec.study import StudySpec, load_spec
 from moo.studies.workflows.monitor import Watched, watch
@@ -210,7 +210,7 @@ def test_four_commands_read_the_same_rows_users_and_columns_or_refuse_in_the_sam
             Watched(data=path, text="text", label="label", user="user", terms=TERMS, state=str(state), reading=reading)
         )
     )
-    mask = told(lambda: mask_file(path, target, Columns(level=0), reading=reading))
+    mask = told(lambda: mask_file(path, target, ColumnPlan(level=0), reading=reading))
     if case.error:
         refusal = check if isinstance(check, str) else check.problems[0]
         assert case.error in run
