@@ -1,7 +1,8 @@
 """Notes in free wording: the second, harder set that masking is measured on.
 
-The notes of `moo.data.synthetic.order_notes` follow a shop's own forms. Here the sentences come from a data file that was written apart from
-the recognisers, numbers are written in more ways, and most names are of third persons who stand in no field of the record.
+The notes of `moo.data.synthetic.order_notes` follow the forms of a shop. Here the sentences come from a data file that
+was written apart from the recognisers, numbers are written in more ways, and most names are of third persons, who are
+in no field of the record.
 """
 
 import tomllib
@@ -18,34 +19,44 @@ from moo.core.personal_data_types import ENTITY_LEVELS
 from moo.data.synthetic import identifiers as n
 from moo.data.synthetic.order_notes import Customer, Notes, collect, person_name, pick
 
-THIRD_PERSONS = 0.75  # share of name mentions that are not the customer's own
+# share of name mentions that are not the customer's own
+THIRD_PERSONS = 0.75
 _MARK = "{}"
 _ZH_DIGITS = "〇一二三四五六七八九"
-_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]  # fmt: skip
+_MONTHS = "January February March April May June July August September October November December"
 
 Rng = np.random.Generator
 
 
 @lru_cache(maxsize=2)
 def _contexts(language: str) -> dict[str, Any]:
-    return tomllib.loads(
-        (resources.files("moo.data.synthetic.contexts") / f"{language}.toml").read_text(encoding="utf-8")
-    )
+    file = resources.files("moo.data.synthetic.contexts") / f"{language}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 _LISTS = ("sentences", "held_out", "second")
 
 
 def free_notes(count: int, *, seed: int, language: str = "zh", held_out: int = 0) -> Notes:
-    """Notes of customers who own 1 to 5 each, in free wording; see `synthetic_notes` for the arguments.
+    """Return notes of customers who own 1 to 5 each, in free wording.
 
-    `held_out` 1 and 2 take sentences and names of lists that are there to report a figure and not to learn from: each was looked at
-    once, and what was changed after the first is measured on the second. English has the first alone.
+    `held_out` 1 and 2 take sentences and names of lists that are there to report a figure and not to learn from: each
+    was read once, and the changes made after the first are measured on the second. English has the first alone.
+
+    Args:
+        count: Number of notes, >= 1.
+        seed: Seed; public, since the notes are synthetic.
+        language: "zh" or "en".
+        held_out: 0 for the open list of sentences, 1 or 2 for a held-out one.
+
+    Raises:
+        InputError: If the language has no such held-out list.
     """
     if _LISTS[held_out] not in _contexts(language):
         raise InputError(
-            "held-out sentences must be a list of {language}, but got held_out={held_out}.",
+            "held_out must be a list of language {language}, {known}, got {held_out}.",
             language=language,
+            known=[i for i, name in enumerate(_LISTS) if name in _contexts(language)],
             held_out=held_out,
         )
 
@@ -56,9 +67,9 @@ def free_notes(count: int, *, seed: int, language: str = "zh", held_out: int = 0
 
 
 def _draw(rng: Rng, customer: Customer, language: str, chosen: str) -> tuple[str, tuple[Span, ...]]:
-    """One to three sentences with an identifier each, and where it stands."""
-    listed = _contexts(language)
-    sentences, names = listed[chosen], listed.get(f"{chosen}_names")
+    """Return one to three sentences with an identifier each, and the spans of these."""
+    contexts = _contexts(language)
+    sentences, names = contexts[chosen], contexts.get(f"{chosen}_names")
     kinds = list(sentences)
     common = ["name", "name", "mobile", "address", "email", "order_number"]
     text, spans = "", []
@@ -77,12 +88,19 @@ def _draw(rng: Rng, customer: Customer, language: str, chosen: str) -> tuple[str
 
 
 def value(kind: str, rng: Rng, customer: Customer, language: str) -> str:
-    """A value of a type, written as people do."""
-    listed = _contexts(language)
-    if kind in listed["values"]:
-        return pick(rng, listed["values"][kind])
-    own = {"zh": _ZH, "en": _EN}[language]
-    return own[kind](rng, customer)
+    """Return a value of an entity type, written as people do.
+
+    Args:
+        kind: Entity type.
+        rng: Source of randomness.
+        customer: Owner of the note.
+        language: "zh" or "en".
+    """
+    values = _contexts(language)["values"]
+    if kind in values:
+        return pick(rng, values[kind])
+    draws = {"zh": _ZH, "en": _EN}[language]
+    return draws[kind](rng, customer)
 
 
 def _name(language: str) -> Callable[[Rng, Customer], str]:
@@ -98,11 +116,10 @@ def _name(language: str) -> Callable[[Rng, Customer], str]:
 
 def _zh_mobile(rng: Rng, c: Customer) -> str:
     m = c.mobile
-    return pick(
-        rng,
-        [m, m, m, f"{m[:3]} {m[3:7]} {m[7:]}", f"{m[:3]}-{m[3:7]}-{m[7:]}", f"+86{m}", f"86-{m}", f"{m[:3]}.{m[3:7]}.{m[7:]}",
-         f"{m[:4]} {m[4:7]} {m[7:]}", f"{m[:5]} {m[5:8]} {m[8:]}", _full_width(m), _chinese(m), f"（{m[:3]}）{m[3:7]}{m[7:]}"],
-    )  # fmt: skip
+    forms = [m, m, m, f"{m[:3]} {m[3:7]} {m[7:]}", f"{m[:3]}-{m[3:7]}-{m[7:]}", f"+86{m}", f"86-{m}"]
+    forms += [f"{m[:3]}.{m[3:7]}.{m[7:]}", f"{m[:4]} {m[4:7]} {m[7:]}", f"{m[:5]} {m[5:8]} {m[8:]}"]
+    forms += [_full_width(m), _chinese(m), f"（{m[:3]}）{m[3:7]}{m[7:]}"]
+    return pick(rng, forms)
 
 
 def _full_width(text: str) -> str:
@@ -115,26 +132,32 @@ def _chinese(text: str) -> str:
 
 def _landline(rng: Rng, _: Customer) -> str:
     number = n.landline(rng)
-    return pick(rng, [number, number.replace("-", ""), number.replace("-", " "), f"({number.replace('-', ')')}", f"{number}-{rng.integers(1, 900)}"])  # fmt: skip
+    forms = [number, number.replace("-", ""), number.replace("-", " "), f"({number.replace('-', ')')}"]
+    return pick(rng, [*forms, f"{number}-{rng.integers(1, 900)}"])
 
 
 def _zh_address(rng: Rng, c: Customer) -> str:
-    listed = _contexts("zh")
-    city, street = c.city, pick(rng, listed["streets"])
+    contexts = _contexts("zh")
+    city, street = c.city, pick(rng, contexts["streets"])
     road = f"{street}{pick(rng, ['路', '大道', '街', '东路', '西街', '巷'])}{rng.integers(1, 999)}号"
-    inside = pick(rng, listed["compounds"])
+    inside = pick(rng, contexts["compounds"])
     b, u, r = rng.integers(1, 30), rng.integers(1, 5), int(rng.integers(1, 33)) * 100 + int(rng.integers(1, 9))
-    return pick(
-        rng,
-        [c.address, f"{city}{road}{inside}{b}号楼{u}单元{r}", f"{road}{inside}{b}幢{r}室", f"{city}{inside}{b}-{u}-{r}", f"{inside}{b}栋{u}单元{r}室",
-         f"{city}{pick(rng, listed['villages'])}{b}组{rng.integers(1, 99)}号", f"{road}{b}层", f"{city}{road}", f"{inside}{chr(65 + int(rng.integers(6)))}座{r}"],
-    )  # fmt: skip
+    forms = [
+        c.address,
+        f"{city}{road}{inside}{b}号楼{u}单元{r}",
+        f"{road}{inside}{b}幢{r}室",
+        f"{city}{inside}{b}-{u}-{r}",
+    ]
+    forms += [f"{inside}{b}栋{u}单元{r}室", f"{city}{pick(rng, contexts['villages'])}{b}组{rng.integers(1, 99)}号"]
+    forms += [f"{road}{b}层", f"{city}{road}", f"{inside}{chr(65 + int(rng.integers(6)))}座{r}"]
+    return pick(rng, forms)
 
 
 def _zh_date(rng: Rng, _: Customer) -> str:
     y, m, d = rng.integers(2023, 2027), int(rng.integers(1, 13)), int(rng.integers(1, 29))
     months = ["一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二"]
-    return pick(rng, [f"{y}年{m}月{d}日", f"{y}-{m:02d}-{d:02d}", f"{y}/{m}/{d}", f"{m}月{d}号", f"{y}年{m}月", f"{y}.{m}.{d}", f"{months[m - 1]}月{_chinese_day(d)}号", f"{y}年底"])  # fmt: skip
+    forms = [f"{y}年{m}月{d}日", f"{y}-{m:02d}-{d:02d}", f"{y}/{m}/{d}", f"{m}月{d}号", f"{y}年{m}月", f"{y}.{m}.{d}"]
+    return pick(rng, [*forms, f"{months[m - 1]}月{_chinese_day(d)}号", f"{y}年底"])
 
 
 def _chinese_day(day: int) -> str:
@@ -143,11 +166,13 @@ def _chinese_day(day: int) -> str:
 
 
 def _order(rng: Rng, _: Customer) -> str:
-    return pick(rng, [f"20{n.digits(rng, 16)}", f"1{n.digits(rng, 17)}", f"JD{n.digits(rng, 12)}", f"E2025{n.digits(rng, 14)}", f"TB-{n.digits(rng, 4)}-{n.digits(rng, 6)}", f"2{n.digits(rng, 11)}"])  # fmt: skip
+    forms = [f"20{n.digits(rng, 16)}", f"1{n.digits(rng, 17)}", f"JD{n.digits(rng, 12)}", f"E2025{n.digits(rng, 14)}"]
+    return pick(rng, [*forms, f"TB-{n.digits(rng, 4)}-{n.digits(rng, 6)}", f"2{n.digits(rng, 11)}"])
 
 
 def _zh_tracking(rng: Rng, _: Customer) -> str:
-    return pick(rng, [f"SF{n.digits(rng, 13)}", f"YT{n.digits(rng, 13)}", f"7{n.digits(rng, 13)}", f"JDVA{n.digits(rng, 11)}", f"ZTO{n.digits(rng, 12)}", f"EA{n.digits(rng, 9)}CN", f"4{n.digits(rng, 12)}"])  # fmt: skip
+    forms = [f"SF{n.digits(rng, 13)}", f"YT{n.digits(rng, 13)}", f"7{n.digits(rng, 13)}", f"JDVA{n.digits(rng, 11)}"]
+    return pick(rng, [*forms, f"ZTO{n.digits(rng, 12)}", f"EA{n.digits(rng, 9)}CN", f"4{n.digits(rng, 12)}"])
 
 
 def _ip(rng: Rng, _: Customer) -> str:
@@ -164,7 +189,8 @@ def _device(rng: Rng, _: Customer) -> str:
 
 def _url(rng: Rng, _: Customer) -> str:
     h = n.handle(rng)
-    return pick(rng, [f"https://shop.example.com/u/{h}", f"http://{h}.example.cn", f"www.example.com/{h}?id={rng.integers(1, 9999)}", f"item.example.cn/{h}"])  # fmt: skip
+    forms = [f"https://shop.example.com/u/{h}", f"http://{h}.example.cn"]
+    return pick(rng, [*forms, f"www.example.com/{h}?id={rng.integers(1, 9999)}", f"item.example.cn/{h}"])
 
 
 def _location(rng: Rng, _: Customer) -> str:
@@ -178,7 +204,8 @@ def _en_location(rng: Rng, _: Customer) -> str:
 
 
 def _email(rng: Rng, c: Customer) -> str:
-    return pick(rng, [c.email, c.email, c.email, c.email.upper(), c.email.replace("@", "＠"), f"{n.handle(rng)}.{n.handle(rng)}@mail.example.com.cn"])  # fmt: skip
+    forms = [c.email, c.email, c.email, c.email.upper(), c.email.replace("@", "＠")]
+    return pick(rng, [*forms, f"{n.handle(rng)}.{n.handle(rng)}@mail.example.com.cn"])
 
 
 def _card(rng: Rng, c: Customer) -> str:
@@ -196,17 +223,24 @@ def _user_name(language: str) -> Callable[[Rng, Customer], str]:
 
 def _en_phone(rng: Rng, _: Customer) -> str:
     a, b, d = rng.integers(201, 989), rng.integers(220, 999), n.digits(rng, 4)
-    return pick(rng, [f"({a}) {b}-{d}", f"{a}-{b}-{d}", f"{a}.{b}.{d}", f"+1 {a} {b} {d}", f"{a} {b} {d}", f"{a}{b}{d}", f"1-{a}-{b}-{d}"])  # fmt: skip
+    forms = [f"({a}) {b}-{d}", f"{a}-{b}-{d}", f"{a}.{b}.{d}", f"+1 {a} {b} {d}", f"{a} {b} {d}", f"{a}{b}{d}"]
+    return pick(rng, [*forms, f"1-{a}-{b}-{d}"])
 
 
 def _en_address(rng: Rng, c: Customer) -> str:
-    return pick(rng, [c.address, c.address, c.address.partition(",")[0], f"{rng.integers(1, 900)} {pick(rng, ['Maple', 'Church', 'Highland', 'Second', 'River'])} {pick(rng, ['Street', 'Ave', 'Rd', 'Lane', 'Blvd.'])}, Apt {rng.integers(1, 90)}", f"{rng.integers(1, 99)} High Street, London SW1A 2AB", f"PO Box {rng.integers(10, 9999)}"])  # fmt: skip
+    number, street = rng.integers(1, 900), pick(rng, ["Maple", "Church", "Highland", "Second", "River"])
+    kind = pick(rng, ["Street", "Ave", "Rd", "Lane", "Blvd."])
+    forms = [c.address, c.address, c.address.partition(",")[0], f"{number} {street} {kind}, Apt {rng.integers(1, 90)}"]
+    return pick(
+        rng, [*forms, f"{rng.integers(1, 99)} High Street, London SW1A 2AB", f"PO Box {rng.integers(10, 9999)}"]
+    )
 
 
 def _en_date(rng: Rng, _: Customer) -> str:
     y, m, d = rng.integers(2023, 2027), int(rng.integers(1, 13)), int(rng.integers(1, 29))
-    name = _MONTHS[m - 1]
-    return pick(rng, [f"{y}-{m:02d}-{d:02d}", f"{name} {d}, {y}", f"{d} {name} {y}", f"{name[:3]} {d}", f"{m}/{d}/{y}", f"{name} {d}th", f"{d}.{m}.{y}"])  # fmt: skip
+    name = _MONTHS.split()[m - 1]
+    forms = [f"{y}-{m:02d}-{d:02d}", f"{name} {d}, {y}", f"{d} {name} {y}", f"{name[:3]} {d}", f"{m}/{d}/{y}"]
+    return pick(rng, [*forms, f"{name} {d}th", f"{d}.{m}.{y}"])
 
 
 def _en_tracking(rng: Rng, _: Customer) -> str:
@@ -219,18 +253,32 @@ def _en_postcode(rng: Rng, _: Customer) -> str:
     return pick(rng, [n.digits(rng, 5), f"{n.digits(rng, 5)}-{n.digits(rng, 4)}", "SW1A 1AA", "M5V 3L9"])
 
 
+def _zh_resident_id(rng: Rng, c: Customer) -> str:
+    number = c.resident_id
+    return pick(rng, [number, number.lower(), _full_width(number), f"{number[:6]} {number[6:14]} {number[14:]}"])
+
+
+def _plate(rng: Rng, _: Customer) -> str:
+    forms = [n.plate(rng), n.plate(rng).lower(), f"{n.plate(rng)[:2]}·{n.plate(rng)[2:]}", f"粤BD{n.digits(rng, 5)}"]
+    return pick(rng, forms)
+
+
+def _passport(rng: Rng, _: Customer) -> str:
+    return pick(rng, [f"E{n.digits(rng, 8)}", f"EA{n.digits(rng, 7)}", f"G{n.digits(rng, 8)}", f"e{n.digits(rng, 8)}"])
+
+
 _ZH: dict[str, Callable[[Rng, Customer], str]] = {
     "name": _name("zh"),
     "mobile": _zh_mobile,
     "landline": _landline,
     "address": _zh_address,
-    "resident_id": lambda r, c: pick(r, [c.resident_id, c.resident_id.lower(), _full_width(c.resident_id), f"{c.resident_id[:6]} {c.resident_id[6:14]} {c.resident_id[14:]}"]),
+    "resident_id": _zh_resident_id,
     "bank_card": _card,
     "email": _email,
     "wechat": lambda r, c: pick(r, [c.wechat, c.wechat.upper(), c.mobile, f"wxid_{n.handle(r)}"]),
     "qq": lambda r, _: str(r.integers(10_000, 4_000_000_000)),
-    "plate": lambda r, _: pick(r, [n.plate(r), n.plate(r).lower(), f"{n.plate(r)[:2]}·{n.plate(r)[2:]}", f"粤BD{n.digits(r, 5)}"]),
-    "passport": lambda r, _: pick(r, [f"E{n.digits(r, 8)}", f"EA{n.digits(r, 7)}", f"G{n.digits(r, 8)}", f"e{n.digits(r, 8)}"]),
+    "plate": _plate,
+    "passport": _passport,
     "order_number": _order,
     "tracking_number": _zh_tracking,
     "ip": _ip,
@@ -241,7 +289,7 @@ _ZH: dict[str, Callable[[Rng, Customer], str]] = {
     "city": lambda _, c: c.city,
     "postcode": lambda r, _: f"{r.integers(1, 8)}{n.digits(r, 5)}",
     "precise_location": _location,
-}  # fmt: skip
+}
 _EN: dict[str, Callable[[Rng, Customer], str]] = {
     "name": _name("en"),
     "mobile": _en_phone,

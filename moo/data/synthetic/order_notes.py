@@ -1,7 +1,7 @@
 """Order notes with personal information and its gold spans, in Chinese and English: synthetic, and declared so.
 
 A note is built from pieces, so the spans are exact by construction. It carries one to three identifiers at random; some
-notes name third persons who stand in none of the record's fields.
+notes name third persons, who are in no field of the record.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,14 +16,16 @@ from moo.core.measurement import Span
 from moo.core.personal_data_types import ENTITY_LEVELS
 from moo.data.synthetic import identifiers
 
-POOL = 3000  # names and addresses drawn from Faker once, then sampled: Faker is slow
+# names and addresses drawn from Faker once, then sampled: Faker is slow
+POOL = 3000
 LOCALES = {"zh": "zh_CN", "en": "en_US"}
-Piece = tuple[str, str]  # (text, entity type, or "" for plain text)
+# text, and its entity type or "" for plain text
+Piece = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Customer:
-    """One synthetic person; values as they would stand in a shop's tables."""
+    """Synthetic person with the values that a shop keeps in its tables."""
 
     name: str
     gender: int
@@ -39,18 +41,18 @@ class Customer:
 
     @property
     def fields(self) -> Mapping[str, str]:
-        """The customer's structured fields by entity type."""
+        """Structured fields of the customer by entity type."""
         types = ("name", "mobile", "email", "address", "resident_id", "bank_card", "wechat", "user_name")
         return {t: getattr(self, t) for t in types}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """n notes of customers.
+    """Notes of customers.
 
     Attributes:
-        texts, gold, fields: Length n.
-        users: Shape (n,).
+        texts, gold, fields: Text, true spans and the customer's fields of each note; length n.
+        users: Number of each note's customer, shape (n,).
     """
 
     texts: tuple[str, ...]
@@ -63,8 +65,8 @@ class Notes:
 def _pools(language: str) -> dict[str, list[str]]:
     if language not in LOCALES:
         raise InputError(
-            "language in {locales} must hold, but got language={language!r}.",
-            locales=sorted(LOCALES),
+            "language must be one of {locales}, got {language!r}.",
+            locales=", ".join(sorted(LOCALES)),
             language=language,
         )
     source = faker.Faker(LOCALES[language])
@@ -80,12 +82,12 @@ def _pools(language: str) -> dict[str, list[str]]:
 
 
 def person_name(rng: np.random.Generator, language: str) -> str:
-    """A name of anybody's."""
+    """Return the name of any person."""
     return pick(rng, _pools(language)["male" if rng.integers(2) else "female"])
 
 
 def draw_customer(rng: np.random.Generator, language: str) -> Customer:
-    """One customer; their birth year is between 1945 and 2016."""
+    """Return one customer, born between 1945 and 2016."""
     pool = _pools(language)
     gender = int(rng.integers(2))
     birth_year = int(np.clip(rng.normal(1990, 12), 1945, 2016))
@@ -119,7 +121,7 @@ def _us_phone(rng: np.random.Generator) -> str:
 
 
 def pick(rng: np.random.Generator, options: list[str]) -> str:
-    """One of the options, each as likely."""
+    """Return one of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -127,6 +129,10 @@ Draw = Callable[[np.random.Generator, Customer], list[Piece]]
 
 
 def _zh_templates() -> dict[str, list[Draw]]:
+    return _zh_direct() | _zh_numbers() | _zh_quasi() | _zh_sensitive()
+
+
+def _zh_direct() -> dict[str, list[Draw]]:
     n = identifiers
 
     return {
@@ -159,6 +165,13 @@ def _zh_templates() -> dict[str, list[Draw]]:
             lambda _, c: [("加我微信", ""), (c.wechat, "wechat"), ("，", "")],
             lambda _, c: [("微信号：", ""), (c.wechat, "wechat"), ("。", "")],
         ],
+    }  # fmt: skip
+
+
+def _zh_numbers() -> dict[str, list[Draw]]:
+    n = identifiers
+
+    return {
         "qq": [lambda r, _: [("QQ：", ""), (str(r.integers(10_000_000, 4_000_000_000)), "qq"), ("。", "")]],
         "plate": [lambda r, _: [("车牌", ""), (n.plate(r), "plate"), ("，可以进小区。", "")]],
         "passport": [lambda r, _: [("护照号", ""), (f"E{n.digits(r, 8)}", "passport"), ("。", "")]],
@@ -170,6 +183,13 @@ def _zh_templates() -> dict[str, list[Draw]]:
         "device_id": [lambda r, _: [("手机IMEI", ""), (n.imei(r), "device_id"), ("。", "")]],
         "url": [lambda r, _: [("晒单在", ""), (f"https://shop.example.com/u/{n.handle(r)}", "url"), (" 。", "")]],
         "user_name": [lambda _, c: [("会员名", ""), (c.user_name, "user_name"), ("，", "")]],
+    }  # fmt: skip
+
+
+def _zh_quasi() -> dict[str, list[Draw]]:
+    n = identifiers
+
+    return {
         "age": [
             lambda _, c: [("本人今年", ""), (f"{2026 - c.birth_year}岁", "age"), ("，", "")],
             lambda r, _: [("给", ""), (f"{r.integers(55, 90)}岁", "age"), ("的老人买的。", "")],
@@ -183,6 +203,11 @@ def _zh_templates() -> dict[str, list[Draw]]:
         "amount": [lambda r, _: [("实付", ""), (f"{r.integers(5, 3000)}.{r.integers(10, 100)}元", "amount"), ("。", "")]],
         "city": [lambda _, c: [("我人在", ""), (c.city, "city"), ("，", "")]],
         "postcode": [lambda r, _: [("邮编", ""), (f"{r.integers(1, 8)}{n.digits(r, 5)}", "postcode"), ("。", "")]],
+    }  # fmt: skip
+
+
+def _zh_sensitive() -> dict[str, list[Draw]]:
+    return {
         "health": [lambda r, _: [("家人有", ""), (pick(r, ["糖尿病", "高血压", "哮喘", "抑郁症", "乙肝"]), "health"), ("，", "")]],
         "religion": [lambda r, _: [("我们", ""), (pick(r, ["信佛教", "信基督教", "是穆斯林"]), "religion"), ("，", "")]],
         "biometric": [lambda r, _: [("门禁要", ""), (pick(r, ["指纹", "人脸识别", "虹膜"]), "biometric"), ("，", "")]],
@@ -229,10 +254,10 @@ _TEMPLATES = {"zh": _zh_templates(), "en": _en_templates()}
 
 
 def draw_note(rng: np.random.Generator, customer: Customer, language: str) -> tuple[str, tuple[Span, ...]]:
-    """A note with one to three identifiers, and where they stand."""
+    """Return a note with one to three identifiers, and the spans of these."""
     templates = _TEMPLATES[language]
     kinds = list(templates)
-    # what a shop's notes are mostly made of stands in every second mention
+    # every second mention is of a type that is common in a shop's notes
     common = ["name", "mobile", "address", "email", "order_number"]
     chosen: list[str] = []
     for _ in range(int(rng.integers(1, 4))):
@@ -252,18 +277,18 @@ def draw_note(rng: np.random.Generator, customer: Customer, language: str) -> tu
 
 
 def synthetic_notes(n: int, *, seed: int, language: str = "zh") -> Notes:
-    """n notes of customers who own 1 to 5 each: what masking is measured on.
+    """Return notes of customers who own 1 to 5 each, to measure masking on.
 
     Args:
         n: Number of notes, >= 1.
-        seed: Public; the notes are synthetic.
+        seed: Seed; public, since the notes are synthetic.
         language: "zh" or "en".
     """
     return collect(n, np.random.default_rng([20_261, seed]), language, draw_note)
 
 
 def collect(n: int, rng: np.random.Generator, language: str, draw: DrawNote) -> Notes:
-    """n notes, drawn for one customer after another."""
+    """Return n notes, drawn for one customer after another."""
     texts: list[str] = []
     gold: list[tuple[Span, ...]] = []
     fields: list[Mapping[str, str]] = []

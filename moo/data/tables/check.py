@@ -1,4 +1,4 @@
-"""A table judged before any training, in one pass over its columns: a million rows in seconds."""
+"""Check of a table before any training, in one pass over its columns: a million rows in seconds."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,17 +14,17 @@ from moo.core.errors import InputError
 from moo.data.legal.declared import declared_columns
 from moo.data.legal.gates import RULES, Terms, bases_without_law, breaches
 from moo.data.records import Records
-from moo.data.tables.columns import LAW_COLUMNS, SHOWN, Problem, sentence, typed_frame, untrue
+from moo.data.tables.columns import LAW_COLUMNS, SHOWN, Problem, future_dates, sentence, typed_frame
 from moo.data.tables.labels import counts_of, labels_of
-from moo.data.tables.load import nothing_left, refuse_labels
+from moo.data.tables.load import empty_refusal, label_refusal
 from moo.data.tables.users import unmatched, users_of
-from moo.tables import Batch, Reading, open_table
+from moo.tables import Batch, Reading, Table, open_table
 from moo.tables.clean import is_seen
 
 
 @dataclass(frozen=True, kw_only=True)
 class Breach:
-    """Rows that break a rule, and where the first of them stand."""
+    """Number of rows that break a rule, and the places of the first of them as file:line."""
 
     rows: int
     places: tuple[str, ...]
@@ -32,23 +32,23 @@ class Breach:
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck:
-    """What a table is before training.
+    """Findings in a table before training.
 
     Attributes:
-        path: The table.
-        rows: In all.
-        units: Different users; the rows themselves where no column names them.
-        facts: Shares of rows that break each rule, as the gates read them; None where a column is missing.
-        breaches: Rule -> rows.
-        missing: Columns that the rules ask about and the table lacks.
-        problems: Cells that are no input, each with file and line: unreadable, in the future, consent after use.
+        path: Path of the table.
+        rows: Rows in all.
+        units: Different users; the rows if no column names users.
+        facts: Shares of rows that break each rule, in [0, 1], as the gates read them; None without a needed column.
+        breaches: Rule -> rows that break it.
+        missing: Columns that the rules need and the table lacks.
+        problems: Sentences on unusable cells, with file and line: unreadable, in the future, consent after use.
         dropped: Rows that the filter of a study would drop.
-        withdrawn_units: Users with a row that is withdrawn.
-        not_found: Listed users who have no row.
+        withdrawn_units: Users with a withdrawn row.
+        not_found: Listed users without a row.
         expiring: Rows within their limit that will have passed it some days ahead.
-        unlabelled: Rows that a study drops for want of a label.
+        unlabelled: Rows that a study drops because they have no label.
         unlisted: Values of `basis` that name no lawful basis -> rows.
-        stripped: Labels with blanks around them, which a study takes away.
+        stripped: Labels with blanks around them, which a study removes.
     """
 
     path: Path
@@ -68,8 +68,8 @@ class DataCheck:
 
 
 @dataclass
-class _Seen:
-    """What a pass over the table adds up; rows are named by their line."""
+class _Totals:
+    """Sums of a pass over the table; rows are named by their line."""
 
     rows: int = 0
     kept: int = 0
@@ -101,8 +101,8 @@ class _Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """What a table is judged by, and under which names its columns are looked for."""
+class _Request:
+    """Terms of the judgement, and the names of the columns."""
 
     terms: Terms
     text: str
@@ -131,64 +131,78 @@ def check_table(
     """Judge a table as a study would, before any training.
 
     Args:
-        path: CSV, Parquet or JSON Lines.
-        terms: What records are judged by.
-        text, label, user: Columns of the text, of its class and of the unit of privacy; an empty name is not looked at.
-        required: Which of these three must be there if named; others are looked at where the table has them.
+        path: File in CSV, Parquet or JSON Lines.
+        terms: Terms that the records are judged by.
+        text, label, user: Columns of the text, of its class and of the unit of privacy; an empty name is skipped.
+        required: Those of the three that must be there if named; others are read if the table has them.
         groups: Columns of personal attributes.
         withdrawals: Users who have withdrawn.
-        allow_unmatched: Whether listed users may lack a row.
-        sensitive_rows: As in a study: "keep" leaves sensitive rows to masking.
-        days_ahead: How far ahead retention is looked at.
-        reading: How the file is read.
+        allow_unmatched: True if listed users may lack a row.
+        sensitive_rows: "drop", or "keep" to leave sensitive rows to masking, as in a study.
+        days_ahead: Days for which retention is judged ahead; 0 skips this.
+        reading: Encoding, separator and empty values of the file.
 
     Raises:
-        InputError: If there is no such table, a column is missing, or a row breaks the file's rules (with its line).
+        InputError: If the table or a column is missing, or a row is malformed (with its line).
     """
     if withdrawals and not user:
-        raise InputError("withdrawals need the column of the user; name it with --user.")
+        raise InputError("user must name the column of the user for withdrawals, but it is empty; name it with --user.")
     table = open_table(path, reading)
     named = {"text": text, "label": label, "user": user}
     needed = [*(name for role, name in named.items() if name and role in required), *groups]
     if table.columns:
         table.require(*needed)
-    wanted = list(dict.fromkeys([*LAW_COLUMNS, *filter(None, named.values()), *groups]))
-    while True:
-        seen, known = _Seen(), table.columns
-        for batch in table.batches(wanted):
-            known = known or table.columns
-            there = {role: name if name in known else "" for role, name in named.items()}
-            asked = _Asked(
-                **there, terms=terms, withdrawals=withdrawals, sensitive_rows=sensitive_rows, days_ahead=days_ahead
-            )
-            _look(batch, seen, asked, [name for name in LAW_COLUMNS if name in known])
-        if known == table.columns:
-            break  # else a later line of JSON has brought a column, which is empty in the rows before: look again
-    if not seen.rows:
-        raise InputError("data must hold at least one record, but got none in {path}.", path=table.path)
+    request = _Request(
+        **named, terms=terms, withdrawals=withdrawals, sensitive_rows=sensitive_rows, days_ahead=days_ahead
+    )
+    totals = _pass_over(table, request, groups)
+    if not totals.rows:
+        raise InputError("data must hold at least one record, got none in {path}; check the file.", path=table.path)
     table.require(*needed)
-    n_absent, refusal = unmatched(withdrawals, seen.units, table.path, allowed=allow_unmatched)
-    refusals = [refusal, refuse_labels(seen.labels, label, table.path)]
-    refusals += [nothing_left(text, label, table.path) if not seen.usable else ""]
+    n_absent, refusal = unmatched(withdrawals, totals.units, table.path, allowed=allow_unmatched)
+    refusals = [refusal, label_refusal(totals.labels, label, table.path)]
+    refusals += [empty_refusal(text, label, table.path) if not totals.usable else ""]
     have = {*table.columns, *(["withdrawn"] if withdrawals else [])}
-    return _done(
-        table.path, seen, terms, have=have, not_found=n_absent, place=table.place, refusals=[r for r in refusals if r]
+    return _result(
+        table.path, totals, terms, have=have, not_found=n_absent, place=table.place, refusals=[r for r in refusals if r]
     )
 
 
+def _pass_over(table: Table, request: _Request, groups: Sequence[str]) -> _Totals:
+    """Return the sums over all batches; a column that the table lacks is skipped."""
+    named = {"text": request.text, "label": request.label, "user": request.user}
+    wanted = list(dict.fromkeys([*LAW_COLUMNS, *filter(None, named.values()), *groups]))
+    while True:
+        totals, known = _Totals(), table.columns
+        for batch in table.batches(wanted):
+            known = known or table.columns
+            present = {role: name if name in known else "" for role, name in named.items()}
+            law = [name for name in LAW_COLUMNS if name in known]
+            _add_batch(batch, totals, replace(request, **present), law)
+        # else a later line of JSON has brought a column, which is empty in the rows before: start over
+        if known == table.columns:
+            return totals
+
+
 def check_records(records: Records, terms: Terms, *, sensitive_rows: str = "drop") -> DataCheck:
-    """Judge records that are loaded already; they are named by their number."""
-    seen, numbers = _Seen(), np.arange(1, len(records) + 1)
-    _judge(dict(records.columns), [], seen, terms, sensitive_rows, lines=numbers)
-    seen.rows = len(records)
-    seen.units.update(records.unit_ids)
+    """Judge loaded records, named by their number.
+
+    Args:
+        records: Records with the columns of the law.
+        terms: Terms that they are judged by.
+        sensitive_rows: "drop", or "keep" to leave sensitive rows to masking.
+    """
+    totals, numbers = _Totals(), np.arange(1, len(records) + 1)
+    _judge(dict(records.columns), [], totals, terms, sensitive_rows, lines=numbers)
+    totals.rows = len(records)
+    totals.units.update(records.unit_ids)
     source = Path(records.name)
-    return _done(source, seen, terms, have=set(records.columns), place=lambda number: f"{source}, record {number}")
+    return _result(source, totals, terms, have=set(records.columns), place=lambda number: f"{source}, record {number}")
 
 
-def _done(
+def _result(
     source: Path,
-    seen: _Seen,
+    totals: _Totals,
     terms: Terms,
     *,
     have: set[str],
@@ -196,90 +210,91 @@ def _done(
     not_found: int = 0,
     refusals: Sequence[str] = (),
 ) -> DataCheck:
-    asked = {c for needed, _ in RULES.values() for c in needed} - ({"tags"} if terms.legal_tags is None else set())
-    problems = sorted(seen.problems.items(), key=lambda item: item[1][1][0])
+    needed = {c for columns, _ in RULES.values() for c in columns} - ({"tags"} if terms.legal_tags is None else set())
+    problems = sorted(totals.problems.items(), key=lambda item: item[1][1][0])
     return DataCheck(
         path=source,
-        rows=seen.rows,
-        units=len(seen.units) or seen.rows,
-        facts={f"data.{k}": None if n is None else n / seen.rows for k, n in seen.counts.items()},
-        breaches={k: Breach(rows=n, places=tuple(map(place, seen.first[k]))) for k, n in seen.counts.items() if n},
-        missing=tuple(sorted(asked - have - declared_columns(terms.declared, 0).keys())),
-        unlisted=dict(seen.bases.most_common()),
+        rows=totals.rows,
+        units=len(totals.units) or totals.rows,
+        facts={f"data.{k}": None if n is None else n / totals.rows for k, n in totals.counts.items()},
+        breaches={k: Breach(rows=n, places=tuple(map(place, totals.first[k]))) for k, n in totals.counts.items() if n},
+        missing=tuple(sorted(needed - have - declared_columns(terms.declared, 0).keys())),
+        unlisted=dict(totals.bases.most_common()),
         problems=(
             *(sentence(text, [place(line) for line in lines], count) for text, (count, lines) in problems),
             *refusals,
         ),
-        dropped=seen.rows - seen.kept,
-        withdrawn_units=len(seen.withdrawn) or (seen.counts.get("withdrawn") or 0 if not seen.units else 0),
+        dropped=totals.rows - totals.kept,
+        withdrawn_units=len(totals.withdrawn) or (totals.counts.get("withdrawn") or 0 if not totals.units else 0),
         not_found=not_found,
-        expiring=seen.expiring,
-        unlabelled=seen.unlabelled,
-        stripped=seen.stripped,
+        expiring=totals.expiring,
+        unlabelled=totals.unlabelled,
+        stripped=totals.stripped,
     )
 
 
-def _look(batch: Batch, seen: _Seen, asked: _Asked, law: Sequence[str]) -> None:
-    """Add one batch, judged, to what was seen."""
+def _add_batch(batch: Batch, totals: _Totals, request: _Request, law: Sequence[str]) -> None:
+    """Judge one batch and add it to the totals."""
     frame = batch.frame()
     columns, problems = typed_frame(frame[list(law)])
-    _add_usable(batch, seen, asked)
-    if asked.user:
-        owners, lost = users_of(frame[asked.user])
+    _add_usable(batch, totals, request)
+    if request.user:
+        owners, lost = users_of(frame[request.user])
         problems += lost
-        seen.units |= {*owners.unique()} - {""}
-        if asked.withdrawals:
-            listed = owners.isin(asked.withdrawals).to_numpy(dtype=bool)
+        totals.units |= {*owners.unique()} - {""}
+        if request.withdrawals:
+            listed = owners.isin(request.withdrawals).to_numpy(dtype=bool)
             columns["withdrawn"] = listed | columns.get("withdrawn", np.zeros(len(frame), dtype=bool))
         if "withdrawn" in columns:
-            seen.withdrawn.update(owners[columns["withdrawn"]].unique())
-    _judge(columns, problems, seen, asked.terms, asked.sensitive_rows, lines=batch.lines)
-    seen.rows += len(frame)
-    if asked.days_ahead:
-        later = replace(asked.terms, as_of=asked.terms.as_of + timedelta(days=asked.days_ahead))
-        now, then = (breaches(t.filled(columns, len(frame)), t)["over_retention"] for t in (asked.terms, later))
-        seen.expiring += int((then & ~now).sum()) if now is not None and then is not None else 0
+            totals.withdrawn.update(owners[columns["withdrawn"]].unique())
+    _judge(columns, problems, totals, request.terms, request.sensitive_rows, lines=batch.lines)
+    totals.rows += len(frame)
+    if request.days_ahead:
+        later = replace(request.terms, as_of=request.terms.as_of + timedelta(days=request.days_ahead))
+        now, then = (breaches(t.filled(columns, len(frame)), t)["over_retention"] for t in (request.terms, later))
+        totals.expiring += int((then & ~now).sum()) if now is not None and then is not None else 0
 
 
-def _add_usable(batch: Batch, seen: _Seen, asked: _Asked) -> None:
+def _add_usable(batch: Batch, totals: _Totals, request: _Request) -> None:
     """Count the rows with a text and a label, and the labels of all rows that have one."""
     usable = np.ones(len(batch.lines), dtype=bool)
-    if asked.text:
-        usable &= is_seen(batch.cells[asked.text]).to_numpy(zero_copy_only=False)
-    if asked.label:
-        labels, changed = labels_of(batch.cells[asked.label].to_pandas())
+    if request.text:
+        usable &= is_seen(batch.cells[request.text]).to_numpy(zero_copy_only=False)
+    if request.label:
+        labels, changed = labels_of(batch.cells[request.label].to_pandas())
         there = (labels != "").to_numpy(dtype=bool)
-        seen.unlabelled += int((~there).sum())
-        seen.stripped += int(changed.sum())
+        totals.unlabelled += int((~there).sum())
+        totals.stripped += int(changed.sum())
         usable &= there
-        seen.labels.update(counts_of(labels[usable]))
-    seen.usable += int(usable.sum())
+        totals.labels.update(counts_of(labels[usable]))
+    totals.usable += int(usable.sum())
 
 
 def _judge(
     columns: Mapping[str, NDArray[Any]],
     problems: list[Problem],
-    seen: _Seen,
+    totals: _Totals,
     terms: Terms,
     sensitive_rows: str,
     *,
     lines: NDArray[Any],
 ) -> None:
-    """Add breaches and problems of one batch to what was seen."""
+    """Add breaches and problems of one batch to the totals."""
     columns = terms.filled(columns, len(lines))
-    seen.bases.update(bases_without_law(columns))
-    found = breaches(columns, terms)
+    totals.bases.update(bases_without_law(columns))
+    masks = breaches(columns, terms)
     keep = np.ones(len(lines), dtype=bool)
-    for name, mask in found.items():
-        seen.add(name, mask, lines)
+    for name, mask in masks.items():
+        totals.add(name, mask, lines)
         if mask is not None and not (name == "sensitive_without_consent" and sensitive_rows == "keep"):
             keep &= ~mask
-    late = found["consent_after_use"]
+    late = masks["consent_after_use"]
     if late is not None and late.any():
         empty = np.isnat(columns["consented"]) | np.isnat(columns["used_from"])
-        late = late & ~empty  # an empty date breaks the gate; it is no contradiction
+        # an empty date breaks the gate, but it is no contradiction
+        late = late & ~empty
         if late.any():
-            problems.append(Problem(text="consent not after use must hold", rows=np.flatnonzero(late)))
-    for problem in [*problems, *untrue(columns, terms.as_of)]:
-        seen.note(problem, lines)
-    seen.kept += int(keep.sum())
+            problems.append(Problem(text="consented must not be after used_from", rows=np.flatnonzero(late)))
+    for problem in [*problems, *future_dates(columns, terms.as_of)]:
+        totals.note(problem, lines)
+    totals.kept += int(keep.sum())

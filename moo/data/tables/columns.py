@@ -1,4 +1,4 @@
-"""Columns of a table that the law asks about, typed: what cannot be read and what cannot be true, with file and line."""
+"""Columns of a table for the law, typed, and the problems of unreadable and future cells with file and line."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,16 +19,18 @@ Bools = NDArray[np.bool_]
 
 DATES = ("consented", "used_from", "collected")
 TEXTS = ("basis", "purposes", "notice_version", "tags")
-FLAGS = {  # name -> how an empty cell reads: against its record
+# name -> value of an empty cell: against its record
+FLAGS = {
     "withdrawn": True,
     "storage_only": True,
     "sensitive": True,
     "sensitive_consent": False,
     "guardian_consent": False,
 }
-COUNTS = {"retention_days": -1.0, "birth_year": np.nan}  # an empty limit is passed, an empty year is not of age
+# an empty limit is passed, an empty year is not of age
+COUNTS = {"retention_days": -1.0, "birth_year": np.nan}
 LAW_COLUMNS: tuple[str, ...] = (*TEXTS, *DATES, *FLAGS, *COUNTS)
-# PIPL 13 and GDPR 6; what is none of them is no lawful basis
+# PIPL 13 and GDPR 6; any other value is no lawful basis
 BASES = (
     "consent",
     "contract",
@@ -52,54 +55,64 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _COUNT = re.compile(r"[0-9]{1,9}(?:\.0+)?")
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "y", "t", "是"), ("false", "0", "0.0", "no", "n", "f", "否")
 _EPOCH = np.datetime64("NaT", "D")
-SHOWN = 3  # rows that are named for each breach and each problem
+# rows that are named for each breach and each problem
+SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A cell that is no input: one sentence, and the rows (from 0) where it stands."""
+    """Unusable cell: one sentence without its full stop, and the rows (from 0) that have it."""
 
     text: str
     rows: NDArray[np.int64]
 
 
 def typed(name: str, values: "pd.Series[Any]") -> tuple[NDArray[Any], list[Problem]]:
-    """A column in its type, and what of it cannot be read.
+    """Return a column in its type, and the problems of cells that cannot be read.
 
-    Each value that occurs is read once, so a million rows cost as much as their thousand different dates.
+    Each different value is read once, so a million rows cost as much as their thousand different dates.
 
     Args:
         name: One of `LAW_COLUMNS`.
-        values: Shape (n,), as a reader gave it: texts, numbers, dates or truth values.
+        values: Cells of shape (n,): texts, numbers, dates or truth values.
+
+    Returns:
+        Column of shape (n,), and at most three problems.
     """
     import pandas as pd
 
     codes, unique = pd.factorize(values, use_na_sentinel=True)
     cells = ["" if pd.isna(u) else str(u).strip() for u in unique]
     read, empty = _reader(name)
-    found = [empty if not cell else read(cell) for cell in cells]
-    bad = [i for i, value in enumerate(found) if value is None]
+    parsed = [empty if not cell else read(cell) for cell in cells]
+    bad = [i for i, value in enumerate(parsed) if value is None]
     kinds = {
         **dict.fromkeys(DATES, "datetime64[D]"),
         **dict.fromkeys(FLAGS, "bool"),
         **dict.fromkeys(COUNTS, "float64"),
     }
-    table = np.array([empty if v is None else v for v in (*found, empty)], dtype=kinds.get(name, object))
+    table = np.array([empty if v is None else v for v in (*parsed, empty)], dtype=kinds.get(name, object))
     problems = [
         Problem(
-            text=f"{name} {_ASKED[kinds.get(name, '')]} must hold, but got {cells[i]!r}",
+            text=Message(
+                "{column} must be {wanted}, got {cell!r}",
+                column=name,
+                wanted=Message(_WANTED[kinds.get(name, "")]),
+                cell=cells[i],
+            ),
             rows=np.flatnonzero(codes == i),
         )
         for i in bad[:3]
     ]
-    return table[codes], problems  # code -1, an empty cell, takes the last entry
+    # code -1, an empty cell, takes the last entry
+    return table[codes], problems
 
 
-_ASKED = {"datetime64[D]": "a date as 2026-11-01", "bool": "true or false", "float64": "a whole number", "": "a text"}
+_WANTED = {"datetime64[D]": "a date as 2026-11-01", "bool": "true or false", "float64": "a whole number", "": "a text"}
 
 
 def _reader(name: str) -> tuple[Callable[[str], Any], Any]:
-    """What reads one cell, None where it cannot, and what an empty cell stands for."""
+    """Return the reader of one cell (None for an unreadable one), and the value of an empty cell."""
     if name in DATES:
         return _date, _EPOCH
     if name in FLAGS:
@@ -129,8 +142,8 @@ def _count(cell: str) -> float | None:
     return float(cell) if _COUNT.fullmatch(cell) else None
 
 
-def untrue(columns: Mapping[str, NDArray[Any]], as_of: date) -> list[Problem]:
-    """Dates that lie in the future of the day at which the data are judged."""
+def future_dates(columns: Mapping[str, NDArray[Any]], as_of: date) -> list[Problem]:
+    """Return the problems of dates after the day at which the data are judged."""
     today, out = np.datetime64(as_of, "D"), []
     for name in (n for n in DATES if n in columns):
         late = columns[name] > today
@@ -151,43 +164,55 @@ def untrue(columns: Mapping[str, NDArray[Any]], as_of: date) -> list[Problem]:
 
 
 def _future(name: str, value: object, as_of: date) -> str:
-    return f"{name} until {as_of} must hold, but {value} is in the future"
+    return Message(
+        "{column} must not be after {as_of}, got {cell}, which is in the future",
+        column=name,
+        as_of=str(as_of),
+        cell=str(value),
+    )
 
 
 def typed_frame(frame: "pd.DataFrame") -> tuple[dict[str, NDArray[Any]], list[Problem]]:
-    """All columns of a frame that the law asks about."""
+    """Return the columns of a frame for the law, typed, and their problems."""
     out: dict[str, NDArray[Any]] = {}
     problems: list[Problem] = []
     for name in (c for c in LAW_COLUMNS if c in frame.columns):
-        out[name], found = typed(name, frame[name])
-        problems += found
+        out[name], unreadable = typed(name, frame[name])
+        problems += unreadable
     return out, problems
 
 
 def sentence(text: str, places: Sequence[str], count: int) -> str:
-    """Return what a person reads of a problem: its first place, the problem, how many rows have it, and the next places.
+    """Return one sentence on a problem: its first place, the problem, the number of rows, and the next places.
 
     Args:
-        text: The problem's.
-        places: Of the first rows, each as "file:line".
+        text: Text of the problem.
+        places: Places of the first rows, each as "file:line".
         count: Rows in all.
     """
     first, *others = places
-    more = f"; {count:,} such rows, the next at {', '.join(others)}" if others else ""
-    return f"{first}: {text}{more}."
+    if not others:
+        return Message("{place}: {problem}.", place=first, problem=text)
+    return Message(
+        "{place}: {problem}; {n:,} such rows, the next at {others}.",
+        place=first,
+        problem=text,
+        n=count,
+        others=joined(", ", others),
+    )
 
 
-def refuse_first(problems: Sequence[Problem], place: Callable[[int], str]) -> None:
-    """Raise the problem that stands first.
+def raise_first(problems: Sequence[Problem], place: Callable[[int], str]) -> None:
+    """Raise the problem of the first row that has one.
 
     Args:
-        problems: With their rows, from 0.
-        place: From such a row to its file and line.
+        problems: Problems with their rows, from 0.
+        place: Row -> its file and line.
 
     Raises:
-        InputError: With file and line.
+        InputError: If there is a problem; it names file and line.
     """
-    found = [p for p in problems if len(p.rows)]
-    if found:
-        first = min(found, key=lambda p: int(p.rows[0]))
+    held = [p for p in problems if len(p.rows)]
+    if held:
+        first = min(held, key=lambda p: int(p.rows[0]))
         raise InputError(sentence(first.text, [place(int(row)) for row in first.rows[:SHOWN]], len(first.rows)))

@@ -1,4 +1,4 @@
-"""Labels of a table: texts as they are written, each read by itself."""
+"""Labels of a table: texts as written, each read by itself."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,11 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moo.core.messages import Message
 from moo.tables.clean import clean, normalise
 
-MOST_NUMBERS = 30  # different numbers that may still be names of classes
-_FEW = 6  # below so many different labels, one a row may be chance
-_NEARLY = 0.8  # share of rows from which on there is nearly a label for each
+# different numbers that may still be names of classes
+MOST_NUMBERS = 30
+# below so many different labels, one a row may be chance
+_FEW = 6
+# share of rows from which on nearly every row has its own label
+_NEARLY = 0.8
 
 
 def labels_of(cells: "pd.Series[Any]") -> tuple["pd.Series[Any]", NDArray[np.bool_]]:
@@ -32,28 +36,41 @@ def counts_of(labels: "pd.Series[Any]") -> Counter[str]:
 
 
 def no_classes(counts: Mapping[str, int], column: str) -> str:
-    """Return why labels are no classes, empty where they may be: a single one, numbers to predict, or nearly one a row.
+    """Return the reason why labels are no classes: a single one, numbers to predict, or nearly one a row.
 
     Args:
         counts: Label -> rows.
-        column: Their column.
+        column: Column of the labels.
+
+    Returns:
+        One sentence; empty if the labels may be classes.
     """
     rows, n = sum(counts.values()), len(counts)
     if n == 1:
-        return (
-            f"data must hold at least two classes, but every one of {rows:,} records is {next(iter(counts))!r}; check the label column "
-            f"{column!r}."
+        return Message(
+            "data must hold at least two classes, but all of {rows:,} records are {label!r}; check the label column "
+            "{column!r}.",
+            rows=rows,
+            label=next(iter(counts)),
+            column=column,
         )
     each = n >= _FEW and n > _NEARLY * rows
     if (n > MOST_NUMBERS or each) and all(map(_is_number, counts)):
-        return (
-            f"labels in column {column!r} must name classes, but {n:,} different numbers stand in {rows:,} rows: these look like a "
-            "number to predict; bin them, write codes of classes as words (c17), or name another column as label."
+        return Message(
+            "labels in column {column!r} must name classes, got {n:,} different numbers in {rows:,} rows, which look "
+            "like a number to predict; bin them, write codes of classes as words (c17), or name another column as "
+            "label.",
+            column=column,
+            n=n,
+            rows=rows,
         )
     if each:
-        return (
-            f"labels in column {column!r} must name classes, but {n:,} different ones stand in {rows:,} rows: nearly one a row; name "
-            "another column as label."
+        return Message(
+            "labels in column {column!r} must name classes, got {n:,} different ones in {rows:,} rows, nearly one a "
+            "row; name another column as label.",
+            column=column,
+            n=n,
+            rows=rows,
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""A user's own table as records: texts, classes and users, from the one reader of tables."""
+"""Records from the user's own table: texts, classes and users, read by `moo.tables`."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moo.core.errors import InputError
+from moo.core.messages import Message
 from moo.core.trial_record import Transformation
 from moo.data.records import UNLABELLED, Records, first_units
 from moo.data.scopes import Preparation
-from moo.data.tables.columns import LAW_COLUMNS, refuse_first, typed_frame, untrue
+from moo.data.tables.columns import LAW_COLUMNS, future_dates, raise_first, typed_frame
 from moo.data.tables.labels import counts_of, labels_of, no_classes
 from moo.data.tables.users import load_withdrawals, unmatched, users_of
 from moo.tables import Reading, Table, open_table
@@ -37,64 +38,48 @@ def load_table(
 ) -> Records:
     """Read a table, and clean and normalise its texts, each by itself.
 
-    Labels, users and attributes are texts, never inferred from other rows. Only repeats of a text within one user are removed: across
-    users that would read other people's rows. The records' transformations say what each step did.
+    Labels, users and attributes are texts, never inferred from other rows. Only repeats of a text within one user are
+    removed: across users that would read other people's rows. Each step leaves a transformation in the records.
 
     Args:
-        path: CSV, Parquet or JSON Lines.
-        text, label: Columns of the text and of its class; an empty label asks for none.
+        path: File in CSV, Parquet or JSON Lines.
+        text, label: Columns of the text and of its class; an empty label reads none.
         user: Column of the unit of privacy; empty makes every record its own unit.
-        n_records: Stop at the user that reaches this many records, which no DP claim survives (`first_units`); 0 takes all.
-        as_of: The day at which the data are judged; no date of theirs may lie after it. None does not look.
+        n_records: Stop at the user that reaches this many records, which no DP claim survives (`first_units`); 0 takes
+            all.
+        as_of: Day of the judgement; a date of the data after it is refused. None checks no date.
         withdrawals: List of users who have withdrawn, see `load_withdrawals`; needs `user`.
-        allow_unmatched: Whether listed users may lack a row.
+        allow_unmatched: True if listed users may lack a row.
         groups: Columns of personal attributes; each value is a group, an empty cell is not known.
-        reading: How the file is read.
+        reading: Encoding, separator and empty values of the file.
         language: Language of the texts, "zh" or "en"; empty where it is not declared.
         classes: Classes, in order; empty reads them from the labels of all users, see `class_list`.
 
+    Returns:
+        Records in the order of the table.
+
     Raises:
-        InputError: If the file or a column is missing, a group is the text or the user, a listed user has no row, labels are no
-            classes, the data are empty or of one class, or (with file and line) a row breaks the file's rules, has no user, or holds a
-            cell that the law asks about and that cannot be read or lies in the future.
+        InputError: If the file or a column is missing, a group is the text or the user, a listed user has no row,
+            labels are no classes, the data are empty or of one class, or (with file and line) a row is malformed, has
+            no user, or has a cell for the law that is unreadable or in the future.
     """
-    if {text, user} & set(groups):
-        raise InputError(
-            "attributes other than the text and the user must hold, but got {groups}.", groups=list(groups)
-        )
-    if withdrawals and not user:
-        raise InputError(
-            "withdrawals need the column of the user, but user is empty; name it beside {withdrawals}.",
-            withdrawals=withdrawals,
-        )
+    _check_columns(text, user, groups, withdrawals)
     table = open_table(path, reading)
     frame, lines = _read(table, list(dict.fromkeys(name for name in (text, label, user, *groups) if name)))
     columns, problems = typed_frame(frame)
     users, lost = users_of(frame[user]) if user else (pd.Series(np.arange(len(frame)).astype(str)), [])
-    late = untrue(columns, as_of) if as_of else []
-    refuse_first([*problems, *lost, *late], lambda row: table.place(int(lines[row])))
+    late = future_dates(columns, as_of) if as_of else []
+    raise_first([*problems, *lost, *late], lambda row: table.place(int(lines[row])))
     listed = load_withdrawals(withdrawals, as_of=as_of) if withdrawals else {}
     absent, refusal = unmatched(listed, users.unique(), table.path, allowed=allow_unmatched)
     if refusal:
         raise InputError(refusal)
-    prepared = Preparation(frame, users)
-    _prepare(prepared, text, label)
-    rows = prepared.rows
-    refusal = refuse_labels(counts_of(rows["label"]), label, table.path) if label else ""
-    if refusal or rows.empty:
-        raise InputError(refusal or nothing_left(text, label, table.path))
-    prepared.step(
-        "duplicates_within_unit",
-        lambda rows: rows[~pd.DataFrame({"u": users[rows.index], "t": rows["text"]}).duplicated()],
-        scope="user",
-        detail="one copy of a text a user",
-        why="a repeated text would count, and be remembered, twice",
-    )
+    prepared = _prepared(frame, users, text, label, table.path)
     rows = prepared.rows
     owners, steps = users[rows.index], list(prepared.steps)
     typed: dict[str, NDArray[Any]] = {c: v[rows.index] for c, v in columns.items()}
     if withdrawals:
-        steps += [_looked_up(absent, len(listed))] if listed else []
+        steps += [_withdrawal_step(absent, len(listed))] if listed else []
         withdrawn: NDArray[Any] = owners.isin(listed).to_numpy(dtype=bool)
         typed["withdrawn"] = withdrawn | typed["withdrawn"] if "withdrawn" in typed else withdrawn
     units, unit_ids = pd.factorize(owners)
@@ -116,7 +101,25 @@ def load_table(
         licence="yours",
         fixed_classes=bool(classes),
     )
-    return _cut(records, n_records) if n_records else records
+    return _first_records(records, n_records) if n_records else records
+
+
+def _check_columns(text: str, user: str, groups: Sequence[str], withdrawals: str) -> None:
+    """Raise if an attribute is the text or the user, or withdrawals have no column of the user."""
+    if {text, user} & set(groups):
+        raise InputError(
+            "attributes must be other columns than the text {text!r} and the user {user!r}, got {groups}; leave both "
+            "out of attributes.",
+            text=text,
+            user=user,
+            groups=list(groups),
+        )
+    if withdrawals and not user:
+        raise InputError(
+            "user must name the column of the user for the withdrawals in {withdrawals}, but it is empty; name the "
+            "column.",
+            withdrawals=withdrawals,
+        )
 
 
 def _read(table: Table, named: Sequence[str]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
@@ -126,31 +129,39 @@ def _read(table: Table, named: Sequence[str]) -> tuple[pd.DataFrame, NDArray[np.
         table.require(*named)
     batches = list(table.batches(wanted))
     if not batches:
-        raise InputError("data must hold at least one record, but got none in {path}.", path=table.path)
+        raise InputError("data must hold at least one record, got none in {path}; check the file.", path=table.path)
     table.require(*named)
     frame = pd.concat([batch.frame() for batch in batches], ignore_index=True)
     return frame[[c for c in wanted if c in table.columns]], np.concatenate([batch.lines for batch in batches])
 
 
-def refuse_labels(counts: Mapping[str, int], column: str, source: object) -> str:
-    """Return the sentence that refuses labels which are no classes, empty where they may be.
+def label_refusal(counts: Mapping[str, int], column: str, source: object) -> str:
+    """Return the sentence that refuses labels which are no classes; empty if they may be.
 
     Args:
         counts: Label -> rows.
-        column: Their column.
+        column: Column of the labels.
         source: Name of the data.
     """
     reason = no_classes(counts, column)
-    return f"{source}: {reason}" if reason else ""
+    return Message("{source}: {reason}", source=str(source), reason=reason) if reason else ""
 
 
-def nothing_left(text: str, label: str, source: object) -> str:
+def empty_refusal(text: str, label: str, source: object) -> str:
     """Return the sentence that refuses data without a usable row."""
-    return f"data must hold at least one record with {text} and {label}, but got none in {source}."
+    return Message(
+        "data must hold at least one record with {text} and {label}, got none in {source}; check the columns.",
+        text=text,
+        label=label,
+        source=str(source),
+    )
 
 
-def _cut(records: Records, n_records: int) -> Records:
-    """Whole units in order until `n_records` are reached. The records say so also where all stay: one unit more, and some might not."""
+def _first_records(records: Records, n_records: int) -> Records:
+    """Return whole units in order until `n_records` are reached.
+
+    The records say so also where all stay: with one unit more, some might not.
+    """
     kept = records.units <= int(np.searchsorted(np.cumsum(np.bincount(records.units)), n_records))
     return records.take(kept, first_units(len(records), int(kept.sum())))
 
@@ -163,19 +174,19 @@ def _labels(
     if not declared:
         codes, classes = pd.factorize(labels, sort=True)
         return codes.astype(np.int64), tuple(map(str, classes))
-    found = pd.Index(declared).get_indexer(pd.Index(labels))
-    if (found < 0).any():
-        other = sorted(set(labels[found < 0]))
+    codes = pd.Index(declared).get_indexer(pd.Index(labels))
+    if (codes < 0).any():
+        other = sorted(set(labels[codes < 0]))
         raise InputError(
-            "{source}: labels in column {column!r} must be among classes = {declared}, but {sum:,} "
-            "rows have others (first: {other!r}); add it to classes, or take those rows out.",
+            "{source}: labels in column {column!r} must be among classes = {declared}, but {rows:,} rows have others "
+            "(first: {other!r}); add it to classes, or take those rows out.",
             source=source,
             column=column,
             declared=list(declared),
-            sum=int((found < 0).sum()),
+            rows=int((codes < 0).sum()),
             other=other[0],
         )
-    return found.astype(np.int64), tuple(declared)
+    return codes.astype(np.int64), tuple(declared)
 
 
 def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
@@ -185,7 +196,29 @@ def _codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
     return codes
 
 
-def _prepare(prepared: Preparation, text: str, label: str) -> None:
+def _prepared(frame: pd.DataFrame, users: "pd.Series[str]", text: str, label: str, source: object) -> Preparation:
+    """Return the rows with a text and a label, cleaned and normalised, with one copy of a text a user.
+
+    Raises:
+        InputError: If labels are no classes, or no row is left.
+    """
+    prepared = Preparation(frame, users)
+    _clean_steps(prepared, text, label)
+    rows = prepared.rows
+    refusal = label_refusal(counts_of(rows["label"]), label, source) if label else ""
+    if refusal or rows.empty:
+        raise InputError(refusal or empty_refusal(text, label, source))
+    prepared.step(
+        "duplicates_within_unit",
+        lambda rows: rows[~pd.DataFrame({"u": users[rows.index], "t": rows["text"]}).duplicated()],
+        scope="user",
+        detail="one copy of a text a user",
+        why="a repeated text would count, and be remembered, twice",
+    )
+    return prepared
+
+
+def _clean_steps(prepared: Preparation, text: str, label: str) -> None:
     """Keep text and label of the rows that have both, cleaned and normalised."""
 
     def complete(frame: pd.DataFrame) -> pd.DataFrame:
@@ -214,8 +247,8 @@ def _prepare(prepared: Preparation, text: str, label: str) -> None:
     )  # fmt: skip
 
 
-def _looked_up(absent: int, listed: int) -> Transformation:
-    """Return the step that looked for the listed users."""
+def _withdrawal_step(absent: int, listed: int) -> Transformation:
+    """Return the step that looks for the listed users."""
     return Transformation(
         name="withdrawals", scope="user", detail=f"{absent} of {listed} listed users were not found in the data",
         why="who has withdrawn is found by the id as it is written, to the letter",

@@ -1,4 +1,4 @@
-"""Users of a table, one id a person, and the list of those who have withdrawn."""
+"""Users of a table, one id a person, and the list of the users who have withdrawn."""
 
 from collections.abc import Collection
 from datetime import date
@@ -9,14 +9,21 @@ import numpy as np
 import pandas as pd
 
 from moo.core.errors import InputError
+from moo.core.messages import Message
 from moo.data.tables.columns import Problem
 from moo.tables.ids import user_id
 
 
 def users_of(cells: "pd.Series[Any]") -> tuple["pd.Series[Any]", list[Problem]]:
-    """Return the user of each row, "" where there is none, and the rows that name no user or one whose digits are lost.
+    """Return the user of each row, "" for none, and the problems: rows without a user, or with an id that lost digits.
 
     A list of withdrawals is matched against these ids.
+
+    Args:
+        cells: Column of the user, shape (n,).
+
+    Returns:
+        Ids of shape (n,), and the problems with their rows.
     """
     codes, unique = pd.factorize(cells)
     ids: list[str] = []
@@ -28,18 +35,26 @@ def users_of(cells: "pd.Series[Any]") -> tuple["pd.Series[Any]", list[Problem]]:
             ids.append("")
             problems.append(
                 Problem(
-                    text=f"a user in column {cells.name!r} must be an id as it was given, but {error}; export ids as text",
+                    text=Message(
+                        "a user in column {column!r} must be an id as it was given, but {error}; export ids as text",
+                        column=cells.name,
+                        error=error,
+                    ),
                     rows=np.flatnonzero(codes == code),
                 )
             )
-    users = pd.Series(np.array([*ids, ""], dtype=object)[codes], index=cells.index)  # code -1 takes the last
+    # code -1 takes the last entry
+    users = pd.Series(np.array([*ids, ""], dtype=object)[codes], index=cells.index)
     broken = np.concatenate([p.rows for p in problems]) if problems else np.zeros(0, dtype=np.int64)
     nobody = np.setdiff1d(np.flatnonzero(users == ""), broken)
     if len(nobody):
         problems.append(
             Problem(
-                text=f"every row must have a user in column {cells.name!r} (NA, null and the like are none); name them, take those "
-                "rows out, or leave user empty where each row is its own unit",
+                text=Message(
+                    "every row must have a user in column {column!r} (NA, null and the like are none); name them, "
+                    "take those rows out, or leave user empty if each row is its own unit",
+                    column=cells.name,
+                ),
                 rows=nobody,
             )
         )
@@ -49,17 +64,21 @@ def users_of(cells: "pd.Series[Any]") -> tuple["pd.Series[Any]", list[Problem]]:
 def load_withdrawals(path: str | Path, *, as_of: date | None = None) -> dict[str, date | None]:
     """Return the users who have withdrawn, with the day if it is given.
 
-    One user a line; after a comma the day, ISO 8601. Empty lines and those that begin with # are passed over.
+    One user a line; after a comma the day, ISO 8601. Empty lines and those that begin with # are skipped.
+
+    Args:
+        path: Text file in UTF-8.
+        as_of: Last day allowed; None allows any.
 
     Raises:
-        InputError: With file and line, if an id has lost digits, or a day cannot be read or lies after `as_of`.
+        InputError: With file and line, if an id has lost digits, or a day is unreadable or after `as_of`.
     """
     path = Path(path).expanduser()
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            "withdrawals must be a readable UTF-8 file, but got {path} ({error}).", path=path, error=error
+            "withdrawals must be a readable UTF-8 file, got {path} ({error}).", path=path, error=error
         ) from error
     out: dict[str, date | None] = {}
     for number, line in enumerate(lines, start=1):
@@ -77,20 +96,23 @@ def load_withdrawals(path: str | Path, *, as_of: date | None = None) -> dict[str
             ) from None
         if not user:
             raise InputError(
-                "{path}:{number}: a user must be an id, but {name!r} names nobody.", path=path, number=number, name=name
+                "{path}:{number}: a user must be an id, got {name!r}, which names nobody; take the line out.",
+                path=path,
+                number=number,
+                name=name,
             )
         try:
             out[user] = date.fromisoformat(day) if day else None
         except ValueError:
             raise InputError(
-                "{path}:{number}: USER or USER,2026-11-01 must hold, but got {line!r}.",
+                "{path}:{number}: a line must be USER or USER,2026-11-01, got {line!r}.",
                 path=path,
                 number=number,
                 line=line,
             ) from None
         if as_of is not None and (out[user] or as_of) > as_of:
             raise InputError(
-                "{path}:{number}: a day until {as_of} must hold, but {day} is in the future.",
+                "{path}:{number}: the day must not be after {as_of}, got {day}; correct it.",
                 path=path,
                 number=number,
                 as_of=as_of,
@@ -100,18 +122,22 @@ def load_withdrawals(path: str | Path, *, as_of: date | None = None) -> dict[str
 
 
 def unmatched(listed: Collection[str], users: Collection[str], source: object, *, allowed: bool) -> tuple[int, str]:
-    """Return how many listed users have no row, and the sentence that refuses them; empty where they are allowed.
+    """Return the number of listed users without a row, and the sentence that refuses them; empty if they are allowed.
 
     Args:
         listed: Users who have withdrawn.
         users: Users of the data.
         source: Name of the data.
-        allowed: Whether listed users may lack a row, e.g. since their rows are deleted.
+        allowed: True if listed users may lack a row, e.g. since their rows are deleted.
     """
     absent = sorted(set(listed) - set(users))
     if not absent or allowed:
         return len(absent), ""
-    return len(absent), (
-        f"users who have withdrawn must be in {source}, but {len(absent):,} of {len(listed):,} listed are not (first: {absent[0]!r}); "
-        "correct their ids, or allow users without a row: --allow-unmatched, or allow_unmatched = true in a study."
+    return len(absent), Message(
+        "users who have withdrawn must be in {source}, but {absent:,} of {listed:,} listed are not (first: {first!r}); "
+        "correct their ids, or allow users without a row: --allow-unmatched, or allow_unmatched = true in a study.",
+        source=str(source),
+        absent=len(absent),
+        listed=len(listed),
+        first=absent[0],
     )

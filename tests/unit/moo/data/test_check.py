@@ -90,13 +90,13 @@ def test_each_gate_names_the_row_that_breaks_it_in_every_format(
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ({"consented": "2024-07-01"}, "consent not after use must hold"),
-        ({"collected": "2026-11-02"}, "collected until 2026-11-01 must hold, but 2026-11-02 is in the future"),
-        ({"consented": "2027-01-01", "used_from": "2027-02-01"}, "consented until 2026-11-01 must hold"),
-        ({"birth_year": 2030}, "birth_year until 2026-11-01 must hold, but 2030 is in the future"),
-        ({"collected": "yesterday"}, "collected a date as 2026-11-01 must hold, but got 'yesterday'"),
-        ({"withdrawn": "perhaps"}, "withdrawn true or false must hold, but got 'perhaps'"),
-        ({"retention_days": "two years"}, "retention_days a whole number must hold, but got 'two years'"),
+        ({"consented": "2024-07-01"}, "consented must not be after used_from"),
+        ({"collected": "2026-11-02"}, "collected must not be after 2026-11-01, got 2026-11-02, which is in the future"),
+        ({"consented": "2027-01-01", "used_from": "2027-02-01"}, "consented must not be after 2026-11-01"),
+        ({"birth_year": 2030}, "birth_year must not be after 2026-11-01, got 2030, which is in the future"),
+        ({"collected": "yesterday"}, "collected must be a date as 2026-11-01, got 'yesterday'"),
+        ({"withdrawn": "perhaps"}, "withdrawn must be true or false, got 'perhaps'"),
+        ({"retention_days": "two years"}, "retention_days must be a whole number, got 'two years'"),
     ],
 )
 def test_what_cannot_be_true_is_told_with_file_and_line(
@@ -157,11 +157,14 @@ def test_listed_users_are_withdrawn_in_check_and_study(tmp_path: Path) -> None:
     assert (found.breaches["withdrawn"].rows, found.problems) == (2, ())
     records = load_table(table, user="user", withdrawals=str(listed), allow_unmatched=True)
     assert consent_filter(records, TERMS)[0].unit_ids == ("u0", "u2")
-    for text, message in (("u1,soon", "left.txt:1: USER or USER,2026"), ("\nu1,2027-01-01", "left.txt:2: a day until")):
+    for text, message in (
+        ("u1,soon", "left.txt:1: a line must be USER or USER,2026"),
+        ("\nu1,2027-01-01", "left.txt:2: the day must not be after"),
+    ):
         listed.write_text(text)
         with pytest.raises(InputError, match=message):
             load_withdrawals(listed, as_of=TERMS.as_of)
-    with pytest.raises(InputError, match="need the column of the user"):
+    with pytest.raises(InputError, match="must name the column of the user"):
         check_table(table, TERMS, withdrawals=["u1"])
 
 
@@ -395,7 +398,7 @@ def test_the_command_tells_gates_rows_and_statuses(tmp_path: Path, capsys: pytes
     assert "Listed users who were not found in the data: 1." in capsys.readouterr().out
     spoilt(consented="2024-07-01").to_csv(path, index=False)
     assert main(command) == 2
-    assert f"{path}:4: consent not after use must hold" in capsys.readouterr().err
+    assert f"{path}:4: consented must not be after used_from" in capsys.readouterr().err
     for more in (["--as-of", "soon"], ["--packs", "nowhere"], ["--dossier", "absent.toml"], ["--user", "nobody"]):
         assert main([*command, *more]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -89,7 +89,8 @@ def test_parquet_keeps_numbers_and_nulls_and_masks_typed_columns(tmp_path: Path)
 def test_numbers_of_seven_digits_are_looked_at_in_every_type_and_format(tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame(
         {
-            "a": [13812345678, 5], "b": [13812345678.0, 0.5], "c": ["1.3812345678e10", "x"], "d": [2024, 2025], "e": [0.25, 1.5],
+            "a": [13812345678, 5], "b": [13812345678.0, 0.5], "c": ["1.3812345678e10", "x"], "d": [2024, 2025],
+            "e": [0.25, 1.5],
             "f": [1381234, 7],
         }
     )  # fmt: skip

@@ -140,7 +140,8 @@ def compare(model: Path, name: str, content: bytes) -> str:
         path = Path(folder) / name
         path.write_bytes(content)
         spec = StudySpec(
-            data=str(path), user="user", model=str(model), pool=0.5, test=0.3, consent_filter=False, gates=False, as_of=DAY.isoformat(),
+            data=str(path), user="user", model=str(model), pool=0.5, test=0.3, consent_filter=False, gates=False,
+            as_of=DAY.isoformat(),
             min_class_users=1, space=SpaceSpec(masking_level=(0, 1)),
             training=TrainingSpec(target_delta=1e-3, max_length=16),
         )  # fmt: skip
