@@ -1,4 +1,4 @@
-"""Data with a known origin: fetched by hash, deduplicated, split by unit of privacy, measured against the law."""
+"""Catalogue of the data sets that moo can load by name, and the loader of these and of the user's own tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ __all__ = ["DATASETS", "Dataset", "Records", "fetch_dataset", "load_records"]
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set that moo can fetch, or writes itself.
+    """Data set that moo can fetch or write.
 
     Attributes:
-        name, title, unit, archive: What it is called, what it is, its unit of privacy, and where it lies; None where it is written.
-        people: Whose records they are; data sets of the same people share a ledger.
-        load: (n_records, seed, progress) -> records.
+        name, title, unit: Name, description and unit of privacy.
+        archive: Source; None if moo writes the data itself.
+        people: Name of the group of people; data sets of the same people share a ledger.
+        load: Function (n_records, seed, progress) -> records.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Dataset:
 
     @property
     def licence(self) -> str:
-        """Shown before first use."""
+        """Licence of the data, shown before first use."""
         return "written for moo" if self.archive is None else self.archive.licence
 
 
@@ -102,7 +103,16 @@ DATASETS = {
 
 
 def fetch_dataset(name: str, *, progress: Progress | None = None) -> list[Path]:
-    """Download a data set's files, or find them in the cache."""
+    """Return the files of a data set, downloaded on first use.
+
+    Args:
+        name: One of `DATASETS`.
+        progress: Callback with the bytes done and the bytes in all, or 0.
+
+    Raises:
+        InputError: If the name is unknown.
+        DownloadError: If the download fails.
+    """
     if name not in DATASETS:
         raise unknown_data(name)
     archive = DATASETS[name].archive
@@ -131,21 +141,21 @@ def load_records(
     """Load a named data set, or a user's own table.
 
     Args:
-        data: A name of `DATASETS`, or a path to CSV, Parquet or JSON Lines.
-        n_records: About how many records, whole units at a time; 0 takes all.
-        seed: Of a named data set's synthetic layer.
+        data: Name of `DATASETS`, or path to CSV, Parquet or JSON Lines.
+        n_records: Approximate number of records, whole units at a time; 0 takes all.
+        seed: Seed of a named data set's synthetic layer.
         text, label, user: Columns of a table.
-        as_of: The day at which a table is judged: none of its dates may lie after it.
+        as_of: Day at which a table is judged; a date after it is refused.
         withdrawals: List of a table's users who have withdrawn.
-        allow_unmatched: Whether listed users may lack a row.
+        allow_unmatched: True if listed users may lack a row.
         groups: Columns of a table with personal attributes; a named data set has its own.
-        reading: How a table's file is read.
-        language: Of a table's texts, "zh" or "en"; empty where it is not declared.
-        classes: A table's classes, in order; empty reads them from its labels.
-        progress: Of a download, called with (bytes done, bytes in all or 0).
+        reading: Encoding, separator and empty values of a table's file.
+        language: Language of a table's texts, "zh" or "en"; empty if not declared.
+        classes: Classes of a table, in order; empty reads them from its labels.
+        progress: Callback of a download with the bytes done and the bytes in all, or 0.
 
     Raises:
-        InputError: If there is no such data, or it cannot be trained on.
+        InputError: If there are no such data, or they cannot be trained on.
     """
     if data in DATASETS:
         named: Records = DATASETS[data].load(n_records=n_records, seed=seed, progress=progress)
@@ -171,10 +181,10 @@ def load_records(
 
 
 def unknown_data(data: str) -> InputError:
-    """Make the error for data that are neither a known set nor the path of a table."""
+    """Return the error for data that are neither a known set nor the path of a table."""
     near = validate.nearest(data, DATASETS)
     return InputError(
-        "data must be one of {datasets} or a path to a table, but got data={data!r}.{near}",
+        "data must be one of {datasets} or a path to a table, got {data!r}.{near}",
         datasets=sorted(DATASETS),
         data=data,
         near=near,

@@ -1,4 +1,4 @@
-"""Splits and complementary pairs, by keyed hash of each unit's own identity: no unit's place depends on another's data."""
+"""Splits and complementary pairs, by keyed hash of each unit's own identity: no unit's part depends on other data."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ Bools = NDArray[np.bool_]
 
 
 def keyed_uniform(identities: Sequence[str], key: bytes) -> NDArray[np.float64]:
-    """One number in [0, 1) for each identity: the first 53 bits of HMAC-SHA256 under the key."""
+    """Return one number in [0, 1) for each identity: the first 53 bits of HMAC-SHA256 under the key."""
     digests = (hmac.new(key, i.encode("utf-8", "surrogatepass"), hashlib.sha256).digest() for i in identities)
     return np.array([(int.from_bytes(d[:8]) >> 11) * 2.0**-53 for d in digests])
 
@@ -22,26 +22,35 @@ def split_units(unit_ids: Sequence[str], key: bytes, fractions: Mapping[str, flo
     """Assign units to parts.
 
     Args:
-        unit_ids: Length U.
-        key: Secret.
-        fractions: Part -> public share in (0, 1); what is left of 1 belongs to the part named "rest".
+        unit_ids: Identities of the units, length U.
+        key: Secret key.
+        fractions: Part -> public share in (0, 1); the remainder to 1 is the part "rest".
 
     Returns:
-        Part -> shape (U,) mask; the masks, "rest" included, partition the units.
+        Part -> mask of shape (U,); the masks, "rest" included, partition the units.
+
+    Raises:
+        InputError: If a share is not positive, or their sum is above 1.
     """
     shares = list(fractions.values())
     if any(s <= 0 for s in shares) or sum(shares) > 1 + 1e-9:
-        raise InputError(
-            "fractions > 0 with a sum of at most 1 must hold, but got fractions={dict}.", dict=dict(fractions)
-        )
+        raise InputError("fractions must be > 0 with a sum of at most 1, got {fractions}.", fractions=dict(fractions))
     place = np.searchsorted(np.cumsum(shares), keyed_uniform(unit_ids, key), side="right")
     return {part: place == i for i, part in enumerate([*fractions, "rest"])}
 
 
 def complementary_pairs(unit_ids: Sequence[str], n_shadows: int, key: bytes) -> Bools:
-    """Which units each shadow is trained on: shape (K, U), row 2j + 1 the negation of row 2j.
+    """Return the units that each shadow trains on.
 
-    Every unit tosses a keyed coin of its own for each pair, so no unit's side depends on another unit.
+    Every unit tosses its own keyed coin for each pair, so no unit's side depends on another unit.
+
+    Args:
+        unit_ids: Identities of the units, length U.
+        n_shadows: Number of shadows K, even and >= 4.
+        key: Secret key.
+
+    Returns:
+        Mask of shape (K, U); row 2j + 1 is the negation of row 2j.
 
     Raises:
         InputError: If n_shadows is odd or below 4.

@@ -1,4 +1,4 @@
-"""Records: texts with labels, units of privacy, and what the law asks about each of them."""
+"""Records: texts with labels, units of privacy, and the columns that the law asks for."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,8 @@ from moo.core.measurement import Span
 from moo.core.trial_record import Transformation
 
 Ints = NDArray[np.int64]
-UNLABELLED = ("",)  # classes of records whose labels nobody asked for: texts to write like
+# classes of records without labels: texts to write like
+UNLABELLED = ("",)
 
 
 UNDECLARED = Transformation(
@@ -27,12 +28,14 @@ UNDECLARED = Transformation(
 
 
 def first_units(before: int, after: int, *, frozen: bool = False) -> Transformation:
-    """What taking whole units until there are enough records is: who stays hangs on how much the others have, so that one more
-    unit may move hundreds. It withdraws a DP claim, unless what came out is the fixed, public data set (`frozen`).
+    """Return the step that takes whole units until there are enough records.
+
+    The choice of a unit depends on the size of the others, so that one more unit may move hundreds. It withdraws a DP
+    claim, unless the result is a fixed, public data set (`frozen`).
 
     Args:
-        before, after: Records; both 0 where they were not counted.
-        frozen: Whether the data are a fixed public snapshot.
+        before, after: Numbers of records; both 0 if they were not counted.
+        frozen: True if the data are a fixed public snapshot.
     """
     return Transformation(
         name="first_units",
@@ -50,26 +53,26 @@ def first_units(before: int, after: int, *, frozen: bool = False) -> Transformat
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """n records of U units of privacy.
+    """Records of n texts by U units of privacy.
 
     Attributes:
         name: Name of the data set.
-        texts: Length n; what is trained on.
-        labels: Shape (n,), codes 0..C-1.
-        classes: Length C >= 2; or `UNLABELLED`.
-        units: Shape (n,), codes 0..U-1: whose record it is.
-        unit_ids: Length U; stable identities, for keyed hashing.
+        texts: Texts to train on, length n.
+        labels: Codes 0..C-1 of the classes, shape (n,).
+        classes: Names of the classes, length C >= 2; or `UNLABELLED`.
+        units: Codes 0..U-1 of the owners, shape (n,).
+        unit_ids: Stable identities for keyed hashing, length U.
         unit_name: "customer", "user" or "record".
-        language: "zh" or "en", as declared; empty where nobody has: no step may guess it from all texts.
-        gold: Length n; true spans of personal information where they are known, else empty.
-        fields: Length n; the record's own structured fields by entity type, for a masker that looks for them in the text.
+        language: "zh" or "en", as declared; empty if not declared, since no step may guess it from all texts.
+        gold: True spans of personal information where they are known, else empty; length n.
+        fields: The record's own structured fields by entity type, for a masker to look for in the text; length n.
         columns: Name -> shape (n,): consents, dates and the like, see `moo.data.legal.gates`.
         groups: Name -> shape (n,) codes, -1 where unknown: groups whose accuracy is compared.
-        transformations: How the data were prepared, each with its scope.
-        licence: Of the texts.
-        declaration: What is synthetic about the data; empty if nothing is.
-        fixed_classes: Whether the classes were declared: one that no record has stays.
-        sealed: Digest of the records as the last declared step has left them; see `intact`.
+        transformations: Steps of the preparation, each with its scope.
+        licence: Licence of the texts.
+        declaration: Account of the synthetic parts of the data; empty if there are none.
+        fixed_classes: True if the classes were declared: then a class without a record stays.
+        sealed: Digest of the records after the last declared step; see `intact`.
     """
 
     name: str
@@ -137,11 +140,11 @@ class Records:
 
     @property
     def intact(self) -> bool:
-        """Return True if nothing but declared steps has changed the records since they were loaded."""
+        """Return True if only declared steps have changed the records since they were loaded."""
         return self.sealed == self.digest
 
     def seal(self) -> "Records":
-        """Return the same records, marked as what the declared steps have made of them."""
+        """Return the same records, marked as the result of the declared steps."""
         return dataclasses.replace(self, sealed=self.digest)
 
     def declared(self) -> tuple[Transformation, ...]:
@@ -149,11 +152,11 @@ class Records:
         return self.transformations if self.intact else (*self.transformations, UNDECLARED)
 
     def take(self, rows: NDArray[Any], *also: Transformation) -> "Records":
-        """Return the records at the given positions (or under a mask), with units coded anew.
+        """Return the records at the given positions (or under a mask), with new codes of the units.
 
         Args:
             rows: Positions, or a mask of shape (n,).
-            also: The step that this is. Without one the records are a part of these, or changed by a step that no one declares.
+            also: Step to declare. Without one the records are a part of these, or changed by an undeclared step.
         """
         taken = self._taken(rows, *also)
         return taken.seal() if also and self.intact else taken
@@ -175,14 +178,14 @@ class Records:
         )
 
     def only_held_classes(self) -> "Records":
-        """Return the records without the classes that none of them has, unless they were declared."""
+        """Return the records without the classes that no record has, unless the classes were declared."""
         if self.classes == UNLABELLED or self.fixed_classes:
             return self
         held, labels = np.unique(self.labels, return_inverse=True)
         return self.with_classes(labels.astype(np.int64), tuple(self.classes[c] for c in held))
 
     def with_classes(self, labels: Ints, classes: tuple[str, ...], *also: Transformation) -> "Records":
-        """Return the records under other classes, by the step that this is; sealed where they were."""
+        """Return the records under other classes, with the steps that change them; sealed if these are."""
         changed = dataclasses.replace(
             self, labels=labels, classes=classes, transformations=(*self.transformations, *also)
         )
@@ -190,7 +193,7 @@ class Records:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over texts, labels, units, columns and groups, hex. Not for publication: it answers "is this the data?"."""
+        """SHA-256 over texts, labels, units, columns and groups, hex. Never publish it: it confirms a guess of the data."""
         digest = hashlib.sha256()
         for text, label, unit in zip(self.texts, self.labels, self.units, strict=True):
             digest.update(f"{len(text)}|{text}|{label}|{self.unit_ids[unit]}\n".encode("utf-8", "surrogatepass"))

@@ -1,9 +1,9 @@
-"""The one gate between the rows of all users and a step that prepares them.
+"""Preparation of the rows of all users by steps with a declared and tested scope.
 
-A step reaches the rows through `Preparation.step` alone, and must declare its scope: whose rows decide what becomes of a row. What is
-declared is tried: the step is applied again to single users alone, to some that it changed and to some that it left as they were.
-Where one fares otherwise alone than among all, the step reads other users, and is written down as of scope "dataset", which
-withdraws the DP claim.
+A step reaches the rows through `Preparation.step` alone, and must declare its scope: the rows that decide on the result
+for a row. The declaration is tested: the step is applied again to single users alone, to some that it changed and to
+some that it did not. If one result differs from that among all users, the step reads other users; it is then recorded
+with scope "dataset", which withdraws the DP claim.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,18 @@ import pandas as pd
 
 from moo.core.trial_record import Transformation
 
-TRIED = 4  # users of each kind that a step is applied to alone
+# users of each kind that a step is applied to alone
+TRIED = 4
 
 Frame = pd.DataFrame
 Change = Callable[[Frame], Frame]
 
 
 class Preparation:
-    """Rows on their way to records; no step gets at them without a scope.
+    """Rows in preparation for records; no step reaches them without a scope.
 
     Args:
-        frame: The rows, by a unique index that no step changes.
+        frame: Rows, by a unique index that no step changes.
         owners: User of each row, by the same index.
     """
 
@@ -34,12 +35,12 @@ class Preparation:
 
     @property
     def steps(self) -> tuple[Transformation, ...]:
-        """What was done, in order, each with the scope that it was found to have."""
+        """Steps so far, in order, each with its tested scope."""
         return tuple(self._steps)
 
     @property
     def rows(self) -> Frame:
-        """The rows as the declared steps have left them: a copy, so that no other step reaches them."""
+        """Copy of the rows after the declared steps, so that no other step reaches them."""
         return self._frame.copy()
 
     def step(
@@ -52,14 +53,14 @@ class Preparation:
         detail: str = "",
         emptied: bool = False,
     ) -> None:
-        """Apply a step, and write down what it did and whose rows it read.
+        """Apply a step, and record its effect and its scope.
 
         Args:
             name: Name of the step.
-            change: Returns the rows that stay, with their values; keeps their index.
-            scope: Declared scope. Anything but "dataset" is tried.
-            why, detail: As in `Transformation`.
-            emptied: Whether rows that are dropped count as changed.
+            change: Function of the rows that returns the rows to keep, with their values and index.
+            scope: Declared scope. Any but "dataset" is tested.
+            why, detail: Reason and description, as in `Transformation`.
+            emptied: True if dropped rows count as changed.
         """
         before, after = self._frame, change(self._frame)
         changed = _changed(before, after)
@@ -77,7 +78,7 @@ class Preparation:
         self._frame = after
 
     def _reads_others(self, change: Change, after: Frame, changed: "pd.Series[bool]") -> bool:
-        """Return True if some user's rows become others where the user is alone."""
+        """Return True if the step has another result for some user alone than among all users."""
         owners = self._owners[self._frame.index]
         touched = owners[changed].unique()
         untouched = owners[~owners.isin(touched)].unique()

@@ -181,7 +181,7 @@ class _Scan:
         return [hit for step in steps for hit in self.hits(step, near)]
 
     def cover(self, hits: Iterable[Hit]) -> _Near | None:
-        """Cover the free pieces of the hits, first come first served, and return their neighbourhood; None without any."""
+        """Cover the free pieces of the hits, first come first served; return their neighbourhood, None without any."""
         fresh: list[tuple[int, int]] = []
         for start, end, kind, why in hits:
             for low, high in _uncovered(self._base, self._taken, start, end):

@@ -20,7 +20,7 @@ def _digit(code: int) -> str | None:
 
 
 def _folded(code: int) -> str | None:
-    """Return the one-character NFKC form of full-width, mathematical and circled letters; None for other code points."""
+    """Return the one-character NFKC form of full-width, mathematical and circled letters; else None."""
     folded = unicodedata.normalize("NFKC", chr(code))
     return folded if len(folded) == 1 and folded.isascii() and folded.isprintable() else None
 

@@ -32,7 +32,7 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 
 @dataclass(frozen=True, kw_only=True)
 class Operators:
-    """Choice of an operator by type; a type that is not named gets a bin at levels 2 to 4 if it has one, else its token.
+    """Choice of an operator by type; another type gets a bin at levels 2 to 4 if it has one, else its token.
 
     Attributes:
         chosen: Type -> one of `OPERATORS`.

@@ -1,7 +1,7 @@
-"""The one reader of tables, for training, checks, watching and masking: CSV, JSON Lines and Parquet by the same strict rules.
+"""Reader of tables for training, checks, monitoring and masking: CSV, JSON Lines and Parquet by the same strict rules.
 
-A file is streamed. Each cell is read by itself: no type is inferred from other rows, so that no value of one record depends on
-another record. What breaks the rules is refused with file and line.
+A file is streamed. Each cell is read by itself: no type is inferred from other rows, so that no value of one record
+depends on another record. A malformed row is refused with file and line.
 """
 
 from typing import TYPE_CHECKING

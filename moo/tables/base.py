@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from moo.core.errors import InputError
 from moo.tables.reading import Reading
 
-Progress = Callable[[int, int], None]  # bytes (rows of Parquet) done, and in all
+# bytes (rows of Parquet) done, and in all
+Progress = Callable[[int, int], None]
 
 
 def silent(_done: int, _total: int) -> None:
-    """Report to nobody."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,9 @@ class Table(ABC):
     """A table in a file.
 
     Attributes:
-        path: The file.
-        reading: How it is read.
-        columns: Names of its columns; of JSON Lines those seen so far, all of them once its rows have been read.
+        path: Path of the file.
+        reading: Encoding, separator and empty values.
+        columns: Names of its columns; of JSON Lines those so far, all of them once its rows have been read.
     """
 
     def __init__(self, path: Path, reading: Reading) -> None:
@@ -56,11 +57,15 @@ class Table(ABC):
         """Yield all rows in order; a wanted column that the table lacks is empty in each row.
 
         Raises:
-            InputError: With file and line, at the first row that breaks the rules or whose wanted cells are nested.
+            InputError: With file and line, at the first row that is malformed or has a nested wanted cell.
         """
 
     def require(self, *names: str) -> None:
-        """Raise InputError unless each column is there."""
+        """Raise if the table lacks a column.
+
+        Raises:
+            InputError: If a column is missing.
+        """
         for name in names:
             if name not in self.columns:
                 raise InputError(
@@ -75,7 +80,7 @@ class Table(ABC):
         return f"{self.path}:{line}"
 
     def named(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of columns if they differ.
+        """Return the names of columns, all different.
 
         Raises:
             InputError: If two are the same.

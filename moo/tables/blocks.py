@@ -1,4 +1,4 @@
-"""A block of plain CSV parsed by Arrow, with the line of each row; nothing where a strict reader could see it otherwise."""
+"""Parser of a block of plain CSV by Arrow, with the line of each row; it declines what a strict reader reads otherwise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Parsed:
         cells: Column -> n texts.
         lines: Shape (n,). Line on which each row begins, from 1 within the block.
         used: Bytes of the block that were read.
-        n_lines: Lines in them.
+        n_lines: Lines in those bytes.
     """
 
     cells: Mapping[str, pa.Array]
@@ -36,11 +36,11 @@ def parse_block(block: bytes, *, columns: Sequence[str], wanted: Sequence[str], 
     Args:
         block: Bytes in UTF-8.
         columns: Names of all columns.
-        wanted: Columns whose cells are returned, null where the table lacks one.
-        separator: One byte.
+        wanted: Columns to return; null where the table lacks one.
+        separator: Separator, one byte.
 
     Returns:
-        None where the block holds no whole row, or anything that Arrow and a strict reader might read differently.
+        The rows; None if the block has no whole row, or anything that Arrow and a strict reader might read differently.
     """
     bytes_ = np.frombuffer(block, dtype=np.uint8)
     newlines, quotes = np.flatnonzero(bytes_ == _LF), np.flatnonzero(bytes_ == _QUOTE)
@@ -69,7 +69,8 @@ def _is_plain(block: NDArray[np.uint8], quotes: NDArray[np.int64], separator: in
     if (block == _NUL).any():
         return False
     returns = np.flatnonzero(block == _CR)
-    if len(returns) and (block[returns + 1] != _LF).any():  # the block ends in LF, so that there is a next byte
+    # the block ends in LF, so that there is a next byte
+    if len(returns) and (block[returns + 1] != _LF).any():
         return False
     opening, closing = quotes[0::2], quotes[1::2]
     before = block[opening[opening > 0] - 1]
@@ -89,7 +90,8 @@ def _cells(
         pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(block)], dtype=np.int64)), pa.py_buffer(block)]
     )
     try:
-        text.validate(full=True)  # UTF-8 in every column, read or not
+        # UTF-8 in every column, read or not
+        text.validate(full=True)
         table = pyarrow.csv.read_csv(
             pa.BufferReader(block),
             read_options=pyarrow.csv.ReadOptions(
@@ -106,5 +108,5 @@ def _cells(
         return None
     if table.num_rows != n:
         return None
-    found = {name: table.column(number).combine_chunks() for name, number in numbers.items()}
-    return {name: found.get(name) if name in there else pa.nulls(n, pa.string()) for name in wanted}
+    cells = {name: table.column(number).combine_chunks() for name, number in numbers.items()}
+    return {name: cells.get(name) if name in there else pa.nulls(n, pa.string()) for name in wanted}

@@ -1,4 +1,4 @@
-"""One cell as text, by itself: the same text for the same value in every format."""
+"""Text of a cell, read by itself: the same text for the same value in every format."""
 
 import datetime
 import decimal
@@ -15,7 +15,7 @@ class Written(float):
     """A JSON number with a fraction or an exponent.
 
     Attributes:
-        text: Digits as they stand in the file.
+        text: Digits as written in the file.
     """
 
     text: str
@@ -27,7 +27,7 @@ class Written(float):
 
 
 def text_of(value: Any) -> str | None:
-    """Return the text of a cell, None where it is empty.
+    """Return the text of a cell, None for an empty one.
 
     Raises:
         TypeError: If the cell is nested or binary, with the name of its kind.
@@ -53,9 +53,9 @@ def texts_of(values: Sequence[Any]) -> pa.Array:
         NestedError: At the first cell that is no single value.
     """
     try:
-        found = pa.array(values)
-        if found.type in (pa.string(), pa.bool_(), pa.int64()):
-            return found.cast(pa.string())
+        array = pa.array(values)
+        if array.type in (pa.string(), pa.bool_(), pa.int64()):
+            return array.cast(pa.string())
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         pass
     texts = []
@@ -68,7 +68,7 @@ def texts_of(values: Sequence[Any]) -> pa.Array:
 
 
 def texts_of_array(array: pa.Array) -> pa.Array:
-    """Return the texts of an Arrow column; each value that occurs is read once.
+    """Return the texts of an Arrow column; each different value is read once.
 
     Raises:
         NestedError: At the first cell that is no single value.
@@ -94,14 +94,14 @@ def texts_of_array(array: pa.Array) -> pa.Array:
 
 
 class NestedError(TypeError):
-    """A cell that holds no single value: `row` counts from 0, `kind` names what it holds."""
+    """Cell without a single value: `row` counts from 0, `kind` names its content."""
 
     def __init__(self, row: int, kind: str) -> None:
         super().__init__(kind)
         self.row, self.kind = row, kind
 
     def at(self, place: str, column: str) -> InputError:
-        """Return the error for a person."""
+        """Return the error for the user."""
         return InputError(
             "{place}: column {column!r} must hold one value a row, got {kind}; nested cells and "
             "multi-label rows are not supported: write one text, or one row for each label.",

@@ -1,4 +1,4 @@
-"""One person, one id: users as text, in one form whatever file they came from."""
+"""Ids of users: one id a person, as text, in one form for every file format."""
 
 import math
 import re
@@ -7,18 +7,20 @@ from moo.tables.clean import clean, normalise
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
-_EXACT = 2**53  # whole numbers from here on are not all floats
-_NUMERIC = frozenset("0123456789+-.")  # how a number begins
+# whole numbers from here on are not all floats
+_EXACT = 2**53
+# first characters of a number
+_NUMERIC = frozenset("0123456789+-.")
 _NONE = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
 
 
 def user_id(cell: str | None) -> str:
-    """Return the id that a cell names: without unseen characters and blanks around it; 123.0 is 123. Empty where it names nobody.
+    """Return the id in a cell, without invisible characters and blanks around it; 123.0 is 123. Empty for nobody.
 
-    Spellings of an empty cell, such as NA and null, name nobody: as an id they would join all who lack one.
+    Spellings of an empty cell, such as NA and null, name nobody: as an id they would join all users without one.
 
     Raises:
-        ValueError: If the cell is a number whose digits are lost, in scientific notation or as a float of 2^53 and more.
+        ValueError: If the cell is a number with lost digits: in scientific notation, or a float of 2^53 or more.
     """
     text = cell or ""
     if not (text.isascii() and text.isprintable() and " " not in text):

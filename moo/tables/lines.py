@@ -1,30 +1,33 @@
-"""Lines of a text file, with the place of whatever is wrong with them."""
+"""Lines of a text file, with the place of every fault."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from moo.core.errors import InputError
+from moo.core.messages import Message
 from moo.tables.reading import UTF8
 
-MAX_LINE = 1 << 20  # bytes: a record that is longer is an accident of an export
+# bytes: a longer record is an accident of an export
+MAX_LINE = 1 << 20
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _BOM = b"\xef\xbb\xbf"
-_OTHERS = ("gb18030", "big5", "shift_jis")  # tried on a line that is not UTF-8; the result must be mostly Chinese
+# encodings tried on a line that is not UTF-8; the result must be mostly Chinese
+_OTHERS = ("gb18030", "big5", "shift_jis")
 
 
 def read_lines(raw: IO[bytes], source: Path, *, encoding: str = UTF8, before: int = 0) -> Iterator[str]:
     """Yield lines with their ends, without a byte-order mark.
 
     Args:
-        raw: Open at the beginning of a line.
+        raw: File, open at the beginning of a line.
         source: Name of the file, for errors.
         encoding: One of `ENCODINGS`.
-        before: Lines of the file that stand before.
+        before: Lines of the file before this one.
 
     Raises:
-        InputError: With file, line and byte (from 1), at a line that is too long, cannot be decoded, or holds a NUL byte or a
-            carriage return that ends no line.
+        InputError: With file, line and byte (from 1), at a line that is too long, cannot be decoded, or holds a NUL byte
+            or a carriage return that ends no line.
     """
     number, beyond_ascii = before, 0
     while line := raw.readline(MAX_LINE + 1):
@@ -78,19 +81,38 @@ def _refuse_controls(line: bytes, source: Path, number: int) -> None:
 
 
 def _undecodable(source: Path, number: int, error: UnicodeDecodeError, encoding: str, *, mixed: bool) -> str:
-    place = f"{source}:{number}: byte {error.start + 1}"
+    """Return the error of a byte that the encoding cannot decode, with a guess of the encoding."""
+    place = f"{source}:{number}"
+    byte, value = error.start + 1, f"{error.object[error.start]:#04x}"
     if encoding != UTF8:
-        return f"{place} must be {encoding}, as declared, but is {error.object[error.start]:#04x}; declare another encoding."
+        return Message(
+            "{place}: byte {byte} must be {encoding}, as declared, but is {value}; declare another encoding.",
+            place=place,
+            byte=byte,
+            encoding=encoding,
+            value=value,
+        )
     name = _name(error.object)
-    guess = f"reads as {name}" if name else "is of no encoding that is tried here"
-    also = " while lines before it are UTF-8: the file mixes encodings" if mixed else ""
-    way_out = f' or declare encoding = "{name.lower()}", or e.g. iconv -f {name} -t UTF-8' if name and not mixed else ""
-    return (
-        f"{place} must be UTF-8, but is {error.object[error.start]:#04x}; the line {guess}{also}; convert it{way_out}."
+    guess = Message("reads as {name}", name=name) if name else Message("is of no encoding that is tried here")
+    also = Message(" while lines before it are UTF-8: the file mixes encodings") if mixed else ""
+    way_out: str = ""
+    if name and not mixed:
+        way_out = Message(
+            ' or declare encoding = "{encoding}", or e.g. iconv -f {name} -t UTF-8', encoding=name.lower(), name=name
+        )
+    return Message(
+        "{place}: byte {byte} must be UTF-8, but is {value}; the line {guess}{also}; convert it{way_out}.",
+        place=place,
+        byte=byte,
+        value=value,
+        guess=guess,
+        also=also,
+        way_out=way_out,
     )
 
 
 def _name(line: bytes) -> str:
+    """Return the likely encoding of a line, empty for none."""
     for name in _OTHERS:
         try:
             text = line.decode(name)

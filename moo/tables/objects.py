@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line; the columns are the union over all lines."""
+"""Reader of JSON Lines: one object a line; the columns are the union over all lines."""
 
 import json
 import re
@@ -13,8 +13,10 @@ from moo.tables.cells import NestedError, Written, texts_of, without
 from moo.tables.lines import read_lines
 
 _ROWS = 50_000
-_EVERY = 500  # records between two reports of progress
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON can name half of a character
+# records between two reports of progress
+_EVERY = 500
+# escape with which JSON can name half of a character
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
@@ -36,7 +38,14 @@ class ObjectTable(Table):
             yield self._batch(wanted, cells, lines)
 
     def records(self, progress: Progress = silent) -> Iterator[dict[str, Any]]:
-        """Yield each row as column -> value, as it is in the file; raises as `batches` does."""
+        """Yield each row as column -> value, as in the file.
+
+        Args:
+            progress: Callback with the bytes read and the bytes in all.
+
+        Raises:
+            InputError: With file and line, at the first malformed row.
+        """
         total = self.path.stat().st_size
         with self.path.open("rb") as raw:
             for row, (_, record) in enumerate(self._objects(raw)):
@@ -68,26 +77,27 @@ class ObjectTable(Table):
     def _object(self, text: str, line: int) -> dict[str, Any]:
         try:
             record = _DECODER.decode(text)
-            if isinstance(record, dict) and text.count(":") > len(
-                record
-            ):  # more colons than keys: look for a repeated key
+            # more colons than keys: look for a repeated key
+            if isinstance(record, dict) and text.count(":") > len(record):
                 record = _STRICT.decode(text)
         except (ValueError, RecursionError) as error:
             where = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise InputError(
-                "{place}: one JSON object a line must hold, but at {where}.", place=self.place(line), where=where
+                "{place}: a line must be one JSON object, but at {where}; correct it.",
+                place=self.place(line),
+                where=where,
             ) from error
         if not isinstance(record, dict):
             raise InputError(
-                "{place}: one JSON object a line must hold, but got {type}.",
+                "{place}: a line must be one JSON object, got {type}.",
                 place=self.place(line),
                 type=type(record).__name__,
             )
         if "\\u" in text and _HALF.search(text) and (half := _HALVES.search(json.dumps(record, ensure_ascii=False))):
             raise InputError(
-                "{place}: whole characters must hold, but got half of one ({group!a}).",
+                "{place}: a line must hold whole characters, got half of one ({half!a}); correct it.",
                 place=self.place(line),
-                group=half.group(),
+                half=half.group(),
             )
         return record
 

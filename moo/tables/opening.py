@@ -1,4 +1,4 @@
-"""A path opened as a table, by its ending."""
+"""Opening of a path as a table, by its ending."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def open_table(path: str | Path, reading: Reading | None = None) -> AnyTable:
     """Open a table and read its header.
 
     Args:
-        path: CSV, JSON Lines or Parquet; "~" is the user's home.
-        reading: How it is read.
+        path: File in CSV, JSON Lines or Parquet; "~" is the user's home.
+        reading: Encoding, separator and empty values of the file.
 
     Raises:
         InputError: If there is no such file, or its header cannot be read.
@@ -35,6 +35,6 @@ def open_table(path: str | Path, reading: Reading | None = None) -> AnyTable:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
         raise InputError(
-            "data must be a readable file, but got {source} ({reason}).", source=source, reason=reason
+            "data must be a readable file, got {source} ({reason}).", source=source, reason=reason
         ) from error
     return kind(source, reading or Reading())

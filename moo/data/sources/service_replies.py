@@ -1,7 +1,7 @@
-"""Replies of a shop's service desk, in English: wholly synthetic, and declared so. No public set of real ones was found.
+"""Replies of a shop's service desk in English: wholly synthetic, and declared so. No public set of real ones was found.
 
-A reply names the customer and an order, says what was done, and closes. It is what a company would fine-tune a writer on, and what
-a writer that learns by rote gives away.
+A reply names the customer and an order, describes the measure taken, and closes. A company would fine-tune a writer on
+such texts, and a writer that learns by rote gives them away.
 """
 
 import numpy as np
@@ -13,7 +13,8 @@ from moo.data.synthetic.order_notes import draw_customer, pick
 
 DECLARATION = "Every reply, customer, consent and date is synthetic: sentences written for moo, names and numbers drawn at random."
 SNAPSHOT = np.datetime64("2026-11-01", "D")
-_N = 2000  # replies where all are asked for
+# replies in all
+_N = 2000
 _OPENINGS = ["Dear {name}, ", "Hello {name}, ", "Hi {name}, thank you for writing. "]
 _CLOSINGS = ["Kind regards, the service team.", "Please tell us if anything is left open.", "Have a good day."]
 _MATTERS = {
@@ -31,11 +32,11 @@ _MATTERS = {
 
 
 def load_replies(*, n_records: int = 0, seed: int = 0, progress: object = None) -> Records:  # noqa: ARG001 - nothing is fetched
-    """Service replies, each a record of its own, with the matter as label.
+    """Return service replies, each by itself a record, with the matter as label.
 
     Args:
-        n_records: How many; 0 takes 2,000.
-        seed: Draws all of it; public.
+        n_records: Number of replies; 0 takes 2,000.
+        seed: Seed of all draws; public.
         progress: Unused: nothing is downloaded.
     """
     n, rng = n_records or _N, np.random.default_rng([20_263, seed])

@@ -75,7 +75,7 @@ def chinese_names(text: str) -> Iterator[Hit]:
 
 
 def _is_name(word: str) -> bool:
-    """Return True for a word with a family name at its head; most other "persons" of the tagger are dolls or customers."""
+    """Return True for a word that begins with a family name; most other "persons" are dolls, chocolate, customers."""
     family = families()
     return (
         word not in _not_names()

@@ -85,7 +85,7 @@ def _edge(text: str, at: int) -> bool:
 
 
 def _end_of_name(text: str, start: int, names: ChineseNames, *, alone: bool) -> int:
-    """Return the end of the name that starts here, 0 without one; behind a colon any word that stands alone is a name."""
+    """Return the end of the name that starts here, 0 for none; `alone` takes any word on its own behind a colon."""
     if text[start] in names.no_name:
         return 0
     if alone and (shortest := next((n for n in (2, 3, 4) if _edge(text, start + n)), 0)):

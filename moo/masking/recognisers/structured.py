@@ -1,4 +1,4 @@
-"""Recognisers by structure, of level 1 and of the user names of level 2: numbers with checksums, handles behind cues."""
+"""Patterns of level 1 and of the user names of level 2: numbers with checksums, handles behind cues."""
 
 from moo.masking.recognisers.handle_patterns import HANDLES, USER_NAMES
 from moo.masking.recognisers.number_patterns import CARDS, DOCUMENTS, LONG_NUMBERS, PHONES

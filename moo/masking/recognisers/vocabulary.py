@@ -95,7 +95,7 @@ def english_sensitive(text: str) -> Iterator[Hit]:
 
 @lru_cache(maxsize=1)
 def _rare() -> "re.Pattern[str]":
-    """Return the pattern of characters outside the 3,755 of GB 2312 level 1, and of Latin words of 3 letters or more."""
+    """Return the pattern of characters outside the 3,755 of GB 2312 level 1, and of Latin words of 3+ letters."""
     listed = "".join(sorted(common_characters()))
     return re.compile(rf"[^\W\d_{listed}a-zA-Z]+|[A-Za-z]{{3,}}")
 

@@ -1,4 +1,4 @@
-"""Plan of a table's columns (text, one type of personal information, or kept as they are) and the masking of a record."""
+"""Plan of a table's columns (text, one type of personal information, or kept) and the masking of a record."""
 
 from collections import Counter
 from collections.abc import Mapping

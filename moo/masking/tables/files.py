@@ -179,7 +179,7 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 def _parquet_role(column: pa.Field, plan: ColumnPlan, table: ParquetTable) -> str:
-    """Return the role of a column: numbers that the plan does not name are kept unless one of them would be masked.
+    """Return the role of a column: a column of numbers that is not named is kept unless one would be masked.
 
     Raises:
         InputError: If the column is nested and the plan does not name it: none goes through unseen.

@@ -1,4 +1,4 @@
-"""Hard cases by kind: one text a line, its mentions marked as ⟦type|mention⟧. Written for moo; every value is made up."""
+"""Hard cases by kind: one text a line, mentions marked as ⟦type|mention⟧. Written for moo; all values are made up."""
 
 import json
 import re

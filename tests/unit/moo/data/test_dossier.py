@@ -152,7 +152,7 @@ def test_documents_are_known_by_their_digest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"dossier\.toml:16: digest of notice.md must be {digest[:16]}"):
         wrong.documented("notice")
     absent = load(tmp_path, FULL.replace('file = "pia.md"', 'file = "nowhere.pdf"'))
-    with pytest.raises(InputError, match=r"dossier\.toml:25: file must lie beside the dossier"):
+    with pytest.raises(InputError, match=r"dossier\.toml:25: file must be in the folder of the dossier"):
         declared_facts(absent, as_of=AS_OF)
 
 
@@ -166,18 +166,18 @@ def test_documents_are_known_by_their_digest(tmp_path: Path) -> None:
         ),
         ('why = "model_training"', "", r":3: \[collection\] misses 'why'"),
         ("[source]", "[sauce]", r":9: unknown section 'sauce'"),
-        ("[audit]", "[[audit]]", r":42: \[audit\] tables must hold"),
-        ("[[role]]", "[role]", r":34: \[\[role\]\] tables must hold"),
-        ("people = 2", 'people = "two"', r":37: people a int must hold"),
+        ("[audit]", "[[audit]]", r":42: section 'audit' must be written \[audit\]"),
+        ("[[role]]", "[role]", r":34: section 'role' must be written \[\[role\]\]"),
+        ("people = 2", 'people = "two"', r":37: people must be of type int"),
         (
             "dated = 2026-03-01",
             "dated = 2026-12-01",
-            r":44: dated until 2026-11-25 must hold, but 2026-12-01 is in the future",
+            r":44: dated must not be after 2026-11-25, got 2026-12-01, which is in the future",
         ),
-        ("in_force = 2025-06-01", "in_force = 2027-06-01", r":16: in_force until 2026-11-25 must hold"),
-        ("masking_level = [0, 5]", "masking_level = 5", r":28: covers \{ name = \[low, high\] \}"),
-        ('processors = "none"', "processors = 0", r":1: processors = \"none\", or \[\[processor\]\] tables"),
-        ("[options]", "[options", r"TOML in UTF-8 must hold, but .*line 46"),
+        ("in_force = 2025-06-01", "in_force = 2027-06-01", r":16: in_force must not be after 2026-11-25"),
+        ("masking_level = [0, 5]", "masking_level = 5", r":28: covers must be \{ name = \[low, high\] \}"),
+        ('processors = "none"', "processors = 0", r":1: processors must be \"none\" or \[\[processor\]\] tables"),
+        ("[options]", "[options", r"the dossier must be TOML in UTF-8, but .*line 46"),
     ],
 )
 def test_an_unfit_line_is_refused_by_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -265,6 +265,6 @@ def test_two_processes_write_what_one_does_in_the_same_order(tmp_path: Path, suf
 def test_a_broken_line_is_told_and_nothing_is_left_with_two_processes(tmp_path: Path) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text('{"a": "x"}\n' * 1500 + "{\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"a\.jsonl:1501: one JSON object a line"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1501: a line must be one JSON object"):
         mask_file(source, tmp_path / "b.jsonl", ColumnPlan(level=1), workers=2)
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
