@@ -10,13 +10,17 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moo.core import validate
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.pld_pmf import PLDPmf
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 RenyiCurve = NDArray[np.float64]
 
@@ -27,7 +31,7 @@ INTERVAL = 1e-3
 
 
 @lru_cache(maxsize=8)
-def privacy_loss(sample_rate: float, steps: int, noise_multiplier: float) -> Any:
+def privacy_loss(sample_rate: float, steps: int, noise_multiplier: float) -> "PrivacyLossDistribution":
     """Return the privacy loss distribution of a training, discretised at `INTERVAL`."""
     from dp_accounting.pld import privacy_loss_distribution
 
@@ -211,7 +215,7 @@ def epsilon_of_any(
     return float(loss.get_epsilon_for_delta(delta))
 
 
-def _envelope(pmfs: Sequence[Any]) -> Any:
+def _envelope(pmfs: Sequence["PLDPmf"]) -> "PLDPmf":
     """Return a privacy loss that dominates all of theirs.
 
     Its hockey-stick curve is their maximum at every multiple of the interval, and above it between.
@@ -223,7 +227,8 @@ def _envelope(pmfs: Sequence[Any]) -> Any:
     dense = [pmf.to_dense_pmf() for pmf in pmfs]
     low, high = min(d._lower_loss for d in dense), max(d._lower_loss + d.size for d in dense)
     at = np.arange(low, high)
-    deltas = np.maximum.reduce([d.get_delta_for_epsilon((at * INTERVAL).tolist()) for d in dense])
+    curves = [np.asarray(d.get_delta_for_epsilon((at * INTERVAL).tolist())) for d in dense]
+    deltas = np.maximum.reduce(curves)
     return pld_pmf.create_pmf_pessimistic_connect_dots(INTERVAL, at, np.minimum.accumulate(np.clip(deltas, 0.0, 1.0)))
 
 

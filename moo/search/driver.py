@@ -15,14 +15,13 @@ from moo.search.space import Space
 from moo.search.storage import (
     Storage,
     check_storage,
-    keep_config,
     locked_file,
     name_of,
-    open_study,
     sqlite_file,
     storage_errors,
     storage_session,
 )
+from moo.search.study_config import keep_config, open_study
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult
 
 POPULATION = "moo:population"

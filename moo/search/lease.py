@@ -55,7 +55,7 @@ class Lease:
                 break
             time.sleep(random.uniform(0.05, 0.5))
             rivals = self._rivals()
-        raise StorageError(self._refusal(rivals[0]))
+        raise self._refusal(rivals[0])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -81,12 +81,17 @@ class Lease:
                 dead=DEAD,
             )
 
-    def _refusal(self, rival: dict[str, Any]) -> str:
-        age = max(0.0, time.time() - rival["beat"])
-        return (
-            f"one search at a time may use a study, but another holds {self._study.study_name!r} in {self._where}: process "
-            f"{rival['process']} on {rival['host']}, last seen {age:.0f} seconds ago; wait for it. After a crash the study is free "
-            f"at once on the same machine, and {DEAD:.0f} seconds after its last sign of life on any other."
+    def _refusal(self, rival: dict[str, Any]) -> StorageError:
+        return StorageError(
+            "one search at a time may use a study, but another holds {study!r} in {where}: process {process} on {host}, "
+            "last seen {age:.0f} seconds ago; wait for it. After a crash the study is free at once on the same machine, "
+            "and {dead:.0f} seconds after its last sign of life on any other.",
+            study=self._study.study_name,
+            where=self._where,
+            process=rival["process"],
+            host=rival["host"],
+            age=max(0.0, time.time() - rival["beat"]),
+            dead=DEAD,
         )
 
     def _entries(self) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from moo.search.executors import Executor
 from moo.search.outcomes import checked
 from moo.search.sampler import Draw, Sampler, TrialSampler
 from moo.search.space import Space
-from moo.search.storage import OUTCOME
+from moo.search.study_config import OUTCOME
 from moo.search.types import Candidate, Goal, Outcome, Progress, SearchResult, SearchTrial
 
 Before = Callable[[Sequence[Candidate]], Mapping[int, Outcome]]

@@ -13,7 +13,7 @@ from moo.core.errors import InputError, TrialError
 from moo.core.measurement import Measurement
 from moo.core.trial_record import TrialParams, TrialRecord
 from moo.search import Candidate, Goal, Outcome, Real, Space, search
-from moo.search.storage import OUTCOME
+from moo.search.study_config import OUTCOME
 
 SPACE = Space({"x": Real(0.0, 1.0)})
 GOALS = (
