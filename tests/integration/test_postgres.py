@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from moo.core.errors import StorageError
-from tests.unit.moo.search.test_search import run
-from tests.unit.moo.search.test_storages import all_begin_at_once, goes_on_after_a_kill
+from tests.fixtures.black_box import run
+from tests.fixtures.storages import all_begin_at_once, goes_on_after_a_kill
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 SERVER = shutil.which("initdb") or (str(PROGRAMS[-1]) if PROGRAMS else "")

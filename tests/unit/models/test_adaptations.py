@@ -28,8 +28,8 @@ from moo.models.reference.train import with_grad_sample_hooks
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.encode import encode
-from tests.unit.models.test_reference import N, data_at, stream
-from tests.unit.models.test_trust import CLIP, Sums, noisy, settings_of
+from tests.fixtures.settings import CLIP, Sums, noisy, settings_of
+from tests.fixtures.trainings import N, data_at, stream
 
 FAMILIES = ("bert", "distilbert", "gpt2", "llama")
 ADAPTATIONS = ("lora", "prefix", "bottleneck", "full")

@@ -13,7 +13,6 @@ from torch import nn
 
 from moo.core.errors import InputError
 from moo.models.bank.bank import Bank, BankConfig, Depth, Frozen, unit_factors
-from moo.models.bank.feature_scaling import constants
 from moo.models.dp.clipping import ClippedSums, Factors, clip_and_sum
 from moo.models.dp.poisson_sampling import PoissonBatches
 from moo.models.pretrained.architectures import blocks_of, cut_of, family_of, n_blocks
@@ -21,9 +20,8 @@ from moo.models.pretrained.loading import BaseModel
 from moo.models.trunk.encode import encode
 from moo.models.trunk.packed import Packed
 from tests.conftest import KNOWN
+from tests.fixtures.banks import TEXTS, C, K, frozen_at, make_bank, packed_at
 
-TEXTS = ["abc", "hello world 12", "zz", "the quick brown fox", "a1b2c3", "lorem ipsum", "qwerty", "0123456789"]
-K, C, RANK = 4, 3, 2
 DEPTHS = {
     "head": Depth(),
     "one layer": Depth(adapted_layers=1),
@@ -34,30 +32,6 @@ DEPTHS = {
     "all layers, all linear": Depth(adapted_layers=4, targets="all_linear"),
     "two layers below the top": Depth(adapted_layers=2, layers_dropped=1),
 }
-
-
-def frozen_at(base: BaseModel, depth: Depth) -> Frozen:
-    cut = cut_of(base.model, adapted_layers=depth.adapted_layers, layers_dropped=depth.layers_dropped)
-    return Frozen(base=base, cut=cut, constants=constants(base, max_length=24, cut=cut))
-
-
-def packed_at(frozen: Frozen) -> Packed:
-    out = encode(frozen.base, TEXTS, max_length=24, cut=frozen.cut)
-    return Packed(
-        features=torch.from_numpy(frozen.constants.features(out.mean)),
-        tokens=torch.from_numpy(np.concatenate(out.tokens)),
-        offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
-    )
-
-
-def make_bank(frozen: Frozen, depth: Depth, *, zero: bool = False, ranks: tuple[int, ...] = (RANK,) * K) -> Bank:
-    config = BankConfig(ranks=ranks, n_classes=C, depth=depth, lora_alpha=4.0)
-    bank = Bank(config, frozen, frozen.base.hidden, [torch.Generator().manual_seed(i) for i in range(len(ranks))])
-    if not zero:
-        torch.manual_seed(5)
-        for p in bank.trainable().values():
-            p.data += 0.1 * torch.randn_like(p)
-    return bank
 
 
 def own_pooled(frozen: Frozen, text: str) -> np.ndarray:

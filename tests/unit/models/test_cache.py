@@ -2,12 +2,9 @@
 
 import dataclasses
 import os
-import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.constants import Constants
 from moo.models.trunk.encode import Encoded, encode
 from moo.models.trunk.segment_file import Entry, Segment, write_segment
+from tests.fixtures.limits import files_of_at_most
 
 TEXTS = ["abc", "defgh", "abc", "zz"]
 GIB = 2**30
@@ -116,17 +114,6 @@ def test_a_flipped_byte_is_found_said_and_computed_again(
     after = cache_at(tmp_path / "c", tiny)
     torch.testing.assert_close(after.packed(TEXTS, scaling).tokens, whole.tokens)
     assert after.notices == []
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Limit the size of this process's files through the kernel, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_where_nothing_can_be_written_texts_are_not_kept_and_that_is_said(

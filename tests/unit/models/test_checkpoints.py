@@ -19,8 +19,8 @@ from moo.models.pretrained.architectures import cut_of
 from moo.models.pretrained.loading import BaseModel
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from moo.models.training.checkpoints import CheckpointSettings, checkpoint_files, reach_of, remove_checkpoints
-from tests.unit.models.test_cache import files_of_at_most
-from tests.unit.models.test_reference import K, data_at, stream
+from tests.fixtures.limits import files_of_at_most
+from tests.fixtures.trainings import K, data_at, stream
 
 STEPS, EVERY = 9, 3
 

@@ -18,7 +18,7 @@ from moo.models.bank.bank import Bank, BankConfig, Depth, Frozen
 from moo.models.export.peft import export_peft, load_exported
 from moo.models.pretrained.loading import BaseModel, silence_transformers
 from tests.conftest import KNOWN
-from tests.unit.models.test_bank import TEXTS, frozen_at, packed_at
+from tests.fixtures.banks import TEXTS, frozen_at, packed_at
 
 CLASSES = ("a", "b", "c")
 OUTSIDE = """

@@ -23,7 +23,7 @@ from moo.models.pretrained.loading import BaseModel, silence_transformers
 from moo.models.reference import lightning_module as reference_module
 from moo.models.reference.shadows import ReferenceShadows, pad_token_ids
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
-from tests.unit.models.test_reference import K, data_at, stream
+from tests.fixtures.trainings import K, data_at, stream
 
 
 def trained_at(

@@ -22,7 +22,7 @@ from moo.privacy.claims import HOLDS, claim
 from moo.privacy.events import TrainingRun
 from moo.privacy.observed_sampling import POISSON, Drawn, _spread
 from moo.studies.trial.run import as_it_ran
-from tests.unit.models.test_reference import data_at, stream
+from tests.fixtures.trainings import data_at, stream
 
 RATE, STEPS, NOISE, CLIP = 0.5, 12, 0.7, 0.2
 Claimed = Callable[..., str]

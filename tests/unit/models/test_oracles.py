@@ -35,8 +35,8 @@ from moo.models.reference.adapters import adapter_spec, build_classifier
 from moo.models.reference.shadows import pad_token_ids
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.packed import Activations, Workspace
-from tests.unit.models.test_reference import N, data_at, in_bank, stream
-from tests.unit.models.test_trust import Sums
+from tests.fixtures.settings import Sums
+from tests.fixtures.trainings import N, data_at, in_bank, stream
 
 K, RANK, ALPHA, QUERIES = 2, 2, 4.0, 3
 ROWS = torch.arange(0, N, 4)

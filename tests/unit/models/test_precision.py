@@ -21,7 +21,7 @@ from moo.models.pretrained.loading import BaseModel
 from moo.models.train import TrainingData, TrainingSettings, train
 from moo.models.trunk.cache import TrunkCache
 from moo.models.trunk.packed import Packed
-from tests.unit.models.test_bank import RANK, TEXTS, C, K, frozen_at, make_bank, packed_at
+from tests.fixtures.banks import RANK, TEXTS, C, K, frozen_at, make_bank, packed_at
 
 CLIP = 0.05
 SHAPES = [

@@ -11,44 +11,18 @@ import torch
 
 from moo.core.errors import InputError
 from moo.models.bank.bank import Bank, BankConfig, Depth, Frozen
-from moo.models.bank.feature_scaling import constants
 from moo.models.bank.lightning_module import OptimizerSettings, log_probs
 from moo.models.dp.optimizer import DPSettings
-from moo.models.export.peft import _key_in_bank
-from moo.models.pretrained.architectures import Cut, cut_of, family_of
+from moo.models.pretrained.architectures import Cut, cut_of
 from moo.models.pretrained.loading import BaseModel
 from moo.models.reference.adapters import Classifier, adapter_spec, build_classifier
 from moo.models.reference.lightning_module import ReferenceModule
 from moo.models.reference.train import with_grad_sample_hooks
 from moo.models.train import Trained, TrainingData, TrainingSettings, train
-from moo.models.trunk.encode import encode, token_ids
-from moo.models.trunk.packed import Packed, Workspace
+from moo.models.trunk.packed import Workspace
+from tests.fixtures.trainings import K, N, data_at, in_bank, stream
 
-N, K = 36, 2
 WHOLE_BATCH = N
-
-
-def data_at(base: BaseModel, cut: Cut, *, per_unit: int = 1) -> tuple[TrainingData, Frozen]:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(rng.integers(0, 2, N // per_unit), per_unit)
-    texts = ["".join(rng.choice(list("abcxyz" if y else "mno123"), int(rng.integers(4, 16)))) for y in labels]
-    scaling = constants(base, max_length=24, cut=cut)
-    out = encode(base, texts, max_length=24, cut=cut)
-    packed = Packed(
-        features=torch.from_numpy(scaling.features(out.mean)),
-        tokens=torch.from_numpy(np.concatenate(out.tokens)),
-        offsets=torch.from_numpy(np.cumsum([0, *map(len, out.tokens)])),
-        ids=token_ids(base, texts, max_length=24)[0],
-    )
-    units = np.arange(N) // per_unit
-    coin = rng.random(units.max() + 1) < 0.5
-    members = np.stack([coin, ~coin])[:, units]
-    data = TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
-    return data, Frozen(base=base, cut=cut, constants=scaling)
-
-
-def stream(purpose: str, shadow: int) -> np.random.Generator:
-    return np.random.default_rng([len(purpose), shadow])
 
 
 def trained_by(
@@ -74,17 +48,6 @@ def both(data: TrainingData, frozen: Frozen, depth: Depth, *, chunk: int = 5) ->
         trained_by("bank", data, frozen, depth, chunk=chunk),
         trained_by("opacus", data, frozen, depth, chunk=chunk),
     )
-
-
-def in_bank(name: str, own: dict[str, torch.Tensor], frozen: Frozen) -> str:
-    """Return the bank's name of a parameter of PEFT's model, or of its head."""
-    if ".head." in name:
-        return f"head_{name.rpartition('.')[2]}"
-    family = family_of(frozen.base.model)
-    assert family is not None
-    path, _, letter = name.partition(".lora_")
-    block, _, layer = path[path.rindex(family.blocks + ".") + len(family.blocks) + 1 :].partition(".")
-    return _key_in_bank(own, family, int(block) - frozen.cut.start, layer, letter[0].lower())
 
 
 CASES = [

@@ -12,7 +12,7 @@ import torch
 
 import moo.models.train as training
 from moo.core.errors import InputError, TrialError
-from moo.models.bank.bank import Bank, Depth, Frozen
+from moo.models.bank.bank import Bank, Frozen
 from moo.models.bank.feature_scaling import constants
 from moo.models.bank.lightning_module import OptimizerSettings, log_probs
 from moo.models.dp.optimizer import BankOptimizer, DPSettings
@@ -23,8 +23,8 @@ from moo.models.train import Trained, TrainingData, TrainingSettings, train
 from moo.models.training.canaries import BatchRecorder
 from moo.models.trunk.encode import encode, token_ids
 from moo.models.trunk.packed import Packed
+from tests.fixtures.settings import BATCH, CLIP, N, Sums, noisy, settings_of
 
-N, CLIP, BATCH = 40, 0.2, 10.0
 ENGINES = ("bank", "opacus")
 DEPTHS = (0, 1, 2)
 Made = Callable[[int], tuple[TrainingData, Frozen]]
@@ -61,38 +61,6 @@ def made(family: Callable[[str], BaseModel]) -> Made:
 
 def stream(purpose: str, shadow: int) -> np.random.Generator:
     return np.random.default_rng([len(purpose), shadow])
-
-
-class Sums(lightning.Callback):
-    """Clipped sums of each step, as the optimizer left them: its gradient times its divisor."""
-
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        optimizer = pl_module.dp_optimizer
-        flat = torch.cat([p.grad.detach().flatten() for p in optimizer.params])
-        self.steps.append(flat * optimizer.expected_batch_size)
-
-
-def settings_of(engine: Any, depth: int, *callbacks: lightning.Callback, **changes: Any) -> TrainingSettings:
-    base = TrainingSettings(
-        depth=Depth(adapted_layers=depth),
-        lora_rank=2,
-        lora_alpha=4.0,
-        sample_rate=1.0,
-        steps=1,
-        dp=DPSettings(noise_multiplier=0.0, max_grad_norm=CLIP, expected_batch_size=BATCH),
-        optimizer=OptimizerSettings(learning_rate=1e-3, head_learning_rate=0.05, chunk=16),
-        accelerator="cpu",
-        engine=engine,
-        trainer={"callbacks": list(callbacks)},
-    )
-    return dataclasses.replace(base, **changes)
-
-
-def noisy(multiplier: float, *, clip: float = CLIP) -> DPSettings:
-    return DPSettings(noise_multiplier=multiplier, max_grad_norm=clip, expected_batch_size=BATCH)
 
 
 def trained_sums(data: TrainingData, settings: TrainingSettings, frozen: Frozen) -> tuple[Trained, list[torch.Tensor]]:

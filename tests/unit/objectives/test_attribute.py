@@ -10,37 +10,11 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from moo.core.errors import InputError
-from moo.core.evidence import AttributeEvidence, Floats
+from moo.core.evidence import Floats
 from moo.core.measurement import Measurement
 from moo.objectives.attribute.attack import calibrated, user_features
 from moo.objectives.attribute.risk import AttributeRisk, attribute_risk, combined
-
-
-def made(
-    seed: int,
-    *,
-    users: int = 600,
-    per_user: int = 1,
-    k: int = 4,
-    shift: float = 0.0,
-    members_only: bool = False,
-    share: float = 0.5,
-) -> AttributeEvidence:
-    """One log-odds a record, normal with unit variance; with the attribute it is higher by `shift`."""
-    rng = np.random.default_rng(seed)
-    units = np.repeat(np.arange(users), per_user)
-    attribute = (rng.random(users) < share).astype(int)[units]
-    members = np.stack([side for row in rng.random((k // 2, users)) < 0.5 for side in (row, ~row)])[:, units]
-    odds = rng.normal(size=(k, len(units))) + shift * attribute * (members if members_only else 1)
-    log_probs = np.stack([-np.logaddexp(0, odds), -np.logaddexp(0, -odds)], axis=2)
-    return AttributeEvidence(
-        name="band",
-        log_probs=log_probs,
-        labels=rng.integers(0, 2, len(units)),
-        members=members,
-        units=units,
-        attribute=attribute,
-    )
+from tests.fixtures.evidence import attribute_evidence
 
 
 def information(shift: float) -> float:
@@ -55,7 +29,7 @@ def information(shift: float) -> float:
 
 
 def test_leakage_approaches_the_mutual_information() -> None:
-    found = attribute_risk(made(0, users=6000, shift=1.5))
+    found = attribute_risk(attribute_evidence(0, users=6000, shift=1.5))
     truth = information(1.5) / math.log(2)
     assert found.entropy == pytest.approx(math.log(2), abs=1e-3)
     assert found.leakage.value == pytest.approx(truth, abs=4 * found.leakage.stderr)
@@ -66,7 +40,7 @@ def test_leakage_approaches_the_mutual_information() -> None:
 
 
 def test_nothing_is_found_where_outputs_know_nothing() -> None:
-    found = [attribute_risk(made(s, users=300, share=0.3)) for s in range(24)]
+    found = [attribute_risk(attribute_evidence(s, users=300, share=0.3)) for s in range(24)]
     leakage = np.array([f.leakage.value for f in found])
     assert leakage.mean() <= 0.5 * leakage.std()  # never upward; a little below, since fitting costs
     assert leakage.mean() > -0.02
@@ -77,15 +51,15 @@ def test_nothing_is_found_where_outputs_know_nothing() -> None:
 
 
 def test_what_training_adds_is_told_apart_from_what_the_population_teaches() -> None:
-    everybody = attribute_risk(made(1, users=2000, shift=1.5))
+    everybody = attribute_risk(attribute_evidence(1, users=2000, shift=1.5))
     assert everybody.leakage.low > 0.2
     assert everybody.training.low <= 0 <= everybody.training.high
-    members = attribute_risk(made(1, users=2000, shift=2.5, members_only=True))
+    members = attribute_risk(attribute_evidence(1, users=2000, shift=2.5, members_only=True))
     assert members.training.low > 0.05
 
 
 def test_what_auxiliary_columns_tell_already_is_not_the_models() -> None:
-    plain = made(2, users=3000, shift=1.5)
+    plain = attribute_evidence(2, users=3000, shift=1.5)
     odds = plain.log_probs[:, :, 1] - plain.log_probs[:, :, 0]
     known = dataclasses.replace(plain, auxiliary=odds.T)  # an attacker who has the outputs from elsewhere
     assert attribute_risk(plain).leakage.low > 0.2
@@ -95,10 +69,10 @@ def test_what_auxiliary_columns_tell_already_is_not_the_models() -> None:
 
 
 def test_the_permutation_null_puts_a_leak_outside_and_no_leak_inside() -> None:
-    assert attribute_risk(made(3, users=200, shift=1.5), n_permutations=9).p_value == pytest.approx(0.1)
-    quiet = [attribute_risk(made(s, users=200), n_permutations=9).p_value for s in range(4, 10)]
+    assert attribute_risk(attribute_evidence(3, users=200, shift=1.5), n_permutations=9).p_value == pytest.approx(0.1)
+    quiet = [attribute_risk(attribute_evidence(s, users=200), n_permutations=9).p_value for s in range(4, 10)]
     assert 0.25 < np.mean(quiet) < 0.85  # uniform on .1, .2, ..., 1: .55 with a standard error of .12
-    assert math.isnan(attribute_risk(made(4, users=300)).p_value)
+    assert math.isnan(attribute_risk(attribute_evidence(4, users=300)).p_value)
 
 
 @pytest.mark.slow
@@ -110,7 +84,7 @@ def test_the_null_holds_where_outputs_tell_what_is_known_already() -> None:
         known = (rng.random(200) < 0.5).astype(int)
         odds = rng.normal(size=(4, 200)) + 1.5 * known
         tied = dataclasses.replace(
-            made(seed, users=200),
+            attribute_evidence(seed, users=200),
             log_probs=np.stack([-np.logaddexp(0, odds), -np.logaddexp(0, -odds)], axis=2),
             attribute=(rng.random(200) < np.where(known, 0.75, 0.25)).astype(int),
             auxiliary=np.eye(2)[known],
@@ -122,9 +96,9 @@ def test_the_null_holds_where_outputs_tell_what_is_known_already() -> None:
 
 
 def test_a_users_records_are_one_user() -> None:
-    doubled = made(5, users=400, per_user=3, shift=1.0)
+    doubled = attribute_evidence(5, users=400, per_user=3, shift=1.0)
     found = attribute_risk(doubled)
-    assert found.leakage.value > attribute_risk(made(5, users=400, shift=1.0)).leakage.value
+    assert found.leakage.value > attribute_risk(attribute_evidence(5, users=400, shift=1.0)).leakage.value
     features = user_features(doubled.log_probs[0], doubled.labels, doubled.units)
     assert features.shape == (400, 3)
     own = doubled.units == 7
@@ -152,7 +126,7 @@ def test_calibration_does_not_listen_to_an_attack_that_is_wrong() -> None:
     ],
 )
 def test_what_cannot_be_asked_is_not_assessed_and_never_a_zero(change: dict[str, Any], message: str) -> None:
-    found = attribute_risk(dataclasses.replace(made(6), **change))
+    found = attribute_risk(dataclasses.replace(attribute_evidence(6), **change))
     for told in (found.leakage, found.min_entropy, found.training):
         assert math.isnan(told.value)
         assert told.note.startswith("not assessed")
@@ -163,7 +137,7 @@ def test_what_cannot_be_asked_is_not_assessed_and_never_a_zero(change: dict[str,
 
 
 def test_users_whose_attribute_is_unknown_are_left_out() -> None:
-    e = made(7, users=800, shift=1.5)
+    e = attribute_evidence(7, users=800, shift=1.5)
     hidden = np.arange(800) < 200
     some = attribute_risk(dataclasses.replace(e, attribute=np.where(hidden, -1, e.attribute)))
     alone = dataclasses.replace(
@@ -187,7 +161,7 @@ def test_users_whose_attribute_is_unknown_are_left_out() -> None:
 )
 def test_unfit_arrays_are_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        attribute_risk(dataclasses.replace(made(8), **change))
+        attribute_risk(dataclasses.replace(attribute_evidence(8), **change))
 
 
 def test_both_terms_count_once_by_the_larger() -> None:
@@ -195,4 +169,4 @@ def test_both_terms_count_once_by_the_larger() -> None:
     assert combined(small, large).value == 0.2
     assert combined(large, small).value == 0.2
     assert "attribute's leakage" in combined(small, large).note
-    assert isinstance(attribute_risk(made(9)), AttributeRisk)
+    assert isinstance(attribute_risk(attribute_evidence(9)), AttributeRisk)

@@ -10,15 +10,7 @@ from moo.core.evidence import MembershipEvidence, UtilityEvidence
 from moo.objectives.membership.risk import ATTACKS, membership_risk
 from moo.objectives.release.noised import bounded_accuracy, bounded_advantage, bounded_share, public_floor, sensitivity
 from moo.objectives.utility.accuracy import accuracy
-
-
-def membership(rng: np.random.Generator, n_units: int, *, most: int = 4, k: int = 4) -> MembershipEvidence:
-    units = np.repeat(np.arange(n_units), rng.integers(1, most + 1, n_units))
-    rows = rng.random((k // 2, n_units)) < 0.5
-    rows[:, :2] = [True, False]
-    members = np.stack([side for row in rows for side in (row, ~row)])[:, units]
-    losses = rng.gamma(2.0, 1.0, (k, len(units))) - 0.8 * members
-    return MembershipEvidence(losses=losses, members=members, units=units)
+from tests.fixtures.evidence import membership_evidence
 
 
 def without(evidence: MembershipEvidence, unit: int) -> MembershipEvidence:
@@ -35,7 +27,7 @@ def test_removing_any_unit_moves_the_advantage_by_at_most_the_sensitivity(
     attack: str, floor: int, level: Literal["record", "user"]
 ) -> None:
     for seed in range(3):
-        evidence = membership(np.random.default_rng(seed), 30, k=ATTACKS[attack].min_shadows)
+        evidence = membership_evidence(np.random.default_rng(seed), 30, k=ATTACKS[attack].min_shadows)
         whole = bounded_advantage(evidence, attack, floor, level=level)
         moved = [abs(bounded_advantage(without(evidence, u), attack, floor, level=level) - whole) for u in range(30)]
         assert max(moved) <= sensitivity(floor) + 1e-12
@@ -45,7 +37,7 @@ def test_removing_any_unit_moves_the_advantage_by_at_most_the_sensitivity(
 @pytest.mark.parametrize("attack", sorted(name for name, a in ATTACKS.items() if not a.own_losses))
 def test_an_attack_that_looks_at_other_units_tells_no_noised_answer(attack: str) -> None:
     with pytest.raises(InputError, match="attack must be one of"):
-        bounded_advantage(membership(np.random.default_rng(0), 30), attack, 10)
+        bounded_advantage(membership_evidence(np.random.default_rng(0), 30), attack, 10)
 
 
 def test_the_worst_neighbour_comes_close_to_the_sensitivity() -> None:
@@ -61,7 +53,7 @@ def test_the_worst_neighbour_comes_close_to_the_sensitivity() -> None:
 
 
 def test_above_the_floor_with_one_record_a_unit_it_is_the_advantage() -> None:
-    evidence = membership(np.random.default_rng(1), 200, most=1)
+    evidence = membership_evidence(np.random.default_rng(1), 200, most=1)
     assert bounded_advantage(evidence, "pair_reference", 10) == pytest.approx(
         membership_risk(evidence, "pair_reference").value
     )

@@ -30,7 +30,7 @@ from moo.studies.spec.study import StudySpec, load_spec
 from moo.studies.trial.evidence import columns_of
 from moo.studies.trial.evidence_files import load_attributes
 from tests.fixtures.letters import letters_spec
-from tests.unit.moo.report.test_report import read
+from tests.fixtures.pages import read_page
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_the_report_tells_it_or_that_it_was_not_assessed(
     t = EN if lang == "en" else ZH
     assert result.reference is not None
     leakage = result.reference.extras["attribute_leakage"]
-    text, _ = read(save_report(result, tmp_path, lang=lang))
+    text, _ = read_page(save_report(result, tmp_path, lang=lang))
     assert t["attribute"].format(attribute="group") in text
     assert f"{leakage.value:+.3f} ± {leakage.stderr:.3f}" in text
     missing = Measurement(value=math.nan, note="not assessed: attribute group is constant or unknown over all users")
@@ -142,7 +142,7 @@ def test_the_report_tells_it_or_that_it_was_not_assessed(
             **dict.fromkeys(("attribute_leakage", "attribute_p", "attribute_training"), missing),
         },
     )
-    text, _ = read(save_report(dataclasses.replace(result, reference=blind), tmp_path, lang=lang))
+    text, _ = read_page(save_report(dataclasses.replace(result, reference=blind), tmp_path, lang=lang))
     assert sentence(missing.note, t) in text
     chosen = result.recommend().trial
     assert chosen is not None
@@ -152,14 +152,14 @@ def test_the_report_tells_it_or_that_it_was_not_assessed(
         dataclasses.replace(r, extras={**r.extras, "attribute_leakage": Measurement(value=-1.0)}) for r in result.trials
     )
     for trials, named in ((leaking, True), (smaller, False)):
-        text, _ = read(save_report(dataclasses.replace(result, trials=trials), tmp_path, lang=lang))
+        text, _ = read_page(save_report(dataclasses.replace(result, trials=trials), tmp_path, lang=lang))
         assert (t["risk_is_attribute"].format(attribute="group") in text) == named
     confirmed = dataclasses.replace(result, confirmed=leaking[chosen.number])
-    assert t["risk_is_attribute"].format(attribute="group") in read(save_report(confirmed, tmp_path, lang=lang))[0]
+    assert t["risk_is_attribute"].format(attribute="group") in read_page(save_report(confirmed, tmp_path, lang=lang))[0]
     print_confirmation(Console(), confirmed)
     assert "Its risk is the leakage of group" in capsys.readouterr().out
     plain = dataclasses.replace(result, trials=(), reference=None)
-    assert t["attribute"].format(attribute="group") not in read(save_report(plain, tmp_path, lang=lang))[0]
+    assert t["attribute"].format(attribute="group") not in read_page(save_report(plain, tmp_path, lang=lang))[0]
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

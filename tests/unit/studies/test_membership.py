@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from moo.core.errors import PolicyError
-from moo.core.evidence import PrivacyEvidence, TrialEvidence, UtilityEvidence
-from moo.core.trial_record import TrialParams
 from moo.objectives.attribute.risk import attribute_risk
 from moo.objectives.membership.attacks.registry import ATTACKS
 from moo.objectives.membership.permutation import permutation_p_value
@@ -18,30 +16,12 @@ from moo.privacy.release_policy import Policy
 from moo.studies.setup.preflight import check_policy_allows
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.membership import judge_membership
-from tests.unit.objectives.membership.test_attacks import whole_evidence
-from tests.unit.objectives.test_attribute import made
-
-
-def trial(**changes: Any) -> TrialEvidence:
-    rng = np.random.default_rng(0)
-    whole = TrialEvidence(
-        params=TrialParams(target_epsilon=1.0, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0),
-        membership=whole_evidence(0, users=400, per_user=2, leak=0.6),
-        unseen=whole_evidence(1, users=100, per_user=2),
-        utility=UtilityEvidence(
-            log_probs=np.log(rng.dirichlet([1, 1], (4, 50))), labels=rng.integers(0, 2, 50), units=np.arange(50)
-        ),
-        privacy=PrivacyEvidence(
-            epsilon_spent=1.0, delta=1e-5, n_units=200, noise_multiplier=1.0, sample_rate=0.5, steps=25, claim="holds"
-        ),
-        facts={},
-        seconds={},
-    )
-    return dataclasses.replace(whole, **changes)
+from tests.fixtures.evidence import attribute_evidence, whole_evidence
+from tests.fixtures.trials import trial_evidence
 
 
 def test_the_named_attack_and_level_are_what_is_told() -> None:
-    evidence = trial()
+    evidence = trial_evidence()
     for attack in ("pair_reference", "base_difference", "quantile", "rmia_offline"):
         for level in ("record", "user"):
             told = judge_membership(evidence, StudySpec(attack=attack, attack_level=level))
@@ -74,32 +54,32 @@ def test_the_null_and_the_permutation_test_are_of_users_where_the_attack_is() ->
         for level in ("record", "user")
     }
     assert found["user"] == permutation_p_value(by_user, attack)
-    told = judge_membership(trial(unseen=loud), StudySpec(attack_level="user"))
+    told = judge_membership(trial_evidence(unseen=loud), StudySpec(attack_level="user"))
     assert told.extras["null_auc"].value == pytest.approx(auc(by_user).value)
     assert told.extras["null_auc"].value != auc(loud).value
 
 
 def test_a_chosen_attack_is_named_with_its_number() -> None:
-    told = judge_membership(trial(), StudySpec(attack="chosen"))
+    told = judge_membership(trial_evidence(), StudySpec(attack="chosen"))
     assert "attack base_difference, chosen on one half" in told.risk.note
 
 
 def test_an_attribute_counts_where_it_leaks_more_and_the_claimed_epsilon_bounds_membership_alone() -> None:
-    leaking = trial(attribute=made(2, users=600, shift=4.0))
+    leaking = trial_evidence(attribute=attribute_evidence(2, users=600, shift=4.0))
     told = judge_membership(leaking, StudySpec(attribute="band"))
     assert leaking.attribute is not None
     assert told.extras["attribute_leakage"] == attribute_risk(leaking.attribute).leakage
     assert told.risk.value == told.extras["attribute_leakage"].value > told.advantage.value
-    assert told.advantage == told.extras["advantage"] == judge_membership(trial(), StudySpec()).risk
+    assert told.advantage == told.extras["advantage"] == judge_membership(trial_evidence(), StudySpec()).risk
     assert told.extras["attribute_p"].value == pytest.approx(0.05)
-    quiet = judge_membership(trial(attribute=made(3, users=300)), StudySpec(attribute="band"))
+    quiet = judge_membership(trial_evidence(attribute=attribute_evidence(3, users=300)), StudySpec(attribute="band"))
     assert quiet.risk.value == quiet.advantage.value
 
 
 def test_an_attribute_that_cannot_be_asked_about_is_not_assessed_and_never_a_zero() -> None:
-    e = made(4, users=300)
+    e = attribute_evidence(4, users=300)
     told = judge_membership(
-        trial(attribute=dataclasses.replace(e, attribute=np.zeros(300, int))), StudySpec(attribute="band")
+        trial_evidence(attribute=dataclasses.replace(e, attribute=np.zeros(300, int))), StudySpec(attribute="band")
     )
     assert told.risk.value == told.advantage.value
     assert "attribute not assessed: attribute band is constant" in told.risk.note

@@ -1,10 +1,7 @@
 """The watch: each thing it looks at quiet, alarmed and not assessed; the same from the command, with its exit status."""
 
 import json
-from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,29 +9,11 @@ import pytest
 
 from moo.cli.main import main
 from moo.core.errors import InputError
-from moo.data.legal.gates import Terms
 from moo.privacy.events import TrainingRun
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.account import ledger_of
 from moo.studies.workflows.identifier_drift import find_drift, sample_identifiers
-from moo.studies.workflows.monitor import Finding, Watched, watch
-from tests.unit.moo.data.test_check import good
-
-TERMS = Terms(purpose="model_training", as_of=date(2026, 11, 1))
-
-
-def table(folder: Path, texts: Sequence[str] = (), **columns: Any) -> Path:
-    n = max(len(texts), 6)
-    frame = good(n).assign(**columns)
-    if texts:
-        frame = frame.assign(text=list(texts))
-    path = folder / "t.csv"
-    frame.to_csv(path, index=False)
-    return path
-
-
-def findings(path: Path, **more: Any) -> dict[str, Finding]:
-    return {f.name: f for f in watch(Watched(data=path, text="text", user="user", terms=TERMS, **more))}
+from tests.fixtures.monitored import findings, monitored_table
 
 
 def card(folder: Path, made: str) -> Path:
@@ -44,7 +23,7 @@ def card(folder: Path, made: str) -> Path:
 
 
 def test_quiet_data_are_quiet(tmp_path: Path) -> None:
-    found = findings(table(tmp_path))
+    found = findings(monitored_table(tmp_path))
     assert {n: f.status for n, f in found.items()} == {
         "withdrawals": "ok",
         "retention": "ok",
@@ -57,7 +36,7 @@ def test_quiet_data_are_quiet(tmp_path: Path) -> None:
 def test_withdrawn_rows_and_the_lag_of_released_models_are_told(tmp_path: Path) -> None:
     listed = tmp_path / "left.txt"
     listed.write_text("u0,2026-09-01\nu2,2026-10-20\n")
-    path, model = table(tmp_path), card(tmp_path / "models" / "trial-0001", "2026-10-01")
+    path, model = monitored_table(tmp_path), card(tmp_path / "models" / "trial-0001", "2026-10-01")
     found = findings(path, withdrawals=str(listed), models=(tmp_path / "models",))
     assert found["withdrawals"].status == "attention"
     assert found["withdrawals"].numbers == {"rows": 4, "units": 2}
@@ -65,17 +44,17 @@ def test_withdrawn_rows_and_the_lag_of_released_models_are_told(tmp_path: Path) 
     assert (lag.status, lag.numbers["units"], lag.numbers["share"]) == ("attention", 1, pytest.approx(1 / 3))
     old = findings(path, withdrawals=str(listed), models=(card(tmp_path / "new", "2026-10-31"),))
     assert old[f"deletion lag of {tmp_path / 'new'}"].numbers["units"] == 0
-    undated = findings(table(tmp_path, withdrawn=[True, True, False, False, False, False]), models=(model,))
+    undated = findings(monitored_table(tmp_path, withdrawn=[True, True, False, False, False, False]), models=(model,))
     assert undated[f"deletion lag of {model}"].numbers["units"] == 1  # without a day it may be newer than the model
 
 
 def test_retention_is_looked_at_today_and_ahead(tmp_path: Path) -> None:
     collected = ["2024-01-01", "2024-11-10", "2024-11-30", "2026-01-01", "2026-01-01", "2026-01-01"]
-    found = findings(table(tmp_path, collected=collected))["retention"]
+    found = findings(monitored_table(tmp_path, collected=collected))["retention"]
     assert found.status == "attention"
     assert found.numbers == {"rows": 1, "expiring": 2, "days_ahead": 30}
     assert "t.csv:2" in found.text
-    assert findings(table(tmp_path, collected=collected), days_ahead=5)["retention"].numbers["expiring"] == 0
+    assert findings(monitored_table(tmp_path, collected=collected), days_ahead=5)["retention"].numbers["expiring"] == 0
     missing = tmp_path / "t.csv"
     pd.read_csv(missing).drop(columns=["collected"]).to_csv(missing, index=False)
     assert findings(missing)["retention"].status == "not assessed"
@@ -84,10 +63,10 @@ def test_retention_is_looked_at_today_and_ahead(tmp_path: Path) -> None:
 def test_a_field_that_is_still_to_be_read_after_masking_is_residual(tmp_path: Path) -> None:
     mobiles = [f"138{i:08d}" for i in range(400)]
     texts = [f"call {m} now" for m in mobiles]
-    good_one = sample_identifiers(table(tmp_path, texts, mobile=mobiles), text="text", level=1, rows=400)
+    good_one = sample_identifiers(monitored_table(tmp_path, texts, mobile=mobiles), text="text", level=1, rows=400)
     assert (good_one.records, good_one.left) == (400, 0)
     assert good_one.found["mobile"] == 400
-    bare = sample_identifiers(table(tmp_path, texts, mobile=mobiles), text="text", level=0, rows=400)
+    bare = sample_identifiers(monitored_table(tmp_path, texts, mobile=mobiles), text="text", level=0, rows=400)
     assert bare.left == 400
     assert findings(tmp_path / "t.csv", level=0)["residual identifiers"].status == "attention"
     with pytest.raises(InputError, match="column 'body' must be in"):
@@ -95,22 +74,22 @@ def test_a_field_that_is_still_to_be_read_after_masking_is_residual(tmp_path: Pa
 
 
 def test_an_even_sample_is_taken_of_a_long_table(tmp_path: Path) -> None:
-    path = table(tmp_path, [f"text {i}" for i in range(1000)])
+    path = monitored_table(tmp_path, [f"text {i}" for i in range(1000)])
     assert sample_identifiers(path, text="text", level=1, rows=1000, sample=100).records == 100
 
 
 def test_drift_is_told_against_the_first_look_and_only_upward(tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     plain = [f"nothing here {chr(97 + i % 26)}" for i in range(300)]
-    assert findings(table(tmp_path, plain), state=str(state))["drift of identifiers"].status == "not assessed"
-    assert findings(table(tmp_path, plain), state=str(state))["drift of identifiers"].status == "ok"
+    assert findings(monitored_table(tmp_path, plain), state=str(state))["drift of identifiers"].status == "not assessed"
+    assert findings(monitored_table(tmp_path, plain), state=str(state))["drift of identifiers"].status == "ok"
     more = [f"call 138{i:08d}" if i % 10 == 0 else text for i, text in enumerate(plain)]
-    found = findings(table(tmp_path, more), state=str(state))["drift of identifiers"]
+    found = findings(monitored_table(tmp_path, more), state=str(state))["drift of identifiers"]
     assert found.status == "attention"
     assert "mobile 0.0 -> 100.0 per 1,000" in found.text
     state.write_text("[]")
     with pytest.raises(InputError, match="The state must be as an earlier run wrote it"):
-        findings(table(tmp_path, plain), state=str(state))
+        findings(monitored_table(tmp_path, plain), state=str(state))
 
 
 def test_drift_rarely_cries_wolf_and_finds_a_doubling() -> None:
@@ -133,7 +112,7 @@ def test_drift_rarely_cries_wolf_and_finds_a_doubling() -> None:
 
 
 def test_budgets_are_read_from_the_ledger(tmp_path: Path) -> None:
-    path = table(tmp_path)
+    path = monitored_table(tmp_path)
     ledger = ledger_of(str(path))
     run = TrainingRun(
         sample_rate=0.5, steps=25, noise_multiplier=8.0, max_grad_norm=0.3, delta=1e-5, n_units=400, unit="customer"
@@ -154,9 +133,9 @@ def test_budgets_are_read_from_the_ledger(tmp_path: Path) -> None:
 
 def test_the_command_has_a_status_and_json_for_a_scheduler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["compliance", "watch", "--user", "user", "--as-of", "2026-11-01", "--data"]
-    assert main([*command, str(table(tmp_path))]) == 0
+    assert main([*command, str(monitored_table(tmp_path))]) == 0
     assert "no row belongs to somebody who has withdrawn" in capsys.readouterr().out
-    assert main([*command, str(table(tmp_path, withdrawn=True)), "--format", "json"]) == 4
+    assert main([*command, str(monitored_table(tmp_path, withdrawn=True)), "--format", "json"]) == 4
     told = json.loads(capsys.readouterr().out)
     assert (told["as_of"], told["status"]) == ("2026-11-01", "attention")
     assert {f["name"]: f["status"] for f in told["findings"]}["withdrawals"] == "attention"

@@ -19,10 +19,10 @@ from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evaluator import Evaluator
 from moo.studies.trial.noised_record import counts, expected_floors, noise_answers, noised_floors, planned_answers
 from moo.studies.trial.run import VALIDITY
+from tests.fixtures.evidence import membership_evidence
 from tests.fixtures.letters import letters_spec
-from tests.unit.objectives.test_noised import membership
-from tests.unit.studies.test_membership import trial
-from tests.unit.studies.test_reopen import RUN
+from tests.fixtures.runs import RUN_OF_100_USERS
+from tests.fixtures.trials import trial_evidence
 
 NOISY = Policy.parse("publish_all(40)")
 SPEC = StudySpec(attack="pair_reference")
@@ -41,7 +41,7 @@ def test_told_values_are_unbiased_whatever_share_passes_the_gates(kept: float) -
             int((split < SPEC.pool).sum()),
             int(((split >= SPEC.pool) & (split < SPEC.pool + SPEC.test)).sum()),
         )
-        pool = membership(rng, n_pool, most=1)
+        pool = membership_evidence(rng, n_pool, most=1)
         right = np.log(np.where(rng.random((4, n_test)) < RIGHT, 0.9, 0.1))
         test = UtilityEvidence(
             log_probs=np.stack([right, np.log1p(-np.exp(right))], axis=2),
@@ -51,7 +51,7 @@ def test_told_values_are_unbiased_whatever_share_passes_the_gates(kept: float) -
         floors = noised_floors({"pool": n_pool, "test": n_test}, NOISY, rng)
         answers = planned_answers(NOISY, floors)
         told = noise_answers(
-            trial(membership=pool, utility=test),
+            trial_evidence(membership=pool, utility=test),
             answers,
             spec=SPEC,
             wordless=np.zeros(n_pool, bool),
@@ -113,9 +113,9 @@ def test_counts_are_charged_once_with_the_first_trial_that_is_admitted(tmp_path:
 
     def reserve(*numbers: int, limit: RenyiFilter | None = None, tells: bool = True) -> dict[int, str]:
         account = Account(ledger, "s 1", answers=answers, counts=once, limit=limit)
-        return account.reserve(dict.fromkeys(numbers, RUN), answers=tells)
+        return account.reserve(dict.fromkeys(numbers, RUN_OF_100_USERS), answers=tells)
 
-    tight = RenyiFilter.tuned(epsilon=0.01, delta=1e-5, typical=[RUN])
+    tight = RenyiFilter.tuned(epsilon=0.01, delta=1e-5, typical=[RUN_OF_100_USERS])
     assert set(reserve(0, limit=tight)) == {0}  # nothing is told, so nothing is charged
     reserve(9, tells=False)
     assert not [e for e in ledger.entries() if e.kind == "answer"]
@@ -128,7 +128,7 @@ def test_counts_are_charged_once_with_the_first_trial_that_is_admitted(tmp_path:
 
 def test_a_plan_leaves_room_for_the_counts() -> None:
     once, answers = counts(NOISY), planned_answers(NOISY, expected_floors(SPEC, 500))
-    kind = [RUN, *answers]
+    kind = [RUN_OF_100_USERS, *answers]
     limit = RenyiFilter.tuned(epsilon=20.0, delta=1e-5, typical=kind)
     room = limit.room(kind, once)
     assert limit.admits([*once, *kind * (room - 1)], kind)

@@ -16,7 +16,7 @@ from moo.studies.setup.prepared import Prepared
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.run import run_trial
 from tests.fixtures.letters import TINY, letters_spec
-from tests.unit.moo.privacy.test_accounting import RUN
+from tests.fixtures.runs import RUN
 
 KEY = StudyKey(b"\x21" * 32)
 

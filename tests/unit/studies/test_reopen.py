@@ -15,7 +15,7 @@ from moo.cli.tables import print_result
 from moo.core.errors import InputError, PolicyError, StorageError
 from moo.core.trial_record import STATUS_QUO_TRIAL, TrialRecord
 from moo.privacy.composition import compose_epsilon, epsilon_of_all, epsilon_of_any, epsilon_of_selected
-from moo.privacy.events import Event, PrivateAnswer, TrainingRun
+from moo.privacy.events import Event, PrivateAnswer
 from moo.privacy.ledger import PREPARATION, Ledger
 from moo.privacy.release_policy import Policy
 from moo.privacy.renyi_filter import RenyiFilter
@@ -37,11 +37,7 @@ from moo.studies.workflows.monitor import _budgets
 from moo.studies.workflows.retrain import retrain
 from tests.conftest import save_tiny
 from tests.fixtures.letters import known, letters_spec
-
-RUN = TrainingRun(
-    sample_rate=0.5, steps=25, noise_multiplier=3.0, max_grad_norm=0.3, delta=1e-5, n_units=100, unit="user",
-    shadows_per_unit=2,
-)  # fmt: skip
+from tests.fixtures.runs import RUN_OF_100_USERS
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +119,12 @@ def test_two_retrainings_at_once_give_one_model(
 
 
 def test_accounts_that_reserve_at_once_stay_within_the_budget(tmp_path: Path) -> None:
-    limit = RenyiFilter.tuned(epsilon=12.0, delta=1e-5, typical=[RUN])
+    limit = RenyiFilter.tuned(epsilon=12.0, delta=1e-5, typical=[RUN_OF_100_USERS])
     accounts = [Account(Ledger(tmp_path / "x.ledger", "d"), "s k", limit=limit) for _ in range(3)]
-    runs = [{n: dataclasses.replace(RUN, noise_multiplier=3.0 + n / 100) for n in range(i, i + 6)} for i in (0, 10, 20)]
+    runs = [
+        {n: dataclasses.replace(RUN_OF_100_USERS, noise_multiplier=3.0 + n / 100) for n in range(i, i + 6)}
+        for i in (0, 10, 20)
+    ]
     denied: list[dict[int, str]] = []
     threads = [
         threading.Thread(target=lambda a=a, r=r: denied.append(a.reserve(r)))
@@ -138,7 +137,7 @@ def test_accounts_that_reserve_at_once_stay_within_the_budget(tmp_path: Path) ->
     events = accounts[0].events()
     assert len(events) == 18 - sum(map(len, denied)) > 1
     assert limit.spent(events) <= limit.budget
-    assert not limit.admits(events, [RUN])  # it was used up, not refused
+    assert not limit.admits(events, [RUN_OF_100_USERS])  # it was used up, not refused
 
 
 def test_a_study_goes_on_with_the_ledger_that_holds_what_it_has_spent(
@@ -223,18 +222,18 @@ def test_a_step_that_read_all_units_is_paid_for_by_each_part_as_often() -> None:
 
 
 def test_what_is_told_beside_trainings_adds_to_each_epsilon() -> None:
-    once = dataclasses.replace(RUN, shadows_per_unit=1)
+    once = dataclasses.replace(RUN_OF_100_USERS, shadows_per_unit=1)
     step = PrivateAnswer(name="a", sensitivity=1.0, noise_multiplier=2.0)
     both = epsilon_of_all([once, once, step], delta=1e-5)
     assert epsilon_of_any([once], times=2, delta=1e-5, once=[step]) == pytest.approx(both, rel=1e-6)
     assert both > epsilon_of_all([once, once], delta=1e-5)
     assert epsilon_of_all([step], delta=1e-5) <= compose_epsilon([step], delta=1e-5)
     # with one trial on the mean, Theorem 2 is of a curve that what stands beside it is added to
-    plain = epsilon_of_selected([RUN], mean=3, delta=1e-5)
-    beside = epsilon_of_selected([RUN], mean=3, delta=1e-5, once=[step])
+    plain = epsilon_of_selected([RUN_OF_100_USERS], mean=3, delta=1e-5)
+    beside = epsilon_of_selected([RUN_OF_100_USERS], mean=3, delta=1e-5, once=[step])
     assert plain < beside <= plain + compose_epsilon([step], delta=1e-6) + 5
     elsewhere = dataclasses.replace(step, part="test")
-    assert epsilon_of_selected([RUN], mean=3, delta=1e-5, once=[elsewhere]) == plain
+    assert epsilon_of_selected([RUN_OF_100_USERS], mean=3, delta=1e-5, once=[elsewhere]) == plain
 
 
 def test_a_setting_that_breaks_a_gate_does_not_leave(spec: StudySpec, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from moo.report.annex.html import render_annex
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.results.weights import weights_of
 from moo.studies.search.run_study import run_study
-from tests.unit.moo.report.test_report import read
+from tests.fixtures.pages import read_page
 
 POINTS = ((0.9, 0.3, 0.3), (0.8, 0.08, 0.2), (0.6, 0.0, 0.1))  # accuracy, risk, penalty: the middle one is the knee
 ALIKE = {ACCURACY: 1.0, RISK: 1.0, PENALTY: 1.0}
@@ -119,8 +119,8 @@ def test_the_choice_is_kept_and_said_in_files_report_and_annex(result: StudyResu
     assert not any(rows[n] for n in rows if n != 0)
     kept = load_result(tmp_path)
     assert chosen(kept) == 0
-    assert "weighed accuracy 5, membership risk 1" in read(tmp_path / "report.html")[0]
-    assert "按权重（准确率 5、成员推断风险 1、合规罚分 1）" in read(tmp_path / "report.zh.html")[0]
+    assert "weighed accuracy 5, membership risk 1" in read_page(tmp_path / "report.html")[0]
+    assert "按权重（准确率 5、成员推断风险 1、合规罚分 1）" in read_page(tmp_path / "report.zh.html")[0]
     assert "weighed by a person: accuracy 5" in render_annex(annex_of(kept), "en")
     assert "准确率 5" in render_annex(annex_of(kept), "zh")
     assert "weighed" not in render_annex(annex_of(result), "en")

@@ -23,8 +23,9 @@ from moo.data.tables.columns import DATES, LAW_COLUMNS, typed
 from moo.data.tables.load import load_table, load_withdrawals
 from moo.studies.search.run_study import run_study
 from moo.tables.clean import clean, normalise
+from tests.fixtures.dossiers import write_dossier
 from tests.fixtures.letters import letters_spec, save_table
-from tests.unit.moo.data.test_dossier import write as write_dossier
+from tests.fixtures.tables import good_table
 
 TERMS = Terms(purpose="model_training", as_of=date(2026, 11, 1))
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -34,20 +35,9 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
-def good(n: int = 6) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "text": [f"text {i}" for i in range(n)], "label": [i % 2 for i in range(n)], "user": [f"u{i // 2}" for i in range(n)],
-            "basis": "consent", "consented": "2024-01-01", "used_from": "2024-06-01", "purposes": "service model_training",
-            "withdrawn": False, "storage_only": False, "collected": "2025-12-01", "retention_days": 730, "sensitive": False,
-            "sensitive_consent": False, "birth_year": 1990, "guardian_consent": False,
-        }
-    )  # fmt: skip
-
-
 def spoilt(**cells: Any) -> pd.DataFrame:
     """Row 2 (from 0) with other cells."""
-    frame = good().astype(object)
+    frame = good_table().astype(object)
     columns = {name: [value if i == 2 else old for i, old in enumerate(frame[name])] for name, value in cells.items()}
     return frame.assign(**columns).astype(object)
 
@@ -142,7 +132,7 @@ def test_lines_are_those_of_the_file_where_texts_hold_line_breaks(tmp_path: Path
 
 
 def test_a_missing_column_is_named_and_its_gate_not_assessed(save: Callable[[pd.DataFrame], Path]) -> None:
-    found = check_table(save(good().drop(columns=["withdrawn", "birth_year"])), TERMS)
+    found = check_table(save(good_table().drop(columns=["withdrawn", "birth_year"])), TERMS)
     assert found.missing == ("birth_year", "withdrawn")
     assert found.facts["data.withdrawn"] is None
     assert found.facts["data.minors_without_guardian"] is None
@@ -150,7 +140,7 @@ def test_a_missing_column_is_named_and_its_gate_not_assessed(save: Callable[[pd.
 
 def test_listed_users_are_withdrawn_in_check_and_study(tmp_path: Path) -> None:
     table, listed = tmp_path / "t.csv", tmp_path / "left.txt"
-    good().to_csv(table, index=False)
+    good_table().to_csv(table, index=False)
     listed.write_text("# who left\nu1,2026-10-01\n\nsomebody else\n")
     assert load_withdrawals(listed) == {"u1": date(2026, 10, 1), "somebody else": None}
     found = check_table(table, TERMS, user="user", withdrawals=load_withdrawals(listed), allow_unmatched=True)
@@ -170,7 +160,7 @@ def test_listed_users_are_withdrawn_in_check_and_study(tmp_path: Path) -> None:
 
 def numbered(ids: list[Any]) -> pd.DataFrame:
     n = 2 * len(ids)
-    return good(n).assign(user=[ids[i // 2] for i in range(n)])
+    return good_table(n).assign(user=[ids[i // 2] for i in range(n)])
 
 
 @pytest.mark.parametrize("ids", [["000007", "7", "07", "12"], [7, 8, 9, 12], ["u7", " 7", "u9", "u12"]], ids=str)
@@ -203,7 +193,7 @@ def test_a_row_without_a_user_is_refused_with_its_line_and_the_way_out(
 ) -> None:
     table = tmp_path / f"t{form}"
     users: list[Any] = ["u0", "u0", empty, "u1", "u1", empty]
-    WRITERS[form](good().assign(user=users), table)
+    WRITERS[form](good_table().assign(user=users), table)
     place = f"{table}{LINE[form]}: "
     with pytest.raises(InputError) as caught:
         load_table(table, user="user")
@@ -241,7 +231,9 @@ def test_rows_of_a_parquet_whose_index_repeats_keep_their_users(tmp_path: Path) 
 def test_consent_holds_for_the_purposes_of_its_notice_and_tags_for_the_legal_set(
     save: Callable[[pd.DataFrame], Path],
 ) -> None:
-    path = save(good().assign(notice_version=["1", "2", "2", "3", "2", "2"], tags=["a", "a b", "", "c", "a", "a"]))
+    path = save(
+        good_table().assign(notice_version=["1", "2", "2", "3", "2", "2"], tags=["a", "a b", "", "c", "a", "a"])
+    )
     notices = {"1": frozenset({"service"}), "2": frozenset({"service", "model_training"})}
     terms = Terms(purpose="model_training", as_of=TERMS.as_of, notices=notices, legal_tags=frozenset("ab"))
     found = check_table(path, terms)
@@ -383,7 +375,7 @@ def test_a_study_and_a_check_of_one_table_find_the_same_shares(tmp_path: Path) -
 def test_the_command_tells_gates_rows_and_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "t.csv"
     command = ["compliance", "check", "--user", "user", "--as-of", "2026-11-01", "--data", str(path)]
-    good().to_csv(path, index=False)
+    good_table().to_csv(path, index=False)
     assert main(command) == 0
     assert "G08 to G16" in capsys.readouterr().out
     spoilt(withdrawn=True).to_csv(path, index=False)
@@ -405,7 +397,7 @@ def test_the_command_tells_gates_rows_and_statuses(tmp_path: Path, capsys: pytes
 
 
 def test_a_studys_own_file_is_checked_with_its_dossier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good().to_csv(tmp_path / "t.csv", index=False)
+    good_table().to_csv(tmp_path / "t.csv", index=False)
     dossier = write_dossier(tmp_path)
     toml = tmp_path / "study.toml"
     toml.write_text(f'data = "{tmp_path / "t.csv"}"\nuser = "user"\ndossier = "{dossier}"\n')

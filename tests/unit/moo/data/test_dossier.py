@@ -9,71 +9,14 @@ import pytest
 from moo.core.errors import InputError
 from moo.data.legal.dossier import Dossier, declared_facts, load_dossier
 from moo.objectives.compliance import evaluate, load_rules
+from tests.fixtures.dossiers import FULL, write_dossier
 
 AS_OF, TODAY = date(2026, 11, 1), date(2026, 11, 25)
 SPACE = {"target_epsilon": (0.5, 32.0), "masking_level": (0, 5)}
-FULL = """processors = "none"
-
-[[collection]]
-what = "order note"
-how_often = "with each order"
-why = "model_training"
-retention_days = 730
-
-[source]
-sheet = "datasheet.md"
-snapshot = "00ff"
-
-[[notice]]
-version = "3"
-file = "notice.md"
-in_force = 2025-06-01
-purposes = ["service", "model_training"]
-
-[transfer]
-data = "CN"
-compute = "CN"
-trackers = "CN"
-
-[assessment]
-file = "pia.md"
-dated = 2026-09-01
-kept_until = 2029-09-01
-covers = { target_epsilon = [0.1, 64], masking_level = [0, 5] }
-
-[encryption]
-attested_by = "head of security"
-dated = 2026-08-01
-
-[[role]]
-name = "engineer"
-may = ["run studies"]
-people = 2
-
-[access]
-log = "access.log"
-
-[audit]
-by = "internal audit"
-dated = 2026-03-01
-
-[options]
-non_personal = true
-
-[profile]
-legal_tags = ["frequent_buyer"]
-"""
-
-
-def write(folder: Path, text: str = FULL) -> Path:
-    for name in ("notice.md", "pia.md", "access.log"):
-        (folder / name).write_text(name)
-    (folder / "dossier.toml").write_text(text)
-    return folder / "dossier.toml"
 
 
 def load(folder: Path, text: str = FULL) -> Dossier:
-    return load_dossier(write(folder, text), today=TODAY)
+    return load_dossier(write_dossier(folder, text), today=TODAY)
 
 
 def test_a_full_dossier_meets_every_gate_of_the_organisation(tmp_path: Path) -> None:

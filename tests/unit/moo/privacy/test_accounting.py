@@ -28,10 +28,7 @@ from moo.privacy.tradeoff import (
     gaussian_dp,
     tpr_ceiling,
 )
-
-RUN = TrainingRun(
-    sample_rate=0.5, steps=25, noise_multiplier=2.0, max_grad_norm=0.3, delta=1e-5, n_units=400, unit="customer", shadows_per_unit=2
-)  # fmt: skip
+from tests.fixtures.runs import RUN
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:

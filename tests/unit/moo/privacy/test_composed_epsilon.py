@@ -23,9 +23,9 @@ from moo.report.annex.html import render_annex
 from moo.studies.accounting.account import ledger_of, ledger_path
 from moo.studies.results.result import SearchCost, StudyResult, load_result
 from tests.fixtures.letters import known
-from tests.unit.moo.privacy.test_accounting import RUN
-from tests.unit.moo.report.test_report import read
-from tests.unit.studies.test_monitor import findings, table
+from tests.fixtures.monitored import findings, monitored_table
+from tests.fixtures.pages import read_page
+from tests.fixtures.runs import RUN
 
 BARE = dataclasses.replace(RUN, noise_multiplier=0.0)
 ANSWER = PrivateAnswer(name="accuracy", sensitivity=0.1, noise_multiplier=5.0)
@@ -79,10 +79,10 @@ def test_every_page_of_a_study_with_a_status_quo_says_that_no_bound_holds(
     kept = json.loads((study[1] / "result.json").read_text())["cost"]
     assert kept["composed_epsilon"]["value"] == kept["data_epsilon"]["value"] == "inf"
     for lang, word in (("en", "unbounded"), ("zh", "无有限上界")):
-        assert read(save_report(result, tmp_path, lang=lang))[0].count(word) == 2
+        assert read_page(save_report(result, tmp_path, lang=lang))[0].count(word) == 2
         page = tmp_path / "annex.html"
         page.write_text(render_annex(annex_of(result, trial=0), lang), encoding="utf-8")
-        assert read(page)[0].count(word) == 2
+        assert read_page(page)[0].count(word) == 2
     assert study_note(result).count("unbounded") == 2
     for show in (
         lambda console: tables.print_result(console, result),
@@ -109,7 +109,7 @@ def test_a_result_of_before_is_read_and_claims_nothing(result: StudyResult) -> N
 
 
 def test_the_watch_spends_a_budget_whole_where_a_training_without_dp_is_in_it(tmp_path: Path) -> None:
-    path = table(tmp_path)
+    path = monitored_table(tmp_path)
     ledger: Ledger = ledger_of(str(path))
     ledger.reserve("one", 0, RUN)
     assert findings(path, budget=100.0)["budget of the house"].status == "ok"

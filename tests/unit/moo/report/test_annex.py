@@ -19,9 +19,9 @@ from moo.report.pdf import print_pdf
 from moo.report.sections.likeness import likeness
 from moo.studies.results.audit_report import save_audit
 from moo.studies.results.result import StudyResult, load_result
-from tests.unit.moo.data.test_dossier import write as write_dossier
-from tests.unit.moo.report.test_report import CHROMIUM, read
-from tests.unit.studies.test_audit_report import made as audit
+from tests.fixtures.audits import audit_report as audit
+from tests.fixtures.dossiers import write_dossier
+from tests.fixtures.pages import CHROMIUM, read_page
 
 TODAY = date(2026, 11, 25)
 MET = {
@@ -58,7 +58,7 @@ def test_the_page_says_what_an_officer_asks_and_fetches_nothing(
     t = words(lang)
     page = tmp_path / "annex.html"
     page.write_text(render_annex(annex, lang), encoding="utf-8")
-    text, fetched = read(page)
+    text, fetched = read_page(page)
     assert fetched == []
     assert "<script" not in page.read_text(encoding="utf-8")
     for key in (

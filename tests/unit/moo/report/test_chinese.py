@@ -25,8 +25,8 @@ from moo.studies.results.audit_report import load_audits, save_audit
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.run_study import run_study
 from moo.studies.spec.study import load_spec
-from tests.unit.moo.report.test_report import read
-from tests.unit.studies.test_audit_report import made
+from tests.fixtures.audits import audit_report
+from tests.fixtures.pages import read_page
 
 ROOMS = {room: Path(import_module(f"moo.{room}").__path__[0]) for room in
          ("data", "pareto", "privacy", "search", "objectives", "models", "studies")}  # fmt: skip
@@ -93,13 +93,13 @@ def troubled(result: StudyResult) -> StudyResult:
 def test_no_english_is_left_in_the_chinese_report_and_annex(result: StudyResult, tmp_path: Path, change: str) -> None:
     if change == "troubled":
         result = troubled(result)
-        save_audit(made(), tmp_path)
-        save_audit(made(kind="text", low=3.0), tmp_path)
-        save_audit(dataclasses.replace(made(trial=None, low=3.0), sampler_p_value=0.0), tmp_path)
+        save_audit(audit_report(), tmp_path)
+        save_audit(audit_report(kind="text", low=3.0), tmp_path)
+        save_audit(dataclasses.replace(audit_report(trial=None, low=3.0), sampler_p_value=0.0), tmp_path)
     elif change == "nothing feasible":
         blocked = [dataclasses.replace(r, constraints=dict.fromkeys(r.constraints, 1.0)) for r in result.trials]
         result = dataclasses.replace(result, trials=tuple(blocked))
-    text, _ = read(save_report(result, tmp_path, lang="zh"))
+    text, _ = read_page(save_report(result, tmp_path, lang="zh"))
     assert left(text) == set()
     assert len(re.findall("[\u4e00-\u9fff]", text)) > 1000
     drawn = [draw(result, ZH) for draw in (figures.front_2d, figures.front_3d, figures.hypervolume, figures.domains)]
@@ -110,16 +110,16 @@ def test_no_english_is_left_in_the_chinese_report_and_annex(result: StudyResult,
         render_annex(annex_of(result, trial=number, audits=load_audits(tmp_path), today=date(2026, 11, 25)), "zh"),
         encoding="utf-8",
     )
-    assert left(read(page)[0]) == set()
+    assert left(read_page(page)[0]) == set()
 
 
 @pytest.mark.slow
 def test_no_english_is_left_of_a_study_of_real_reviews(tmp_path: Path) -> None:
     result = run_study(load_spec("reviews").quick(), n_trials=3, folder=tmp_path)
-    assert left(read(save_report(result, tmp_path, lang="zh"))[0]) == set()
+    assert left(read_page(save_report(result, tmp_path, lang="zh"))[0]) == set()
     page = tmp_path / "annex.html"
     page.write_text(render_annex(annex_of(result, trial=0), "zh"), encoding="utf-8")
-    assert left(read(page)[0]) == set()
+    assert left(read_page(page)[0]) == set()
 
 
 def labels(figure: Any) -> Iterator[str]:

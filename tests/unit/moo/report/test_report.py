@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
@@ -20,8 +19,7 @@ from moo.report.i18n.chinese import said
 from moo.report.sections.texts import EN, ZH
 from moo.studies.results.result import StudyResult, load_result
 from tests.fixtures.letters import known
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.fixtures.pages import CHROMIUM, as_read, read_page
 
 
 @pytest.fixture
@@ -29,47 +27,12 @@ def result(study: tuple[Path, Path]) -> StudyResult:
     return load_result(study[1])
 
 
-class Reader(HTMLParser):
-    """Text outside scripts, and whatever would be fetched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text: list[str] = []
-        self.fetched: list[str] = []
-        self._skip = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._skip += tag in ("script", "style")
-        wanted = {"script": "src", "img": "src", "link": "href", "iframe": "src"}
-        for name, value in attrs:
-            if name == wanted.get(tag) and value and not value.startswith("data:"):
-                self.fetched.append(value)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._skip -= tag in ("script", "style")
-
-    def handle_data(self, data: str) -> None:
-        if not self._skip:
-            self.text.append(data)
-
-
-def read(path: Path) -> tuple[str, list[str]]:
-    reader = Reader()
-    reader.feed(path.read_text(encoding="utf-8"))
-    return " ".join(" ".join(reader.text).split()), reader.fetched
-
-
-def as_read(text: str) -> str:
-    """A text of the report as `read` finds it: a command is an element of its own."""
-    return " ".join(text.replace("`", " ").split())
-
-
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_study_without_a_feasible_trial_has_a_report_that_says_so(
     result: StudyResult, tmp_path: Path, lang: str
 ) -> None:
     blocked = [dataclasses.replace(r, constraints=dict.fromkeys(r.constraints, 1.0)) for r in result.trials]
-    text, _ = read(save_report(dataclasses.replace(result, trials=tuple(blocked)), tmp_path, lang=lang))
+    text, _ = read_page(save_report(dataclasses.replace(result, trials=tuple(blocked)), tmp_path, lang=lang))
     assert (EN if lang == "en" else ZH)["none"] in text
 
 
@@ -78,7 +41,7 @@ def test_the_number_that_was_confirmed_stands_under_the_recommendation(
     result: StudyResult, tmp_path: Path, lang: str
 ) -> None:
     t = EN if lang == "en" else ZH
-    assert as_read(t["unconfirmed"]) in read(save_report(result, tmp_path, lang=lang))[0]
+    assert as_read(t["unconfirmed"]) in read_page(save_report(result, tmp_path, lang=lang))[0]
     chosen = result.recommend().trial
     assert chosen is not None
     risk = Measurement(value=0.0421, stderr=0.0113)
@@ -87,12 +50,12 @@ def test_the_number_that_was_confirmed_stands_under_the_recommendation(
         objectives={**chosen.objectives, "membership_risk": risk},
         extras={**chosen.extras, "permutation_p": Measurement(value=0.026), "worst_decile": Measurement(value=0.123)},
     )
-    text, _ = read(save_report(dataclasses.replace(result, confirmed=record), tmp_path, lang=lang))
+    text, _ = read_page(save_report(dataclasses.replace(result, confirmed=record), tmp_path, lang=lang))
     for told in ("0.042 ± 0.011", t["permutation"].format(p="0.026"), t["worst_tenth"].format(risk="0.123")):
         assert told in text
     assert as_read(t["unconfirmed"]) not in text
     broken = dataclasses.replace(record, constraints={**record.constraints, "max_risk": 0.2})
-    text, _ = read(save_report(dataclasses.replace(result, confirmed=broken), tmp_path, lang=lang))
+    text, _ = read_page(save_report(dataclasses.replace(result, confirmed=broken), tmp_path, lang=lang))
     assert "max_risk" in text
     assert t["not_confirmed"].split("{")[0].strip() in text
 
@@ -100,7 +63,7 @@ def test_the_number_that_was_confirmed_stands_under_the_recommendation(
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_report_fetches_nothing_and_says_what_must_be_said(result: StudyResult, tmp_path: Path, lang: str) -> None:
     t = EN if lang == "en" else ZH
-    text, fetched = read(save_report(result, tmp_path, lang=lang))
+    text, fetched = read_page(save_report(result, tmp_path, lang=lang))
     assert fetched == []
     choice = result.recommend().trial
     assert choice is not None
@@ -141,7 +104,7 @@ def test_hostile_text_is_escaped(result: StudyResult, tmp_path: Path) -> None:
 
 
 def test_no_legal_promise_is_made(result: StudyResult, tmp_path: Path) -> None:
-    text, _ = read(save_report(result, tmp_path))
+    text, _ = read_page(save_report(result, tmp_path))
     assert "certified" not in text.lower()
     assert "anonymous" not in text.lower()
 

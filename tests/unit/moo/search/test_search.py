@@ -25,33 +25,13 @@ from moo.core.errors import ConfigChangedError, InputError, StorageError, TrialE
 from moo.core.measurement import Measurement
 from moo.search import Candidate, Goal, Integer, Outcome, Progress, Real, Space, search
 from moo.search.sampler import NAMES
-
-SPACE = Space({"x": Real(0.0, 1.0), "y": Real(1e-3, 1.0, log=True), "n": Integer(0, 3)})
-GOALS = (
-    Goal(name="score", direction="maximize", reference=0.0),
-    Goal(name="cost", direction="minimize", reference=4.0),
-)
-
-
-def evaluate(candidate: Candidate) -> Outcome:
-    x, y, n = (candidate.params[k] for k in ("x", "y", "n"))
-    score = Measurement(value=1 - (x - 0.3) ** 2 - 0.1 * n, stderr=0.01)
-    cost = Measurement(value=x + n + math.log10(y) / 3 + 1)
-    return Outcome(values={"score": score, "cost": cost}, constraints={"limit": x - 0.8}, payload={"y": y})
+from tests.fixtures.black_box import SPACE, evaluate, run, told
 
 
 def sometimes_fails(candidate: Candidate) -> Outcome:
     if candidate.number % 5 == 2:
         raise TrialError("the loss must be finite, but is NaN.", cause="NaN loss")
     return evaluate(candidate)
-
-
-def run(**changes: Any) -> Any:
-    return search(**({"evaluate": evaluate, "space": SPACE, "goals": GOALS, "n_trials": 24, "population": 8} | changes))
-
-
-def told(result: Any) -> list[Any]:
-    return [(t.candidate, t.outcome) for t in result.trials]
 
 
 def test_same_seed_same_trials_and_another_seed_others() -> None:
@@ -103,7 +83,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path: Path, sto
 SCRIPT = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
-from tests.unit.moo.search.test_search import evaluate, run
+from tests.fixtures.black_box import evaluate, run
 def slow(candidate):
     time.sleep(0.02)
     return evaluate(candidate)

@@ -1,8 +1,5 @@
 """Storages of a search: every kind works or is refused in one line, and one driver at a time has a study."""
 
-import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,15 +11,12 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-import moo
 from moo.core.errors import ConfigChangedError, InputError, MooError, StorageError
 from moo.search import Progress, lease
 from moo.search.lease import Lease
 from moo.search.storage import check_storage, name_of, opened, sqlite_file
-from tests.unit.moo.search.test_search import run, told
-
-HOME = str(Path(moo.__file__).parents[1])
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
+from tests.fixtures.black_box import run, told
+from tests.fixtures.storages import all_begin_at_once, goes_on_after_a_kill
 
 
 def journal(path: Path) -> BaseStorage:
@@ -226,67 +220,10 @@ def test_a_driver_that_was_taken_for_dead_stops_before_it_writes() -> None:
     assert told(run(n_trials=4, population=4, storage=storage)) == told(run(n_trials=4, population=4))
 
 
-RACE = """
-import json, sys, time
-sys.path.insert(0, sys.argv[2])
-from tests.unit.moo.search.test_search import evaluate, run
-from moo.core.errors import StorageError
-seen = []
-def slow(candidate):
-    time.sleep(0.2)
-    seen.append(candidate.number)
-    return evaluate(candidate)
-open(sys.argv[3] + "-ready", "w").close()
-while time.time() < float(sys.argv[4]):
-    time.sleep(0.001)
-try:
-    run(evaluate=slow, storage=sys.argv[1], n_trials=6, population=3)
-except StorageError as error:
-    assert "another holds" in str(error)
-print(json.dumps(seen))
-"""
-
-
-def all_begin_at_once(storage: str, folder: Path) -> None:
-    """Start three drivers of one study at one moment: one must evaluate every trial, and the others be refused."""
-    at = str(time.time() + 15)
-    given = [storage, str(Path(moo.__file__).parents[1]), str(folder / "x"), at]
-    drivers = [
-        subprocess.Popen([sys.executable, "-c", RACE, *given], env=ENVIRONMENT, stdout=subprocess.PIPE)
-        for _ in range(3)
-    ]
-    seen = [json.loads(d.communicate()[0]) for d in drivers]
-    assert sorted(n for numbers in seen for n in numbers) == list(range(6))
-    assert sorted(map(len, seen)) == [0, 0, 6]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["journal URL", "database URL"])
 def test_of_drivers_that_begin_at_once_one_does_all(kind: str, tmp_path: Path) -> None:
     all_begin_at_once(str(KINDS[kind](tmp_path)), tmp_path)
-
-
-def goes_on_after_a_kill(storage: str) -> str:
-    """Kill a driver in its second trial: its study must be held until then, and free at once; return the refusal."""
-    script = f"""
-import sys, time
-sys.path.insert(0, {str(Path(moo.__file__).parents[1])!r})
-from tests.unit.moo.search.test_search import evaluate, run
-def slow(candidate):
-    if candidate.number:
-        print("on", flush=True)
-        time.sleep(60)
-    return evaluate(candidate)
-run(evaluate=slow, storage={storage!r}, n_trials=3, population=3)
-"""
-    with subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT, stdout=subprocess.PIPE) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline() == b"on\n"
-        with pytest.raises(StorageError, match=f"another holds 'search' in .*: process {driver.pid} on") as caught:
-            run(storage=storage, n_trials=3, population=3)
-        driver.send_signal(signal.SIGKILL)
-    assert told(run(storage=storage, n_trials=3, population=3)) == told(run(n_trials=3, population=3))
-    return str(caught.value)
 
 
 def test_a_driver_that_was_killed_leaves_its_journal_free(tmp_path: Path) -> None:

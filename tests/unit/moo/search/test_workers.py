@@ -14,7 +14,7 @@ import pytest
 import moo
 from moo.core.errors import InputError, StorageError, TrialError
 from moo.search import LOST, REFUSED, Candidate, Outcome, search
-from tests.unit.moo.search.test_search import GOALS, SPACE, evaluate, told
+from tests.fixtures.black_box import GOALS, SPACE, evaluate, told
 
 
 class Counting:

@@ -9,36 +9,14 @@ import pytest
 from sklearn.linear_model import QuantileRegressor
 
 from moo.core.errors import InputError
-from moo.core.evidence import Floats, MembershipEvidence, Population
+from moo.core.evidence import MembershipEvidence, Population
 from moo.objectives.membership import choice, deciles, permutation, risk, uncertainty
 from moo.objectives.membership.attacks.quantile import QUARTILES, fit_quantile, quantile_regression
 from moo.objectives.membership.attacks.registry import ATTACKS, attack_scores, check_attack
 from moo.objectives.membership.metrics import placements
+from tests.fixtures.evidence import whole_evidence
 
 Level = Literal["record", "user"]
-
-
-def whole_evidence(
-    seed: int, *, k: int = 4, users: int = 300, per_user: int = 1, leak: float = 0.0, m: int = 300
-) -> MembershipEvidence:
-    """Skewed noise of each text's own, a leak on its scale, and all that any attack needs."""
-    rng = np.random.default_rng(seed)
-    units = np.repeat(np.arange(users), per_user)
-    members = np.stack([side for row in rng.random((k // 2, users)) < 0.5 for side in (row, ~row)])[:, units]
-
-    def drawn(n: int) -> tuple[Floats, Floats, Floats]:
-        hard, scale = rng.gamma(0.5, 2.0, n), 0.3 * rng.lognormal(0.0, 1.0, n)
-        return hard, scale, hard + scale * rng.gamma(1.0, 1.0, (k, n))
-
-    hard, scale, losses = drawn(len(units))
-    others_hard, _, others = drawn(m)
-    return MembershipEvidence(
-        losses=np.maximum(losses - leak * scale * members, 1e-3),
-        members=members,
-        units=units,
-        base_losses=hard + 0.05,
-        population=Population(losses=others + 1e-3, base_losses=others_hard + 0.05),
-    )
 
 
 @pytest.mark.parametrize("level", ["record", "user"])

@@ -25,9 +25,8 @@ from moo.report.sections.texts import EN
 from moo.studies.results.result import SearchCost, StudyResult
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.membership import judge_membership
-from tests.unit.objectives.membership.test_attacks import whole_evidence
-from tests.unit.objectives.test_attribute import made
-from tests.unit.studies.test_membership import trial
+from tests.fixtures.evidence import attribute_evidence, whole_evidence
+from tests.fixtures.trials import trial_evidence
 
 EIGHT = whole_evidence(0, k=8, users=400)
 
@@ -62,7 +61,7 @@ def test_shadows_that_tell_nothing_are_not_assessed(losses: np.ndarray) -> None:
         risk.balanced_accuracy(e),
         risk.tpr(e, 0.1),
         deciles.worst_decile(e),
-        judge_membership(trial(membership=e), StudySpec()).risk,
+        judge_membership(trial_evidence(membership=e), StudySpec()).risk,
     ]
     for m in found:
         assert math.isnan(m.value)
@@ -139,10 +138,15 @@ NAN = np.full((4, 6), np.nan)
             "log_probs",
         ),
         (
-            lambda: attribute_risk(dataclasses.replace(made(0), labels=np.full(600, 2))),
+            lambda: attribute_risk(dataclasses.replace(attribute_evidence(0), labels=np.full(600, 2))),
             "labels must be between 0 and 1",
         ),
-        (lambda: attribute_risk(dataclasses.replace(made(0), members=made(0).members[:3])), "K must be even"),
+        (
+            lambda: attribute_risk(
+                dataclasses.replace(attribute_evidence(0), members=attribute_evidence(0).members[:3])
+            ),
+            "K must be even",
+        ),
     ],
 )
 def test_bad_input_is_refused_by_name(call: Callable[[], object], message: str) -> None:
@@ -184,7 +188,7 @@ def test_a_risk_that_was_not_assessed_holds_no_limit_and_is_shown_as_such() -> N
 
 
 def test_outputs_that_tell_nothing_of_users_are_not_assessed() -> None:
-    e = made(1)
+    e = attribute_evidence(1)
     flat = attribute_risk(dataclasses.replace(e, log_probs=np.full(e.log_probs.shape, math.log(0.5))))
     assert "every record has the same outputs" in flat.leakage.note
     alike = attribute_risk(dataclasses.replace(e, log_probs=e.log_probs[[0, 0, 2, 2]]))

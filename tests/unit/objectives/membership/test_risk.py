@@ -15,7 +15,7 @@ from moo.core.measurement import Measurement
 from moo.objectives.membership import metrics, permutation, risk, training_variance, uncertainty
 from moo.objectives.membership.attacks import scores
 from moo.objectives.statistics import clusters
-from tests.unit.objectives.membership.test_scores import draw_pairs, make_evidence
+from tests.fixtures.evidence import draw_pairs, make_evidence
 
 values = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np.array)
 

@@ -6,31 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moo.core.errors import InputError
-from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence
+from moo.core.evidence import Floats, MembershipEvidence
 from moo.objectives.membership import risk
 from moo.objectives.membership.attacks import scores
-
-
-def draw_pairs(rng: np.random.Generator, k: int, units: Ints) -> Bools:
-    """K/2 complementary pairs of random halves of the units, shape (K, n)."""
-    count = int(units.max()) + 1
-    rows = []
-    for _ in range(k // 2):
-        half = np.zeros(count, dtype=bool)
-        half[rng.permutation(count)[: count // 2]] = True
-        rows += [half[units], ~half[units]]
-    return np.array(rows)
-
-
-def make_evidence(seed: int, *, k: int = 4, n: int = 60, per_unit: int = 1, leak: float = 0.0) -> MembershipEvidence:
-    """Skewed losses with a scale of each text's own; members' losses are lower by `leak` of that scale."""
-    rng = np.random.default_rng(seed)
-    units = np.arange(n) // per_unit
-    members = draw_pairs(rng, k, units)
-    scale = rng.lognormal(0.0, 1.0, n)
-    noise = (rng.gamma(1.0, 1.0, (k, n)) - 1.0) * scale
-    losses = rng.gamma(0.5, 2.0, n) + noise - leak * scale * members
-    return MembershipEvidence(losses=losses, members=members, units=units)
+from tests.fixtures.evidence import make_evidence
 
 
 def naive_pair_reference(losses: Floats) -> Floats:
