@@ -119,7 +119,7 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
     from moo.tables import Reading
 
     if not options.out:
-        raise InputError("a masked file needs --out FILE; {text} was not read.", text=options.text)
+        raise InputError("a masked file needs a target: give --out FILE; {text} was not read.", text=options.text)
     plan = ColumnPlan(
         level=options.level,
         roles=_pairs((c for c in options.columns.split(",") if c), "--columns"),

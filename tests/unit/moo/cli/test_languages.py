@@ -17,8 +17,8 @@ from moo.core.messages import catalogue, fields
 # Functions that print a template -> place of the template among their arguments
 PRINTING = {"words": 0, "Message": 0, "say": 1, "heading": 1}
 ERRORS = ("InputError", "PolicyError", "StorageError", "OptionError", "MachineError")
-# Three English words in a row, none of them a name with a dot, dash, underscore or slash
-SENTENCE = re.compile(r"(?<![\w./\-=`])(?:[A-Za-z]{2,}[,;:]? ){3}[a-z]{2,}(?![\w/\-=.])")
+# Four English words in a row, none of them a name with a dot, dash, underscore or slash
+SENTENCE = re.compile(r"(?<![\w./\-=`])(?:[A-Za-z]{2,} ){3}[a-z]{2,}(?![\w/\-=.])")
 
 
 def printed() -> Iterator[tuple[str, str]]:
