@@ -128,7 +128,17 @@ def worst_per_part(kinds: Sequence[Sequence[Event]]) -> dict[str, RenyiCurve]:
 
 
 def compose_worst(kinds: Sequence[Sequence[Event]], *, trials: int, delta: float, once: Sequence[Event] = ()) -> float:
-    """Compose trials of any of the kinds, and events charged once, by RDP; adaptively chosen."""
+    """Compose trials of any of the kinds, and events charged once, by RDP; adaptively chosen.
+
+    Args:
+        kinds: Events of one trial, for each kind that a trial may be.
+        trials: Number of trials, >= 0.
+        delta: Delta of the composition, in (0, 1).
+        once: Events charged once, whatever the number of trials.
+
+    Returns:
+        Epsilon; `math.inf` with any training without DP.
+    """
     each, fixed, nothing = worst_per_part(kinds), renyi_per_part(once), np.zeros(len(ORDERS))
     curves = [trials * each.get(part, nothing) + fixed.get(part, nothing) for part in sorted({*each, *fixed})]
     return max((_epsilon(curve, delta) for curve in curves), default=0.0)
@@ -165,6 +175,13 @@ def epsilon_of_all(events: Sequence[Event], *, delta: float) -> float:
 
     Tighter than RDP; sound where the events were fixed without these units' data.
 
+    Args:
+        events: Runs and answers, each charged to every unit.
+        delta: Delta of the guarantee, in (0, 1).
+
+    Returns:
+        Epsilon; `math.inf` with any run without DP.
+
     Source:
         Composition of privacy loss distributions, Sommer, Meiser and Mohammadi 2019;
         dp-accounting's accountant.
@@ -185,13 +202,18 @@ def epsilon_of_any(
 ) -> float:
     """Return the epsilon that no multiset of `times` runs of the kinds passes, by PLD.
 
-    The runs are on the same units; see `epsilon_of_all`.
+    The runs are on the same units; see `epsilon_of_all`. Equal to `epsilon_of_all` of `times` runs
+    where there is one kind. Of several the hockey-stick curves' upper envelope is composed: it is
+    convex, so that it is a mechanism's own curve, and this one dominates each kind.
 
-    The answers of `once` were released of the same units, once.
+    Args:
+        kinds: Runs that each of the `times` may be.
+        times: Number of runs, >= 1.
+        delta: Delta of the guarantee, in (0, 1).
+        once: Answers on the same units, charged once.
 
-    Equal to `epsilon_of_all` of `times` runs where there is one kind. Of several the hockey-stick
-    curves' upper envelope is composed: it is convex, so that it is a mechanism's own curve, and
-    this one dominates each kind.
+    Returns:
+        Epsilon; `math.inf` with any kind without DP.
 
     Source:
         Zhu, Dong and Wang 2022, "Optimal Accounting of Differential Privacy via Characteristic

@@ -1,4 +1,4 @@
-"""Events: training runs and noised answers as data. Epsilon is derived, never stored as truth."""
+"""Events: training runs and noised answers as data. Epsilon is derived from them, never stored."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -179,7 +179,7 @@ class Ledger:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the ledger in one thread of one process, so that a decision by its entries stays right.
+        """Hold the ledger in one thread of one process, so that its entries stay as read.
 
         Not to be nested.
         """

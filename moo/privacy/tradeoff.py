@@ -114,7 +114,10 @@ def gaussian_dp(epsilon: float, delta: float) -> GaussianCurve:
 
 
 def _log_gaussian_delta(mu: float, epsilon: float) -> float:
-    """Return the log of delta; in logarithms, since the difference of the tails loses its digits."""
+    """Return the log of delta.
+
+    In logarithms, since the difference of the two tails loses its digits.
+    """
     high, low = float(log_ndtr(mu / 2 - epsilon / mu)), epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
     return high + math.log1p(-math.exp(low - high)) if low < high else -1e4
 

@@ -215,7 +215,9 @@ class Run:
         return kept
 
     def _tell(self, trial: Trial | FrozenTrial, kept: SearchTrial) -> None:
-        """Report the outcome to Optuna; a failed trial as complete, at the reference values, infeasible.
+        """Report the outcome to Optuna.
+
+        A failed trial is complete there, at the reference values and infeasible.
 
         Optuna counts complete trials alone into a generation: a failed one would make the sampler
         wait for another.

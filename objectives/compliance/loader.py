@@ -50,7 +50,7 @@ def load_rules(packs: Sequence[str | Path] = DEFAULT_PACKS) -> RuleBook:
     """Read, check and join packs.
 
     A rule of one pack may extend the rule of the same id of another: it adds its own articles to
-    it, and stands on its own, judged by the same numbers, where the other pack is not chosen.
+    it, and applies alone, judged by the same numbers, where the other pack is not chosen.
 
     Args:
         packs: Names of built-in packs, or paths of a company's own files; the last that sets

@@ -90,7 +90,7 @@ def check_matrix(name: str, values: Floats, shape: tuple[int, ...]) -> None:
 
 
 def check_scored(scores: Floats, members: Bools, units: Ints) -> None:
-    """Refuse unfit scores: no matrix like their membership, NaN, rows with one side, other units.
+    """Refuse unfit scores: another shape, NaN, rows with one side, other units.
 
     Raises:
         InputError: Naming `scores`, `members` or `units`.

@@ -33,7 +33,7 @@ class Spread(NamedTuple):
 
 
 def contrasts_of(per_shadow: Floats, covariance: Floats, *, refers: bool) -> tuple[Floats, Floats, Floats]:
-    """Return contrasts of K paired shadows, their variance due to units, and their share of training.
+    """Return contrasts of K paired shadows, their variance by unit, their part of training.
 
     The shadows of a pair have opposite members, so with a plain loss the difference within a pair
     is mostly how hard texts are, and the contrast between pairs is not. With references a pair's
@@ -59,7 +59,9 @@ def contrasts_of(per_shadow: Floats, covariance: Floats, *, refers: bool) -> tup
 def spread_of(
     by_unit: float, contrasts: Floats, explained: Floats, seen: Floats, *, part: float, prior: float
 ) -> Spread:
-    """Return the law of a mean's error: by unit, plus training, known roughly from K - 1 contrasts.
+    """Return the law of a mean's error: by unit, plus training.
+
+    K - 1 contrasts show the part of training roughly.
 
     Training's part of the error, t, has a half-Cauchy law before the data, with a scale in units of
     the error by unit; the contrasts, normal given t, update it. The error is then a mixture of

@@ -1,4 +1,4 @@
-"""Memorisation in generation: rank of planted secrets among their like, and verbatim emission."""
+"""Memorisation in generation: rank of planted secrets, and verbatim emission."""
 
 import math
 from dataclasses import dataclass

@@ -45,7 +45,9 @@ def sensitivity(floor: int) -> float:
 
 
 def bounded_share(values: Floats, units: Ints, floor: int) -> float:
-    """Return the mean of units' own means of values in [0, 1], shrunk towards 1/2 below the floor.
+    """Return the mean of units' means of values in [0, 1].
+
+    Below the floor it is shrunk towards 1/2.
 
     Its sensitivity is `sensitivity(floor)` / 2.
 

@@ -1,4 +1,4 @@
-"""Membership by quantile regression on records that nobody trained on; no other shadow needed."""
+"""Membership by quantile regression on unseen records; no other shadow needed."""
 
 import numpy as np
 

@@ -57,7 +57,9 @@ def lira_offline(losses: Floats, members: Bools, *, fixed_variance: bool = True)
 
 
 def lira_online(losses: Floats, members: Bools, *, fixed_variance: bool = True) -> Floats:
-    """Return the log-likelihood ratio of a shadow's confidence: references that saw the record or not.
+    """Return the log-likelihood ratio of a shadow's confidence.
+
+    Under references that saw the record, and references that did not.
 
     Args and errors as in `lira_offline`.
     """
@@ -67,7 +69,9 @@ def lira_online(losses: Floats, members: Bools, *, fixed_variance: bool = True) 
 
 
 def base(losses: Floats, members: Bools) -> Floats:
-    """Return log-likelihood minus the log of the mean likelihood under both members of other pairs.
+    """Return log-likelihood minus the log of the mean likelihood.
+
+    The mean is under both members of every other pair.
 
     Source:
         Lassila, Ostman, Ngo and Graell i Amat 2025, "Practical Bayes-Optimal Membership Inference
@@ -169,7 +173,7 @@ class _Side:
         """Return one standard deviation for all texts.
 
         With one reference a text (K = 4) there is nothing to vary within: the references' spread
-        over all texts stands in.
+        over all texts replaces it.
         """
         spare = int((self.count - 1).sum())
         if spare > 0:
