@@ -22,18 +22,19 @@ from moo.objectives.attribute.risk import attribute_risk
 from moo.objectives.membership.risk import membership_risk
 from moo.objectives.utility.accuracy import accuracy
 from moo.privacy.keys import StudyKey
-from moo.studies.setup.prepared import Prepared
+from moo.studies.setup.prepared import PreparedStudy, prepare_study
 from moo.studies.spec.study import load_spec
 from moo.studies.trial.evidence import columns_of
+from moo.studies.trial.plan import plan_trial
 from moo.studies.trial.run import run_trial
 
 ASKED = (("age_band", ()), ("age_band", ("gender",)), ("gender", ()), ("gender", ("age_band",)))
 DIFFERENT = "users have the attributes of others: nothing can be found"
 
 
-def evidence(base: AttributeEvidence, prepared: Prepared, name: str, known: tuple[str, ...]) -> AttributeEvidence:
-    """Return the same outputs with another attribute."""
-    groups = prepared.parts["pool"].groups
+def evidence(base: AttributeEvidence, prepared: PreparedStudy, name: str, known: tuple[str, ...]) -> AttributeEvidence:
+    """The same outputs beside another attribute."""
+    groups = prepared.data.parts["pool"].groups
     return dataclasses.replace(base, name=name, attribute=groups[name], auxiliary=columns_of(groups, known))
 
 
@@ -97,9 +98,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = o.folder or Path(temporary)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        prepared = Prepared(spec, StudyKey.load_or_create(folder / "study.key"), folder)
-        prepared.parts = {part: thinned(records, o.per_user) for part, records in prepared.parts.items()}
-        found = run_trial(params, prepared, number=0)
+        prepared = prepare_study(spec, StudyKey.load_or_create(folder / "study.key"), folder)
+        parts = {part: thinned(records, o.per_user) for part, records in prepared.data.parts.items()}
+        prepared = prepared.on(dataclasses.replace(prepared.data, parts=parts))
+        found = run_trial(plan_trial(params, prepared), prepared, number=0)
     assert found.attribute is not None
     print(
         f"{found.attribute.labels.size} records of {len(np.unique(found.attribute.units))} users in the pool; "
@@ -115,7 +117,7 @@ def main() -> None:
         + "".join(f"{h:18}" for h in heads)
         + "p"
     )
-    cases = [a for a in ASKED if {a[0], *a[1]} <= set(prepared.parts["pool"].groups)]
+    cases = [a for a in ASKED if {a[0], *a[1]} <= set(prepared.data.parts["pool"].groups)]
     for name, known in cases:
         risk = attribute_risk(evidence(found.attribute, prepared, name, known), n_permutations=o.permutations)
         print(

@@ -27,9 +27,9 @@ from moo.objectives.membership.attacks.registry import ATTACKS
 from moo.objectives.membership.choice import possible
 from moo.objectives.membership.risk import auc
 from moo.privacy.keys import StudyKey
-from moo.studies.setup.prepared import Prepared
-from moo.studies.spec.study import StudySpec, load_spec
-from moo.studies.spec.training import TrainingSpec
+from moo.studies.setup.prepared import PreparedStudy, prepare_study
+from moo.studies.spec.study import StudySpec, TrainingSpec, load_spec
+from moo.studies.trial.plan import plan_trial
 from moo.studies.trial.run import run_trial
 
 
@@ -39,28 +39,23 @@ def study(*, records: int, epochs: float, shadows: int) -> StudySpec:
     return dataclasses.replace(load_spec("reviews"), n_records=records, training=training)
 
 
-def with_pool(prepared: Prepared, records: int) -> Prepared:
-    """Return the study with exactly `records` texts in its pool; 0 leaves it unchanged.
-
-    The last customer's texts are cut short.
-
-    Raises:
-        InputError: If the pool is smaller.
-    """
-    pool = prepared.parts["pool"]
+def with_pool(prepared: PreparedStudy, records: int) -> PreparedStudy:
+    """The study with exactly so many texts in its pool, the last customer's cut short; 0 leaves it as it is."""
+    pool = prepared.data.parts["pool"]
     if len(pool) < records:
-        raise InputError("pool must be >= {records}, got {n} texts; raise --records.", records=records, n=len(pool))
-    if records:
-        prepared.parts["pool"] = pool.take(np.arange(records))
-        prepared.expected_units = max(1, prepared.parts["pool"].n_units // 2)
-    return prepared
+        raise InputError(f"pool >= {records} must hold, but got {len(pool)} texts; raise --records.")
+    if not records:
+        return prepared
+    pool = pool.take(np.arange(records))
+    parts = {**prepared.data.parts, "pool": pool}
+    return prepared.on(dataclasses.replace(prepared.data, parts=parts, expected_units=max(1, pool.n_units // 2)))
 
 
 def one(params: TrialParams, spec: StudySpec, pool: int, folder: Path) -> dict[str, float]:
-    """Run a study under a fresh key, print every attack, and return the AUC of each by record."""
-    prepared = with_pool(Prepared(spec, StudyKey.load_or_create(folder / "study.key"), folder), pool)
+    """A study under a fresh key: prints every attack, and tells the AUC of each by record."""
+    prepared = with_pool(prepare_study(spec, StudyKey.load_or_create(folder / "study.key"), folder), pool)
     started = time.perf_counter()
-    evidence = run_trial(params, prepared, number=0)
+    evidence = run_trial(plan_trial(params, prepared), prepared, number=0)
     sizes = " and ".join(str(e.losses.shape[1]) for e in (evidence.membership, evidence.unseen))
     print(f"\n{sizes} texts in the pool and unseen, {time.perf_counter() - started:.0f} s")
     return table(evidence)

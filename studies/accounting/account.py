@@ -1,4 +1,4 @@
-"""What a study's trainings cost the units of its data set: reserved before, settled after, kept beside no model."""
+"""Account of a study in the ledger of its data: trainings reserved before, settled after."""
 
 import dataclasses
 import math
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from moo.models.training.checkpoints import Reach
 
 OVER_BUDGET = "it would pass the budget"
-CHARGED = ("pool", "test", "release")  # parts whose units pay for something
+# Parts whose units pay for something.
+CHARGED = ("pool", "test", "release")
 
 
 def ledgers_dir() -> Path:
-    """`MOO_LEDGERS`, else the platform's data folder of the user: one ledger a data set, and the key of their names."""
+    """Return the folder of the ledgers: MOO_LEDGERS, else the user's data folder."""
     chosen = os.environ.get("MOO_LEDGERS")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("moo", appauthor=False)) / "ledgers"
 
 
 def ledger_of(data: str) -> Ledger:
-    """The ledger of a data set: of the people behind a name, or of the place where a table lies, however its content changes.
+    """Return the ledger of a data set: of the people behind its name, or of the path of a table.
 
     Raises:
         MachineError: If the ledgers' folder cannot be written.
@@ -46,7 +47,7 @@ def ledger_of(data: str) -> Ledger:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            "the ledgers' folder must be writable, but {home} is not: {strerror}; set MOO_LEDGERS.",
+            "The ledgers' folder must be writable, but {home} is not: {strerror}. Set MOO_LEDGERS.",
             home=home,
             strerror=error.strerror,
         ) from error
@@ -55,19 +56,19 @@ def ledger_of(data: str) -> Ledger:
 
 
 def ledger_path(data: str) -> Path:
-    """Where the ledger of a data set lies, or would lie; nothing is made.
+    """Return the path of a data set's ledger, if it exists or not; nothing is created.
 
     Raises:
         InputError: If no study has run on any data.
     """
     home = ledgers_dir()
     if not (home / "ledger.key").is_file():
-        raise InputError("a ledger must exist, but there is none in {home}; run a study first.", home=home)
+        raise InputError("A ledger must exist, but there is none in {home}. Run a study first.", home=home)
     return home / f"{_dataset(home, data)[:16]}.ledger"
 
 
 def cap_and_charges(data: str) -> tuple[Cap | None, list[Event]]:
-    """Return the cap on a data set and what is charged to it; nothing is made where no ledger exists."""
+    """Return the cap on a data set and its charged events; creates no ledger."""
     try:
         entries = read_entries(ledger_path(data))
     except InputError:
@@ -82,18 +83,18 @@ def _dataset(home: Path, data: str) -> str:
 
 @dataclass
 class Account:
-    """One study's entries in the ledger of its data set. Lives in the driver: no worker writes.
+    """Entries of one study in the ledger of its data set. Lives in the driver: no worker writes.
 
-    After every entry the ledger's head is kept in the study's folder, so that an older ledger put back is refused.
+    After every entry the ledger's head is kept in the study's folder, so that an older copy is refused.
 
     Attributes:
         ledger: Ledger of the data set.
         study: Name and fingerprint, so that two studies of one name stay apart.
         answers: Noised answers of each trial.
-        counts: Noised counts, charged once, with the first trial that tells answers.
-        limit: Filter of `publish_all`: no trial that would pass it is admitted.
-        reached: How far a killed attempt came by its own checkpoints, from trial and attempt; None where that is unknown.
-        home: The study's folder, where the ledger's head is kept; None keeps none.
+        counts: Noised counts, charged once, with the first trial that has answers.
+        limit: Filter of `publish_all`: a trial that would pass it is refused.
+        reached: Progress of a killed attempt by its checkpoints, from trial and attempt; None if it is unknown.
+        home: The study's folder, which keeps the ledger's head; None keeps none.
     """
 
     ledger: Ledger
@@ -106,10 +107,10 @@ class Account:
     _open: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Refuse a ledger that does not hold what the study has spent.
+        """Raise if the ledger lacks the charges of the study.
 
         Raises:
-            PolicyError: If another one, or an older copy, lies where the ledger did.
+            PolicyError: If it was replaced by another one, or by an older copy.
         """
         if self.home is not None:
             check_anchor(self.home, self.study, self.ledger)
@@ -118,19 +119,19 @@ class Account:
         """Write the study's terms down, once, before anything is charged.
 
         Args:
-            terms: As of `terms_of`.
+            terms: Terms by `terms_of`.
             begun: True if the study must have begun: its terms are then in the ledger.
 
         Raises:
             PolicyError: If a study of this name began with others, or in another folder, or with another ledger.
         """
         with self._writing():
-            gates = self._refuse_other(terms)
+            gates = self._same_terms(terms)
             known = any(e.study == self.study for e in gates)
             if not known and begun and terms["policy"] != "internal":
                 raise PolicyError(
-                    "the ledger must hold the terms that {study} began with, but {path} does not; set "
-                    "MOO_LEDGERS and the data's place as they were, or restore the ledger.",
+                    "The ledger must hold the terms that {study} began with, but {path} does not. Set "
+                    "MOO_LEDGERS and the path of the data as they were, or restore the ledger.",
                     study=self.study,
                     path=self.ledger.path,
                 )
@@ -138,11 +139,11 @@ class Account:
                 self.ledger.record("gate", self.study, terms)
 
     def begun(self, terms: Mapping[str, Any]) -> bool:
-        """Refuse what `open` would refuse, and write nothing; return True if the study has begun."""
+        """Return True if the study has begun; raise as `open` does, and write nothing."""
         self.check()
-        return any(e.study == self.study for e in self._refuse_other(terms))
+        return any(e.study == self.study for e in self._same_terms(terms))
 
-    def _refuse_other(self, terms: Mapping[str, Any]) -> list[LedgerEntry]:
+    def _same_terms(self, terms: Mapping[str, Any]) -> list[LedgerEntry]:
         gates = [e for e in self.ledger.entries() if e.kind == "gate" and "policy" in e.body]
         check_terms(terms, self.study, gates)
         return gates
@@ -150,23 +151,20 @@ class Account:
     def fix(self, name: str, chosen: Any) -> Any:
         """Write a decision down, or return the one that was written down before."""
         with self._writing():
-            before = self._gate(name)
-            if before is None:
+            before = [e.body for e in self.ledger.entries(self.study) if e.kind == "gate" and name in e.body]
+            if not before:
                 self.ledger.record("gate", self.study, {name: chosen})
-        return chosen if before is None else before[name]
-
-    def _gate(self, name: str) -> Mapping[str, Any] | None:
-        return next((e.body for e in self.ledger.entries(self.study) if e.kind == "gate" and name in e.body), None)
+        return before[0][name] if before else chosen
 
     def reserve(self, runs: Mapping[int, TrainingRun], *, answers: bool = True) -> dict[int, str]:
         """Charge trainings in full before they start, with their answers where they have any.
 
         Args:
             runs: Number of a trial -> its training.
-            answers: Whether the trials tell their answers.
+            answers: True if the trials release their answers.
 
         Returns:
-            Number -> reason of those that are denied, and not charged.
+            Number of a denied trial -> reason; it is not charged.
         """
         with self._writing():
             for number in runs:
@@ -195,7 +193,7 @@ class Account:
             try:
                 seq = self.ledger.reserve(self.study, number, run, [*self.answers, *due] if answers else ())
             except PolicyError as error:
-                denied[number] = self._deny(number, str(error))
+                denied[number] = self._deny(number, error.message)
                 continue
             self._open[number] = (seq, run.steps)
             spent += [run, *self.answers, *due]
@@ -208,18 +206,18 @@ class Account:
         return tuple(c for c in self.counts if c not in held)
 
     def _deny(self, number: int, reason: str) -> str:
-        # of a trial whose process died, the reservation before stays charged in full
+        # The earlier reservation of a trial that was killed stays charged in full.
         self._open.pop(number, None)
-        self.ledger.record("deny", self.study, {"trial": number, "reason": reason})
+        self.ledger.record("deny", self.study, {"trial": number, "reason": str(reason)})
         return reason
 
     def attempts(self) -> dict[int, str]:
-        """Names of the trials' attempts that are reserved and not settled: hashes of their entries, which nothing else has."""
+        """Return trial -> name of its open attempt: the hash of its reservation."""
         hashes = {e.seq: e.hash for e in self.ledger.entries(self.study)}
         return {number: hashes[reservation] for number, (reservation, _) in self._open.items()}
 
     def _settle_killed(self, number: int) -> None:
-        """Charge the latest killed attempt of a trial for the steps that it can have run; without its checkpoints, for all."""
+        """Charge a killed attempt for the steps it can have run; for all without checkpoints."""
         entries = self.ledger.entries(self.study)
         settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
         waiting = [e for e in entries if e.kind == "reserve" and e.body["trial"] == number and e.seq not in settled]
@@ -230,7 +228,7 @@ class Account:
             self.ledger.abort(self.study, waiting[-1].seq, steps=steps, cause=cause)
 
     def settle(self, number: int, cause: str = "", *, resumed_at: int = 0) -> None:
-        """Record the steps of a training: those since its checkpoint if it finished, all planned ones if it failed.
+        """Record the steps of a training: since its checkpoint if finished, all if it failed.
 
         A training that is not open is left alone: an earlier call settled or charged it.
         """
@@ -244,10 +242,10 @@ class Account:
                 self.ledger.commit(self.study, reservation, steps=steps - resumed_at)
 
     def release(self, body: Mapping[str, Any], *, only: bool = False) -> bool:
-        """Write down what leaves, once.
+        """Write a release down, once.
 
         Args:
-            body: What leaves.
+            body: Description of the release.
             only: True if nothing else of the study may leave, before or after.
 
         Returns:
@@ -260,7 +258,7 @@ class Account:
             before = [e.body for e in self.ledger.entries(self.study) if e.kind == "release"]
             if only and any(other != body for other in before):
                 raise PolicyError(
-                    "one result alone of {study} may leave, and another has; give the new study another name.",
+                    "One result alone of {study} may leave, and another has left. Give the new study another name.",
                     study=self.study,
                 )
             if body not in before:
@@ -268,32 +266,32 @@ class Account:
         return body not in before
 
     def open_reservations(self) -> int:
-        """Trainings that were reserved and never settled: a call that was cut off has left them."""
+        """Return the number of trainings that were reserved and never settled: a call was cut off."""
         entries = self.ledger.entries(self.study)
         settled = {e.body["reservation"] for e in entries if e.kind in ("commit", "abort")}
         return sum(e.kind == "reserve" and e.seq not in settled for e in entries)
 
     def preparation(self) -> list[PrivateAnswer]:
-        """What the steps of the preparation are charged, for the units of every part: such a step read them all."""
+        """Return the charges of the data's preparation, for the units of every part."""
         return everywhere(self.ledger.charged(PREPARATION))
 
     @property
     def cap(self) -> Cap | None:
-        """Cap on the data; None without one, or where it was lifted."""
+        """Cap on the data; None without one, or if it was lifted."""
         cap = cap_of(self.ledger.entries())
         return None if cap is None or math.isinf(cap.epsilon) else cap
 
     def events(self) -> list[Event]:
-        """What this study's units are charged for so far: crashed attempts included, and the preparation of the data."""
+        """Return all charges of this study's units: crashed attempts and preparation included."""
         return [*self.preparation(), *self.ledger.charged(self.study)]
 
     def covered(self) -> frozenset[str]:
-        """Names of dataset-scoped steps of the preparation that the ledger charges."""
+        """Return the names of dataset-scoped steps of the preparation that the ledger charges."""
         return frozenset(e.name for e in self.ledger.charged(PREPARATION) if isinstance(e, PrivateAnswer))
 
 
 def everywhere(preparation: Sequence[Event]) -> list[PrivateAnswer]:
-    """The answers of steps that read all units: whichever part they were charged to, those of every part pay for them as often."""
+    """Return the answers of steps that read all units, charged to the units of every part."""
     answers = [e for e in preparation if isinstance(e, PrivateAnswer)]
     times: dict[PrivateAnswer, int] = {}
     for answer, n in Counter(answers).items():

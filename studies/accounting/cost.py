@@ -1,4 +1,4 @@
-"""What a study cost in privacy, and what may be said of that number under its release policy."""
+"""Privacy cost of a study, and its guarantee under the release policy."""
 
 import dataclasses
 import math
@@ -16,16 +16,16 @@ from moo.privacy.renyi_filter import RenyiFilter
 from moo.search import REFUSED
 from moo.studies.accounting.account import Account
 from moo.studies.results.result import SearchCost
-from moo.studies.setup.prepared import Prepared
+from moo.studies.setup.prepared import PreparedStudy
 from moo.studies.trial.noised_record import counts
-from moo.studies.trial.run import planned_run
+from moo.studies.trial.plan import TrialPlan, plan_training, planned_run
 
 
-def runs_at(prepared: Prepared, epsilon: float) -> list[TrainingRun]:
-    """The events that a training at an epsilon of the space can be: one for each number of halvings, whatever its other settings.
+def runs_at(prepared: PreparedStudy, epsilon: float) -> list[TrainingRun]:
+    """Return the events of a training at an epsilon: one for each number of halvings.
 
-    At one number of halvings a lower epsilon has more noise and is dominated; of two numbers neither need dominate the other, so a
-    guarantee over the space is a maximum over all of them at the highest epsilon (ADR 27).
+    At one number of halvings a lower epsilon has more noise and is dominated; of two numbers neither need dominate
+    the other, so a guarantee over the space is a maximum over all of them at the highest epsilon (ADR 27).
     """
     low, high = prepared.spec.space.batch_halvings
     each = TrialParams(target_epsilon=epsilon, masking_level=0, lora_rank=1, learning_rate=1e-3, adapted_layers=0)
@@ -33,15 +33,18 @@ def runs_at(prepared: Prepared, epsilon: float) -> list[TrainingRun]:
         planned_run(
             dataclasses.replace(each, batch_halvings=halvings),
             prepared.spec,
-            prepared.expected_units,
-            prepared.records.unit_name,
+            prepared.data.expected_units,
+            prepared.data.unit,
         )
         for halvings in range(low, high + 1)
     ]
 
 
-def budget_filter(policy: Policy, prepared: Prepared, answers: Sequence[PrivateAnswer]) -> RenyiFilter | None:
-    """The filter of `publish_all`, its order chosen for trials in the middle of epsilons and halvings: the plan, not the data."""
+def budget_filter(policy: Policy, prepared: PreparedStudy, answers: Sequence[PrivateAnswer]) -> RenyiFilter | None:
+    """Return the filter of `publish_all`; None under another policy.
+
+    Its order is chosen for trials in the middle of epsilons and halvings: by the plan, not by the data.
+    """
     if policy.name != "publish_all":
         return None
     low, high = prepared.spec.space.target_epsilon
@@ -50,19 +53,25 @@ def budget_filter(policy: Policy, prepared: Prepared, answers: Sequence[PrivateA
     return RenyiFilter.tuned(epsilon=policy.epsilon, delta=typical.delta, typical=[typical, *answers])
 
 
-def released_run(prepared: Prepared, params: TrialParams) -> TrainingRun:
-    """The event of one retraining on all release users: one model, so each pays once."""
-    return planned_run(
-        params, prepared.spec, prepared.release_units, prepared.records.unit_name, shadows_per_unit=1, part="release"
+def plan_retraining(prepared: PreparedStudy, params: TrialParams) -> TrialPlan:
+    """Return the plan of one retraining on all release users: one model, so each user pays once."""
+    return plan_training(
+        params,
+        prepared.spec,
+        engine=prepared.model.engine,
+        expected_units=prepared.data.release_units,
+        unit=prepared.data.unit,
+        shadows_per_unit=1,
+        part="release",
     )
 
 
 def search_cost(
-    account: Account, prepared: Prepared, policy: Policy, trials: Sequence[TrialRecord], *, n_trials: int
+    account: Account, prepared: PreparedStudy, policy: Policy, trials: Sequence[TrialRecord], *, n_trials: int
 ) -> SearchCost:
-    """Compose the study's trials by the ledger, crashed attempts included, and say what the policy guarantees.
+    """Return the composed cost of the trials, crashed attempts included, and the guarantee.
 
-    Under `select_one` no number that depends on how many trials there were is told.
+    Under `select_one` it holds no number that depends on the number of trials.
     """
     delta = prepared.spec.training.target_delta
     events = account.events()
@@ -70,7 +79,8 @@ def search_cost(
     broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
     if broken:
         guaranteed, label = math.inf, f"odometer, not a guarantee: the DP claim is {broken}"
-    alone = policy.name == "select_one"  # its number of trials is secret
+    # the number of its trials is secret
+    alone = policy.name == "select_one"
     if not alone:
         label = _counted(label, account, policy, trials, events)
     charged = account.ledger.charged()
@@ -91,7 +101,7 @@ def search_cost(
 def _counted(
     label: str, account: Account, policy: Policy, trials: Sequence[TrialRecord], events: Sequence[Event]
 ) -> str:
-    """Add what the trials were, by number: refused, cut off, without DP."""
+    """Add the numbers of trials that were refused, cut off, or without DP."""
     trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
     label = label or f"odometer over {trained} trainings, not a guarantee: results stay inside"
     cut_off = account.open_reservations()
@@ -106,31 +116,31 @@ def _counted(
 
 
 def guarantee(
-    prepared: Prepared,
+    prepared: PreparedStudy,
     policy: Policy,
     answers: Sequence[PrivateAnswer],
     n_trials: int,
     preparation: Sequence[PrivateAnswer] = (),
 ) -> tuple[float, str]:
-    """Epsilon that the policy guarantees for what leaves, and in which words; infinite and empty where it guarantees nothing.
+    """Return the guaranteed epsilon of a release, and its wording; inf and "" without one.
 
-    It is known before the first trial: from the space, the number of trials, the noise, and what the ledger charges for the data's
-    preparation.
+    It is known before the first trial: from the space, the number of trials, the noise, and the ledger's charges for
+    the data's preparation.
     """
-    unit, delta = prepared.records.unit_name, prepared.spec.training.target_delta
+    unit, delta = prepared.data.unit, prepared.spec.training.target_delta
     highest = prepared.spec.space.target_epsilon[1]
     limit = budget_filter(policy, prepared, answers)
     if limit is not None:
         return policy.epsilon, (
-            f"guarantee per {unit}: epsilon {policy.epsilon:g} for front, curves and models together, by a Renyi filter of order "
-            f"{limit.order:g} fixed before; trainings and noised answers are both in it"
+            f"guarantee per {unit}: epsilon {policy.epsilon:g} for front, curves and models together, by a Renyi "
+            f"filter of order {limit.order:g} fixed before; trainings and noised answers are both in it"
         )
     if policy.name == "select_one":
         kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
         epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, once=[*preparation, *counts(policy)])
         return epsilon, (
-            f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; all else "
-            "stays inside, the number of trials too"
+            f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and "
+            "Steinke 2022; all else stays inside, the number of trials too"
         )
     if policy.name == "proxy_then_retrain":
         once = [dataclasses.replace(run, shadows_per_unit=1) for run in runs_at(prepared, highest)]
@@ -138,6 +148,7 @@ def guarantee(
         epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta, once=beside)
         return epsilon, (
             f"guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {policy.retrain} retrained "
-            f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, whose results stay inside"
+            f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, "
+            "whose results stay inside"
         )
     return math.inf, ""

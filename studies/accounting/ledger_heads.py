@@ -1,4 +1,4 @@
-"""Heads of the ledger that a study's folder keeps: what shows that an older ledger was put back."""
+"""Heads of the ledger, kept in a study's folder: they show if an older ledger was put back."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ ANCHORS = "ledger.json"
 
 
 def check_anchor(home: Path, study: str, ledger: Ledger) -> None:
-    """Refuse a ledger that does not hold what a study has spent.
+    """Raise if the ledger lacks the charges of a study.
 
     Args:
         home: The study's folder.
@@ -19,7 +19,7 @@ def check_anchor(home: Path, study: str, ledger: Ledger) -> None:
         ledger: Ledger of the study's data.
 
     Raises:
-        PolicyError: If another one, or an older copy, lies where the ledger did.
+        PolicyError: If it was replaced by another one, or by an older copy.
         StorageError: If the file of the heads is damaged.
     """
     anchor = _kept(home).get(study)
@@ -29,8 +29,8 @@ def check_anchor(home: Path, study: str, ledger: Ledger) -> None:
     entries = ledger.entries()
     if not 1 <= seq <= len(entries) or entries[seq - 1].hash != digest:
         raise PolicyError(
-            "the ledger must hold what {study} has spent so far, up to entry {seq}, but {path} does "
-            "not; set MOO_LEDGERS and the data's place as they were, or restore the ledger.",
+            "The ledger must hold what {study} has spent so far, up to entry {seq}, but {path} does not. "
+            "Set MOO_LEDGERS and the path of the data as they were, or restore the ledger.",
             study=study,
             seq=seq,
             path=ledger.path,
@@ -48,21 +48,24 @@ def keep_anchor(home: Path, study: str, ledger: Ledger) -> None:
         write_whole(home / ANCHORS, json.dumps(kept, indent=1) + "\n")
     except OSError as error:
         raise StorageError(
-            "the study's folder must be writable, but {home} is not: {strerror}.", home=home, strerror=error.strerror
+            "The study's folder must be writable, but {home} is not: {strerror}. "
+            "Free the disk, or name another folder.",
+            home=home,
+            strerror=error.strerror,
         ) from error
 
 
 def _kept(home: Path) -> dict[str, str]:
-    """Study -> "seq:hash"."""
+    """Return study -> "seq:hash"."""
     path = home / ANCHORS
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for anchor in found.values():
+        heads = json.loads(path.read_text(encoding="utf-8"))
+        for anchor in heads.values():
             parse_anchor(anchor)
     except (OSError, ValueError, AttributeError) as error:
         raise StorageError(
-            "{path} must hold the ledger's heads as moo wrote them, but does not; restore it from a backup.", path=path
+            "{path} must hold the ledger's heads as moo wrote them, but does not. Restore it from a backup.", path=path
         ) from error
-    return dict(found)
+    return dict(heads)

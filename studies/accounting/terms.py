@@ -1,4 +1,4 @@
-"""Terms of a study: all that its policy's guarantee rests on, fixed in the ledger's gate before anything is spent."""
+"""Terms of a study: the ground of its guarantee, fixed in the ledger before any spending."""
 
 import dataclasses
 import hashlib
@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moo.core.errors import PolicyError
+from moo.core.messages import Message, joined
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import LedgerEntry
 from moo.privacy.release_policy import Policy
 from moo.privacy.renyi_filter import RenyiFilter
-from moo.studies.spec.study import PLACES, StudySpec
+from moo.studies.spec.study import StudySpec
 
 if TYPE_CHECKING:
-    from moo.studies.setup.prepared import Prepared
+    from moo.studies.setup.prepared import PreparedStudy
 
 _DIGESTS = ("spec", "split", "data", "draw")
 _FREE = {"policy": "internal"}
@@ -22,32 +23,33 @@ _FREE = {"policy": "internal"}
 
 def terms_of(
     policy: Policy,
-    prepared: "Prepared",
+    prepared: "PreparedStudy",
     limit: RenyiFilter | None = None,
     *,
     spec: StudySpec | None = None,
     law: tuple[int, StudyKey] | None = None,
 ) -> dict[str, Any]:
-    """Return the terms of a study; those of `internal`, which guarantees nothing, are its name alone.
+    """Return the terms of a study; for `internal`, without a guarantee, its name alone.
 
     Args:
-        policy: The release policy.
+        policy: Release policy.
         prepared: The study.
         limit: Budget of `publish_all`.
-        spec: In place of the prepared study's specification.
-        law: Of `select_one`, the mean number of trials, and the key that their number and settings are drawn from.
+        spec: Specification to use instead of the prepared study's.
+        law: Under `select_one`: mean number of trials, and the key that their number and settings are drawn from.
     """
     if policy.name == "internal":
         return dict(_FREE)
     spec = spec or prepared.spec
     from moo.studies.setup.reopen import marks_of
+    from moo.studies.setup.trial_streams import without_places
 
     marks = marks_of(prepared)
     return {
         "policy": str(policy),
         "answer_noise": policy.answer_noise,
         "delta": spec.training.target_delta,
-        "spec": _digest({k: v for k, v in spec.to_json().items() if k not in PLACES}),
+        "spec": _digest(without_places(spec)),
         "split": _digest([marks["key"], spec.pool, spec.test, spec.user]),
         "data": marks["data"],
         **({"release_share": policy.release_share} if policy.name == "proxy_then_retrain" else {}),
@@ -57,15 +59,15 @@ def terms_of(
 
 
 def known_terms(
-    policy: Policy, prepared: "Prepared", limit: RenyiFilter | None = None, *, spec: StudySpec | None = None
+    policy: Policy, prepared: "PreparedStudy", limit: RenyiFilter | None = None, *, spec: StudySpec | None = None
 ) -> dict[str, Any]:
-    """Return the terms that must still be those of a study that ran; `check_same` judges the data by its own rule."""
+    """Return the terms that a finished study must still have; `check_same` judges the data."""
     terms = terms_of(policy, prepared, limit, spec=spec)
     return {key: value for key, value in terms.items() if key != "data"}
 
 
 def check_terms(terms: Mapping[str, Any], study: str, gates: list[LedgerEntry]) -> None:
-    """Refuse terms that are not those under which a name began, in whatever folder or storage.
+    """Raise if the terms are not those that a name began with, in any folder or storage.
 
     Args:
         terms: Terms of the study; those that may have changed since are left out.
@@ -84,18 +86,18 @@ def check_terms(terms: Mapping[str, Any], study: str, gates: list[LedgerEntry]) 
         ]
         if changed:
             raise PolicyError(
-                "policy and budget are fixed before a study's first trial: {name} began with {told}, but "
-                "got {told2} ({changed}); give the new study another name.",
+                "Policy and budget are fixed before a study's first trial: {name} began with {first}, but "
+                "got {now} ({changed}). Give the new study another name.",
                 name=name,
-                told=_told(gate.body),
-                told2=_told(terms),
-                changed="; ".join(changed),
+                first=_named(gate.body),
+                now=_named(terms),
+                changed=joined("; ", changed),
             )
         if gate.study != study:
             raise PolicyError(
-                "one study alone may have a name under {terms}, but {name} began in another folder, with "
-                "another key; go on there, or give the new study another name.",
-                terms=terms["policy"],
+                "One study alone may have a name under {policy}, but {name} began in another folder, with "
+                "another key. Go on there, or give the new study another name.",
+                policy=terms["policy"],
                 name=name,
             )
 
@@ -104,18 +106,20 @@ def _name(study: str) -> str:
     return study.rpartition(" ")[0]
 
 
-def _changed(key: str, before: Any, now: Any) -> str:
+def _changed(key: str, before: Any, now: Any) -> Message:
     if before is None:
-        return f"{key} was not fixed"
+        return Message("{key} was not fixed", key=key)
     if key in _DIGESTS:
-        return f"{key} changed"
+        return Message("{key} changed", key=key)
     was, becomes = (f"{value:g}" if isinstance(value, float | int) else str(value) for value in (before, now))
-    return f"{key} was {was} and is now {becomes}"
+    return Message("{key} was {was} and is now {becomes}", key=key, was=was, becomes=becomes)
 
 
-def _told(terms: Mapping[str, Any]) -> str:
-    order = f", order {terms['order']:g}" if "order" in terms else ""
-    return f"{terms['policy']}{order}"
+def _named(terms: Mapping[str, Any]) -> str:
+    """Return policy and order of terms, in words."""
+    if "order" not in terms:
+        return str(terms["policy"])
+    return Message("{policy}, order {order:g}", policy=terms["policy"], order=terms["order"])
 
 
 def _digest(content: Any) -> str:

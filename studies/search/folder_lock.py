@@ -27,8 +27,7 @@ def locked_folder(home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
-                "The study's folder must be free: one run at a time may use it, but another holds {home}. "
-                "Wait until it ends.",
+                "The study's folder allows one run at a time, but another holds {home}. Wait until it ends.",
                 home=home,
             ) from None
         try:
@@ -41,5 +40,7 @@ def locked_folder(home: Path) -> Iterator[None]:
 
 def _unwritable(home: Path, error: OSError) -> StorageError:
     return StorageError(
-        "the study's folder must be writable, but {home} is not: {strerror}.", home=home, strerror=error.strerror
+        "The study's folder must be writable, but {home} is not: {strerror}. Free the disk, or name another folder.",
+        home=home,
+        strerror=error.strerror,
     )

@@ -1,4 +1,4 @@
-"""One GPU a process: which one each worker of a study sees."""
+"""GPU of each worker of a study: one a process."""
 
 import os
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from moo.studies.spec.runtime import RuntimeSettings
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def devices(machine: RuntimeSettings, *, executor: str, workers: int) -> tuple[Mapping[str, str], ...]:
-    """The environment of each worker, which names the one GPU that it sees; empty on the CPU and in one process.
+def worker_environments(machine: RuntimeSettings, *, executor: str, workers: int) -> tuple[Mapping[str, str], ...]:
+    """Return the environment that gives each worker its GPU; empty on the CPU or inline.
 
     Raises:
-        InputError: If there are more workers than GPUs: two trainings on one would slow, and could starve, each other.
+        InputError: If there are more workers than GPUs: two trainings on one would slow or starve each other.
     """
     if executor == "inline" or machine.accelerator == "cpu" or not torch.cuda.is_available():
         return ()
     named = os.environ.get(VISIBLE)
-    found = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
-    if workers > len(found):
+    gpus = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if workers > len(gpus):
         raise InputError(
-            "workers <= {n_found}, the GPUs that torch sees, must hold, but got workers={workers}.",
-            n_found=len(found),
+            "workers must be <= {n_gpus}, the GPUs that torch sees, got workers={workers}. Take fewer workers.",
+            n_gpus=len(gpus),
             workers=workers,
         )
-    return tuple({VISIBLE: name} for name in found[:workers])
+    return tuple({VISIBLE: name} for name in gpus[:workers])

@@ -1,4 +1,4 @@
-"""Where a running study stands, as callbacks are told."""
+"""Progress of a running study, as its callbacks receive it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,18 @@ NOTHING_SPENT = compose([], delta=0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class StudyProgress:
-    """Where a study stands; handed to every callback.
+    """Progress of a study; every callback receives it.
 
     Attributes:
-        trials: Finished trials, the reference not among them.
-        reference: The reference trial, once it has run.
-        newest: The trial that has just finished; None between trials.
-        n_trials: How many there will be.
-        composed_epsilon: Epsilon of the trials so far and those reserved for their generation, for a unit in K/2 shadows
-            of each.
-        stage, stage_done, stage_total: What is being done now; a total of 0 means that it is not counted.
+        trials: Finished trials, without the status quo.
+        reference: Status quo, once it has run.
+        newest: Trial that has just finished; None between trials.
+        n_trials: Trials in all.
+        composed_epsilon: Epsilon of the trials so far and those reserved for their generation, for a unit in K/2
+            shadows of each.
+        stage: Name of the step that runs now.
+        stage_done: Items of the step that are done.
+        stage_total: Items of the step in all; 0 if they are not counted.
     """
 
     trials: tuple[TrialRecord, ...]
@@ -42,10 +44,16 @@ Callback = Callable[[StudyProgress], None]
 
 @dataclass
 class Watch:
-    """Turns what happens into `StudyProgress`.
+    """Source of `StudyProgress` for the callbacks.
 
     Attributes:
-        secret: Stage that is told in place of all else, where trials and their number must not be told; empty tells all.
+        callbacks: Receivers.
+        n_trials: Trials in all.
+        trials: Finished trials.
+        reference: Status quo, once it has run.
+        compose: Function that returns the composed epsilon.
+        composed_epsilon: Epsilon at the newest trial.
+        secret: Stage to report instead of all else if trials and their number stay secret; empty reports all.
     """
 
     callbacks: Sequence[Callback]
@@ -83,5 +91,5 @@ class Watch:
 
 
 def record_of(trial: "SearchTrial") -> TrialRecord:
-    """The record that the evaluator left in a trial of the search."""
+    """Return the record that the evaluator left in a trial of the search."""
     return TrialRecord.from_json(trial.outcome.payload)

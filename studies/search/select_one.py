@@ -1,4 +1,4 @@
-"""The policy `select_one`: a number of trials drawn in secret, and one result that leaves without a trace of the others."""
+"""Policy `select_one`: a secret number of trials, and one result that leaves alone."""
 
 import dataclasses
 import math
@@ -11,24 +11,28 @@ from moo.privacy.release_policy import Policy
 from moo.studies.accounting.account import Account
 from moo.studies.accounting.cost import runs_at
 from moo.studies.results.result import StudyResult
-from moo.studies.setup.prepared import Prepared
+from moo.studies.setup.prepared import PreparedStudy
 
 NAME = "select_one"
 SECRET = "searching; the number of trials stays secret"
 INTERNAL = "INTERNAL.txt"
-_COUNTING = ("seconds", "peak_memory_gib")  # grow with the number of trials
+# Entries of a result that grow with the number of trials.
+_COUNTING = ("seconds", "peak_memory_gib")
+# Share of delta that a larger number of trials than assumed may take: 1 / _RARE.
 _RARE = 1000
 
 
 def drawn(policy: Policy, key: StudyKey, n_trials: int) -> int:
-    """Return the number of trials: n_trials, or under `select_one` a secret draw from the geometric law of that mean."""
+    """Return n_trials, or under `select_one` a secret geometric draw of that mean."""
     return int(key.generator("number of trials").geometric(1 / n_trials)) if policy.name == NAME else n_trials
 
 
-def check_cap_admits_all(account: Account, prepared: Prepared, n_trials: int) -> None:
-    """Refuse a study that a cap on the data could end early: its number of trials would not follow its law.
+def check_cap_admits_all(account: Account, prepared: PreparedStudy, n_trials: int) -> None:
+    """Raise if a cap on the data could end the study early.
 
-    More trials than are asked for here are drawn with a probability of delta / 1000.
+    Its number of trials would then not follow its law.
+
+    More trials than this check admits are drawn with a probability of delta / 1000.
 
     Raises:
         PolicyError: If the cap does not admit them all.
@@ -42,17 +46,17 @@ def check_cap_admits_all(account: Account, prepared: Prepared, n_trials: int) ->
             account.cap.check([*account.ledger.charged(), *account.counts], [run, *account.answers] * most)
         except PolicyError as error:
             raise PolicyError(
-                "select_one draws its number of trials in secret, so the cap must admit {most} of them: {error}",
+                "The cap must admit {most} trials, since select_one draws their number in secret, but: {error}",
                 most=most,
-                error=error,
+                error=error.message,
             ) from error
 
 
 def winner_alone(result: StudyResult) -> tuple[StudyResult, int | None]:
     """Return what may leave, and the winner's number, which may not.
 
-    The winner is number 0 of a result of one trial. Whatever grows with the number of trials is left out: time and memory, and of the
-    winner's own record where it was taken up again.
+    The winner is number 0 of a result of one trial. Everything that grows with the number of trials is left out: time
+    and memory, and from the winner's record the step at which it was resumed.
     """
     winner = result.recommend().trial
     about = {name: value for name, value in result.about.items() if name not in _COUNTING}
@@ -61,21 +65,21 @@ def winner_alone(result: StudyResult) -> tuple[StudyResult, int | None]:
 
 
 def check_may_show(result: StudyResult) -> None:
-    """Refuse to show what stays inside.
+    """Raise if a result would be shown that stays inside.
 
     Raises:
         PolicyError: Under `select_one`.
     """
     if result.alone:
         raise PolicyError(
-            "under select_one only the winner leaves, so nothing else of {name} is shown; see its "
-            "report, or moo front.",
+            "Under select_one only the winner leaves, so nothing else of {name} is shown. See its report, or "
+            "moo front.",
             name=result.name,
         )
 
 
 def mark_internal(home: Path, *, storage: bool) -> None:
-    """Say in a study's folder which files must stay there.
+    """Write into a study's folder which of its files must stay there.
 
     Args:
         home: The study's folder.
@@ -88,10 +92,12 @@ def mark_internal(home: Path, *, storage: bool) -> None:
         home / INTERNAL,
         "This study runs under select_one: its guarantee is for the winner alone.\n"
         "\n"
-        "May leave: front.csv, front.json, result.json, report.html, report.zh.html, and the annex. They hold the winner and no other\n"
+        "May leave: front.csv, front.json, result.json, report.html, report.zh.html, and the annex. They hold "
+        "the winner and no other\n"
         "trial.\n"
         "\n"
-        "Internal, kept to resume the study and never to be passed on: study.db (every trial), study.key, evidence/, trunk/, logs/,\n"
+        "Internal, kept to resume the study and never to be passed on: study.db (every trial), study.key, "
+        "evidence/, trunk/, logs/,\n"
         "checkpoints/, masking-facts.json, ledger.json, and the ledger of the data (a reservation for each trial).\n"
         f"{elsewhere}",
     )

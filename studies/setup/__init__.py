@@ -1,1 +1,1 @@
-"""A study prepared: legal gates, partition, masked texts, features."""
+"""Preparation of a study: legal gates, partition, masked texts, features."""

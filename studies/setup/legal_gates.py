@@ -1,10 +1,11 @@
-"""Gates that no trial can change: what refuses a study before anything is spent, and what its dossier declares."""
+"""Gates that no trial can change, checked before any spending, and the dossier's part."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 from moo.data.legal.declared import SIGNED
 from moo.data.legal.dossier import Dossier
 from moo.data.tables.columns import BASES
@@ -14,11 +15,14 @@ from moo.objectives.compliance.rule import Rule
 from moo.studies.spec.study import StudySpec
 
 if TYPE_CHECKING:
-    from moo.studies.setup.prepared import Prepared
+    from moo.studies.setup.prepared import PreparedStudy
 
 NO_GATE = "no gate judged"
+_ADD_COLUMNS = "Add the missing columns, or state them for the whole table in [declare]: {columns}."
+_MEND = "Mend the data, or set consent_filter = true."
+_NO_GATES = "With gates = false no gate is judged."
 WANTED = {
-    "basis": f"the lawful basis, one of {', '.join(BASES)}",
+    "basis": Message("the lawful basis, one of {bases}", bases=", ".join(BASES)),
     "consented": "date of the consent, as 2026-11-01",
     "used_from": "date from which the record is used for training",
     "purposes": "consented purposes, separated by blanks",
@@ -34,24 +38,32 @@ WANTED = {
 }
 
 
-def check_data_gates(prepared: "Prepared") -> None:
-    """Raise if a gate is unknown or not met, and no trial can change it; names all of them, and every missing column."""
+def check_data_gates(prepared: "PreparedStudy") -> None:
+    """Raise if a gate that no trial can change is unknown or not met.
+
+    Raises:
+        InputError: With the name of every such gate, and of every missing column.
+    """
     spec = prepared.spec
     if not spec.gates:
         return
-    facts = {**prepared.data_facts, "masking.level": float(spec.space.masking_level[1])}
-    rules = [r for r in load_rules(spec.packs).at(prepared.flags, "trial") if r.kind == "gate" and _of_data(r)]
+    facts = {**prepared.data.facts, "masking.level": float(spec.space.masking_level[1])}
+    rules = [r for r in load_rules(spec.packs).at(prepared.context.flags, "trial") if r.kind == "gate" and _of_data(r)]
     verdicts = {r.id: (r, r.judge(facts)[1]) for r in rules}
-    open_ = [f"{r.id} {r.title_en} {_why(r, verdict, facts)}" for r, verdict in verdicts.values() if verdict != "pass"]
-    if not open_:
+    unmet = [_unmet(rule, verdict, facts) for rule, verdict in verdicts.values() if verdict != "pass"]
+    if not unmet:
         return
-    missing = _missing(prepared, rules)
-    add = "; ".join(f"{name} ({WANTED[name]})" for name in missing)
+    missing = [Message("{name} ({meaning})", name=name, meaning=WANTED[name]) for name in _missing(prepared, rules)]
+    ways_out = [
+        *([Message(_ADD_COLUMNS, columns=joined("; ", missing))] if missing else []),
+        *([Message(_MEND)] if any(verdict == "fail" for _, verdict in verdicts.values()) else []),
+        Message(_NO_GATES),
+    ]
     raise InputError(
-        f"no trial can change these gates of {spec.data}, and they are not met: {', '.join(open_)}. "
-        + (f"Add the missing columns, or state them for the whole table in [declare]: {add}. " if add else "")
-        + ("Mend the data, or set consent_filter = true. " if any(v == "fail" for _, v in verdicts.values()) else "")
-        + "With gates = false no gate is judged."
+        "No trial can change these gates of {data}, and they are not met: {gates}. {ways_out}",
+        data=spec.data,
+        gates=joined(", ", unmet),
+        ways_out=joined(" ", ways_out),
     )
 
 
@@ -60,47 +72,49 @@ def _of_data(rule: Rule) -> bool:
     return all(key.startswith("data.") for key in rule.evidence)
 
 
-def _why(rule: Rule, verdict: str, facts: Mapping[str, float | None]) -> str:
-    return "is unknown" if verdict == "not assessed" else f"fails for {rule.value(facts) or 0.0:.1%} of the records"
+def _unmet(rule: Rule, verdict: str, facts: Mapping[str, float | None]) -> Message:
+    """Return a gate with the reason why it is not met."""
+    names = {"id": rule.id, "title_en": rule.title_en}
+    if verdict == "not assessed":
+        return Message("{id} {title_en} is unknown", **names)
+    return Message("{id} {title_en} fails for {share:.1%} of the records", **names, share=rule.value(facts) or 0.0)
 
 
-def _missing(prepared: "Prepared", rules: Sequence[Rule]) -> list[str]:
-    """Columns that rules ask about, and that the table lacks and nobody declares."""
+def _missing(prepared: "PreparedStudy", rules: Sequence[Rule]) -> list[str]:
+    """Return the columns that rules read, that the table lacks, and that nobody declares."""
     from moo.data.legal.gates import RULES
 
-    have = prepared.terms.filled(prepared.loaded.columns, len(prepared.loaded))
-    asked = [c for rule in rules for key in rule.evidence for c in RULES.get(key.removeprefix("data."), ((), None))[0]]
-    return [name for name in dict.fromkeys(asked) if name not in have]
+    have = prepared.data.terms.filled(prepared.data.loaded.columns, len(prepared.data.loaded))
+    needed = [c for rule in rules for key in rule.evidence for c in RULES.get(key.removeprefix("data."), ((), None))[0]]
+    return [name for name in dict.fromkeys(needed) if name not in have]
 
 
 def stated(spec: Mapping[str, Any]) -> str:
-    """Return what a study's table declares, as "basis contract, purposes model_training"; empty where it declares nothing.
+    """Return the declared facts, as "basis contract, purposes model_training"; "" for none.
 
     Args:
         spec: The specification as JSON.
     """
-    return ", ".join(f"{name} {_said(value)}" for name, value in spec.get("declare", {}).items() if name not in SIGNED)
+    return ", ".join(f"{name} {_plain(value)}" for name, value in spec.get("declare", {}).items() if name not in SIGNED)
 
 
 def notes_of(spec: Mapping[str, Any]) -> list[str]:
-    """Return what must stand beside a result: gates that were not judged, and facts that are declared and not measured."""
-    out = (
-        []
-        if spec.get("gates", True)
-        else ["No gate judged: the study sets gates = false; its penalty is judged as ever"]
-    )
-    if said := stated(spec):
+    """Return the notes of a result: gates not judged, facts declared and not measured."""
+    out = []
+    if not spec.get("gates", True):
+        out.append("No gate judged: the study sets gates = false; its penalty is judged as ever")
+    if facts := stated(spec):
         signed = spec["declare"]
-        out.append(f"Declared by {signed['signer']} on {signed['date']}, not measured: {said}")
+        out.append(f"Declared by {signed['signer']} on {signed['date']}, not measured: {facts}")
     return out
 
 
-def _said(value: Any) -> str:
+def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def without_gates(report: ComplianceReport, spec: StudySpec) -> ComplianceReport:
-    """Return the report as it is, or without its gates where the study judges none."""
+    """Return the report, without its gates if the study judges none."""
     if spec.gates:
         return report
     return dataclasses.replace(
@@ -108,18 +122,22 @@ def without_gates(report: ComplianceReport, spec: StudySpec) -> ComplianceReport
     )
 
 
-def check_dossier_gates(prepared: "Prepared") -> None:
-    """A dossier that says of itself that a gate is not met refuses the study; what it does not say is left unassessed."""
-    if prepared.dossier is None or not prepared.spec.gates:
+def check_dossier_gates(prepared: "PreparedStudy") -> None:
+    """Raise if the dossier declares a gate as not met; others stay unassessed.
+
+    Raises:
+        InputError: With the first such gate.
+    """
+    if prepared.data.dossier is None or not prepared.spec.gates:
         return
-    rules = load_rules(prepared.spec.packs).at(prepared.flags, "release")
-    facts = prepared.declared_facts
+    rules = load_rules(prepared.spec.packs).at(prepared.context.flags, "release")
+    facts = prepared.data.declared
     broken = [r for r in rules if r.kind == "gate" and r.judge(facts)[1] == "fail"]
     if broken:
         raise InputError(
-            "every gate that the dossier answers must be met, but {path} does not meet {id}, "
-            "{title_en} ({article}): {evidence} is {value:g}; mend what it declares.",
-            path=prepared.dossier.path,
+            "Every gate that the dossier answers must be met, but {path} does not meet {id}, "
+            "{title_en} ({article}): {evidence} is {value:g}. Correct the dossier, or mend the shortfall.",
+            path=prepared.data.dossier.path,
             id=broken[0].id,
             title_en=broken[0].title_en,
             article=broken[0].article,
@@ -128,20 +146,20 @@ def check_dossier_gates(prepared: "Prepared") -> None:
         )
 
 
-def declared(prepared: "Prepared") -> dict[str, Any]:
-    """What the dossier says, as the annex needs it; empty without one."""
-    if prepared.dossier is None:
+def declared(prepared: "PreparedStudy") -> dict[str, Any]:
+    """Return the declarations of the dossier for the annex; empty without one."""
+    if prepared.data.dossier is None:
         return {}
-    return declaration(prepared.dossier, prepared.declared_facts, flags=prepared.flags)
+    return declaration(prepared.data.dossier, prepared.data.declared, flags=prepared.context.flags)
 
 
 def declaration(dossier: Dossier, facts: Mapping[str, float | None], *, flags: Collection[str]) -> dict[str, Any]:
-    """What a dossier says, as a result keeps it.
+    """Return the declarations of a dossier, as a result keeps them.
 
     Args:
         dossier: The dossier.
-        facts: What it comes to, by `declared_facts`.
-        flags: Which rules apply to the study.
+        facts: Facts that follow from it, by `declared_facts`.
+        flags: Flags that switch rules on.
     """
     return {
         "digest": dossier.digest,

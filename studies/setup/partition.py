@@ -1,4 +1,4 @@
-"""Which records may be used, and which part each of them is read for: all by whole units, under the study's key."""
+"""Partition of the records: filtered by law, then split by whole units under a key."""
 
 import numpy as np
 
@@ -14,7 +14,10 @@ PARTS = ("pool", "test", "unseen")
 
 
 def filtered(loaded: Records, spec: StudySpec, terms: Terms) -> tuple[Records, PreparationReport]:
-    """Return the records that pass the legal gates, or all where the study has none, and what was dropped."""
+    """Return the records that pass the legal gates, and a report of the dropped ones.
+
+    Without a consent filter all records pass.
+    """
     kept, report = loaded, PreparationReport(before=len(loaded), after=len(loaded), dropped={})
     if spec.consent_filter:
         kept, report = consent_filter(loaded, terms, sensitive_rows=spec.sensitive_rows)
@@ -22,7 +25,7 @@ def filtered(loaded: Records, spec: StudySpec, terms: Terms) -> tuple[Records, P
 
 
 def split_off_release_users(records: Records, key: bytes, share: float) -> tuple[Records, Records | None]:
-    """Records to search on, and those of the release users: by keyed hash of each unit's own identity.
+    """Return the records to search on, and those of the release users, by keyed hash.
 
     Raises:
         InputError: If either side is empty.
@@ -36,17 +39,18 @@ def split_off_release_users(records: Records, key: bytes, share: float) -> tuple
     held = split_units(records.unit_ids, key, {"release": share})["release"][records.units]
     if held.all() or not held.any():
         raise InputError(
-            "both sides of the release split must hold users, but {n_records} records give one; take more.",
+            "Both sides of the release split must hold users, but {n_records} records fill one side alone. "
+            "Take more records.",
             n_records=len(records),
         )
     return records.take(~held, step), records.take(held, step)
 
 
 def split(records: Records, spec: StudySpec, key: bytes) -> dict[str, Records]:
-    """`PARTS`, each with the records of its own units.
+    """Return name of a part -> its records, for each of `PARTS`.
 
     Raises:
-        InputError: If one is empty, or a classifier's pool holds one class alone.
+        InputError: If a part is empty, or a classifier's pool holds one class alone.
     """
     masks = split_units(records.unit_ids, key, {"pool": spec.pool, "test": spec.test})
     parts = {}
@@ -54,8 +58,8 @@ def split(records: Records, spec: StudySpec, key: bytes) -> dict[str, Records]:
         rows = masks[name][records.units]
         if not rows.any():
             raise InputError(
-                "every part must hold records, but {part} got none of the {n_records} of {n_units} "
-                "units; bring more units.",
+                "Every part must hold records, but {part} got none of the {n_records} of {n_units} units. "
+                "Bring more units.",
                 part=part,
                 n_records=len(records),
                 n_units=records.n_units,
@@ -64,9 +68,8 @@ def split(records: Records, spec: StudySpec, key: bytes) -> dict[str, Records]:
     labels = np.unique(parts["pool"].labels)
     if spec.task == "classification" and len(labels) < 2:
         raise InputError(
-            "the pool must hold at least two classes, but each of its {n_parts} records is "
-            "{classes!r}; take more data.",
-            n_parts=len(parts["pool"]),
-            classes=records.classes[int(labels[0])],
+            "The pool must hold at least two classes, but each of its {n_records} records is {name!r}; take more data.",
+            n_records=len(parts["pool"]),
+            name=records.classes[int(labels[0])],
         )
     return parts

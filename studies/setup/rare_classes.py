@@ -3,6 +3,7 @@
 import numpy as np
 
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 from moo.core.trial_record import Transformation
 from moo.data.catalogue import DATASETS, Records
 from moo.data.records import UNLABELLED
@@ -19,7 +20,9 @@ def users_by_class(records: Records) -> dict[str, int]:
 
 
 def merged(records: Records, least: int) -> Records:
-    """Merge classes of fewer users into "other", a step that reads all users; below 2 nothing can be merged.
+    """Merge classes of fewer users into "other", a step that reads all users.
+
+    Below 2 nothing can be merged.
 
     Args:
         records: Labelled records.
@@ -34,24 +37,24 @@ def merged(records: Records, least: int) -> Records:
     step = Transformation(
         name="rare_classes",
         scope="dataset",
-        detail=f"classes of fewer than {least} users became one: {told(small)}"
+        detail=f"classes of fewer than {least} users became one: {_listed(small)}"
         if small
         else f"no class has fewer than {least} users",
         before=len(records),
         after=len(records),
         changed=int(np.isin(records.labels, [records.classes.index(name) for name in small]).sum()),
-        why="min_class_users asks for it; what is merged depends on all users, so for a DP claim set min_class_users = 0, and merge "
-        "classes in the table by a list that was made without it",
+        why="min_class_users asks for it; what is merged depends on all users, so for a DP claim set "
+        "min_class_users = 0, and merge classes in the table by a list that was made without it",
     )
     classes = [name for name in records.classes if name not in small]
     classes += [OTHER] if small and OTHER not in classes else []
     if len(classes) < 2:
         raise InputError(
-            "two classes or more must have {least} users each, but only {classes!r} is left of "
-            "{told}; lower min_class_users, or bring more users.",
+            "Two classes or more must have {least} users each, but only {name!r} is left of {counts}. "
+            "Lower min_class_users, or bring more users.",
             least=least,
-            classes=classes[0],
-            told=told(users_by_class(records)),
+            name=classes[0],
+            counts=_listed(users_by_class(records)),
         )
     place = {name: i for i, name in enumerate(classes)}
     codes = np.array([place.get(name, place.get(OTHER, 0)) for name in records.classes], dtype=np.int64)
@@ -59,35 +62,34 @@ def merged(records: Records, least: int) -> Records:
 
 
 def check_class_sizes(records: Records, spec: StudySpec) -> None:
-    """Refuse classes of too few users: fewer than two for each shadow, or than `min_class_users`.
+    """Raise if a class has fewer users than two for each shadow, or than `min_class_users`.
 
     Raises:
-        InputError: With their names.
+        InputError: With the names of the classes.
     """
     shadows = spec.training.n_shadows
     least = spec.min_class_users or 2 * shadows
     small = {name: n for name, n in users_by_class(records).items() if n < least}
     if small and records.classes != UNLABELLED:
-        why = "" if spec.min_class_users else f", two for each of {shadows} shadows"
         raise InputError(
-            "every class must have at least {least} {unit_name}s{why}, but got {told}; bring more, "
-            "take those rows out, or set min_class_users: classes of fewer are merged into "
-            "{other!r}, for which no DP claim holds, and 1 keeps all.",
+            "Every class must have at least {least} {unit_name}s{why}, but got {counts}; bring more, "
+            "take those rows out, or set min_class_users: smaller classes are merged into {other!r}, "
+            "without a DP claim, and 1 keeps all.",
             least=least,
             unit_name=records.unit_name,
-            why=why,
-            told=told(small),
+            why="" if spec.min_class_users else Message(", two for each of {shadows} shadows", shadows=shadows),
+            counts=_listed(small),
             other=OTHER,
         )
 
 
-def told(counts: dict[str, int]) -> str:
+def _listed(counts: dict[str, int]) -> Message:
     """Return classes with their users, in words."""
-    return ", ".join(f"{name!r} with {n}" for name, n in counts.items())
+    return joined(", ", [Message("{name!r} with {n}", name=name, n=n) for name, n in counts.items()])
 
 
 def study_steps(spec: StudySpec) -> tuple[Transformation, ...]:
-    """Return what a study does with the records of all users beside its filters, and whose records each step reads."""
+    """Return the steps of a study on the records of all users, its filters aside."""
     split = Transformation(
         name="split", scope="user", detail="pool, test and unseen users by a keyed hash of each user's own id",
         why="nobody who was trained on may be tested on",

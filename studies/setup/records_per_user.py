@@ -1,4 +1,4 @@
-"""Records per user: the step from a unit's guarantee to a person's."""
+"""Records per user: from the guarantee of a unit to that of a person."""
 
 import numpy as np
 
@@ -9,9 +9,10 @@ from moo.studies.spec.study import StudySpec
 
 
 def records_per_user(spec: StudySpec, records: Records) -> int | None:
-    """Return the most units of privacy that belong to one user, or None if nothing says it.
+    """Return the most units of privacy that belong to one user, or None if it is unknown.
 
-    1 where a column names the users, since the user is then the unit; else the declared maximum, which nobody can check.
+    It is 1 if a column names the users, since the user is then the unit; else the declared maximum, which nobody
+    can check.
 
     Raises:
         InputError: If a column names the users, and one of them has more records than declared.
@@ -24,9 +25,9 @@ def records_per_user(spec: StudySpec, records: Records) -> int | None:
     if declared and most > declared:
         key = "one_record_per_user = true" if spec.one_record_per_user else f"max_records_per_user = {declared}"
         raise InputError(
-            "{key} must hold in {data}, but a {unit_name} has {most} records; raise "
-            "max_records_per_user, or leave both keys out: where a column names the users, the user "
-            "is the unit of privacy.",
+            "{key} must hold in {data}, but a {unit_name} has {most} records. Raise "
+            "max_records_per_user, or leave both keys out: if a column names the users, the user is "
+            "the unit of privacy.",
             key=key,
             data=spec.data,
             unit_name=records.unit_name,
@@ -36,5 +37,5 @@ def records_per_user(spec: StudySpec, records: Records) -> int | None:
 
 
 def per_user(epsilon: float, delta: float, most: int | None) -> tuple[float, float] | None:
-    """Return (epsilon, delta) of a user with at most so many units, by group privacy; None if the number is not known."""
+    """Return (epsilon, delta) of a user with `most` units, by group privacy; None if unknown."""
     return None if most is None else group_privacy(epsilon, delta, most)

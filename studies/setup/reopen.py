@@ -1,4 +1,4 @@
-"""A finished study made ready once more, on the users that it was searched on and no others."""
+"""Finished study, prepared once more on the users that it was searched on and no others."""
 
 from pathlib import Path
 
@@ -6,59 +6,63 @@ from moo.core.errors import InputError
 from moo.privacy.keys import StudyKey
 from moo.privacy.release_policy import Policy
 from moo.studies.results.result import StudyResult
-from moo.studies.setup.prepared import Prepared, Stage, no_stage
+from moo.studies.setup.prepared import PreparedStudy, prepare_study
+from moo.studies.setup.study_data import Stage, no_stage
 from moo.studies.spec.study import StudySpec
 
 
-def marks_of(prepared: Prepared) -> dict[str, str]:
-    """What a later call must find again: the key that parted the users, and the data; keyed digests, hex."""
-    return {"key": prepared.key.derive("fingerprint").hex()[:16], "data": prepared.digest[:16]}
+def marks_of(prepared: PreparedStudy) -> dict[str, str]:
+    """Return keyed digests, hex, of the key and the data, which a later call compares."""
+    return {"key": prepared.key.derive("fingerprint").hex()[:16], "data": prepared.data.digest[:16]}
 
 
 def reopen_study(
     result: StudyResult, folder: Path, stage: Stage = no_stage, *, spec: StudySpec | None = None, split: str = ""
-) -> Prepared:
-    """The study on its own split, or on another of the same users.
+) -> PreparedStudy:
+    """Prepare a finished study on its own split, or on another split of the same users.
 
     Args:
-        result: Of the study.
-        folder: Of the study, which holds its key.
-        stage: Told what is being done.
-        spec: In place of the study's own.
-        split: As of `Prepared`.
+        result: Result of the study.
+        folder: Folder of the study, with its key.
+        stage: Receiver of progress.
+        spec: Specification to use instead of the study's own.
+        split: Name of another split; see `prepare_study`.
 
     Raises:
-        InputError: If the key is not the study's, or units are records and the table has changed: their places are their names, so
-            that who was searched on could not be told from who was not.
+        InputError: If the key is not the study's, or units are records and the table has changed: a record is named
+            by its place, so the records that were searched on could not be recognised.
     """
     policy = Policy(**result.about.get("policy", {}))
-    share = policy.release_share if policy.name == "proxy_then_retrain" else 0.0
     key = StudyKey.load(folder / "study.key")
-    prepared = Prepared(
-        spec or result.specification(), key, folder, stage, release_share=share, split=split, name=result.name
+    prepared = prepare_study(
+        spec or result.specification(), key, folder, stage, policy=policy, split=split, name=result.name
     )
     check_same(result, prepared, folder)
     return prepared
 
 
-def check_same(result: StudyResult, prepared: Prepared, folder: Path) -> None:
-    """Refuse other users than those that the study was searched on; as of `reopen_study`."""
-    known, found = result.about.get("marks"), marks_of(prepared)
+def check_same(result: StudyResult, prepared: PreparedStudy, folder: Path) -> None:
+    """Raise if the users are not those that the study was searched on.
+
+    Raises:
+        InputError: See `reopen_study`.
+    """
+    known, marks = result.about.get("marks"), marks_of(prepared)
     if known is None:
         raise InputError(
-            "the result must say which users {name} was searched on; begin it anew under another name.",
+            "The result must name the users that {name} was searched on, but does not. "
+            "Search again under another name.",
             name=result.name,
         )
-    if known["key"] != found["key"]:
+    if known["key"] != marks["key"]:
         raise InputError(
-            "the key must be the one that {name} was searched with; restore {folder}.",
+            "The key must be the one that {name} was searched with. Restore {folder}.",
             name=result.name,
             folder=folder / "study.key",
         )
-    if prepared.records.unit_name == "record" and known["data"] != found["data"]:
+    if prepared.data.unit == "record" and known["data"] != marks["data"]:
         raise InputError(
-            "the data must be as {name} was searched on, since records without a user are told apart "
-            "by their places, but they have changed; restore them, name a user column, or start "
-            "another study.",
+            "The data must be those that {name} was searched on, since records without a user are named by "
+            "their places, but they have changed. Restore them, name a user column, or start another study.",
             name=result.name,
         )

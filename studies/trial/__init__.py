@@ -1,1 +1,1 @@
-"""One trial: planned, trained, judged, saved."""
+"""Trial of a study: planned, trained, judged, saved."""

@@ -1,4 +1,4 @@
-"""A trial's evidence in the study's folder: who was trained on what, so it stays there, mode 0600."""
+"""Files of a trial's evidence, mode 0600 in the study's folder: they name the members."""
 
 import json
 import os
@@ -13,31 +13,31 @@ from moo.core.evidence import AttributeEvidence, MembershipEvidence, Population,
 from moo.core.trial_record import STATUS_QUO_TRIAL
 
 if TYPE_CHECKING:
-    from moo.studies.setup.prepared import Prepared
+    from moo.studies.setup.prepared import PreparedStudy
 
 _GROUP = "group_"
 
 
 def evidence_path(folder: Path, number: int, *, again: str = "") -> Path:
-    """Where a trial's evidence lies.
+    """Return the path of a trial's evidence.
 
     Args:
-        folder: Of the study.
-        number: Of the trial.
-        again: What it was trained anew for; empty for the search itself.
+        folder: Folder of the study.
+        number: Number of the trial.
+        again: Name of a later training of the trial; empty for the search itself.
     """
     name = "reference" if number == STATUS_QUO_TRIAL else f"trial-{number:04d}"
     return folder / "evidence" / f"{name}{'-' + again if again else ''}.npz"
 
 
-def save_evidence(evidence: TrialEvidence, prepared: "Prepared", *, number: int, again: str = "") -> Path:
-    """Keep a trial's evidence: losses, members, predictions, spans, epsilon, timings.
+def save_evidence(evidence: TrialEvidence, prepared: "PreparedStudy", *, number: int, again: str = "") -> Path:
+    """Write a trial's evidence: losses, members, predictions, spans, epsilon, timings.
 
     The files say who was trained on what; they stay there, mode 0600, and `moo data purge` removes them.
     """
     path = evidence_path(prepared.folder, number, again=again)
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    spans = prepared.masked("pool", evidence.params.masking_level, evidence.params).spans
+    spans = prepared.features.masked("pool", evidence.params.masking_level, evidence.params).spans
     arrays = {
         **_arrays(evidence.membership, ""),
         **_arrays(evidence.unseen, "unseen_"),
@@ -47,7 +47,7 @@ def save_evidence(evidence: TrialEvidence, prepared: "Prepared", *, number: int,
         "spans": np.array([(i, s.start, s.end, s.level) for i, row in enumerate(spans) for s in row], dtype=np.int64),
     }
     if evidence.outputs is not None:
-        pool = prepared.parts["pool"]
+        pool = prepared.data.parts["pool"]
         arrays |= {"outputs": evidence.outputs, "labels": pool.labels}
         arrays |= {_GROUP + name: codes for name, codes in pool.groups.items()}
     meta: dict[str, Any] = {
@@ -69,7 +69,7 @@ def _arrays(evidence: MembershipEvidence, prefix: str) -> dict[str, Any]:
 
 
 def load_membership(folder: str | Path, number: int, *, again: str = "") -> MembershipEvidence:
-    """The membership evidence that a trial left, with the unseen records as its population.
+    """Return the membership evidence of a trial, with the unseen records as its population.
 
     Raises:
         InputError: If the study has no such trial, or its evidence was purged.
@@ -85,7 +85,7 @@ def load_membership(folder: str | Path, number: int, *, again: str = "") -> Memb
 
 
 def load_attributes(folder: str | Path, number: int) -> dict[str, AttributeEvidence]:
-    """The evidence of every attribute that a trial's data hold, by name, nothing known beside it.
+    """Return the evidence of every attribute of a trial's data, by name, none auxiliary.
 
     Raises:
         InputError: If the study has no such trial, its evidence was purged, or its data hold no attribute.
@@ -94,8 +94,7 @@ def load_attributes(folder: str | Path, number: int) -> dict[str, AttributeEvide
     names = sorted(name.removeprefix(_GROUP) for name in at if name.startswith(_GROUP))
     if not names or "outputs" not in at:
         raise InputError(
-            "attributes must be among the data's groups, but {folder} has none; name columns of a "
-            "table as `attribute`.",
+            "The data must hold an attribute, but {folder} has none. Name a column of a table as `attribute`.",
             folder=folder,
         )
     return {
@@ -117,8 +116,8 @@ def _kept(folder: str | Path, number: int, again: str) -> dict[str, Any]:
         kept = np.load(path)
     except OSError:
         raise InputError(
-            "the trial's evidence must be in the folder, but there is no {path}; it was purged, or "
-            "there is no such trial.",
+            "The trial's evidence must be in the folder, but there is no {path}: it was purged, or there is "
+            "no such trial.",
             path=path,
         ) from None
     with kept:
@@ -126,7 +125,7 @@ def _kept(folder: str | Path, number: int, again: str) -> dict[str, Any]:
 
 
 def _write_private(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all, readable by the owner alone."""
+    """Write a file whole or not at all, readable by the owner alone."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
         if path.suffix == ".npz":

@@ -1,4 +1,4 @@
-"""The second objective of a trial, and all that is told beside it."""
+"""Second objective of a trial, risk, with the numbers that accompany it."""
 
 import dataclasses
 import math
@@ -14,17 +14,19 @@ from moo.objectives.membership.deciles import worst_decile
 from moo.objectives.membership.risk import Level, auc, balanced_accuracy, membership_risk, tpr
 from moo.studies.spec.study import StudySpec
 
-PERMUTATIONS = 19  # of the attribute's null in every trial: a p-value of .05 at the least
+# Permutations of the attribute's null in every trial: a p-value of .05 at the least.
+PERMUTATIONS = 19
 
 
 @dataclass(frozen=True, kw_only=True)
 class MembershipJudgement:
-    """What a trial's shadows give away.
+    """Leakage of a trial's shadows.
 
     Attributes:
-        risk: The objective: advantage of the study's attack, or the leakage of its attribute where that is larger.
-        advantage: The advantage alone: what the claimed epsilon bounds.
-        extras: Its AUC, true-positive rate, balanced accuracy and worst decile, the loss attack's AUC, and the null.
+        risk: Objective: advantage of the study's attack, or the leakage of its attribute if that is larger.
+        advantage: Advantage alone, which the claimed epsilon bounds.
+        extras: AUC, true-positive rate, balanced accuracy and worst decile of the attack, the loss attack's AUC, and
+            the null.
     """
 
     risk: Measurement
@@ -33,7 +35,7 @@ class MembershipJudgement:
 
 
 def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudgement:
-    """Attack the pool as the study says: by the attack named before, or by one chosen on half of the units."""
+    """Attack the pool by the attack of the study, or by one chosen on half of the units."""
     attack, targets, level = spec.attack, evidence.membership, cast(Level, spec.attack_level)
     note = ""
     if attack == CHOSEN:
@@ -53,19 +55,22 @@ def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudg
     }
     if evidence.attribute is None:
         return MembershipJudgement(risk=advantage, advantage=advantage, extras=extras)
-    found = attribute_risk(evidence.attribute, n_permutations=PERMUTATIONS)
+    leak = attribute_risk(evidence.attribute, n_permutations=PERMUTATIONS)
     extras |= {
         "advantage": advantage,
-        "attribute_leakage": found.leakage,
-        "attribute_min_entropy": found.min_entropy,
-        "attribute_training": found.training,
-        "attribute_p": Measurement(value=found.p_value, note=found.leakage.note),
+        "attribute_leakage": leak.leakage,
+        "attribute_min_entropy": leak.min_entropy,
+        "attribute_training": leak.training,
+        "attribute_p": Measurement(value=leak.p_value, note=leak.leakage.note),
     }
-    return MembershipJudgement(risk=combined(advantage, found.leakage), advantage=advantage, extras=extras)
+    return MembershipJudgement(risk=combined(advantage, leak.leakage), advantage=advantage, extras=extras)
 
 
 def _null(unseen: MembershipEvidence, attack: str, level: Level) -> Measurement:
-    """Return the AUC on records, or users, that no shadow saw; not assessed where coins put all on one side of a shadow."""
+    """Return the AUC on records, or users, that no shadow saw.
+
+    It is not assessed if all of them are on one side of a shadow.
+    """
     sizes = unseen.members.sum(axis=1)
     if (sizes == 0).any() or (sizes == unseen.members.shape[1]).any():
         return Measurement(

@@ -1,4 +1,4 @@
-"""Releasable version of a trial record: noise on every number computed from private data, the rest dropped."""
+"""Releasable version of a trial record: private numbers with noise, the rest dropped."""
 
 import dataclasses
 import math
@@ -25,9 +25,10 @@ from moo.privacy.events import PrivateAnswer
 from moo.privacy.release_policy import Policy
 from moo.studies.setup.legal_gates import without_gates
 from moo.studies.spec.study import StudySpec
-from moo.studies.trial.run import VALID_SHARE, VALIDITY, ceiling_of, over_limit
+from moo.studies.trial.judge import VALID_SHARE, VALIDITY, ceiling_of, over_limit
 
-PUBLIC_EXTRAS = ("epsilon_spent", "noise_multiplier")  # derived from the event alone
+# Numbers that derive from the event alone.
+PUBLIC_EXTRAS = ("epsilon_spent", "noise_multiplier")
 COUNTED = ("data.n_records", "data.n_units")
 _NOTE = "told with Gaussian noise"
 
@@ -52,7 +53,10 @@ class Floors:
 
 
 def counts(policy: Policy) -> tuple[PrivateAnswer, ...]:
-    """Return the noised counts of a study: units of each part that passed the legal gates; drawn once, before the first trial."""
+    """Return the noised counts of a study: units of each part that passed the legal gates.
+
+    They are drawn once, before the first trial.
+    """
     if not policy.answer_noise:
         return ()
     return tuple(
@@ -64,24 +68,28 @@ def counts(policy: Policy) -> tuple[PrivateAnswer, ...]:
 def noised_floors(units: Mapping[str, int], policy: Policy, rng: np.random.Generator) -> Floors:
     """Return floors from noised counts: as far below each as its noise reaches.
 
-    A floor from the number of units before the legal gates would lie above the number that they leave, and shrink every mean.
+    A floor from the number of units before the legal gates would exceed the number that they leave, and shrink every
+    mean.
 
     Args:
         units: Part -> units that passed the legal gates; private.
         policy: The release policy, with noise.
         rng: Secret stream of the study.
     """
-    told = {c.part: units[c.part] + c.stddev * (float(rng.standard_normal()) - FLOOR_SDS) for c in counts(policy)}
-    return Floors(**{part: max(1, math.floor(count)) for part, count in told.items()})
+    noisy = {c.part: units[c.part] + c.stddev * (float(rng.standard_normal()) - FLOOR_SDS) for c in counts(policy)}
+    return Floors(**{part: max(1, math.floor(count)) for part, count in noisy.items()})
 
 
 def expected_floors(spec: StudySpec, n_units: int) -> Floors:
-    """Return floors from public numbers alone, as if the legal gates dropped nobody: for a plan, which reads no unit."""
+    """Return floors from public numbers, as if the legal gates dropped nobody.
+
+    A plan uses them, since it reads no unit.
+    """
     return Floors(pool=public_floor(n_units, spec.pool), test=public_floor(n_units, spec.test))
 
 
 def planned_answers(policy: Policy, floors: Floors) -> tuple[PrivateAnswer, ...]:
-    """Return the noised answers of one trial; none where the policy tells numbers as they are."""
+    """Return the noised answers of one trial; none if the policy releases exact numbers."""
     if not policy.answer_noise:
         return ()
     moves = {
@@ -124,39 +132,37 @@ def noise_record(
     floors: Floors,
     rng: np.random.Generator,
 ) -> TrialRecord:
-    """The record with noised objectives and constraints, and without anything else that reads private units.
+    """Return the record with noised objectives and constraints, other private numbers gone.
 
-    Exact standard errors, null, TPR and timings are left out. The penalty is judged by public facts and the noised answer alone:
-    the groups' accuracy gap is unknown, as it would need an answer of its own for each group, too noisy to be of use. Standard
-    errors are upper bounds from public numbers.
+    Exact standard errors, null, TPR and timings are left out. The penalty is judged by public facts and the noised
+    answer alone: the groups' accuracy gap is unknown, since it would need one answer for each group, too noisy to be
+    of use. Standard errors are upper bounds from public numbers.
 
     Args:
-        record: As judged.
-        evidence: What it was judged from.
-        answers: As planned, and as the ledger holds them.
+        record: Record of the trial, as judged.
+        evidence: Evidence that it was judged from.
+        answers: Planned answers, as the ledger holds them.
         spec: The study.
-        flags: Which rules apply.
-        wordless: Shape (n,) of bool: records of the pool that masking left without a word.
-        floors: Those that the answers were planned with.
+        flags: Flags that switch rules on.
+        wordless: Shape (n,). True for records of the pool that masking left without a word.
+        floors: Floors that the answers were planned with.
         rng: Secret stream of this trial.
     """
     by_name = {answer.name: answer for answer in answers}
-    told = noise_answers(evidence, answers, spec=spec, wordless=wordless, floors=floors, rng=rng)
-    public = _public(evidence.facts, told[VALIDITY])
+    noisy = noise_answers(evidence, answers, spec=spec, wordless=wordless, floors=floors, rng=rng)
+    public = _public(evidence.facts, noisy[VALIDITY])
     compliance = without_gates(judge_compliance(public, spec.packs, applies=flags), spec)
-    sampling = {
-        RISK: 1 / math.sqrt(floors.side),
-        ACCURACY: 0.5 / math.sqrt(floors.test),
-    }  # the largest there can be
+    # the largest that sampling can add
+    sampling = {RISK: 1 / math.sqrt(floors.side), ACCURACY: 0.5 / math.sqrt(floors.test)}
     risk, accuracy = (
-        Measurement(value=told[name], stderr=math.hypot(by_name[name].stddev, sampling[name]), note=_NOTE)
+        Measurement(value=noisy[name], stderr=math.hypot(by_name[name].stddev, sampling[name]), note=_NOTE)
         for name in (RISK, ACCURACY)
     )
     constraints = {
         **record.constraints,
         "max_risk": over_limit(risk, spec.max_risk),
         "max_penalty": compliance.penalty.value - spec.max_penalty,
-        VALIDITY: told[VALIDITY] - VALID_SHARE,
+        VALIDITY: noisy[VALIDITY] - VALID_SHARE,
         **compliance.gates,
     }
     return dataclasses.replace(
@@ -169,14 +175,15 @@ def noise_record(
         },
         contributions=compliance.contributions,
         seconds={},
-        notices=(),  # counts of private texts
+        # notices count private texts
+        notices=(),
     )
 
 
 def _public(facts: Facts, wordless_share: float) -> Facts:
-    """What a rule may read where its verdict leaves: what public numbers and the plan decide, and the noised answer; no other fact.
+    """Return the facts of verdicts that leave: public numbers, the plan, the noised answer.
 
-    Of the data's breaches the consent filter has left none, whoever the users are (`check_policy_allows` asks for it).
+    The consent filter has left no breach in the data for any set of users (`check_policy_allows` demands it).
     """
     kept = {k: v for k, v in facts.items() if k.startswith(("privacy.", "declared.", "masking."))}
     breaches = {k: v for k, v in facts.items() if k.startswith("data.") and k not in COUNTED}

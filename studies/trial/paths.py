@@ -1,4 +1,4 @@
-"""Where a trial's checkpoints and logs lie in its study's folder, and what a killed attempt is charged."""
+"""Paths of a trial's checkpoints and logs, and the progress of a killed attempt."""
 
 import shutil
 from datetime import date
@@ -8,46 +8,46 @@ from moo.core.atomic_files import write_whole
 from moo.core.trial_record import STATUS_QUO_TRIAL
 from moo.models.training.checkpoints import CheckpointSettings, Reach, reach_of, remove_checkpoints
 from moo.models.training.loggers import LogSettings
-from moo.studies.setup.prepared import Prepared
+from moo.studies.setup.prepared import PreparedStudy
 
 _DAY = "as-of"
 
 
 def day_of(folder: Path) -> date:
-    """Return the day at which the study in a folder began to be judged; today where none has started there."""
+    """Return the day at which the study in a folder is judged; today if none has started there."""
     path = folder / _DAY
     return date.fromisoformat(path.read_text(encoding="ascii")) if path.is_file() else date.today()
 
 
 def keep_day(folder: Path, day: date) -> None:
-    """Write down the day at which a study is judged: its later calls are judged at the same."""
+    """Write down the day at which a study is judged: its later calls use the same."""
     write_whole(folder / _DAY, day.isoformat())
 
 
-def checkpoint_of(prepared: Prepared, number: int, attempt: str) -> CheckpointSettings | None:
-    """Where and how often a trial's training is written down; None where the study asks for no checkpoints."""
+def checkpoint_of(prepared: PreparedStudy, number: int, attempt: str) -> CheckpointSettings | None:
+    """Return the checkpoint settings of a trial; None if the study keeps no checkpoints."""
     every = prepared.spec.machine.checkpoint_steps
     path = _checkpoints(prepared.folder, number)
     return CheckpointSettings(path=path, every=every, attempt=attempt) if every else None
 
 
-def logs_of(prepared: Prepared, number: int) -> LogSettings:
-    """What of a trial is logged, and where."""
+def logs_of(prepared: PreparedStudy, number: int) -> LogSettings:
+    """Return the log settings of a trial."""
     return LogSettings(
         kind=prepared.spec.machine.logger,
         folder=prepared.folder / "logs",
         name=_name(number),
-        private=prepared.stays_inside,
+        private=prepared.context.may_log_private,
     )
 
 
 def reached(folder: Path, number: int, attempt: str, *, goes_on: bool) -> Reach | None:
-    """How far a killed attempt of a trial came; its checkpoints go where the next attempt will not take them up."""
+    """Return the progress of a killed attempt; remove checkpoints that nobody resumes."""
     path = _checkpoints(folder, number)
-    found = reach_of(path, attempt)
+    reach = reach_of(path, attempt)
     if not goes_on:
         remove_checkpoints(path)
-    return found
+    return reach
 
 
 def forget_trial(folder: Path, number: int) -> None:
@@ -56,7 +56,7 @@ def forget_trial(folder: Path, number: int) -> None:
 
 
 def forget_all(folder: Path) -> None:
-    """Remove what a study that is over has left of checkpoints."""
+    """Remove all checkpoints of a finished study."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

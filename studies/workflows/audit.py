@@ -25,7 +25,6 @@ from moo.objectives.auditing.one_run import LADDER, Guessed, curve_p_value, ladd
 from moo.objectives.auditing.sampling import poisson_p_value
 from moo.privacy.calibration import check_delta
 from moo.privacy.caps import describe_cap
-from moo.privacy.claims import claim
 from moo.privacy.composition import epsilon_pld
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
@@ -38,11 +37,12 @@ from moo.studies.accounting.terms import known_terms
 from moo.studies.results.audit_report import AuditReport, save_audit
 from moo.studies.results.result import load_result
 from moo.studies.setup.preflight import check_task
-from moo.studies.setup.prepared import Prepared, Stage, no_stage
+from moo.studies.setup.prepared import PreparedStudy
 from moo.studies.setup.reopen import check_same
+from moo.studies.setup.study_data import Stage, no_stage
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evaluator import Evaluator
-from moo.studies.trial.run import as_it_ran, planned_run, training_settings
+from moo.studies.trial.plan import TrialPlan, observed_run, plan_training
 
 __all__ = ["AuditOptions", "AuditReport", "audit_configuration", "audit_trial", "epsilon_within"]
 
@@ -143,35 +143,39 @@ def _audit(evaluator: Evaluator, params: TrialParams, *, trial: int | None, **op
     spec, folder, policy, name = evaluator.spec, evaluator.folder, evaluator.policy, evaluator.name
     prepared, fresh = evaluator.prepared, chosen.key or StudyKey.fresh()
     canaries, kind = chosen.canaries, chosen.kind
-    run = planned_run(
-        params, spec, prepared.expected_units + canaries // 2, prepared.records.unit_name, shadows_per_unit=1
+    plan = plan_training(
+        params,
+        spec,
+        engine=prepared.model.engine,
+        expected_units=prepared.data.expected_units + canaries // 2,
+        unit=prepared.data.unit,
+        shadows_per_unit=1,
     )
+    run = plan.run
     beta = (1 - chosen.confidence) / len(LADDER)
-    _check_enough(run, canaries, beta, n_units=prepared.all_units + canaries)
+    _check_enough(run, canaries, beta, n_units=prepared.data.all_units + canaries)
     planted, marks = _planted(prepared, params, fresh, canaries, kind)
     limit = budget_filter(policy, prepared, evaluator.answers)
     account = account_of(prepared, name=name, limit=limit)
     account.open(known_terms(policy, prepared, limit), begun=trial is not None)
     watch = BatchRecorder(planted.units)
     number = -2 if trial is None else trial
-    training_key = prepared.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
-    trained = _train(prepared, params, planted, run, account, training_key, watch, number=number)
+    training_key = prepared.streams.trial_key(params, "audit", kind, canaries, number=number, key=fresh)
+    trained = _train(plan, prepared, planted, account, training_key, watch, number=number)
     log_probabilities = log_probs(trained.bank, planted.packed).numpy().astype(np.float64)[0]
-    done = as_it_ran(run, trained)
+    done = observed_run(run, trained)
     guesses = ladder(canary_scores(log_probabilities, marks), marks.included)
     report = AuditReport(
         study=name,
         trial=trial,
         params=params,
-        engine=prepared.engine,
+        engine=prepared.model.engine,
         kind=kind,
         guessed=guesses,
         confidence=chosen.confidence,
         claimed_epsilon=epsilon_pld(run),
         delta=run.delta,
-        claim=claim(
-            done, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
-        ),
+        claim=prepared.data.claim(done, account.covered()),
         epsilon_low=epsilon_within(guesses, run, beta=beta),
         epsilon_low_dp=max(
             one_run_epsilon(**dataclasses.asdict(g), delta=run.delta, confidence=1 - beta) for g in guesses
@@ -214,13 +218,13 @@ def _check_enough(run: TrainingRun, canaries: int, beta: float, *, n_units: int)
 
 
 def _planted(
-    prepared: Prepared, params: TrialParams, key: StudyKey, m: int, kind: Kind
+    prepared: PreparedStudy, params: TrialParams, key: StudyKey, m: int, kind: Kind
 ) -> tuple[TrainingData, Canaries]:
     """Return half of the pool's units, drawn by coins, followed by the canaries."""
-    pool = prepared.parts["pool"]
+    pool = prepared.data.parts["pool"]
     half = keyed_uniform(pool.unit_ids, key.derive("half")) < 0.5
     data = TrainingData(
-        packed=prepared.masked("pool", params.masking_level, params).packed,
+        packed=prepared.features.masked("pool", params.masking_level, params).packed,
         labels=pool.labels,
         units=pool.units,
         members=half[pool.units][None],
@@ -229,7 +233,7 @@ def _planted(
     rng = key.generator("canaries")
     texts = [public_texts()[0]] * m if kind == "dirac" else _texts(m, params.masking_level, rng)
     marks = Canaries(
-        packed=prepared.packed(texts, params),
+        packed=prepared.features.packed(texts, params),
         classes=rng.integers(0, data.n_classes, m),
         included=rng.random(m) < 0.5,
         kind=kind,
@@ -244,21 +248,19 @@ def _texts(m: int, level: int, rng: np.random.Generator) -> list[str]:
 
 
 def _train(
-    prepared: Prepared,
-    params: TrialParams,
+    plan: TrialPlan,
+    prepared: PreparedStudy,
     data: TrainingData,
-    run: TrainingRun,
     account: Account,
     key: StudyKey,
     watch: BatchRecorder,
     *,
     number: int,
 ) -> Trained:
-    settings = training_settings(params, prepared.spec, run, engine=prepared.engine)
-    settings = dataclasses.replace(settings, trainer={**settings.trainer, "callbacks": [watch]})
+    settings = dataclasses.replace(plan.settings, trainer={**plan.settings.trainer, "callbacks": [watch]})
     prepared.stage("training with canaries", 0, 0)
-    frozen = prepared.frozen(params)
-    with charge_training(account, number, run):
+    frozen = prepared.model.frozen(plan.params)
+    with charge_training(account, number, plan.run):
         return train(data, settings, frozen, key.generator)
 
 

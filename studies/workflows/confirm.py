@@ -28,12 +28,15 @@ from moo.studies.accounting.cost import search_cost
 from moo.studies.accounting.terms import known_terms
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.folder_lock import locked_folder
-from moo.studies.setup.prepared import Prepared, Stage, no_stage
+from moo.studies.setup.prepared import PreparedStudy
 from moo.studies.setup.reopen import reopen_study
+from moo.studies.setup.study_data import Stage, no_stage
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evidence_files import save_evidence
+from moo.studies.trial.judge import judge
 from moo.studies.trial.paths import forget_trial
-from moo.studies.trial.run import judge, planned_run, run_trial, within_memory
+from moo.studies.trial.plan import plan_trial
+from moo.studies.trial.run import run_trial, within_memory
 from moo.studies.workflows.pooled import pooled
 
 # Streams of randomness are named by (trial, replicate); the search counts replicates from 0 upward, so these are never its own.
@@ -105,13 +108,13 @@ class _Again:
     stage: Stage
 
     def __post_init__(self) -> None:
-        self._ready: dict[int, Prepared] = {}
+        self._ready: dict[int, PreparedStudy] = {}
         prepared, policy = self.prepared(SAME_SPLIT), Policy(**self.result.about.get("policy", {}))
         self.account = account_of(prepared, name=self.result.name)
         self.account.open(known_terms(policy, prepared, spec=self.result.specification()), begun=True)
         self._covered = self.account.covered()
 
-    def prepared(self, replicate: int) -> Prepared:
+    def prepared(self, replicate: int) -> PreparedStudy:
         """Return the study on its first split, or on the fresh one."""
         if replicate not in self._ready:
             split = _FRESH if replicate == FRESH_SPLIT else ""
@@ -122,29 +125,27 @@ class _Again:
         """Return the record of a second training; read it from the folder if it was trained before."""
         k = self.spec.training.n_shadows
         again = f"{_FRESH if replicate == FRESH_SPLIT else 'again'}-k{k}"
-        prepared = self.prepared(replicate)
-        prepared.covered = self._covered
+        prepared = self.prepared(replicate).covering(self._covered)
         identity = {
             "spec": self.spec.to_json(),
             "params": trial.params.to_json(),
-            "data": prepared.digest[:16],
+            "data": prepared.data.digest[:16],
             "key": prepared.key.derive("fingerprint").hex()[:16],
         }
         path = self.home / "again" / f"trial-{trial.number:04d}-{again}.json"
         return _once(path, identity, lambda: self._train(trial, prepared, replicate, again))
 
-    def _train(self, trial: TrialRecord, prepared: Prepared, replicate: int, again: str) -> TrialRecord:
+    def _train(self, trial: TrialRecord, prepared: PreparedStudy, replicate: int, again: str) -> TrialRecord:
         # The fresh split shares users with the old one: they are charged in one part, as if every unit were in both.
-        run = planned_run(trial.params, self.spec, prepared.expected_units, prepared.records.unit_name)
-        number = trial.number
-        with charge_training(self.account, number, run):
+        plan, number = plan_trial(trial.params, prepared), trial.number
+        with charge_training(self.account, number, plan.run):
             attempt = self.account.attempts()[number]
             with within_memory():
-                evidence = run_trial(trial.params, prepared, number=number, replicate=replicate, attempt=attempt)
+                evidence = run_trial(plan, prepared, number=number, replicate=replicate, attempt=attempt)
             self.account.settle(number, resumed_at=evidence.resumed_at)
         forget_trial(self.home, number)
         save_evidence(evidence, prepared, number=trial.number, again=again)
-        record = judge(evidence, prepared, number=trial.number)
+        record = judge(plan, evidence, prepared, number=trial.number)
         if self.spec.attack == CHOSEN:
             return record
         level = cast(Level, self.spec.attack_level)

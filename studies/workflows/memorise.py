@@ -34,7 +34,6 @@ from moo.objectives.memorisation.exposure import emission, mean_bits
 from moo.objectives.statistics.clusters import clustered_stderr
 from moo.privacy.calibration import check_delta
 from moo.privacy.caps import describe_cap
-from moo.privacy.claims import claim
 from moo.privacy.composition import epsilon_pld, group_privacy
 from moo.privacy.events import TrainingRun
 from moo.privacy.keys import StudyKey
@@ -43,10 +42,11 @@ from moo.studies.accounting.account import Account
 from moo.studies.accounting.charge import account_of, charge_training
 from moo.studies.accounting.terms import terms_of
 from moo.studies.results.memorisation_report import MemorisationReport, difference, save_memorisation
-from moo.studies.setup.prepared import Prepared
+from moo.studies.setup.prepared import PreparedStudy
+from moo.studies.setup.trial_streams import without_places
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evaluator import Evaluator
-from moo.studies.trial.run import as_it_ran, planned_run, training_settings
+from moo.studies.trial.plan import observed_run, planned_run, training_settings
 from moo.studies.workflows.planted_secrets import MemoriseOptions, Secrets, score_secrets
 
 # numbers in the logits of a chunk: 300 MB in fp32, some four times that with their gradients
@@ -108,12 +108,12 @@ def memorise(spec: StudySpec, params: TrialParams, *, folder: str | Path, **opti
     return report
 
 
-def _planned_run(params: TrialParams, prepared: Prepared, options: MemoriseOptions) -> TrainingRun:
+def _planned_run(params: TrialParams, prepared: PreparedStudy, options: MemoriseOptions) -> TrainingRun:
     """Return the training of the whole pool and the secrets; its sizes are public numbers."""
-    units = max(1, round(prepared.spec.pool * prepared.n_units)) + options.canaries * options.repeats
-    run = planned_run(params, prepared.spec, units, prepared.records.unit_name, shadows_per_unit=1)
+    units = max(1, round(prepared.spec.pool * prepared.data.n_units)) + options.canaries * options.repeats
+    run = planned_run(params, prepared.spec, units, prepared.data.unit, shadows_per_unit=1)
     if run.private:
-        check_delta(run.delta, prepared.all_units + options.canaries * options.repeats)
+        check_delta(run.delta, prepared.data.all_units + options.canaries * options.repeats)
     return run
 
 
@@ -128,9 +128,9 @@ class _Texts:
         return _Texts(self.ids[:n], self.units[:n])
 
 
-def _texts(base: Generator, prepared: Prepared, params: TrialParams, part: str) -> _Texts:
+def _texts(base: Generator, prepared: PreparedStudy, params: TrialParams, part: str) -> _Texts:
     """Return the masked texts of a part, cut to the study's length."""
-    records = prepared.parts[part]
+    records = prepared.data.parts[part]
     masked = [mask(text, params.masking_level, fields=f) for text, f in zip(records.texts, records.fields, strict=True)]
     cut = [ids[: prepared.spec.training.max_length] for ids in base.ids(masked)]
     keep = [i for i, ids in enumerate(cut) if len(ids) > 1]
@@ -155,7 +155,7 @@ class _Test:
     name: str
     options: MemoriseOptions
     params: TrialParams
-    prepared: Prepared
+    prepared: PreparedStudy
     base: Generator
     texts: _Texts
     secrets: Secrets
@@ -172,7 +172,7 @@ def _train(test: _Test, key: StudyKey) -> TrainedGenerator:
     optimizer = dataclasses.replace(settings.optimizer, chunk=min(fitting, settings.optimizer.chunk))
     settings = dataclasses.replace(settings, optimizer=optimizer)
     read = [texts.ids, texts.units.tolist(), planted, weights_digest(test.base.model)]
-    identity = [prepared.placeless, test.params.to_json(), test.run.to_json(), *read]
+    identity = [without_places(prepared.spec), test.params.to_json(), test.run.to_json(), *read]
     # another run under the same key shares no noise
     streams = key.child("writer", json.dumps(identity, sort_keys=True))
     return train_generator(test.base, (*texts.ids, *planted), units, settings, streams.generator)
@@ -188,7 +188,7 @@ def _report(test: _Test, trained: TrainedGenerator, account: Account, *, started
         started: Start of the test, in seconds of `time.perf_counter`.
     """
     options, prepared, run = test.options, test.prepared, test.run
-    done = as_it_ran(run, trained)
+    done = observed_run(run, trained)
     scored = score_secrets(trained.generator, test.secrets, prepared.stage)
     canaries, control = scored[: options.canaries], scored[options.canaries :]
     means = [mean_bits(np.array([c.exposure for c in side])) for side in (canaries, control)]
@@ -214,9 +214,7 @@ def _report(test: _Test, trained: TrainedGenerator, account: Account, *, started
         secret_epsilon=group[0],
         secret_delta=group[1],
         delta=run.delta,
-        claim=claim(
-            done, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
-        ),
+        claim=prepared.data.claim(done, account.covered()),
         steps=trained.steps,
         seconds=time.perf_counter() - started,
         ledger=account.ledger.head(),

@@ -11,7 +11,7 @@ from moo.models.generation.scoring import continuation_losses, greedy
 from moo.objectives.memorisation.exposure import exposure
 from moo.privacy.keys import StudyKey
 from moo.studies.results.memorisation_report import Canary
-from moo.studies.setup.prepared import Stage, no_stage
+from moo.studies.setup.study_data import Stage, no_stage
 
 _LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 

@@ -5,7 +5,7 @@ import math
 
 from moo.core.measurement import Measurement
 from moo.core.trial_record import ACCURACY, RISK, TrialRecord
-from moo.studies.trial.run import over_limit
+from moo.studies.trial.judge import over_limit
 
 
 def pooled(searched: TrialRecord, again: TrialRecord, *, max_risk: float) -> TrialRecord:

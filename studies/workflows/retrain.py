@@ -20,7 +20,6 @@ from moo.models.export.reference import export_reference, peft_model, save_refer
 from moo.models.reference.shadows import ReferenceShadows
 from moo.models.train import Trained, TrainingData, train
 from moo.privacy.caps import describe_cap
-from moo.privacy.claims import claim
 from moo.privacy.composed_epsilon import ComposedEpsilon, compose
 from moo.privacy.composition import epsilon_of_all, epsilon_pld
 from moo.privacy.events import Event, TrainingRun
@@ -30,15 +29,17 @@ from moo.privacy.release_policy import Policy
 from moo.search import FAILED
 from moo.studies.accounting.account import Account
 from moo.studies.accounting.charge import account_of, charge_training
-from moo.studies.accounting.cost import released_run
+from moo.studies.accounting.cost import plan_retraining
 from moo.studies.accounting.terms import known_terms
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.folder_lock import locked_folder
 from moo.studies.setup.legal_gates import NO_GATE
-from moo.studies.setup.prepared import Prepared, Stage, no_stage
+from moo.studies.setup.prepared import PreparedStudy
 from moo.studies.setup.records_per_user import per_user
 from moo.studies.setup.reopen import reopen_study
-from moo.studies.trial.run import CONSTRAINTS, as_it_ran, training_settings
+from moo.studies.setup.study_data import Stage, no_stage
+from moo.studies.trial.judge import CONSTRAINTS
+from moo.studies.trial.plan import TrialPlan, observed_run
 
 
 def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage: Stage = no_stage) -> list[Path]:
@@ -74,10 +75,10 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
     chosen = _chosen(result, policy, trials)
     with locked_folder(home):
         prepared = reopen_study(result, home, stage)
-        runs = {t.number: released_run(prepared, t.params) for t in chosen}
+        plans = {t.number: plan_retraining(prepared, t.params) for t in chosen}
         account = account_of(prepared, name=result.name)
         account.open(known_terms(policy, prepared), begun=True)
-        _fix_choice(account, sorted(runs))
+        _fix_choice(account, sorted(plans))
         try:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -86,8 +87,8 @@ def retrain(folder: str | Path, trials: Sequence[int], *, to: str | Path, stage:
             ) from error
         missing = [t for t in chosen if t.number not in _released(account)]
         if not missing:
-            raise _once(sorted(runs))
-        return [_retrain(t, runs, prepared, account, policy, target) for t in missing]
+            raise _once(sorted(plans))
+        return [_retrain(t, plans, prepared, account, policy, target) for t in missing]
 
 
 def _released(account: Account) -> set[int]:
@@ -151,15 +152,16 @@ def _fix_choice(account: Account, numbers: list[int]) -> None:
 
 def _retrain(
     trial: TrialRecord,
-    runs: Mapping[int, TrainingRun],
-    prepared: Prepared,
+    plans: Mapping[int, TrialPlan],
+    prepared: PreparedStudy,
     account: Account,
     policy: Policy,
     target: Path,
 ) -> Path:
-    run = runs[trial.number]
-    records, level = prepared.parts["release"], trial.params.masking_level
-    masked = prepared.masked("release", level, trial.params)
+    plan = plans[trial.number]
+    run = plan.run
+    records, level = prepared.data.parts["release"], trial.params.masking_level
+    masked = prepared.features.masked("release", level, trial.params)
     data = TrainingData(
         packed=masked.packed,
         labels=records.labels,
@@ -172,11 +174,11 @@ def _retrain(
     with charge_training(account, trial.number, run):
         trained = train(
             data,
-            training_settings(trial.params, prepared.spec, run, engine=prepared.engine),
-            prepared.frozen(trial.params),
+            plan.settings,
+            prepared.model.frozen(trial.params),
             lambda purpose, shadow: fresh.generator(purpose, shadow),
         )
-    ran = as_it_ran(run, trained)
+    ran = observed_run(run, trained)
     out = target / f"trial-{trial.number:04d}"
     out.mkdir(exist_ok=True)
     if not account.release({"trial": trial.number, "model": "model.safetensors"}):  # before anyone can see the model
@@ -194,7 +196,7 @@ def _retrain(
     ]
     begun = {e.body["trial"] for e in entries}
     trained_before = [e for e in account.events() if isinstance(e, TrainingRun) and e.part == "release"]
-    following = [r for n, r in runs.items() if n not in begun]
+    following = [p.run for n, p in plans.items() if n not in begun]
     preparation = [e for e in account.preparation() if e.part == "release"]
     released: list[Event] = [*preparation, *trained_before, *following]
     together = epsilon_of_all(released, delta=run.delta)
@@ -209,9 +211,9 @@ def _of_other_studies(account: Account) -> list[Event]:
     return charged([e for e in account.ledger.entries() if e.study not in (account.study, PREPARATION)])
 
 
-def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -> None:
+def _save(trained: Trained, prepared: PreparedStudy, trial: TrialRecord, out: Path) -> None:
     """Write the parameters, and PEFT's format if it has a form for them."""
-    frozen, classes = prepared.frozen(trial.params), prepared.parts["release"].classes
+    frozen, classes = prepared.model.frozen(trial.params), prepared.data.parts["release"].classes
     stock = prepared.spec.training.head == "stock"
     if isinstance(trained.bank, ReferenceShadows):
         save_reference(trained.bank, out / "model.safetensors")
@@ -226,7 +228,7 @@ def _save(trained: Trained, prepared: Prepared, trial: TrialRecord, out: Path) -
 def _card(
     trial: TrialRecord,
     run: TrainingRun,
-    prepared: Prepared,
+    prepared: PreparedStudy,
     *,
     together: float,
     everything: ComposedEpsilon,
@@ -235,11 +237,11 @@ def _card(
 ) -> dict[str, Any]:
     """Return the model's card for its recipient; it holds numbers of the search only if they carry noise."""
     measured = {name: m.to_json() for name, m in trial.objectives.items()}
-    whole = per_user(epsilon_pld(run), run.delta, prepared.records_per_user)
+    whole = per_user(epsilon_pld(run), run.delta, prepared.data.records_per_user)
     return {
         "base_model": prepared.spec.model,
         "made": datetime.now(UTC).date().isoformat(),
-        "classes": list(prepared.parts["release"].classes),
+        "classes": list(prepared.data.parts["release"].classes),
         "params": trial.params.to_json(),
         "preprocessing": {"masking_level": trial.params.masking_level, "max_length": prepared.spec.training.max_length},
         "unit_of_privacy": run.unit,
@@ -249,13 +251,11 @@ def _card(
         "delta": run.delta,
         "noise_multiplier": run.noise_multiplier,
         "accountant": "calibrated by PLD, add or remove one",
-        "records_per_user": prepared.records_per_user,
+        "records_per_user": prepared.data.records_per_user,
         "per_user": None if whole is None else dict(zip(("epsilon", "delta"), map(number_out, whole), strict=True)),
-        "claim": claim(
-            run, prepared.records.transformations, ledger_covered=account.covered(), n_units=prepared.all_units
-        ),
+        "claim": prepared.data.claim(run, account.covered()),
         "taken_as_public": [
-            f"{t.name}: {t.detail}" for t in prepared.records.transformations if t.effect == "takes_as_public"
+            f"{t.name}: {t.detail}" for t in prepared.data.records.transformations if t.effect == "takes_as_public"
         ],
         "policy": str(policy),
         "searched_on": "other users, of whom nothing is claimed",

@@ -21,7 +21,7 @@ from moo.models.train import TrainingData, TrainingSettings, train
 from moo.privacy.claims import HOLDS, claim
 from moo.privacy.events import TrainingRun
 from moo.privacy.observed_sampling import POISSON, Drawn, _spread
-from moo.studies.trial.run import as_it_ran
+from moo.studies.trial.plan import observed_run
 from tests.fixtures.trainings import data_at, stream
 
 RATE, STEPS, NOISE, CLIP = 0.5, 12, 0.7, 0.2
@@ -53,7 +53,7 @@ def _claim(data: TrainingData, frozen: Frozen, *, engine: Any, noise: float = NO
         optimizer=OptimizerSettings(learning_rate=1e-3, head_learning_rate=0.05),
     )  # fmt: skip
     trained = train(data, settings, frozen, stream)
-    done = as_it_ran(run, trained)
+    done = observed_run(run, trained)
     assert done.zero_noise_steps == trained.steps - trained.noisy_steps or noise < NOISE
     return claim(done)
 

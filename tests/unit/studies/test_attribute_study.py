@@ -78,7 +78,7 @@ def test_two_values_of_one_user_are_refused_before_anything_is_spent(spec: Study
     frame["label"] = np.arange(len(frame)) % 2
     frame.to_csv(tmp_path / "two.csv", index=False)
     torn = dataclasses.replace(spec, data=str(tmp_path / "two.csv"), attribute="label")
-    with pytest.raises(InputError, match="one value of attribute 'label' a user must hold"):
+    with pytest.raises(InputError, match="Attribute 'label' must have one value per user"):
         run_study(torn, n_trials=2, folder=tmp_path / "run")
     assert not (tmp_path / "run" / "study.db").exists()
 

@@ -15,7 +15,7 @@ from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import Ledger, LedgerEntry, charged
 from moo.studies.accounting.account import ledger_of
 from moo.studies.accounting.ledger_heads import ANCHORS
-from moo.studies.search import run_study as runner_module
+from moo.studies.search import study_search
 from moo.studies.search.run_study import run_study
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evaluator import Evaluator
@@ -105,7 +105,7 @@ def test_every_workflow_pays_before_and_settles_after_and_then_refuses_an_older_
     own = workflow == "audit of a configuration"
     for again in [workflow] if own else ["search", "confirm", "retrain", "audit"]:
         with pytest.raises(
-            PolicyError, match=r"the ledger must hold what paid[ \w]* has spent so far, up to entry \d+"
+            PolicyError, match=r"The ledger must hold what paid[ \w]* has spent so far, up to entry \d+"
         ):
             study.call(again)
     assert ledger.path.read_bytes() == older  # nothing was written into it
@@ -169,7 +169,7 @@ def test_a_search_that_is_cut_off_keeps_its_charges_and_its_anchor(
     def cut(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner_module, "_reference", lambda *_: None)
+    monkeypatch.setattr(study_search, "status_quo_record", lambda *_: None)
     monkeypatch.setattr(Evaluator, "record", cut)
     before, older = len(study.ledger.entries()), study.ledger.path.read_bytes()
     call = dataclasses.replace(study.spec, name="cut")
@@ -191,7 +191,7 @@ def test_a_confirmation_that_is_cut_off_goes_on_from_its_checkpoint_and_pays_for
     machine = dataclasses.replace(study.spec.machine, checkpoint_steps=2)
     space = dataclasses.replace(study.spec.space, masking_level=(0, 0))
     spec = dataclasses.replace(study.spec, name="resumed", machine=machine, space=space)
-    monkeypatch.setattr(runner_module, "_reference", lambda *_: None)
+    monkeypatch.setattr(study_search, "status_quo_record", lambda *_: None)
     run_study(spec, n_trials=1, folder=tmp_path).save(tmp_path)
     before, write = len(study.ledger.entries()), Checkpoints._write
 

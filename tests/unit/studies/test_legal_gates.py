@@ -27,7 +27,7 @@ from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.estimate import plan_study
 from moo.studies.search.run_study import run_study
 from moo.studies.setup.legal_gates import NO_GATE, WANTED, notes_of, without_gates
-from moo.studies.setup.prepared import _has_words
+from moo.studies.setup.trunk_features import _has_words
 from moo.studies.spec.study import StudySpec
 from tests.fixtures.letters import letters_spec, save_table
 

@@ -91,9 +91,9 @@ def test_an_attribute_that_cannot_be_asked_about_is_not_assessed_and_never_a_zer
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"attack": "quantile"}, "attack in"),
-        ({"attack": "base_difference"}, "attack in"),
-        ({"attack": "chosen"}, "attack in"),
+        ({"attack": "quantile"}, "attack must be one of"),
+        ({"attack": "base_difference"}, "attack must be one of"),
+        ({"attack": "chosen"}, "attack must be one of"),
         ({"attribute": "gender"}, "no noised answer"),
     ],
 )

@@ -17,8 +17,8 @@ from moo.privacy.renyi_filter import RenyiFilter
 from moo.studies.accounting.account import Account
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evaluator import Evaluator
+from moo.studies.trial.judge import VALIDITY
 from moo.studies.trial.noised_record import counts, expected_floors, noise_answers, noised_floors, planned_answers
-from moo.studies.trial.run import VALIDITY
 from tests.fixtures.evidence import membership_evidence
 from tests.fixtures.letters import letters_spec
 from tests.fixtures.runs import RUN_OF_100_USERS
@@ -94,7 +94,7 @@ def test_floors_follow_what_the_gates_leave_and_repeat_for_the_same_study_alone(
         (tmp_path / folder).mkdir()
     quiet = Policy.parse("publish_all(40)", answer_noise=1.0)
     evaluator = Evaluator(spec, tmp_path / "a", quiet, name="one")
-    left = {part: records.n_units for part, records in evaluator.prepared.parts.items()}
+    left = {part: records.n_units for part, records in evaluator.prepared.data.parts.items()}
     assert left["pool"] - 9 <= evaluator.floors.pool <= left["pool"] < expected_floors(spec, 240).pool
     assert evaluator.floors == Evaluator(spec, tmp_path / "a", quiet, name="one").floors
     drawn = {

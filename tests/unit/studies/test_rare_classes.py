@@ -65,7 +65,8 @@ def prepared() -> Any:
         name: SimpleNamespace(labels=y, classes=("a", "b", "c"), units=np.arange(len(y))) for name, y in labels.items()
     }
     packed = {name: SimpleNamespace(features=torch.from_numpy(clusters(y))) for name, y in labels.items()}
-    return SimpleNamespace(parts=parts, packed=packed, masked=lambda part, _: SimpleNamespace(packed=packed[part]))
+    features = SimpleNamespace(packed=packed, masked=lambda part, _: SimpleNamespace(packed=packed[part]))
+    return SimpleNamespace(data=SimpleNamespace(parts=parts), features=features)
 
 
 def test_the_baseline_is_one_where_it_is_always_right_although_a_half_lacks_a_class(prepared: Any) -> None:
@@ -78,9 +79,9 @@ def test_the_baseline_is_one_where_it_is_always_right_although_a_half_lacks_a_cl
 
 
 def test_losses_of_the_frozen_head_are_those_of_each_records_own_class(prepared: Any) -> None:
-    losses = base_losses(prepared, prepared.packed)
+    losses = base_losses(prepared, prepared.features.packed)
     for part, values in losses.items():
-        labels = prepared.parts[part].labels
+        labels = prepared.data.parts[part].labels
         assert (values[labels > 0] < 0.1).all()
         assert np.allclose(values[labels == 0], -np.log(LEAST))  # the test part, which it is fitted on, has none
     assert {part: len(v) for part, v in losses.items()} == {"pool": 32, "test": 12, "unseen": 12}

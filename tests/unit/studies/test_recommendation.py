@@ -11,7 +11,7 @@ from moo.core.trial_record import ABOVE_MAJORITY, ACCURACY, MAJORITY, PENALTY, R
 from moo.report.sections.choices import _trade
 from moo.report.sections.texts import ZH
 from moo.studies.results.recommendation import SURE, p_feasible, recommend, trade
-from moo.studies.trial.run import over_limit
+from moo.studies.trial.judge import over_limit
 from moo.studies.workflows.pooled import pooled
 
 LIMITS = {"max_risk": 0.1, "max_penalty": 0.35}

@@ -12,8 +12,9 @@ from moo.core.trial_record import TrialParams
 from moo.objectives.compliance.loader import load_rules
 from moo.privacy.claims import HOLDS, claim
 from moo.privacy.keys import StudyKey
-from moo.studies.setup.prepared import Prepared
+from moo.studies.setup.prepared import PreparedStudy, prepare_study
 from moo.studies.spec.study import StudySpec
+from moo.studies.trial.plan import plan_trial
 from moo.studies.trial.run import run_trial
 from tests.fixtures.letters import TINY, letters_spec
 from tests.fixtures.runs import RUN
@@ -30,8 +31,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudySp
     return dataclasses.replace(spec, user="")
 
 
-def prepared(spec: StudySpec, folder: Path, **changes: Any) -> Prepared:
-    return Prepared(dataclasses.replace(spec, **changes), KEY, folder)
+def prepared(spec: StudySpec, folder: Path, **changes: Any) -> PreparedStudy:
+    return prepare_study(dataclasses.replace(spec, **changes), KEY, folder)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +48,11 @@ def test_the_epsilon_of_a_user_is_never_that_of_a_record(
     spec: StudySpec, tmp_path: Path, declared: dict[str, Any], most: int | None, says: tuple[float, str]
 ) -> None:
     study = prepared(spec, tmp_path, **declared)
-    assert study.records_per_user == most
+    assert study.data.records_per_user == most
     params = TrialParams(target_epsilon=1.0, masking_level=1, lora_rank=2, learning_rate=1e-3, adapted_layers=0)
-    evidence = run_trial(params, study, number=0)
+    evidence = run_trial(plan_trial(params, study), study, number=0)
     assert load_rules()["S04"].judge(evidence.facts) == says
-    assert evidence.privacy.n_units == study.loaded.n_units == (12 if "user" in declared else 240)
+    assert evidence.privacy.n_units == study.data.loaded.n_units == (12 if "user" in declared else 240)
     if most == 20:
         assert evidence.facts["privacy.epsilon_user"] == pytest.approx(20 * evidence.privacy.epsilon_spent)
 
@@ -62,7 +63,7 @@ def test_a_declared_maximum_that_the_user_column_contradicts_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="has 20 records"):
         prepared(spec, tmp_path, user="user", **declared)
-    assert prepared(spec, tmp_path, user="user", max_records_per_user=20).records_per_user == 1
+    assert prepared(spec, tmp_path, user="user", max_records_per_user=20).data.records_per_user == 1
 
 
 def test_two_declarations_that_differ_are_refused() -> None:

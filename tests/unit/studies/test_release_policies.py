@@ -16,7 +16,6 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import moo.studies.search.run_study as runner
 from moo.cli.tables import print_result
 from moo.core.errors import InputError, PolicyError
 from moo.core.trial_record import ACCURACY, RISK, STATUS_QUO_TRIAL, Transformation, TrialParams, TrialRecord
@@ -37,18 +36,20 @@ from moo.report.html import render
 from moo.search import REFUSED
 from moo.studies.accounting.account import ledger_of
 from moo.studies.results.result import StudyResult, load_result
+from moo.studies.search.about import study_identity
 from moo.studies.search.estimate import plan_study
 from moo.studies.search.run_study import run_study
 from moo.studies.search.select_one import drawn
-from moo.studies.setup import prepared as prepare_module
-from moo.studies.setup.prepared import Prepared
-from moo.studies.spec.space import SpaceSpec
-from moo.studies.spec.study import StudySpec
+from moo.studies.setup import study_data as data_module
+from moo.studies.setup.prepared import prepare_study
+from moo.studies.spec.study import SpaceSpec, StudySpec
 from moo.studies.trial.evaluator import Evaluator
-from moo.studies.trial.run import VALID_SHARE
+from moo.studies.trial.judge import VALID_SHARE
 from moo.studies.workflows import retrain as retrain_module
 from moo.studies.workflows.retrain import retrain
 from tests.fixtures.letters import TINY, known, letters_spec, save_table
+
+PROXY = Policy.parse("proxy_then_retrain(1)")
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_published_verdicts_of_rules_are_the_same_for_a_neighbour(spec: StudySpe
     """Where one customer's texts hold no word, nobody reads it in what leaves but through the noise that was paid for."""
     frame = pd.read_csv(spec.data, dtype={"text": str})
     flat = named(spec, "flat", space=at_one_epsilon(spec, masking_level=(1, 1)))
-    whose = int(Prepared(flat, StudyKey(b"\x5a" * 32), tmp_path).parts["pool"].unit_ids[0])
+    whose = int(prepare_study(flat, StudyKey(b"\x5a" * 32), tmp_path).data.parts["pool"].unit_ids[0])
     rows: dict[str, list[list[Any]]] = {}
     for name, texts in (("as it is", None), ("wordless", ["13812345678", "13912345679"])):
         changed = frame.copy()
@@ -214,7 +215,7 @@ def test_what_a_failure_says_of_sizes_stays_inside(
     monkeypatch.setattr("moo.studies.trial.evaluator.run_trial", small)
     for policy, told in (("publish_all(60)", False), ("internal", True)):
         name = f"small {policy}"
-        monkeypatch.setattr("moo.studies.search.run_study._reference", lambda *_: None)
+        monkeypatch.setattr("moo.studies.search.study_search.status_quo_record", lambda *_: None)
         result = run_study(named(spec, name), n_trials=1, policy=policy, folder=tmp_path / name)
         result.save(tmp_path / name)
         assert ("463872" in (tmp_path / name / "front.json").read_text()) == told
@@ -278,7 +279,7 @@ def with_a_key_that_draws(count: int, spec: StudySpec, home: Path, *, mean: int)
         (folder / "study.key").write_text(byte * 32, encoding="ascii")
         (folder / "study.key").chmod(0o600)
         prepared = Evaluator(spec, folder, policy).prepared
-        purpose = json.dumps(runner._identity(spec, policy, prepared), sort_keys=True)
+        purpose = json.dumps(study_identity(prepared), sort_keys=True)
         if drawn(policy, prepared.key.child(spec.name, purpose, mean), mean) == count:
             return folder
     raise AssertionError(f"none of 256 keys draws {count} trials")
@@ -349,12 +350,12 @@ def proxied(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def test_the_release_users_are_read_by_no_trial(spec: StudySpec, proxied: tuple[StudyResult, Path]) -> None:
     result, folder = proxied
-    prepared = Prepared(spec, StudyKey.load_or_create(folder / "study.key"), folder, release_share=0.5)
-    assert prepared.release is not None
-    searched = {u for part in ("pool", "test", "unseen") for u in prepared.parts[part].unit_ids}
-    assert searched.isdisjoint(prepared.release.unit_ids)
-    assert len(searched) + len(prepared.release.unit_ids) == 240
-    assert 80 < len(prepared.release.unit_ids) < 160
+    prepared = prepare_study(spec, StudyKey.load_or_create(folder / "study.key"), folder, policy=PROXY)
+    assert "release" in prepared.data.parts
+    searched = {u for part in ("pool", "test", "unseen") for u in prepared.data.parts[part].unit_ids}
+    assert searched.isdisjoint(prepared.data.parts["release"].unit_ids)
+    assert len(searched) + len(prepared.data.parts["release"].unit_ids) == 240
+    assert 80 < len(prepared.data.parts["release"].unit_ids) < 160
     assert result.reference is not None
     assert "none for the users searched on" in result.cost.label
     assert NO_GUARANTEE in result.cost.label
@@ -411,15 +412,15 @@ def test_a_retrained_model_reloads_to_predictions_and_its_noise_is_no_ones_key(s
         run_study(named(spec, f"twice {name}"), n_trials=2, policy="proxy_then_retrain(1)", folder=home).save(home)
         written += retrain(home, [1], to=tmp_path / f"{name} leaves")
     first, second = written
-    prepared = Prepared(study, StudyKey.load_or_create(tmp_path / "a" / "study.key"), tmp_path / "a", release_share=0.5)
+    prepared = prepare_study(study, StudyKey.load_or_create(tmp_path / "a" / "study.key"), tmp_path / "a", policy=PROXY)
     deep = TrialParams(target_epsilon=1.0, masking_level=4, lora_rank=2, learning_rate=1e-3, adapted_layers=1)
-    banks = [load_bank(folder / "model.safetensors", prepared.frozen(deep)) for folder in (first, second)]
-    told = [log_probs(bank, prepared.masked("test", 4).packed) for bank in banks]
+    banks = [load_bank(folder / "model.safetensors", prepared.model.frozen(deep)) for folder in (first, second)]
+    told = [log_probs(bank, prepared.features.masked("test", 4).packed) for bank in banks]
     assert told[0].shape[0] == 1
     assert torch.isfinite(told[0]).all()
     assert not torch.equal(told[0], told[1])  # fresh noise from the operating system each time
     with pytest.raises(InputError, match="must hold a bank's parameters"):
-        load_bank(first / "card.json", prepared.frozen(deep))
+        load_bank(first / "card.json", prepared.model.frozen(deep))
 
 
 def test_a_retraining_that_was_cut_off_goes_on_with_what_is_missing(
@@ -469,7 +470,7 @@ def test_a_dataset_scoped_step_withdraws_the_claim_in_every_output(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Masking tuned on the data, planted: front, files, report, terminal and card say that no claim holds."""
-    monkeypatch.setattr(prepare_module, "load_records", with_dataset_step)
+    monkeypatch.setattr(data_module, "load_records", with_dataset_step)
     folder = tmp_path / "s"
     result = run_study(named(spec, "planted"), n_trials=2, policy="proxy_then_retrain(1)", folder=folder)
     result.save(folder)
@@ -494,7 +495,7 @@ def without_saying(*args: Any, **kwargs: Any) -> Records:
 def test_a_step_that_declares_no_scope_withdraws_the_claim_in_every_output(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_module, "load_records", without_saying)
+    monkeypatch.setattr(data_module, "load_records", without_saying)
     result = run_study(named(spec, "silent"), n_trials=1, policy="publish_all(40)", folder=tmp_path)
     result.save(tmp_path)
     says = "withdrawn because the step 'undeclared' read other units' records"
@@ -521,7 +522,7 @@ def printed(result: StudyResult) -> str:
 def test_a_dataset_scoped_step_that_the_ledger_charges_keeps_the_claim(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_module, "load_records", with_dataset_step)
+    monkeypatch.setattr(data_module, "load_records", with_dataset_step)
     study = named(spec, "covered", data=str(save_table(tmp_path / "letters.csv")))
     noisy = [PrivateAnswer(name="rare_words", sensitivity=1.0, noise_multiplier=8.0, part=p) for p in ("pool", "test")]
     ledger_of(study.data).answer(PREPARATION, STATUS_QUO_TRIAL, noisy)
@@ -558,11 +559,11 @@ def test_a_class_that_no_release_record_has_keeps_its_place_in_all_that_leaves(
         space=dataclasses.replace(spec.space, adapted_layers=(1, 1)), training=dataclasses.replace(TINY, head=head, steps=4),
     )  # fmt: skip
     frame = pd.read_csv(study.data, dtype={"label": str})
-    searched = Prepared(study, key, tmp_path / "s", release_share=0.5).records.texts
+    searched = prepare_study(study, key, tmp_path / "s", policy=PROXY).data.records.texts
     (user,) = frame["user"][frame["text"] == searched[0]]
     frame.loc[frame["user"] == user, "label"] = "0 rare"
     frame.to_csv(study.data, index=False)
-    release = Prepared(study, key, tmp_path / "s", release_share=0.5).parts["release"]
+    release = prepare_study(study, key, tmp_path / "s", policy=PROXY).data.parts["release"]
     assert (list(release.classes), sorted(set(release.labels))) == (classes, [0, 2])
     run_study(study, n_trials=1, policy="proxy_then_retrain(1)", folder=tmp_path / "s").save(tmp_path / "s")
     (out,) = retrain(tmp_path / "s", [0], to=tmp_path / "out")

@@ -96,7 +96,7 @@ def test_records_without_a_user_are_retrained_on_as_they_were_or_not_at_all(spec
         if user:  # who is left stays where they were
             assert retrain(home, [number], to=tmp_path / "o")
             continue
-        with pytest.raises(InputError, match="told apart by their places"):
+        with pytest.raises(InputError, match="named by their places"):
             retrain(home, [number], to=tmp_path / "o")
         assert not models(tmp_path)
 
@@ -172,7 +172,7 @@ def test_a_budget_that_was_fixed_is_not_raised(spec: StudySpec, tmp_path: Path) 
     with pytest.raises(PolicyError, match=r"began with publish_all\(20\).* got publish_all\(60\)"):
         run_study(study, n_trials=1, policy="publish_all(60)", folder=tmp_path)
     account = Account(ledger_of(study.data), _entries(study)[0].study)
-    with pytest.raises(PolicyError, match="give the new study another name"):
+    with pytest.raises(PolicyError, match="Give the new study another name"):
         account.open({"policy": "internal"})
 
 

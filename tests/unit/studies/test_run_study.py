@@ -31,19 +31,20 @@ from moo.models.pretrained.loading import BaseModel
 from moo.privacy.events import Event
 from moo.privacy.keys import StudyKey
 from moo.privacy.ledger import charged, parse_anchor, verify
+from moo.privacy.release_policy import Policy
 from moo.studies.accounting.account import ledger_of
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.estimate import plan_study
 from moo.studies.search.progress import StudyProgress
 from moo.studies.search.run_study import run_study
 from moo.studies.setup import prepared as prepare_module
-from moo.studies.setup.prepared import Prepared
-from moo.studies.spec.space import SpaceSpec
-from moo.studies.spec.study import StudySpec, load_spec, presets
-from moo.studies.spec.training import TrainingSpec
+from moo.studies.setup.prepared import PreparedStudy, prepare_study
+from moo.studies.setup.study_model import StudyModel
+from moo.studies.spec.study import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
 from moo.studies.trial import evaluator as evaluator_module
 from moo.studies.trial import paths as places_module
 from moo.studies.trial import run as trial_module
+from moo.studies.trial.plan import TrialPlan, plan_trial
 from tests.fixtures.letters import TINY, known, letters_spec
 
 
@@ -188,13 +189,14 @@ def test_while_shadows_train_no_more_than_the_pool_is_held(
     held: list[set[str]] = []
     train, run = trial_module.train, trial_module.run_trial
 
-    def kept(params: TrialParams, prepared: Prepared, **options: Any) -> Any:
+    def kept(plan: TrialPlan, prepared: PreparedStudy, **options: Any) -> Any:
         def spied(*arguments: Any) -> Any:
-            held.append({part for part, *_ in prepared._masked})
+            held.append(set(prepared.features.held_parts))
             return train(*arguments)
 
         monkeypatch.setattr(trial_module, "train", spied)
-        return run(dataclasses.replace(params, masking_level=3), prepared, **options)
+        plan = plan_trial(dataclasses.replace(plan.params, masking_level=3), prepared)
+        return run(plan, prepared, **options)
 
     monkeypatch.setattr("moo.studies.trial.evaluator.run_trial", kept)
     run_study(spec, n_trials=2, folder=tmp_path)
@@ -207,25 +209,33 @@ def test_a_stream_is_of_the_whole_run_and_noised_answers_of_their_policy(spec: S
     key = StudyKey(b"k" * 32)
 
     def noise(*, own: StudyKey | None = None, more: str = "", number: int = 0, **options: Any) -> bytes:
-        made = Prepared(spec, key, tmp_path, **options)
-        found = made.trial_key(params, *([more] if more else []), number=number, key=own)
+        made = prepare_study(spec, key, tmp_path, **options)
+        found = made.streams.trial_key(params, *([more] if more else []), number=number, key=own)
         return found.generator("noise", 0).standard_normal(4).tobytes()
 
     first = noise()
     others = [
         noise(name="another"),
-        noise(release_share=0.5),
+        noise(policy=Policy.parse("proxy_then_retrain(1)")),
         noise(split="fresh"),
         noise(number=1),
         noise(more="answers at 5"),
         noise(own=StudyKey(b"q" * 32)),
     ]
-    fewer = Prepared(spec, key, tmp_path)
-    fewer.records = fewer.records.take(np.arange(len(fewer.records) - 2))  # as a filter that lets one user less pass
-    others.append(fewer.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes())
-    other = Prepared(spec, key, tmp_path)
-    other.base = dataclasses.replace(other.base, digest="of other weights")
-    others.append(other.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes())
+    made = prepare_study(spec, key, tmp_path)
+    # as a filter that lets one user less pass
+    fewer = made.data.records.take(np.arange(len(made.data.records) - 2))
+    fewer_streams = made.on(dataclasses.replace(made.data, records=fewer)).streams
+    others.append(fewer_streams.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes())
+    other = StudyModel(made.spec)
+    vars(other)["base"] = dataclasses.replace(other.base, digest="of other weights")
+    others.append(
+        dataclasses.replace(made.streams, model=other)
+        .trial_key(params, number=0)
+        .generator("noise", 0)
+        .standard_normal(4)
+        .tobytes()
+    )
     assert len({first, *others}) == 1 + len(others)
     assert noise() == first
 
@@ -242,8 +252,8 @@ def test_streams_are_of_the_recogniser_that_masks(
         for found in ("0.42.1", "0.43", "0.42.1"):
             own = {names_ner.PACKAGE: found}
             monkeypatch.setattr(metadata, "version", lambda name, own=own: own.get(name) or installed(name))
-            made = Prepared(dataclasses.replace(spec, ner=masks), StudyKey(b"k" * 32), tmp_path)
-            noise = made.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes()
+            made = prepare_study(dataclasses.replace(spec, ner=masks), StudyKey(b"k" * 32), tmp_path)
+            noise = made.streams.trial_key(params, number=0).generator("noise", 0).standard_normal(4).tobytes()
             drawn.setdefault((masks, found), set()).add(noise)
     assert [len(told) for told in drawn.values()] == [1] * 4  # the same run, the same noise
     assert drawn[True, "0.42.1"].isdisjoint(drawn[True, "0.43"])
@@ -258,14 +268,14 @@ def test_a_part_may_hold_one_class_alone_but_a_classifier_pool_may_not(spec: Stu
     writer = dataclasses.replace(rare, task="generation")
     held: set[tuple[int, ...]] = set()
     for key in (StudyKey(bytes([i]) * 32) for i in range(16)):
-        parts = Prepared(writer, key, tmp_path).parts
+        parts = prepare_study(writer, key, tmp_path).data.parts
         assert sum(int(part.labels.sum()) for part in parts.values()) == 2  # every record of theirs, in one part
         held.add(tuple(len(np.unique(part.labels)) for part in parts.values()))
         if parts["pool"].labels.any():
-            assert len(np.unique(Prepared(rare, key, tmp_path).parts["test"].labels)) == 1
+            assert len(np.unique(prepare_study(rare, key, tmp_path).data.parts["test"].labels)) == 1
         else:
             with pytest.raises(InputError, match=r"pool must hold at least two classes, .* is '0'; take more data"):
-                Prepared(rare, key, tmp_path)
+                prepare_study(rare, key, tmp_path)
     assert len(held) > 1  # both happened
 
 
@@ -296,8 +306,8 @@ def test_a_stream_is_of_what_the_files_hold_and_not_of_where_they_stand(spec: St
     moved = dataclasses.replace(spec, data=str(tmp_path / table.name), model=str(tmp_path / model.name))
 
     def noise(spec: StudySpec) -> float:
-        made = Prepared(spec, StudyKey(b"k" * 32), tmp_path)
-        return float(made.trial_key(params, number=0).generator("noise", 0).standard_normal())
+        made = prepare_study(spec, StudyKey(b"k" * 32), tmp_path)
+        return float(made.streams.trial_key(params, number=0).generator("noise", 0).standard_normal())
 
     assert noise(moved) == noise(spec)
     file = tmp_path / model.name / "tokenizer.json"
@@ -375,7 +385,7 @@ def test_the_same_name_with_a_changed_configuration_is_refused(
     ("change", "message"),
     [
         ({"training": dataclasses.replace(TINY, target_delta=0.1)}, "target_delta"),
-        ({"space": SpaceSpec(lora_rank_log2=(1, 9))}, "every rank must be <= 32"),
+        ({"space": SpaceSpec(lora_rank_log2=(1, 9))}, "Every rank must be <= 32"),
         ({"purpose": "marketing"}, "consent filter"),
         ({"consent_filter": False, "purpose": "marketing"}, "100.0% of"),
         ({"model": "/nowhere"}, "nowhere"),
@@ -596,8 +606,8 @@ def test_too_few_unseen_records_leave_the_null_unassessed_and_the_trial_whole(
         ("bert", {"layers_dropped": (0, 4)}, {}, r"adapted_layers \+ layers_dropped must be <= 4"),
         ("bert", {"n_queries": (0, 2)}, {"engine": "opacus"}, r"space\.n_queries = \[0, 0\]"),
         ("electra", {"layers_dropped": (0, 1)}, {}, r"space\.layers_dropped = \[0, 0\]"),
-        ("bert", {"adapted_layers": (0, 5)}, {"engine": "opacus"}, "adapted_layers <= 4"),
-        ("electra", {"adapted_layers": (0, 5)}, {}, "adapted_layers <= 4"),
+        ("bert", {"adapted_layers": (0, 5)}, {"engine": "opacus"}, "adapted_layers must be <= 4"),
+        ("electra", {"adapted_layers": (0, 5)}, {}, "adapted_layers must be <= 4"),
         ("electra", {"adapted_layers": (0, 0)}, {"engine": "bank"}, "use adapted_layers=0 or engine='opacus'"),
         ("distilbert", {}, {"adaptation": "prefix"}, "which PEFT does not offer for it"),
         ("bert", {}, {"max_length": 65}, r"max_length must be <= 64, got 65: .*bert\d+ was trained for 64 positions"),
@@ -716,10 +726,10 @@ def test_a_trial_that_memory_was_too_small_for_fails_and_the_study_goes_on(
 ) -> None:
     run = trial_module.run_trial
 
-    def small(params: Any, prepared: Any, *, number: int, **options: Any) -> Any:
+    def small(plan: Any, prepared: Any, *, number: int, **options: Any) -> Any:
         if number == 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
-        return run(params, prepared, number=number, **options)
+        return run(plan, prepared, number=number, **options)
 
     monkeypatch.setattr("moo.studies.trial.evaluator.run_trial", small)
     result = run_study(dataclasses.replace(spec, name="cramped"), n_trials=3, folder=tmp_path)

@@ -30,7 +30,7 @@ from moo.search import Candidate
 from moo.search.executors import executor_of
 from moo.studies.accounting.account import ledger_of
 from moo.studies.results.result import StudyResult, load_result
-from moo.studies.search.gpu_assignment import devices
+from moo.studies.search.gpu_assignment import worker_environments
 from moo.studies.search.run_study import run_study
 from moo.studies.spec.runtime import RuntimeSettings
 from moo.studies.spec.study import StudySpec
@@ -82,10 +82,9 @@ def test_a_further_training_of_a_study_runs_on_its_machine_settings(
         seen.append(spec.machine)
         raise TrialError("stopped here", cause="test")
 
-    monkeypatch.setattr("moo.studies.trial.run.training_settings", stop)
+    monkeypatch.setattr("moo.studies.trial.plan.training_settings", stop)
     with pytest.raises(TrialError, match="stopped here"):
         confirm(tmp_path)
-    monkeypatch.setattr("moo.studies.workflows.audit.training_settings", stop)
     with pytest.raises(TrialError, match="stopped here"):
         audit_trial(tmp_path, 0, canaries=64)
     assert seen == [machine] * 2
@@ -441,11 +440,11 @@ def test_each_worker_has_an_environment_of_its_own() -> None:
 def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert devices(RuntimeSettings(), executor="processes", workers=2) == (
+    assert worker_environments(RuntimeSettings(), executor="processes", workers=2) == (
         {"CUDA_VISIBLE_DEVICES": "2"},
         {"CUDA_VISIBLE_DEVICES": "5"},
     )
-    assert devices(RuntimeSettings(accelerator="cpu"), executor="processes", workers=8) == ()
-    assert devices(RuntimeSettings(), executor="inline", workers=1) == ()
-    with pytest.raises(InputError, match="workers <= 2"):
-        devices(RuntimeSettings(), executor="processes", workers=3)
+    assert worker_environments(RuntimeSettings(accelerator="cpu"), executor="processes", workers=8) == ()
+    assert worker_environments(RuntimeSettings(), executor="inline", workers=1) == ()
+    with pytest.raises(InputError, match="workers must be <= 2"):
+        worker_environments(RuntimeSettings(), executor="processes", workers=3)

@@ -35,13 +35,13 @@ from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.estimate import plan_study
 from moo.studies.search.progress import StudyProgress
 from moo.studies.search.run_study import run_study
-from moo.studies.setup.prepared import Prepared
+from moo.studies.setup.prepared import PreparedStudy, prepare_study
 from moo.studies.spec.schedule import training_schedule
 from moo.studies.spec.search_space import STATUS_QUO, depths, initial_trials, params_of, space_of
 from moo.studies.spec.study import StudySpec
 from moo.studies.spec.training import TrainingSpec
 from moo.studies.trial.noised_record import expected_floors, planned_answers
-from moo.studies.trial.run import planned_run, training_settings
+from moo.studies.trial.plan import planned_run, training_settings
 from moo.studies.workflows.retrain import retrain
 from tests.fixtures.letters import known, letters_spec
 
@@ -76,8 +76,10 @@ def done(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stu
 
 
 @pytest.fixture(scope="module")
-def prepared(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return Prepared(spec, StudyKey(b"\x5a" * 32), tmp_path_factory.mktemp("prepared"), release_share=0.5)
+def prepared(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> PreparedStudy:
+    return prepare_study(
+        spec, StudyKey(b"\x5a" * 32), tmp_path_factory.mktemp("prepared"), policy=Policy.parse("proxy_then_retrain(1)")
+    )
 
 
 def keyed(folder: Path) -> Path:
@@ -187,13 +189,13 @@ def test_any_mixture_of_trials_composes_within_the_dearest() -> None:
 
 @pytest.mark.parametrize("policy", ["select_one", "proxy_then_retrain(3)"])
 def test_a_guarantee_over_the_space_is_no_less_than_at_any_number_of_halvings(
-    spec: StudySpec, prepared: Prepared, policy: str, monkeypatch: pytest.MonkeyPatch
+    spec: StudySpec, prepared: PreparedStudy, policy: str
 ) -> None:
     chosen = Policy.parse(policy)
 
     def guaranteed(bounds: tuple[int, int]) -> float:
-        monkeypatch.setattr(prepared, "spec", with_halvings(spec, "any", bounds))
-        return guarantee(prepared, chosen, planned_answers(chosen, expected_floors(spec, prepared.n_units)), 12)[0]
+        opened = dataclasses.replace(prepared, spec=with_halvings(spec, "any", bounds))
+        return guarantee(opened, chosen, planned_answers(chosen, expected_floors(spec, prepared.data.n_units)), 12)[0]
 
     each = [guaranteed((k, k)) for k in range(3)]
     assert max(each) <= guaranteed((0, 2)) < 1.1 * max(each)
@@ -201,15 +203,15 @@ def test_a_guarantee_over_the_space_is_no_less_than_at_any_number_of_halvings(
 
 
 def test_the_budget_of_a_publication_is_tuned_in_the_middle_and_charged_trial_by_trial(
-    spec: StudySpec, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: StudySpec, prepared: PreparedStudy, tmp_path: Path
 ) -> None:
     opened = with_halvings(spec, "public")
-    monkeypatch.setattr(prepared, "spec", opened)
+    searched = dataclasses.replace(prepared, spec=opened)
     policy = Policy.parse("publish_all(40)")
-    answers = planned_answers(policy, expected_floors(opened, prepared.n_units))
-    limit = budget_filter(policy, prepared, answers)
-    monkeypatch.setattr(prepared, "spec", with_halvings(spec, "public", (1, 1)))
-    assert limit == budget_filter(policy, prepared, answers)
+    answers = planned_answers(policy, expected_floors(opened, prepared.data.n_units))
+    limit = budget_filter(policy, searched, answers)
+    middle = dataclasses.replace(prepared, spec=with_halvings(spec, "public", (1, 1)))
+    assert limit == budget_filter(policy, middle, answers)
     result = run_study(opened, n_trials=8, policy=policy, folder=keyed(tmp_path))
     runs = reserved(spec, "public")
     assert len({run.steps for run in runs.values()}) > 1
@@ -263,8 +265,8 @@ def test_an_interrupted_search_over_recipes_goes_on_to_the_same_numbers(
     assert told(again) == told(result)
 
 
-def test_streams_differ_by_the_number_of_halvings(prepared: Prepared) -> None:
-    drawn = [prepared.trial_key(halved(k), number=3).generator("noise").random(4).tolist() for k in (0, 1, 2)]
+def test_streams_differ_by_the_number_of_halvings(prepared: PreparedStudy) -> None:
+    drawn = [prepared.streams.trial_key(halved(k), number=3).generator("noise").random(4).tolist() for k in (0, 1, 2)]
     assert len({json.dumps(d) for d in drawn}) == 3
 
 
@@ -329,8 +331,6 @@ def test_reports_and_terminal_tell_halvings_where_there_are_any(
     assert "batch_halvings" in (folder / "front.csv").read_text().splitlines()[0]
 
 
-def test_runs_at_an_epsilon_are_one_a_number_of_halvings(
-    spec: StudySpec, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prepared, "spec", with_halvings(spec, "any", (1, 3)))
-    assert [run.steps for run in runs_at(prepared, 4.0)] == [16, 32, 64]
+def test_runs_at_an_epsilon_are_one_a_number_of_halvings(spec: StudySpec, prepared: PreparedStudy) -> None:
+    opened = dataclasses.replace(prepared, spec=with_halvings(spec, "any", (1, 3)))
+    assert [run.steps for run in runs_at(opened, 4.0)] == [16, 32, 64]

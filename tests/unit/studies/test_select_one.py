@@ -258,7 +258,7 @@ def test_a_cap_that_could_end_the_search_early_refuses_it_before_it_begins(
     monkeypatch.setenv("MOO_LEDGERS", str(tmp_path / "ledgers"))
     ledger_of(spec.data).cap(Cap(epsilon=40.0))
     named = dataclasses.replace(spec, name="capped one")
-    with pytest.raises(PolicyError, match=r"the cap must admit \d+ of them") as caught:
+    with pytest.raises(PolicyError, match=r"The cap must admit \d+ trials") as caught:
         run_study(named, n_trials=3, policy="select_one", folder=tmp_path / "s")
     assert [e.kind for e in ledger_of(spec.data).entries()] == ["genesis", "cap"]
     assert "40 at delta" in str(caught.value)

@@ -37,7 +37,7 @@ def test_each_term_is_fixed_by_the_first_gate(tmp_path: Path, changed: str) -> N
     account(ledger, "one k1").open(FIXED)
     other = FIXED | {changed: 7.0 if isinstance(FIXED[changed], int | float) else "publish_all(9)"}
     for study in ("one k1", "one k2"):  # in its own folder, and in another
-        with pytest.raises(PolicyError, match="give the new study another name") as caught:
+        with pytest.raises(PolicyError, match="Give the new study another name") as caught:
             account(ledger, study).open(other)
         assert changed in str(caught.value)
     account(ledger, "one k1").open(FIXED)  # the same study goes on
@@ -64,7 +64,7 @@ def test_one_thing_alone_leaves_where_one_may(tmp_path: Path) -> None:
     of = account(Ledger(tmp_path / "x.ledger", "d"), "one k1")
     assert of.release({"trials": [3]}, only=True)
     assert not of.release({"trials": [3]}, only=True)
-    with pytest.raises(PolicyError, match="one result alone"):
+    with pytest.raises(PolicyError, match="One result alone"):
         of.release({"trials": [4]}, only=True)
 
 
@@ -139,7 +139,7 @@ def test_a_cap_holds_a_study_and_is_told_with_its_numbers(
     assert held in plan_study(study, n_trials=8, policy=Policy.parse("proxy_then_retrain(1)")).holds
     ledger.cap(Cap(epsilon=0.5, delta=1e-4))
     before = ledger.entries()
-    with pytest.raises(PolicyError, match=r"the budget must admit this training .*the cap on these data, epsilon 0\.5"):
+    with pytest.raises(PolicyError, match=r"The budget must admit this training .*the cap on these data, epsilon 0\.5"):
         retrain(home, [result.complete[0].number], to=tmp_path / "o")
     with pytest.raises(PolicyError, match="came after more was spent"):
         run_study(dataclasses.replace(spec, name="late"), n_trials=2, folder=tmp_path / "t")
