@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# 97.5 and 95 % quantiles of the standard normal: half-width of a 95 % interval, and a one-sided 95
-# % bound
+from moo.core.messages import Message
+
+# 97.5 and 95 % quantiles of the standard normal: half-width of a 95 % interval, and a one-sided 95 % bound
 Z95, Z90 = 1.959963984540054, 1.6448536269514722
 
 
@@ -66,6 +67,14 @@ class Measurement:
         """Upper bound at 95 %, one-sided: what a limit is compared with."""
         return self.value + self.stderr * (Z90 if math.isinf(self.df) else _student(self.df, 0.95))
 
+    @property
+    def why(self) -> str:
+        """Reason why the number was not assessed; the note itself if it was."""
+        if isinstance(self.note, Message) and self.note.values.keys() == {"why"}:
+            reason: str = self.note.values["why"]
+            return reason
+        return self.note.removeprefix("not assessed: ")
+
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"value": number_out(self.value), "stderr": number_out(self.stderr)}
         out |= {} if math.isinf(self.df) else {"df": self.df}
@@ -87,6 +96,15 @@ def _student(df: float, probability: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, probability))
+
+
+def not_assessed(why: str) -> Measurement:
+    """Return a measurement without a number.
+
+    Args:
+        why: Reason why there is none.
+    """
+    return Measurement(value=math.nan, note=Message("not assessed: {why}", why=why))
 
 
 def number_out(value: float) -> float | str:

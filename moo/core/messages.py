@@ -12,6 +12,7 @@ A text that no catalogue knows stays English.
 """
 
 import math
+import numbers
 import os
 import string
 import tomllib
@@ -21,6 +22,7 @@ from importlib import resources
 from typing import Any
 
 LANGUAGES = ("en", "zh")
+_PACKED = {"text", "template", "values"}
 
 
 class Message(str):
@@ -61,7 +63,7 @@ def escaped(text: str) -> str:
 
 
 def render(text: str, language: str) -> str:
-    """Return a message in a language; a plain text is looked up as a template without values.
+    """Return a message in a language; a plain text is looked up as a template without values, a name without its underscores.
 
     Args:
         text: A `Message`, or a plain English text.
@@ -71,7 +73,7 @@ def render(text: str, language: str) -> str:
         return str(text)
     known = catalogue(language)
     if not isinstance(text, Message):
-        return known.get(text, text)
+        return known.get(text) or known.get(text.replace("_", " "), text)
     values = {name: render(value, language) if isinstance(value, str) else value for name, value in text.values.items()}
     return known.get(text.template, text.template).format(**values)
 
@@ -120,9 +122,51 @@ def from_json(data: str | Mapping[str, Any]) -> str:
     return Message(data["template"], **{k: _value_in(v) for k, v in data["values"].items()})
 
 
+def pack(content: Any) -> Any:
+    """Return JSON content with each message in it as `to_json` writes it; tuples become lists."""
+    if isinstance(content, str):
+        return to_json(content)
+    if isinstance(content, Mapping):
+        return {key: pack(value) for key, value in content.items()}
+    return [pack(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def unpack(content: Any) -> Any:
+    """Return the content that `pack` wrote; content without messages stays as it is."""
+    if isinstance(content, Mapping):
+        if content.keys() == _PACKED:
+            return from_json(content)
+        return {key: unpack(value) for key, value in content.items()}
+    return [unpack(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def messages_in(content: Any) -> dict[str, Message]:
+    """Return English text -> message, of each message with values in JSON content."""
+    if isinstance(content, Message):
+        return {str(content): content} if content.values else {}
+    parts = content.values() if isinstance(content, Mapping) else content if isinstance(content, list | tuple) else ()
+    return {text: message for part in parts for text, message in messages_in(part).items()}
+
+
+def restore(content: Any, known: Mapping[str, str]) -> Any:
+    """Return JSON content in which each text that a message has formed is that message again.
+
+    Args:
+        content: JSON content with plain texts, as people read it.
+        known: English text -> message, as `messages_in` lists them.
+    """
+    if isinstance(content, str):
+        return known.get(content, content)
+    if isinstance(content, Mapping):
+        return {key: restore(value, known) for key, value in content.items()}
+    return [restore(value, known) for value in content] if isinstance(content, list | tuple) else content
+
+
 def _value_out(value: Any) -> Any:
     if isinstance(value, str):
         return to_json(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     return value if isinstance(value, bool | int | float) or value is None else str(value)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from moo.core import validate
 from moo.core.measurement import Measurement, number_in, number_out
+from moo.core.messages import Message, joined, unpack
 
 # Number of the reference trial (no DP, level 0), which the sampler never sees.
 STATUS_QUO_TRIAL = -1
@@ -60,18 +61,19 @@ class Transformation:
     effect: Literal["changes", "refuses", "takes_as_public"] = "changes"
 
 
-def describe_steps(steps: Sequence[Transformation]) -> tuple[str, ...]:
+def describe_steps(steps: Sequence[Transformation]) -> tuple[Message, ...]:
     """Return one line for each step that counted records or takes a fact as public."""
     return tuple(_describe_step(step) for step in steps if step.before or step.effect == "takes_as_public")
 
 
-def _describe_step(step: Transformation) -> str:
+def _describe_step(step: Transformation) -> Message:
     name = step.name.replace("_", " ")
     if not step.before:
-        return f"{name}: {step.detail}"
-    changed = f", {step.changed:,} changed" if step.changed else ""
-    detail = f" ({step.detail})" if step.detail else ""
-    return f"{name}: {step.after:,} of {step.before:,} records{changed}{detail}"
+        return Message("{name}: {detail}", name=name, detail=step.detail)
+    counts = [Message("{n:,} of {total:,} records", n=step.after, total=step.before)]
+    counts += [Message("{n:,} changed", n=step.changed)] if step.changed else []
+    line = Message("{name}: {counts}", name=name, counts=joined(", ", counts))
+    return Message("{text} ({detail})", text=line, detail=step.detail) if step.detail else line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +200,7 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "TrialRecord":
+        data = unpack(data)
         names = data.get("objectives", (ACCURACY, RISK, PENALTY))
         return cls(
             number=data["number"],

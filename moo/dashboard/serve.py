@@ -1,4 +1,4 @@
-"""Push a study's figures and notes into its Optuna storage, and serve it."""
+"""Publication of a study's figures and notes in its Optuna storage, and the dashboard's server."""
 
 import math
 from collections.abc import Callable
@@ -8,25 +8,30 @@ import optuna
 from optuna_dashboard import run_server, save_note, save_plotly_graph_object
 
 from moo.core.errors import InputError, PolicyError
-from moo.core.trial_record import ACCURACY, PENALTY, RISK, TrialRecord
+from moo.core.messages import Message, joined, language_of, render
+from moo.core.trial_record import TrialRecord
 from moo.report import figures
 from moo.report.sections.texts import texts
 from moo.search.storage import opened, storage_errors
 from moo.studies.results.recommendation import Recommendation
 from moo.studies.results.result import StudyResult, load_result
+from moo.studies.results.search_cost import SearchCost
 from moo.studies.search.select_one import INTERNAL, check_may_show
 
 HOST = "127.0.0.1"
 
 
-def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna.Study:
-    """Show a study in the dashboard: the 3-D front, accuracy and risk with error bars, parallel coordinates, notes.
+def publish(result: StudyResult, storage: optuna.storages.BaseStorage, *, lang: str = "en") -> optuna.Study:
+    """Publish a study's figures and notes in the dashboard.
 
-    What is shown before is replaced, so that publishing twice changes nothing.
+    Figures: the 3-D front, accuracy and risk with error bars, parallel coordinates.
+
+    Earlier ones are replaced, so that publishing twice changes nothing.
 
     Args:
         result: The study.
-        storage: Where its Optuna study lives.
+        storage: Storage of its Optuna study.
+        lang: Language of figures and notes, "en" or "zh".
 
     Raises:
         InputError: If the storage holds no study of that name.
@@ -39,62 +44,91 @@ def publish(result: StudyResult, storage: optuna.storages.BaseStorage) -> optuna
         raise InputError(
             "the storage must hold the study {name!r}, but does not; pass its --storage.", name=result.name
         ) from error
-    t = texts("en")
+    t = texts(lang)
     for name, title, draw in (
         ("front-3d", t["figure_3d"], figures.front_3d),
         ("front-2d", t["figure_2d"], figures.front_2d),
         ("parallel", t["figure_parallel"], figures.parallel),
     ):
-        top = {"text": title, "y": 0.98, "yanchor": "top"}  # above a legend of two rows, or slanted names of axes
+        # above a legend of two rows, or slanted names of axes
+        top = {"text": title, "y": 0.98, "yanchor": "top"}
         figure = draw(result, t).update_layout(title=top, height=None, margin={"t": 130})
         save_plotly_graph_object(study, figure, graph_object_id=name)
-    save_note(study, study_note(result))
+    save_note(study, render(study_note(result), lang))
     records = {r.number: r for r in result.trials}
     for trial in study.trials:
         if trial.number in records:
-            save_note(optuna.Trial(study, trial._trial_id), trial_note(records[trial.number]))
+            save_note(optuna.Trial(study, trial._trial_id), render(trial_note(records[trial.number]), lang))
     return study
 
 
-def study_note(result: StudyResult) -> str:
-    """Markdown: the recommendation, the status quo and what the search cost."""
+def study_note(result: StudyResult) -> Message:
+    """Return Markdown: the recommendation, the status quo and what the search cost."""
     choice = result.recommend()
-    chosen = f"**Trial {choice.trial.number}**" if choice.trial else "**none**"
-    lines = [f"# {result.spec.get('title') or result.name}", f"Recommended: {chosen}; {_sure(choice)}."]
-    for other in result.alternatives():
-        assert other.trial is not None
-        lines.append(f"Or trial {other.trial.number}, {other.name}: {_sure(other)}.")
+    title = str(result.spec.get("title") or result.name)
+    lines = [Message("# {title}", title=title), _recommended(choice)]
+    lines += [_alternative(other) for other in result.alternatives()]
     if result.reference:
-        lines.append(f"Status quo (no DP, nothing masked), never shown to the sampler: {_values(result.reference)}.")
-    cost = result.cost
-    lines.append(f"The search: composed epsilon {cost.composed_epsilon} at delta {cost.delta:g} ({cost.label}).")
-    lines.append(f"All studies on these data: composed epsilon {cost.data_epsilon}.")
-    front = ", ".join(map(str, sorted(result.on_front))) or "none"
-    lines.append(
-        f"Feasible front: trials {front}. The dashboard's own list of best trials does not look at constraints."
-    )
-    lines.append("Rules are evidence for a person to judge.")
-    return "\n\n".join(lines)
+        template = "Status quo (no DP, nothing masked), never shown to the sampler: {values}."
+        lines.append(Message(template, values=_values(result.reference)))
+    return joined("\n\n", [*lines, *_cost(result.cost), _front(result), _EVIDENCE])
 
 
-def _sure(choice: Recommendation) -> str:
-    """Reason of a choice, how sure it is to hold its limits, and what it gives up."""
-    chance = "" if math.isnan(choice.p_feasible) else f"its limits hold with probability {choice.p_feasible:.2f}"
-    return "; ".join(part for part in (choice.reason, chance, choice.trade) if part)
+_EVIDENCE = Message("Rules are evidence for a person to judge.")
 
 
-def trial_note(record: TrialRecord) -> str:
-    """Markdown: values with standard errors, epsilon spent, the DP claim, what it breaks."""
+def _recommended(choice: Recommendation) -> Message:
+    if choice.trial is None:
+        return Message("Recommended: **none**; {why}.", why=_sure(choice))
+    return Message("Recommended: **Trial {number}**; {why}.", number=choice.trial.number, why=_sure(choice))
+
+
+def _alternative(choice: Recommendation) -> Message:
+    assert choice.trial is not None
+    number, name = choice.trial.number, choice.name
+    return Message("Or trial {number}, {name}: {why}.", number=number, name=name, why=_sure(choice))
+
+
+def _cost(cost: SearchCost) -> list[Message]:
+    lines = []
+    if cost.composed_epsilon is not None:
+        template = "The search: composed epsilon {epsilon} at delta {delta:g} ({label})."
+        lines.append(Message(template, epsilon=cost.composed_epsilon.text, delta=cost.delta, label=cost.label))
+    if cost.data_epsilon is not None:
+        lines.append(Message("All studies on these data: composed epsilon {epsilon}.", epsilon=cost.data_epsilon.text))
+    return lines
+
+
+def _front(result: StudyResult) -> Message:
+    if not result.on_front:
+        return Message("No trial is on the feasible front.")
+    template = "Feasible front: trials {numbers}. The dashboard's own list of best trials does not look at constraints."
+    return Message(template, numbers=joined(", ", map(str, sorted(result.on_front))))
+
+
+def _sure(choice: Recommendation) -> Message:
+    """Return the reason of a choice, how sure it is to hold its limits, and what it gives up."""
+    parts = [choice.reason]
+    if not math.isnan(choice.p_feasible):
+        parts.append(Message("its limits hold with probability {p:.2f}", p=choice.p_feasible))
+    return joined("; ", [*parts, *([choice.trade] if choice.trade else [])])
+
+
+def trial_note(record: TrialRecord) -> Message:
+    """Return Markdown: values with standard errors, epsilon spent, the DP claim, what it breaks."""
     if record.state == "failed":
-        return f"**Failed**: {record.cause}. The values shown are the sampler's reference point, not measurements."
+        return Message(
+            "**Failed**: {cause}. The values shown are the sampler's reference point, not measurements.",
+            cause=record.cause,
+        )
     spent = record.extras["epsilon_spent"].value
-    verdict = "feasible" if record.feasible else f"breaks {', '.join(record.blocking)}"
-    return "\n\n".join(
-        [
-            f"{_values(record)}: **{verdict}**.",
-            f"epsilon spent {spent:.3f}; DP claim {record.claim}." if math.isfinite(spent) else "trained without DP.",
-        ]
+    verdict = (
+        Message("feasible") if record.feasible else Message("breaks {limits}", limits=joined(", ", record.blocking))
     )
+    privacy = Message("trained without DP.")
+    if math.isfinite(spent):
+        privacy = Message("epsilon spent {epsilon:.3f}; DP claim {claim}.", epsilon=spent, claim=record.claim)
+    return joined("\n\n", [Message("{values}: **{verdict}**.", values=_values(record), verdict=verdict), privacy])
 
 
 def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: str | None = None) -> None:
@@ -121,7 +155,7 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
     place = storage if storage is not None else folder / "study.db"
     with storage_errors(place):
         held = opened(place)
-        shown = publish(load_result(folder), held) if (folder / "front.json").is_file() else None
+        shown = publish(load_result(folder), held, lang=language_of()) if (folder / "front.json").is_file() else None
     page = f"studies/{shown._study_id}" if shown else ""
     announce(f"http://{HOST}:{port}/dashboard/{page} (Ctrl-C ends)")
     if shown is None:
@@ -129,7 +163,8 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
     run_server(held, host=HOST, port=port)
 
 
-def _values(record: TrialRecord) -> str:
-    named = {ACCURACY: "accuracy", RISK: "membership risk", PENALTY: "compliance penalty"}
-    parts = (f"{named[n]} {m.value:.3f} ± {m.stderr:.3f}" for n, m in record.objectives.items())
-    return ", ".join(parts)
+def _values(record: TrialRecord) -> Message:
+    measured = record.objectives.items()
+    template = "{name} {value:.3f} ± {stderr:.3f}"
+    parts = [Message(template, name=n.replace("_", " "), value=m.value, stderr=m.stderr) for n, m in measured]
+    return joined(", ", parts)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from moo.core.messages import Message
 from moo.core.trial_record import Transformation
 
 # users of each kind that a step is applied to alone
@@ -65,7 +66,9 @@ class Preparation:
         before, after = self._frame, change(self._frame)
         changed = _changed(before, after)
         if scope != "dataset" and self._reads_others(change, after, changed):
-            detail = f"declared as of scope {scope}, but what becomes of a row depends on other users"
+            detail = Message(
+                "declared as of scope {scope}, but what becomes of a row depends on other users", scope=scope
+            )
             scope = "dataset"
         dropped = len(before) - len(after)
         rewritten = _changed(before.filter(["text"]), after.filter(["text"]))[after.index]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moo.core.errors import InputError
+from moo.core.messages import Message, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +67,27 @@ def knee(
     spread = np.maximum(width, noise)
     scaled = (values - low) / np.where(spread > 0, spread, 1.0)
     index = int(np.sqrt(((w * scaled) ** 2).sum(axis=1)).argmin())
-    given = ", ".join(f"{name} {100 * s:.0f} %" for name, s in zip(names, scaled[index], strict=True))
-    weighed = ", ".join(f"{name} {weight:g}" for name, weight in zip(names, w, strict=True))
-    reason = (
-        f"nearest to the best of every objective at once; it gives up, of the front's range: {given}"
-        if not weights
-        else f"nearest to the best of every objective at once, weighed {weighed}; it gives up, of the front's range: {given}"
-    )
-    narrow = ", ".join(name for name, n, r in zip(names, noise, width, strict=True) if 0 < r < n)
+    reason = _reason(names, scaled[index], w if weights else None)
+    narrow = [name for name, n, r in zip(names, noise, width, strict=True) if 0 < r < n]
     if narrow:
-        reason += f"; {narrow}: twice the error of a difference stands for the range, which is less"
+        template = "{names}: twice the error of a difference stands for the range, which is less"
+        reason = joined("; ", [reason, Message(template, names=joined(", ", narrow))])
     return Choice(index=index, reason=reason)
+
+
+def _reason(names: Sequence[str], given_up: NDArray[np.floating], weights: NDArray[np.floating] | None) -> Message:
+    """Return what a point gives up of each objective's range, in words."""
+    shares = [
+        Message("{name} {share:.0f} %", name=n, share=float(100 * s)) for n, s in zip(names, given_up, strict=True)
+    ]
+    given = joined(", ", shares)
+    if weights is None:
+        return Message(
+            "nearest to the best of every objective at once; it gives up, of the front's range: {given}", given=given
+        )
+    each = [Message("{name} {weight:g}", name=n, weight=float(w)) for n, w in zip(names, weights, strict=True)]
+    return Message(
+        "nearest to the best of every objective at once, weighed {weighed}; it gives up, of the front's range: {given}",
+        weighed=joined(", ", each),
+        given=given,
+    )

@@ -81,7 +81,7 @@ class Cap:
         return cls(epsilon=number_in(data["epsilon"]), delta=data["delta"])
 
 
-def describe_cap(cap: Cap | None, events: Sequence[Event]) -> str:
+def describe_cap(cap: Cap | None, events: Sequence[Event]) -> Message:
     """Say in words whether a cap holds the studies on a data set.
 
     Args:
@@ -89,10 +89,18 @@ def describe_cap(cap: Cap | None, events: Sequence[Event]) -> str:
         events: All that is charged to the data set so far.
     """
     if cap is None or math.isinf(cap.epsilon):
-        return NO_CAP
+        return Message(NO_CAP)
     if cap.spent(events).value > cap.epsilon:
-        return f"the cap on these data, epsilon {cap.epsilon:g} at delta {cap.delta:g}, came after more was spent"
-    return f"all studies on these data together are capped at epsilon {cap.epsilon:g}, delta {cap.delta:g}"
+        return Message(
+            "the cap on these data, epsilon {epsilon:g} at delta {delta:g}, came after more was spent",
+            epsilon=cap.epsilon,
+            delta=cap.delta,
+        )
+    return Message(
+        "all studies on these data together are capped at epsilon {epsilon:g}, delta {delta:g}",
+        epsilon=cap.epsilon,
+        delta=cap.delta,
+    )
 
 
 def next_cap(cap: Cap, before: Cap | None, reason: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moo.core.measurement import number_in, number_out
+from moo.core.messages import Message
 from moo.privacy.composition import ORDERS, compose_epsilon, renyi_per_part
 from moo.privacy.events import Event, PrivateAnswer
 from moo.privacy.renyi_filter import epsilon_at
@@ -33,10 +34,18 @@ class ComposedEpsilon:
         """Epsilon of all events: `math.inf` if a training without DP is among them."""
         return math.inf if self.includes_non_private else self.private_part
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> Message:
+        """Epsilon in words: the number, or that nothing bounds it."""
+        epsilon = Message("{epsilon:.2f}" if self.private_part < 10 else "{epsilon:.1f}", epsilon=self.private_part)
         if not self.includes_non_private:
-            return _short(self.private_part)
-        return f"unbounded (trainings without DP are among them; those with DP alone: {_short(self.private_part)})"
+            return epsilon
+        return Message(
+            "unbounded (trainings without DP are among them; those with DP alone: {epsilon})", epsilon=epsilon
+        )
+
+    def __str__(self) -> str:
+        return str(self.text)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object. "value" is there for readers; `from_json` derives it."""
@@ -95,7 +104,3 @@ def compose(
 def _at(order: float, events: Sequence[Event], delta: float) -> float:
     divergence = max((float(curve[ORDERS.index(order)]) for curve in renyi_per_part(events).values()), default=0.0)
     return epsilon_at(order, divergence, delta) if events else 0.0
-
-
-def _short(epsilon: float) -> str:
-    return f"{epsilon:.2f}" if epsilon < 10 else f"{epsilon:.1f}"

@@ -12,6 +12,7 @@ from typing import Any
 import rfc8785
 
 from moo.core.errors import InputError, MachineError, StorageError
+from moo.core.messages import Message
 from moo.privacy.caps import Cap
 from moo.privacy.events import Event, PrivateAnswer, TrainingRun
 
@@ -168,17 +169,17 @@ def _first_break(entries: Sequence[LedgerEntry]) -> tuple[int, str] | None:
     previous, before = "0" * 64, ""
     for place, entry in enumerate(entries, start=1):
         if entry.seq != place:
-            return place, f"entry {place} is missing"
+            return place, Message("entry {n} is missing", n=place)
         if entry.previous != previous:
-            return place, f"entry {place} does not follow on the one before"
+            return place, Message("entry {n} does not follow on the one before", n=place)
         try:
             fits = entry.digest() == entry.hash
         except (ValueError, TypeError):
             fits = False
         if not fits or entry.kind not in KINDS:
-            return place, f"entry {place} was edited"
+            return place, Message("entry {n} was edited", n=place)
         if entry.at < before:
-            return place, f"entry {place} is older than the one before"
+            return place, Message("entry {n} is older than the one before", n=place)
         previous, before = entry.hash, entry.at
     return None
 
@@ -186,9 +187,9 @@ def _first_break(entries: Sequence[LedgerEntry]) -> tuple[int, str] | None:
 def _missed(entries: Sequence[LedgerEntry], anchors: Mapping[int, str]) -> tuple[int, str] | None:
     for seq, digest in sorted(anchors.items()):
         if seq > len(entries):
-            return seq, f"entry {seq}, which was anchored, has been cut off"
+            return seq, Message("entry {n}, which was anchored, has been cut off", n=seq)
         if entries[seq - 1].hash != digest:
-            return seq, f"entry {seq} is not the one that was anchored"
+            return seq, Message("entry {n} is not the one that was anchored", n=seq)
     return None
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import binom
 
+from moo.core.messages import Message
+
 POISSON = "poisson"
 # Probability, at most, that a run of Poisson sampling is taken for another.
 ERROR = 1e-9
@@ -58,12 +60,14 @@ class Drawn:
         steps = min((len(s) for s in self.sizes), default=0)
         trials = sum(len(s) * len(t) for s, t in zip(self.sizes, self.times, strict=True))
         if self.outside:
-            return f"drawn in {self.outside} cases from units that the shadow is not trained on"
+            return Message("drawn in {n} cases from units that the shadow is not trained on", n=self.outside)
         if not trials:
             return POISSON
         entered, bound = int(sum(int(s.sum()) for s in self.sizes)), np.log(ERROR / _LOOKS)
         if min(binom.logcdf(entered, trials, rate), binom.logsf(entered - 1, trials, rate)) < bound:
-            return f"drawn at a rate of {entered / trials:.3g} where {rate:.3g} is claimed"
+            return Message(
+                "drawn at a rate of {rate:.3g} where {claimed:.3g} is claimed", rate=entered / trials, claimed=rate
+            )
         if rate == 1:
             return POISSON
         of_steps = [(len(t), s) for s, t in zip(self.sizes, self.times, strict=True) if len(t)]

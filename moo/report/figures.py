@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from moo.core.trial_record import ACCURACY, PENALTY, RISK, TrialRecord
-from moo.report.i18n.chinese import said
+from moo.report.sections.texts import say
 from moo.studies.results.recommendation import p_feasible
 from moo.studies.results.result import StudyResult
 
@@ -17,17 +17,17 @@ FONT = "Inter, 'Helvetica Neue', Arial, 'Noto Sans CJK SC', 'PingFang SC', 'Micr
 
 
 def epsilon_text(value: float, nothing: str) -> str:
-    """An epsilon as people read it."""
+    """Return an epsilon as people read it."""
     return nothing if math.isinf(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def called(number: int, t: Mapping[str, str]) -> str:
-    """Name a trial on a page; where one alone may leave, without its number."""
+    """Return a trial's name on a page; without its number where one alone may leave."""
     return t.get("alone") or f"{t['trial']} {number}"
 
 
 def describe(trial: TrialRecord, limits: Mapping[str, float], t: Mapping[str, str]) -> str:
-    """Return the hover text of a trial: its settings, numbers, upper bound of risk and probability of being feasible."""
+    """Return the hover text of a trial: settings, numbers, bound of risk, P(feasible)."""
     p = trial.params
     name = t["status_quo_long"] if trial.number < 0 else called(trial.number, t)
     epsilon = epsilon_text(p.target_epsilon, t["no_dp"])
@@ -47,7 +47,7 @@ def describe(trial: TrialRecord, limits: Mapping[str, float], t: Mapping[str, st
 
 
 def groups(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, str, str, list[TrialRecord]]]:
-    """Label, colour, symbol and trials of each group that is drawn, the recommended one and the status quo last."""
+    """Return label, colour, symbol and trials of each group drawn, the chosen and status quo last."""
     chosen = result.recommend().trial
     number = chosen.number if chosen else None
     front = [r for r in result.complete if r.number in result.on_front and r.number != number]
@@ -64,7 +64,7 @@ def groups(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, str, st
 
 
 def front_2d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
-    """Draw risk against accuracy with the risk limit: a bar of risk ends at the upper bound that the limit is compared with."""
+    """Draw accuracy over risk with the risk limit; bars of risk end at the bound compared with it."""
     figure = go.Figure()
     for label, colour, symbol, trials in groups(result, t):
         loud = label in (t["recommended"], t["status_quo"], t["on_front"])
@@ -91,9 +91,10 @@ def front_2d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
 
 
 def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
-    """All three objectives."""
+    """Draw all three objectives."""
     figure = go.Figure()
-    symbols = {"x": "cross"}  # drawn as a glyph in three dimensions, and few fonts have that of "x"
+    # symbols are glyphs in three dimensions, and few fonts have that of "x"
+    symbols = {"x": "cross"}
     for label, colour, symbol, trials in groups(result, t):
         figure.add_trace(
             go.Scatter3d(
@@ -122,7 +123,7 @@ def front_3d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
 
 
 def hypervolume(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
-    """Hypervolume after each complete trial."""
+    """Draw the hypervolume after each complete trial."""
     figure = go.Figure(
         go.Scatter(
             x=[r.number for r in result.complete],
@@ -139,7 +140,7 @@ def hypervolume(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
 
 
 def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
-    """Parameters and objectives of every complete trial as one line each, coloured by accuracy."""
+    """Draw parameters and objectives of every complete trial as one line, coloured by accuracy."""
     trials = result.complete
     accuracies = [r.objectives[ACCURACY].value for r in trials]
 
@@ -177,13 +178,14 @@ def parallel(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
         "showscale": True,
         "colorbar": {"title": {"text": t[ACCURACY]}},
     }
-    unseen = {"size": 1, "color": "rgba(0,0,0,0)"}  # the ends of an axis, which would be written over its name
+    # the ends of an axis would be written over its name
+    unseen = {"size": 1, "color": "rgba(0,0,0,0)"}
     figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line, labelangle=-20, rangefont=unseen))
     return figure.update_layout(font={"family": FONT, "color": INK}, paper_bgcolor=PAPER, margin={"t": 90, "l": 60})
 
 
 def domains(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
-    """Contribution of each domain to the penalty: the status quo above, the recommended trial below."""
+    """Draw each domain's contribution to the penalty: status quo above, recommended trial below."""
     chosen = result.recommend().trial
     rows = [(t["status_quo"], REFERENCE, result.reference), (t["recommended"], CHOSEN, chosen)]
     figure = go.Figure()
@@ -197,7 +199,7 @@ def domains(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
         names = list(totals)
         figure.add_trace(
             go.Bar(
-                y=[said(n.replace("_", " "), t["lang"]) for n in names],
+                y=[say(n.replace("_", " "), t) for n in names],
                 x=[totals[n] for n in names],
                 orientation="h",
                 name=label,
@@ -221,7 +223,7 @@ def _bars(trials: Sequence[TrialRecord], name: str, colour: str, loud: bool) -> 
 
 
 def _half(trial: TrialRecord, name: str) -> float:
-    """Half-width of a bar: up to the one-sided 95 % bound of risk, else of the 95 % interval."""
+    """Return half-widths of bars: to the one-sided 95 % bound of risk, else of the 95 % interval."""
     m = trial.objectives[name]
     return m.upper - m.value if name == RISK else m.half
 

@@ -1,4 +1,4 @@
-"""The report's page: what is shown, in which order; the template lays it out."""
+"""Page of the report: its content and order; the template lays it out."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,24 +15,22 @@ from plotly.offline import get_plotlyjs
 from moo.core.atomic_files import write_whole
 from moo.core.errors import StorageError
 from moo.core.measurement import Measurement
+from moo.core.messages import render as rendered
 from moo.core.trial_record import ACCURACY, MAJORITY, PENALTY, RISK, TrialRecord
 from moo.objectives.compliance.sensitivity import TOO_ALIKE
-from moo.privacy.claims import HOLDS
-from moo.privacy.composition import group_privacy
 from moo.report import figures
 from moo.report.annex.words import article_words
 from moo.report.figures import epsilon_text
-from moo.report.i18n.chinese import said, sentence
 from moo.report.sections.attribute import attribute_section, by_attribute
 from moo.report.sections.audits import audit_lines
 from moo.report.sections.choices import alternative_rows, alternatives_note, plus_minus, sure_lines
+from moo.report.sections.cost import cost_lines
+from moo.report.sections.facts import data_facts
 from moo.report.sections.likeness import likeness
-from moo.report.sections.texts import texts
+from moo.report.sections.texts import say, sentence, texts
 from moo.studies.results.audit_report import AuditReport, load_audits
-from moo.studies.results.result import SearchCost, StudyResult, load_result
-from moo.studies.setup.legal_gates import stated
+from moo.studies.results.result import StudyResult, load_result
 
-_SEVERAL = 3  # records of one person, as an example of what record-level DP means for people
 _CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
 
 
@@ -64,14 +62,14 @@ def save_report(result: StudyResult, folder: str | Path, *, lang: str = "en") ->
 
 
 def renew_reports(folder: str | Path, *, but: str = "") -> None:
-    """Write the reports that a study's folder holds anew, from what it holds now; not the one in a language that is up to date."""
+    """Write the reports of a study's folder again, except the one in the language `but`."""
     for lang, name in (("en", "report.html"), ("zh", "report.zh.html")):
         if lang != but and (Path(folder) / name).is_file():
             save_report(load_result(folder), folder, lang=lang)
 
 
 def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditReport] = ()) -> str:
-    """The page's HTML; `audits` of its trials are set beside the claim."""
+    """Return the page's HTML; `audits` of its trials are shown with the claim."""
     t = texts(lang) | ({"alone": texts(lang)["winner"]} if result.alone else {})
     folder = resources.files("moo.report") / "templates"
     environment = jinja2.Environment(
@@ -93,7 +91,7 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         plotly=Markup(get_plotlyjs()),
         result=result,
         called=lambda record: figures.called(record.number, t),
-        title=said(result.spec.get("title") or result.name, lang),
+        title=rendered(result.spec.get("title") or result.name, lang),
         recommendation=recommendation,
         deltas=_deltas(recommendation.trial, result.reference),
         sure=sure_lines(result, t),
@@ -108,25 +106,24 @@ def render(result: StudyResult, lang: str = "en", *, audits: Sequence[AuditRepor
         rows=[_row(row, t) for row in result.table.to_dict("records")],
         halved=any(t.params.batch_halvings for t in result.trials),
         rules=_rules(recommendation.trial, result.reference, lang, t),
-        cost=_cost(result, t),
+        cost=cost_lines(result, t),
         audits=audit_lines(result, audits, t),
         attribute=attribute_section(result, t),
-        facts=_facts(result, t),
+        facts=data_facts(result, t),
         checks=_checks(result, t),
         made=_made(result, t),
     )
 
 
 def _code(text: str) -> Markup:
-    """What stands between backticks, as a command is set."""
+    """Return text with the parts between backticks set as code."""
     parts = text.split("`")
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _html(figure: go.Figure, name: str) -> Markup:
-    height = (
-        f"{figure['layout']['height']:.0f}px"  # of the element, not of the drawing, so that a small page can change it
-    )
+    # height of the element, not of the drawing, so that a small page can change it
+    height = f"{figure['layout']['height']:.0f}px"
     figure.update_layout(height=None)
     return Markup(
         plotly.io.to_html(
@@ -142,7 +139,7 @@ def _deltas(chosen: TrialRecord | None, reference: TrialRecord | None) -> dict[s
 
 
 def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
-    """The number that the recommendation stands on, and what it means for those who are most exposed."""
+    """Return the confirmation of the recommended point, and its risk for the most exposed users."""
     record = result.confirmed
     chosen = record or result.recommend().trial
     lines = []
@@ -157,7 +154,7 @@ def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
             )
         )
         if by_attribute(record):
-            attribute = said(result.spec["attribute"], t["lang"])
+            attribute = say(result.spec["attribute"], t)
             lines.append(f"{t[RISK]}{t['colon']}{t['risk_is_attribute'].format(attribute=attribute)}{t['stop']}")
         if "permutation_p" in record.extras:
             lines.append(t["permutation"].format(p=f"{record.extras['permutation_p'].value:.3f}"))
@@ -167,20 +164,20 @@ def _confirmation(result: StudyResult, t: Mapping[str, str]) -> list[str]:
         lines.append(t["majority_line"].format(majority=plus_minus(chosen.extras[MAJORITY])))
     exposed = None if chosen is None else chosen.extras.get("worst_decile")
     if exposed is not None:
-        told = said(exposed.note, t["lang"]) if math.isnan(exposed.value) else plus_minus(exposed)
-        lines.append(t["worst_tenth"].format(risk=told))
+        risk = say(exposed.note, t) if math.isnan(exposed.value) else plus_minus(exposed)
+        lines.append(t["worst_tenth"].format(risk=risk))
     return lines
 
 
 def depth_text(adapted: int, dropped: int, queries: int, t: Mapping[str, str]) -> str:
-    """How deep the model was adapted, in as few words as it takes."""
+    """Return the depth of adaptation, in as few words as it takes."""
     more = [t["layers_dropped"].format(dropped)] if dropped else []
     more += [t["queries"].format(queries)] if queries else []
     return t["aside"].format(text=adapted, aside=t["and"].join(more)) if more else str(adapted)
 
 
 def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
-    """One line of the table of trials."""
+    """Return one line of the table of trials."""
     number, deep = int(row["number"]), bool(row["adapted_layers"])
     failed = bool(row["cause"])
     verdict = t["feasible"] if row["feasible"] else t["and"].join(str(row["blocked_by"]).split())
@@ -201,7 +198,7 @@ def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
         "majority": "" if failed else plus_minus(Measurement(value=row[MAJORITY], stderr=row[f"{MAJORITY}_stderr"])),
         "p_front": "" if failed or number < 0 else f"{row['p_non_dominated']:.2f}",
         "p_feasible": "" if failed or number < 0 else f"{row['p_feasible']:.2f}",
-        "verdict": f"{t['failed']}{t['colon']}{said(row['cause'], t['lang'])}" if failed else verdict,
+        "verdict": f"{t['failed']}{t['colon']}{say(row['cause'], t)}" if failed else verdict,
         "kind": "front" if row["on_front"] else "" if row["feasible"] else "broken",
     }
 
@@ -209,7 +206,7 @@ def _row(row: Mapping[Any, Any], t: Mapping[str, str]) -> dict[str, Any]:
 def _rules(
     chosen: TrialRecord | None, reference: TrialRecord | None, lang: str, t: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """One line a rule: what was measured and scored, recommended beside status quo."""
+    """Return one line a rule: measurement and score, of the recommended point and the status quo."""
     newest = chosen or reference
     shown = {r["rule"]: r for r in newest.contributions} if newest else {}
     before = {r["rule"]: r for r in reference.contributions} if reference else {}
@@ -237,83 +234,6 @@ def _measured(row: Mapping[str, Any] | None, t: Mapping[str, str]) -> str:
     return t["unknown"] if row["value"] is None else f"{float(row['value']):.4g}".replace("inf", "∞")
 
 
-def _cost(result: StudyResult, t: Mapping[str, str]) -> dict[str, Any]:
-    cost, chosen = result.cost, result.recommend().trial
-    out: dict[str, Any] = {
-        "line": ""
-        if cost.composed_epsilon is None
-        else t["cost_line"].format(epsilon=said(str(cost.composed_epsilon), t["lang"]), delta=f"{cost.delta:g}"),
-        "label": sentence(cost.label, t),
-        "guarantee": ""
-        if math.isinf(cost.guaranteed_epsilon)
-        else t["guarantee"].format(
-            epsilon=epsilon_text(cost.guaranteed_epsilon, t["no_dp"]), delta=f"{cost.delta:g}", policy=cost.policy
-        ),
-        "withdrawn": list(dict.fromkeys(_claim(r, t) for r in result.complete if r.claim != HOLDS)),
-        "trial": "",
-        "claim": "",
-        "group": "",
-        "data": _data_line(cost, t),
-    }
-    if chosen is not None:
-        unit = result.about.get("data", {}).get("unit", "record")
-        spent = epsilon_text(chosen.extras["epsilon_spent"].value, t["no_dp"])
-        out["trial"] = t["trial_epsilon"].format(epsilon=spent, delta=f"{cost.delta:g}", unit=said(unit, t["lang"]))
-        out["claim"] = _claim(chosen, t)
-        epsilon, delta = chosen.extras["epsilon_spent"].value, cost.delta
-        most = result.about.get("data", {}).get("records_per_user", None if unit == "record" else 1)
-        if most != 1 and math.isfinite(epsilon):
-            several = group_privacy(epsilon, delta, most or _SEVERAL)
-            out["group"] = t["group"].format(n=most or _SEVERAL, epsilon=f"{several[0]:.2f}", delta=f"{several[1]:.1g}")
-            out["group"] += "" if most else t["group_unknown"]
-    return out
-
-
-def _claim(record: TrialRecord, t: Mapping[str, str]) -> str:
-    return t["claim"].format(claim=said(record.claim, t["lang"]))
-
-
-def _facts(result: StudyResult, t: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """What is known of the data, as label and lines."""
-    data = result.about.get("data", {})
-    if not data:
-        return []
-
-    def shown(text: str) -> str:
-        return said(text, t["lang"])
-
-    def counted(counts: Mapping[str, int]) -> str:
-        return t["and"].join(f"{shown(name.replace('_', ' '))} {n:,}" for name, n in counts.items())
-
-    steps = [
-        t["aside"].format(text=shown(s["name"].replace("_", " ")), aside=shown(s["scope"]))
-        + (t["colon"] + shown(s["detail"]) if s["detail"] else "")
-        for s in data["transformations"]
-    ]
-    return [
-        (t["data_name"], [data["name"]]),
-        (t["declaration"], [shown(data["declaration"])]),
-        (t["licence"], [shown(data["licence"])]),
-        (t["unit"], [shown(data["unit"])]),
-        (t["records"], [counted(data["records"]) or t["not_told"]]),
-        (t["dropped"], [counted(data["dropped"]) or ("0" if data["records"] else t["not_told"])]),
-        (t["transformations"], steps),
-        *_stated(result.spec, t),
-        (t["threat"], [shown(result.about["threat_model"])]),
-        (t["engine"], [t[f"engine_{result.about.get('engine', 'bank')}"]]),
-    ]
-
-
-def _stated(spec: Mapping[str, Any], t: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Gates that were not judged, and facts that are declared, as label and lines."""
-    out = [] if spec.get("gates", True) else [(t["gates"], [t["no_gate"]])]
-    if said_of := stated(spec):
-        signed = spec["declare"]
-        line = t["declared_by"].format(said=said_of, signer=signed["signer"], date=signed["date"])
-        out.append((t["declared"], [line]))
-    return out
-
-
 def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
     records = [*([result.reference] if result.reference else []), *result.complete]
     nulls = result.null_aucs
@@ -328,21 +248,15 @@ def _checks(result: StudyResult, t: Mapping[str, str]) -> list[str]:
         out.append(t["too_alike"].format(r=f"{correlation:.2f}"))
     missing = {r.objectives[PENALTY].note for r in records} - {""}
     out += [sentence(note, t) for note in sorted(missing)]
-    out += [f"{_name(r, t)}{t['colon']}{said(alarm, t['lang'])}{t['stop']}" for r in records for alarm in r.alarms]
+    out += [f"{_name(r, t)}{t['colon']}{say(alarm, t)}{t['stop']}" for r in records for alarm in r.alarms]
     return out + [
-        t["aside"].format(text=said(notice, t["lang"]), aside=said(trials, t["lang"])) + t["stop"]
+        t["aside"].format(text=say(notice, t), aside=say(trials, t)) + t["stop"]
         for notice, trials in result.notices.items()
     ]
 
 
 def _name(record: TrialRecord, t: Mapping[str, str]) -> str:
     return t["status_quo"] if record.number < 0 else figures.called(record.number, t)
-
-
-def _data_line(cost: SearchCost, t: Mapping[str, str]) -> str:
-    if cost.data_epsilon is None:  # the whole hash: it finds its entry by itself
-        return t["head_line"].format(anchor=cost.anchor)
-    return t["data_line"].format(epsilon=said(str(cost.data_epsilon), t["lang"]), anchor=cost.anchor[:24] or "–")
 
 
 def _made(result: StudyResult, t: Mapping[str, str]) -> str:

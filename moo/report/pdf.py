@@ -1,4 +1,4 @@
-"""A page printed to PDF by a browser that is installed."""
+"""Printing of a page to PDF by an installed browser."""
 
 import os
 import shutil
@@ -9,13 +9,14 @@ from pathlib import Path
 from moo.core.errors import MachineError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
-_PATIENCE = 120.0  # seconds that a browser may take
+# seconds that a browser may take
+_PATIENCE = 120.0
 
 
 def find_browser() -> str | None:
-    """`MOO_BROWSER`, else a Chromium that is installed; None without one."""
+    """Return `MOO_BROWSER`, else an installed Chromium; None without one."""
     chosen = os.environ.get("MOO_BROWSER")
-    return chosen or next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    return chosen or next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def print_pdf(page: Path, browser: str) -> Path:

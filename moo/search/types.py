@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from moo.core.measurement import Measurement
+from moo.core.messages import pack, unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +70,18 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "values": {k: m.to_json() for k, m in self.values.items()},
+            "values": {k: pack(m.to_json()) for k, m in self.values.items()},
             "constraints": dict(self.constraints),
-            "payload": dict(self.payload),
+            "payload": pack(dict(self.payload)),
             "cause": self.cause,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Outcome":
         return cls(
-            values={k: Measurement.from_json(v) for k, v in data["values"].items()},
+            values={k: Measurement.from_json(unpack(v)) for k, v in data["values"].items()},
             constraints=data["constraints"],
-            payload=data["payload"],
+            payload=unpack(data["payload"]),
             cause=data["cause"],
         )
 

@@ -15,7 +15,8 @@ import numpy as np
 from moo.core import validate
 from moo.core.errors import InputError
 from moo.core.evidence import AttributeEvidence, Bools, Floats, Ints
-from moo.core.measurement import Measurement
+from moo.core.measurement import Measurement, not_assessed
+from moo.core.messages import Message, joined
 from moo.objectives.attribute.attack import calibrated, fit_logits, log_prior, user_features
 from moo.objectives.membership.checks import check_complements
 from moo.objectives.membership.uncertainty import over_shadows
@@ -69,7 +70,7 @@ def attribute_risk(evidence: AttributeEvidence, *, n_permutations: int = 0, seed
     validate.in_range(0, 100_000, n_permutations=n_permutations)
     users = _Users(evidence)
     if users.why_not:
-        nothing = Measurement(value=math.nan, note=f"not assessed: {users.why_not}")
+        nothing = not_assessed(users.why_not)
         return AttributeRisk(leakage=nothing, min_entropy=nothing, training=nothing)
     rng = np.random.default_rng(seed)
     folds = _folds(users.attribute, rng)
@@ -104,14 +105,17 @@ def combined(membership: Measurement, attribute: Measurement) -> Measurement:
     if math.isnan(membership.value):
         return membership
     if math.isnan(attribute.value):
-        return dataclasses.replace(membership, note=_joined(membership.note, f"attribute {attribute.note}"))
+        return dataclasses.replace(
+            membership, note=_joined(membership.note, Message("attribute {note}", note=attribute.note))
+        )
     if attribute.value > membership.value:
         return dataclasses.replace(attribute, note="the attribute's leakage, above the membership advantage")
     return dataclasses.replace(membership, note=_joined(membership.note, "above the attribute's leakage"))
 
 
 def _joined(*notes: str) -> str:
-    return "; ".join(n for n in notes if n)
+    given = [note for note in notes if note]
+    return joined("; ", given) if len(given) > 1 else given[0] if given else ""
 
 
 class _Users:
@@ -184,9 +188,14 @@ def _check(evidence: AttributeEvidence) -> None:
 def _why_not(name: str, counts: Ints) -> str:
     """Return why the attribute cannot be asked about; empty if it can."""
     if len(counts) < 2:
-        return f"attribute {name} is constant or unknown over all users"
+        return Message("attribute {name} is constant or unknown over all users", name=name)
     if counts.min() < MIN_CLASS_USERS:
-        return f"each class of attribute {name} needs {MIN_CLASS_USERS} users, the smallest has {int(counts.min())}"
+        return Message(
+            "each class of attribute {name} needs {least} users, the smallest has {n}",
+            name=name,
+            least=MIN_CLASS_USERS,
+            n=int(counts.min()),
+        )
     return ""
 
 
@@ -232,7 +241,7 @@ def _min_entropy(attacked: Floats, imputed: Floats, users: _Users) -> Measuremen
     before = (imputed.argmax(axis=1) == users.attribute).astype(float)
     post, prior = right.mean(axis=1, keepdims=True), before.mean()
     if not prior or not post.all():
-        return Measurement(value=math.nan, note="not assessed: a guess that is never right has no min-entropy")
+        return not_assessed("a guess that is never right has no min-entropy")
     influence = (right / post - before / prior) / (len(before) * math.log(2))
     value, spread = over_shadows(np.log2(post / prior)[:, 0], influence, np.arange(len(before)))
     note = "" if (right != before).any() else "every guess is the imputation's"
@@ -244,11 +253,9 @@ def _training(gain: Floats, users: _Users) -> Measurement:
     count = users.members.sum(axis=1, keepdims=True)
     side = np.where(users.members, count, users.members.shape[1] - count)
     if (side == 0).any():
-        return Measurement(value=math.nan, note="not assessed: a shadow has users of one side alone")
+        return not_assessed("a shadow has users of one side alone")
     if (gain[0::2] == gain[1::2]).all():
-        return Measurement(
-            value=math.nan, note="not assessed: the two shadows of every pair say the same of every user"
-        )
+        return not_assessed("the two shadows of every pair say the same of every user")
     inside, outside = (
         np.where(m, gain / side, 0.0).sum(axis=1, keepdims=True) for m in (users.members, ~users.members)
     )

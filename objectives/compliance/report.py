@@ -8,7 +8,8 @@ from typing import Any
 
 from moo.core.errors import InputError
 from moo.core.evidence import TrialEvidence
-from moo.core.measurement import Measurement, number_out
+from moo.core.measurement import Measurement, not_assessed, number_out
+from moo.core.messages import Message, joined
 from moo.core.trial_record import PENALTY
 from moo.objectives.compliance.loader import DEFAULT_PACKS, RuleBook, load_rules
 from moo.objectives.compliance.rule import RULE, Rule, Stage, Verdict
@@ -80,7 +81,7 @@ def evaluate(
     unknown = [r.id for r in graded if judged[r.id][1] == "not assessed"]
     penalty = min(1.0, math.fsum(row["contribution"] for row in rows))
     return ComplianceReport(
-        penalty=Measurement(value=penalty, note=f"not assessed: {', '.join(unknown)}" if unknown else ""),
+        penalty=Measurement(value=penalty, note=not_assessed(joined(", ", unknown)).note if unknown else ""),
         gates={r.id: judged[r.id][0] for r in rules if r.kind == "gate"},
         contributions=rows,
         notes=_dropped(book, flags, stages, shares),
@@ -148,15 +149,15 @@ def _dropped(
     book: RuleBook, flags: frozenset[str], stages: Sequence[Stage], shares: Mapping[str, float]
 ) -> tuple[str, ...]:
     absent = [r for r in book.rules if r.stage in stages and not book.applies(r, flags)]
-    notes = [f"{r.id} does not apply: {_missing(r)}" for r in absent]
+    notes = [Message("{rule} does not apply: {why}", rule=r.id, why=_missing(r)) for r in absent]
     gone = sorted({r.domain for r in absent if r.kind == "graded"} - shares.keys())
-    return (*notes, *(f"the weight of {domain} is shared out among the other domains" for domain in gone))
+    return (*notes, *(Message("the weight of {domain} is shared out among the other domains", domain=d) for d in gone))
 
 
 def _missing(rule: Rule) -> str:
     if rule.applies_if.startswith(RULE):
-        return f"nor does {rule.applies_if.removeprefix(RULE)}"
-    return f"the study is not {rule.applies_if}"
+        return Message("nor does {rule}", rule=rule.applies_if.removeprefix(RULE))
+    return Message("the study is not {flag}", flag=rule.applies_if)
 
 
 def explain(report: ComplianceReport) -> tuple[str, ...]:
@@ -167,11 +168,19 @@ def explain(report: ComplianceReport) -> tuple[str, ...]:
 def explain_rows(contributions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the same lines from a report's rows, as a trial keeps them."""
     rows = carriers_of(contributions)
-    return tuple(
-        f"{r['domain']}: {r['contribution']:.3f} = {r['weight']:.2f} x {r['score']:.2f}, {r['rule']} {r['title_en']}"
-        f" ({r['article']}): {r['verdict']}" + ("" if r["value"] is None else f", measured {float(r['value']):.4g}")
-        for r in rows
+    return tuple(_explained(row) for row in rows)
+
+
+def _explained(row: Mapping[str, Any]) -> Message:
+    names = ("domain", "contribution", "weight", "score", "rule", "article", "verdict")
+    line = Message(
+        "{domain}: {contribution:.3f} = {weight:.2f} x {score:.2f}, {rule} {title} ({article}): {verdict}",
+        title=row["title_en"],
+        **{name: row[name] for name in names},
     )
+    if row["value"] is None:
+        return line
+    return Message("{line}, measured {value:.4g}", line=line, value=float(row["value"]))
 
 
 def carriers_of(contributions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -9,11 +9,12 @@ import numpy as np
 
 from moo.core import validate
 from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence
-from moo.core.measurement import Measurement
+from moo.core.measurement import Measurement, not_assessed
+from moo.core.messages import Message
 from moo.objectives.membership.attacks.registry import attack_scores
 from moo.objectives.membership.checks import tells_nothing
 from moo.objectives.membership.metrics import placements
-from moo.objectives.membership.risk import by_user, not_assessed
+from moo.objectives.membership.risk import by_user
 from moo.objectives.membership.uncertainty import Attack
 from moo.objectives.statistics.clusters import clustered_stderr
 
@@ -46,8 +47,14 @@ def exposure_deciles(
     validate.in_range(2, 1000, n_groups=n_groups)
     scores, members, users = by_user(attack_scores(evidence, attack), evidence.members, evidence.units)
     if len(users) < MIN_USERS * n_groups:
-        why = f"{n_groups} groups of {MIN_USERS} users need {MIN_USERS * n_groups}, there are {len(users)}"
-        return (not_assessed(why),) * n_groups
+        too_few = Message(
+            "{n_groups} groups of {size} users need {needed}, there are {n}",
+            n_groups=n_groups,
+            size=MIN_USERS,
+            needed=MIN_USERS * n_groups,
+            n=len(users),
+        )
+        return (not_assessed(too_few),) * n_groups
     if why := tells_nothing(scores):
         return (not_assessed(why),) * n_groups
     placed = np.stack([placements(row, side) for row, side in zip(scores, members, strict=True)])

@@ -9,7 +9,8 @@ import numpy as np
 
 from moo.core import validate
 from moo.core.evidence import Bools, Floats, Ints, MembershipEvidence, TrialEvidence
-from moo.core.measurement import Measurement
+from moo.core.measurement import Measurement, not_assessed
+from moo.core.messages import Message
 from moo.core.trial_record import RISK
 from moo.objectives.membership.attacks.registry import ATTACKS, attack_scores, refers, training_scale
 from moo.objectives.membership.checks import check_unit_rows, tells_nothing
@@ -89,11 +90,6 @@ def auc(
     return Measurement(value=value, stderr=spread.stderr, df=spread.df)
 
 
-def not_assessed(why: str) -> Measurement:
-    """Return a measurement without a number, and the reason."""
-    return Measurement(value=math.nan, note=f"not assessed: {why}")
-
-
 def membership_risk(
     evidence: MembershipEvidence,
     attack: str | Attack = "pair_reference",
@@ -165,7 +161,10 @@ def tpr(
     fewest = int((~members).sum(axis=1).min())
     allowed_false_positives(math.inf if fpr <= 0 else 10 / fpr, fpr)
     if fewest < round(10 / fpr):
-        return not_assessed(f"TPR at {fpr:.1%} FPR needs {round(10 / fpr)} non-members, there are {fewest}")
+        why = Message(
+            "TPR at {fpr:.1%} FPR needs {needed} non-members, there are {n}", fpr=fpr, needed=round(10 / fpr), n=fewest
+        )
+        return not_assessed(why)
     if why := tells_nothing(values):
         return not_assessed(why)
     rate = WeightedTpr(values, members, fpr)

@@ -13,7 +13,8 @@ import numpy as np
 
 from moo.core.errors import InputError
 from moo.core.evidence import Bools, Floats, Ints, TrialEvidence, UtilityEvidence
-from moo.core.measurement import Measurement
+from moo.core.measurement import Measurement, not_assessed
+from moo.core.messages import Message
 from moo.core.trial_record import ACCURACY
 from moo.objectives.membership.metrics import placements
 from moo.objectives.objective import Direction
@@ -129,7 +130,7 @@ def auc(evidence: UtilityEvidence) -> Measurement:
         )
     positive: Bools = evidence.labels == 1
     if positive.all() or not positive.any():
-        return Measurement(value=math.nan, note="not assessed: the held-out labels hold one class only")
+        return not_assessed("the held-out labels hold one class only")
     margins = (evidence.log_probs[:, :, 1] - evidence.log_probs[:, :, 0]).astype(float)
     rows = [placements(row, positive) for row in margins]
     values = np.array([row[positive].mean() for row in rows])
@@ -161,8 +162,8 @@ def group_gap(evidence: UtilityEvidence, group: str) -> Measurement:
     correct, codes = _correct(evidence), evidence.groups[group]
     large = [c for c in np.unique(codes[codes >= 0]) if unit_codes(evidence.units[codes == c])[1] >= MIN_GROUP_UNITS]
     if len(large) < 2:
-        return Measurement(
-            value=math.nan, note=f"not assessed: fewer than two groups of {group} have {MIN_GROUP_UNITS} units"
+        return not_assessed(
+            Message("fewer than two groups of {group} have {least} units", group=group, least=MIN_GROUP_UNITS)
         )
     means = {c: float(correct[:, codes == c].mean()) for c in large}
     best, worst = max(large, key=means.__getitem__), min(large, key=means.__getitem__)

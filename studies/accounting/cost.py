@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from moo.core.messages import Message, joined
 from moo.core.trial_record import TrialParams, TrialRecord
 from moo.privacy.caps import describe_cap
 from moo.privacy.claims import HOLDS
@@ -15,10 +16,12 @@ from moo.privacy.release_policy import Policy
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.search import REFUSED
 from moo.studies.accounting.account import Account
-from moo.studies.results.result import SearchCost
+from moo.studies.results.search_cost import SearchCost
 from moo.studies.setup.prepared import PreparedStudy
 from moo.studies.trial.noised_record import counts
 from moo.studies.trial.plan import TrialPlan, plan_training, planned_run
+
+_NONE_SEARCHED_ON = "with the non-private reference: no guarantee for the users searched on"
 
 
 def runs_at(prepared: PreparedStudy, epsilon: float) -> list[TrainingRun]:
@@ -78,7 +81,7 @@ def search_cost(
     guaranteed, label = guarantee(prepared, policy, account.answers, n_trials, account.preparation())
     broken = next((t.claim for t in trials if t.state == "complete" and t.claim != HOLDS), "")
     if broken:
-        guaranteed, label = math.inf, f"odometer, not a guarantee: the DP claim is {broken}"
+        guaranteed, label = math.inf, Message("odometer, not a guarantee: the DP claim is {claim}", claim=broken)
     # the number of its trials is secret
     alone = policy.name == "select_one"
     if not alone:
@@ -89,7 +92,7 @@ def search_cost(
         policy=str(policy),
         composed_epsilon=None if alone else compose(events, delta=delta),
         delta=delta,
-        label=f"{label}; {capped}",
+        label=joined("; ", [label, capped]),
         guaranteed_epsilon=guaranteed,
         data_epsilon=None if alone else compose(charged, delta=delta, disjoint=False),
         anchor=account.ledger.head().partition(":")[2] if alone else account.ledger.head(),
@@ -103,16 +106,18 @@ def _counted(
 ) -> str:
     """Add the numbers of trials that were refused, cut off, or without DP."""
     trained = sum(isinstance(e, TrainingRun) and e.private for e in events)
-    label = label or f"odometer over {trained} trainings, not a guarantee: results stay inside"
+    parts = [label or Message("odometer over {n} trainings, not a guarantee: results stay inside", n=trained)]
     cut_off = account.open_reservations()
     if cut_off:
-        label += f"; {cut_off} of them were cut off and are charged in full"
+        parts.append(Message("{n} of them were cut off and are charged in full", n=cut_off))
     refused = sum(t.cause == REFUSED for t in trials)
     if refused:
-        label += f"; {refused} of {len(trials)} trials were refused, since they would have passed the budget"
+        template = "{n} of {total} trials were refused, since they would have passed the budget"
+        parts.append(Message(template, n=refused, total=len(trials)))
     if any(isinstance(e, TrainingRun) and e.steps and not e.private for e in events):
-        label += f"; {NO_GUARANTEE}" + (" for the users searched on" if policy.name == "proxy_then_retrain" else "")
-    return label
+        proxy = policy.name == "proxy_then_retrain"
+        parts.append(Message(_NONE_SEARCHED_ON if proxy else NO_GUARANTEE))
+    return joined("; ", parts)
 
 
 def guarantee(
@@ -131,24 +136,32 @@ def guarantee(
     highest = prepared.spec.space.target_epsilon[1]
     limit = budget_filter(policy, prepared, answers)
     if limit is not None:
-        return policy.epsilon, (
-            f"guarantee per {unit}: epsilon {policy.epsilon:g} for front, curves and models together, by a Renyi "
-            f"filter of order {limit.order:g} fixed before; trainings and noised answers are both in it"
+        return policy.epsilon, Message(
+            "guarantee per {unit}: epsilon {epsilon:g} for front, curves and models together, by a Renyi filter of order "
+            "{order:g} fixed before; trainings and noised answers are both in it",
+            unit=unit,
+            epsilon=policy.epsilon,
+            order=limit.order,
         )
     if policy.name == "select_one":
         kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
         epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, once=[*preparation, *counts(policy)])
-        return epsilon, (
-            f"guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and "
-            "Steinke 2022; all else stays inside, the number of trials too"
+        return epsilon, Message(
+            "guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; "
+            "all else stays inside, the number of trials too",
+            unit=unit,
+            epsilon=epsilon,
         )
     if policy.name == "proxy_then_retrain":
         once = [dataclasses.replace(run, shadows_per_unit=1) for run in runs_at(prepared, highest)]
         beside = [e for e in preparation if e.part == "release"]
         epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta, once=beside)
-        return epsilon, (
-            f"guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {policy.retrain} retrained "
-            f"{'setting' if policy.retrain == 1 else 'settings'}; none for the users searched on, "
-            "whose results stay inside"
+        return epsilon, Message(
+            "guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {n} retrained {settings}; none for "
+            "the users searched on, whose results stay inside",
+            unit=unit,
+            epsilon=epsilon,
+            n=policy.retrain,
+            settings="setting" if policy.retrain == 1 else "settings",
         )
     return math.inf, ""

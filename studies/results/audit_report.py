@@ -1,4 +1,4 @@
-"""What an audit found, as it is kept in the study's folder and told beside the claim."""
+"""Report of an audit, as the study's folder keeps it."""
 
 import dataclasses
 import json
@@ -10,32 +10,34 @@ from typing import Any
 from moo.core.atomic_files import write_whole
 from moo.core.errors import StorageError
 from moo.core.measurement import number_in, number_out
+from moo.core.messages import Message
 from moo.core.trial_record import TrialParams
 from moo.objectives.auditing.one_run import Guessed
 
-SAMPLER_ERROR = 1e-3  # how often sound sampling may be taken for another kind
+# probability of taking sound sampling for another kind
+SAMPLER_ERROR = 1e-3
 _FOLDER = "audits"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """What an audit found.
+    """Findings of an audit.
 
     Attributes:
-        study: Name.
-        trial: Number of the trial whose configuration it is; None where it is of no study.
-        params: The configuration.
+        study: Name of the study.
+        trial: Number of the trial with this configuration; None if it is of no study.
+        params: Configuration.
         engine: "bank" or "opacus".
-        kind: Of the canaries: "dirac" (white box) or "text" (black box).
-        guessed: The guesses at each share of the canaries that was fixed before.
-        confidence: Of both lower bounds.
-        claimed_epsilon: At `delta`, by PLD; `math.inf` without DP.
-        delta: Of all epsilons here.
+        kind: Kind of the canaries: "dirac" (white box) or "text" (black box).
+        guessed: Guesses at each share of the canaries that was fixed before.
+        confidence: Confidence of both lower bounds, a fraction.
+        claimed_epsilon: Claimed epsilon at `delta`, by PLD; `math.inf` without DP.
+        delta: Delta of all epsilons here.
         claim: "holds", or "withdrawn because ...", from what the engine did.
         epsilon_low: Lower bound among trainings of the same sampling and steps with any noise.
         epsilon_low_dp: Lower bound that supposes nothing but (epsilon, delta)-DP.
-        p_value: Of the claim: the largest probability of such guesses where it is true; 1 where nothing is claimed.
-        sampler_p_value: How probable such batches are under Poisson sampling.
+        p_value: P-value of the claim: the largest probability of such guesses where it is true; 1 where nothing is claimed.
+        sampler_p_value: Probability of such batches under Poisson sampling.
         steps: Optimizer steps.
         seconds: Wall clock.
         ledger: Head of the ledger after the training was charged.
@@ -63,14 +65,15 @@ class AuditReport:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What contradicts the claim; empty where nothing does."""
-        found = []
+        """Return what contradicts the claim; empty if nothing does."""
+        alarms = []
         if max(self.epsilon_low, self.epsilon_low_dp) > self.claimed_epsilon:
             low = max(self.epsilon_low, self.epsilon_low_dp)
-            found.append(f"epsilon is at least {low:.2f}, but {self.claimed_epsilon:.2f} is claimed")
+            template = "epsilon is at least {low:.2f}, but {claimed:.2f} is claimed"
+            alarms.append(Message(template, low=low, claimed=self.claimed_epsilon))
         if self.sampler_p_value < SAMPLER_ERROR:
-            found.append("batches do not look drawn by Poisson sampling")
-        return tuple(found)
+            alarms.append(Message("batches do not look drawn by Poisson sampling"))
+        return tuple(alarms)
 
     def to_json(self) -> dict[str, Any]:
         out = {
@@ -90,12 +93,12 @@ class AuditReport:
 
     @property
     def entry(self) -> int:
-        """Of the ledger at which it ended: later audits have larger ones."""
+        """Return the ledger entry at which it ended: later audits have larger ones."""
         return int(self.ledger.partition(":")[0])
 
     @property
     def file(self) -> str:
-        """Where it lies below the folder; no later audit takes its place."""
+        """Return its path below the folder; no later audit takes its place."""
         name = "configuration" if self.trial is None else f"trial-{self.trial:04d}"
         return f"{_FOLDER}/{name}-{self.kind}-{self.entry}.json"
 
@@ -104,7 +107,7 @@ _NUMBERS = {f.name for f in dataclasses.fields(AuditReport) if f.type is float}
 
 
 def save_audit(report: AuditReport, folder: str | Path) -> Path:
-    """Keep a report in the folder, beside those before it: one that contradicts a claim does not go by auditing again.
+    """Write a report into the folder and keep those before it: no later audit hides an alarm.
 
     Raises:
         StorageError: If the folder cannot be written.
@@ -121,9 +124,9 @@ def save_audit(report: AuditReport, folder: str | Path) -> Path:
 
 
 def load_audits(folder: str | Path) -> tuple[AuditReport, ...]:
-    """The audits that a folder keeps, the oldest first."""
-    found = [
+    """Return the audits that a folder keeps, the oldest first."""
+    reports = [
         AuditReport.from_json(json.loads(path.read_text(encoding="utf-8")))
         for path in (Path(folder) / _FOLDER).glob("*.json")
     ]
-    return tuple(sorted(found, key=lambda a: a.entry))
+    return tuple(sorted(reports, key=lambda a: a.entry))

@@ -1,4 +1,4 @@
-"""What an earlier call has left beside a study that the same call does not measure again: weights, and the front trained anew."""
+"""Parts of an earlier result that the same call does not measure again."""
 
 import dataclasses
 import json
@@ -9,12 +9,14 @@ from moo.studies.results.result import StudyResult, load_result
 from moo.studies.results.weights import Weights
 
 
-def carried_over(result: StudyResult, folder: Path, weights: str | Weights | None) -> StudyResult:
-    """The result, weighed as asked or else as before, and confirmed as before where its front is still the one that was confirmed.
+def keep_from_earlier_result(result: StudyResult, folder: Path, weights: str | Weights | None) -> StudyResult:
+    """Return a result with the weights and the confirmation of an earlier one, as far as they hold.
+
+    The confirmation is kept if the front is still the one that was confirmed.
 
     Args:
-        result: Of the study as it stands now.
-        folder: Where an earlier result may stand; that of another study is left alone.
+        result: Result of the study now.
+        folder: Folder of an earlier result, if there is one; that of another study is ignored.
         weights: As of `StudyResult.weighed`; None keeps what the earlier result has.
     """
     try:
@@ -30,11 +32,11 @@ def carried_over(result: StudyResult, folder: Path, weights: str | Weights | Non
 
 
 def _measured(result: StudyResult) -> str:
-    """Which study it is."""
+    """Return the identity of a study: name, policy, specification."""
     return json.dumps([result.name, result.cost.policy, dict(result.spec)], sort_keys=True)
 
 
 def _front(result: StudyResult) -> dict[int, str]:
-    """Number -> what was measured there."""
+    """Return number -> measurements, of the trials on the front."""
     points = (t for t in result.complete if t.number in result.on_front)
     return {t.number: json.dumps({n: m.to_json() for n, m in t.objectives.items()}, sort_keys=True) for t in points}

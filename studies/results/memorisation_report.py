@@ -1,4 +1,4 @@
-"""What a writer keeps of planted secrets, as it is kept in a folder and told by `moo memorise`."""
+"""Report of planted secrets that a writer remembers, as `moo memorise` keeps and shows it."""
 
 import dataclasses
 import json
@@ -17,13 +17,13 @@ from moo.objectives.memorisation.exposure import Emission
 
 @dataclass(frozen=True, kw_only=True)
 class Canary:
-    """A planted secret, and how the trained model takes it.
+    """A planted secret, and the trained model's memory of it.
 
     Attributes:
-        prompt, secret: Synthetic, so they may be told.
-        rank: Of the secret among all secrets of its form after its own prompt, 1 is the likeliest.
+        prompt, secret: Synthetic texts, which may be shown.
+        rank: Rank of the secret among all secrets of its form after its own prompt, 1 is the likeliest.
         exposure: log2(number of secrets) - log2(rank), bits.
-        emitted: Whether the model says it in full when it hears the prompt.
+        emitted: True if the model says it in full after the prompt.
     """
 
     prompt: str
@@ -38,23 +38,25 @@ class MemorisationReport:
     """One training with planted secrets.
 
     Attributes:
-        study: Name.
+        study: Name of the study.
         model: Base model.
-        params: The configuration.
+        params: Configuration.
         texts: Texts trained on, beside the secrets.
         repeats: Texts that each secret stands in; each is a unit.
         candidates: Secrets of the form.
         canaries: Planted ones.
         exposure: Mean over the planted ones, bits, with its standard error.
-        control: The same over secrets that were not planted: 1.44 in expectation, whatever the model.
-        learnt: The difference of both.
-        emission: How many planted ones were said, with an upper bound of the rate.
-        emission_score: Of rule S07 (PIPL 9) on the upper bound at 95 %: 0 to 1. 300 planted and none said score 0; fewer cannot.
-        control_emitted: How many that were not planted, of as many: by chance, one in `candidates` each.
-        loss, base_loss: On held-out texts, nats a token, of the trained model and of the one it started from; errors by unit.
-        claimed_epsilon: Per unit, at `delta`, by PLD; `math.inf` without DP.
-        secret_epsilon, secret_delta: Of what stands in `repeats` units, by group privacy.
-        delta: Of the claim.
+        control: Mean over secrets that were not planted: 1.44 bits in expectation, whatever the model.
+        learnt: Difference of both, bits.
+        emission: Number of planted ones said, with an upper bound of the rate.
+        emission_score: Score of rule S07 (PIPL 9) on the upper bound at 95 %, 0 to 1. 300 planted and none
+            said score 0; fewer cannot.
+        control_emitted: Number said of as many that were not planted: by chance, one in `candidates` each.
+        loss, base_loss: Loss on held-out texts, nats a token, of the trained model and of the one it started
+            from; errors by unit.
+        claimed_epsilon: Claimed epsilon per unit, at `delta`, by PLD; `math.inf` without DP.
+        secret_epsilon, secret_delta: Guarantee of a text in `repeats` units, by group privacy.
+        delta: Delta of the claim.
         claim: "holds", or "withdrawn because ...".
         steps: Optimizer steps.
         seconds: Wall clock.
@@ -89,7 +91,7 @@ class MemorisationReport:
 
     @property
     def most_exposed(self) -> Canary:
-        """The planted secret with the largest exposure: what an attacker would find first."""
+        """Return the planted secret with the largest exposure: an attacker would find it first."""
         return max(self.canaries, key=lambda c: c.exposure)
 
     def to_json(self) -> dict[str, Any]:
@@ -108,12 +110,12 @@ class MemorisationReport:
 
 
 def difference(planted: Measurement, control: Measurement) -> Measurement:
-    """Of two means over secrets drawn apart."""
+    """Return the difference of two means over secrets drawn independently."""
     return Measurement(value=planted.value - control.value, stderr=float(np.hypot(planted.stderr, control.stderr)))
 
 
 def save_memorisation(report: MemorisationReport, folder: str | Path) -> Path:
-    """Keep a report in the folder, beside those before it.
+    """Write a report into the folder and keep those before it.
 
     Raises:
         StorageError: If the folder cannot be written.

@@ -1,7 +1,6 @@
-"""Which trial of a study to take, why, and what the others would give; or what is in the way of all of them."""
+"""Recommendation of a trial with its reason and alternatives; or the limit in the way of all."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moo.core.messages import Message, joined
 from moo.core.trial_record import ABOVE_MAJORITY, ACCURACY, MAJORITY, PENALTY, RISK, TrialRecord
 from moo.pareto import knee, non_dominated, probability_feasible
 from moo.studies.results.weights import SAID
 
 OBJECTIVES = (ACCURACY, RISK, PENALTY)
-SURE = 0.9  # probability with which a recommended point holds its limits, at the least
+# least probability with which a recommended point holds its limits
+SURE = 0.9
 STATUS_QUO = "the status quo"
 
 Limits = Mapping[str, float]
@@ -75,7 +76,7 @@ def recommend(
 
 
 def p_feasible(trial: TrialRecord, limits: Limits) -> float:
-    """Return the probability that a complete trial holds its limits, given the standard errors of risk and penalty.
+    """Return the probability that a complete trial holds its limits, by the errors of risk and penalty.
 
     Constraints without an error, such as gates, hold or do not.
     """
@@ -89,7 +90,7 @@ def p_feasible(trial: TrialRecord, limits: Limits) -> float:
 
 
 def _most_accurate(sure: Sequence[TrialRecord], incumbent: TrialRecord | None) -> Recommendation:
-    """Take the most accurate point, or keep the one chosen before where the difference is within a standard error."""
+    """Take the most accurate point, or keep the earlier choice if within a standard error."""
     best = max(sure, key=_by_accuracy)
     kept = next((t for t in sure if incumbent is not None and t.number == incumbent.number), best)
     accuracy = best.objectives[ACCURACY]
@@ -103,7 +104,11 @@ def _most_accurate(sure: Sequence[TrialRecord], incumbent: TrialRecord | None) -
     return Recommendation(
         trial=best,
         name="most accurate",
-        reason=f"the most accurate of {len(sure)} trials whose limits hold with probability {SURE:g} or more",
+        reason=Message(
+            "the most accurate of {n} trials whose limits hold with probability {sure:g} or more",
+            n=len(sure),
+            sure=SURE,
+        ),
     )
 
 
@@ -118,7 +123,7 @@ def _weighed(sure: Sequence[TrialRecord], weights: Mapping[str, float]) -> Recom
 def _others(
     sure: Sequence[TrialRecord], feasible: Sequence[TrialRecord], weights: Mapping[str, float]
 ) -> list[Recommendation]:
-    """List what else could be taken, by its own reason."""
+    """Return the alternatives, each with its own reason."""
     out = []
     if sure and weights:
         out.append(_most_accurate(sure, None))
@@ -147,29 +152,31 @@ def _front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def _completed(choice: Recommendation, other: TrialRecord | None, limits: Limits) -> Recommendation:
-    """Fill in a point's probability, its trade against another trial, and a warning where it has learnt nothing."""
+    """Fill in a point's probability, its trade, and a warning if it has learnt nothing."""
     if choice.trial is None:
         return choice
+    warning = _learnt_nothing(choice.trial)
     return dataclasses.replace(
         choice,
         p_feasible=p_feasible(choice.trial, limits),
         trade="" if other is None else trade(choice.trial, other),
-        reason="; ".join(part for part in (choice.reason, _learnt_nothing(choice.trial)) if part),
+        reason=joined("; ", [choice.reason, warning]) if warning else choice.reason,
     )
 
 
 def trade(trial: TrialRecord, other: TrialRecord) -> str:
-    """Return what a trial gives up in accuracy against another, and how risk and penalty differ."""
-    name = STATUS_QUO if other.number < 0 else f"trial {other.number}"
+    """Return the loss of accuracy against another trial, and the differences of risk and penalty."""
+    name = STATUS_QUO if other.number < 0 else Message("trial {number}", number=other.number)
     points = 100 * (other.objectives[ACCURACY].value - trial.objectives[ACCURACY].value)
     if abs(points) < 0.05:
-        out = [f"you give up nothing in accuracy against {name}"]
+        out = [Message("you give up nothing in accuracy against {name}", name=name)]
     elif points > 0:
-        out = [f"you give up {points:.1f} points of accuracy against {name}"]
+        out = [Message("you give up {points:.1f} points of accuracy against {name}", points=points, name=name)]
     else:
-        out = [f"you gain {-points:.1f} points of accuracy against {name}"]
+        out = [Message("you gain {points:.1f} points of accuracy against {name}", points=-points, name=name)]
     steps = {n: trial.objectives[n].value - other.objectives[n].value for n in (RISK, PENALTY)}
-    return "; ".join(out + [f"{SAID[n]} {step:+.3f}" for n, step in steps.items() if not math.isnan(step)])
+    out += [Message("{name} {step:+.3f}", name=SAID[n], step=step) for n, step in steps.items() if not math.isnan(step)]
+    return joined("; ", out)
 
 
 def _learnt_nothing(trial: TrialRecord) -> str:
@@ -177,17 +184,20 @@ def _learnt_nothing(trial: TrialRecord) -> str:
     base, above = trial.extras.get(MAJORITY), trial.extras.get(ABOVE_MAJORITY)
     if base is None or above is None or not above.value - 2 * above.stderr <= 0:
         return ""
-    return f"its accuracy is not above the {base.value:.3f} of always naming the largest class by two standard errors"
+    return Message(
+        "its accuracy is not above the {base:.3f} of always naming the largest class by two standard errors",
+        base=base.value,
+    )
 
 
 def _merged(choices: Sequence[Recommendation]) -> list[Recommendation]:
-    """Make one of those that name the same trial, in their order."""
+    """Merge choices that name the same trial, in their order."""
     out: dict[int | None, Recommendation] = {}
     for choice in choices:
         key = None if choice.trial is None else choice.trial.number
         first = out.setdefault(key, choice)
         if first is not choice:
-            name, reason = f"{first.name}, {choice.name}", f"{first.reason}; {choice.reason}"
+            name, reason = joined(", ", [first.name, choice.name]), joined("; ", [first.reason, choice.reason])
             out[key] = dataclasses.replace(first, name=name, reason=reason)
     return list(out.values())
 
@@ -196,34 +206,13 @@ def _none_sure(feasible: Sequence[TrialRecord], limits: Limits) -> Recommendatio
     nearest = max(feasible, key=lambda t: p_feasible(t, limits))
     return Recommendation(
         trial=None,
-        reason=f"no trial holds its limits with probability {SURE:g}; the nearest is trial {nearest.number}, at "
-        f"{p_feasible(nearest, limits):.2f}",
+        reason=Message(
+            "no trial holds its limits with probability {sure:g}; the nearest is trial {number}, at {p:.2f}",
+            sure=SURE,
+            number=nearest.number,
+            p=p_feasible(nearest, limits),
+        ),
     )
-
-
-def selected(complete: Sequence[TrialRecord]) -> Recommendation:
-    """Return the winner: the trial with the highest score of its own, whichever others there are (Theorem 2 asks for that)."""
-    winner = max(complete, key=own_score)
-    if winner.feasible:
-        return Recommendation(
-            trial=winner, reason="the most accurate within the limits, by noised answers; it alone may leave"
-        )
-    return Recommendation(
-        trial=winner,
-        reason=f"no trial is within the limits; this one is nearest, and breaks {', '.join(winner.blocking)}",
-    )
-
-
-def own_score(trial: TrialRecord) -> tuple[bool, float, str]:
-    """Return what `select_one` ranks a complete trial by; it reads this trial's settings and noised answers alone.
-
-    Within the limits comes first and then accuracy; outside, the sum of the violations. Ties go by the settings, so that the order of
-    the trials decides nothing.
-    """
-    violation = sum(v for v in trial.constraints.values() if v > 0)
-    value = trial.objectives[ACCURACY].value if trial.feasible else -violation
-    settings = json.dumps([trial.params.to_json(), trial.to_json()["constraints"]], sort_keys=True)
-    return trial.feasible, -math.inf if math.isnan(value) else value, settings
 
 
 def none_held(refined: Sequence[TrialRecord]) -> Recommendation:
@@ -231,28 +220,43 @@ def none_held(refined: Sequence[TrialRecord]) -> Recommendation:
     names = sorted({name for t in refined for name in t.blocking})
     return Recommendation(
         trial=None,
-        reason=f"none of the {len(refined)} points of the front held its limits when trained anew: {', '.join(names)}",
+        reason=Message(
+            "none of the {n} points of the front held its limits when trained anew: {limits}",
+            n=len(refined),
+            limits=joined(", ", names),
+        ),
     )
 
 
 def none_feasible(complete: Sequence[TrialRecord]) -> Recommendation:
-    """What is in the way of all trials: the limit that most of them break, or what a rule lacked in each."""
+    """Name the limit that most trials break, or the facts that a rule lacked in each."""
     if not complete:
         return Recommendation(trial=None, reason="no trial has been completed")
     counts = {name: sum(t.constraints[name] > 0 for t in complete) for name in complete[0].constraints}
-    for rule in counts:  # what is lacking is in the way whatever else is mended
+    # a missing fact is in the way whatever else is mended
+    for rule in counts:
         lacking = _lacking(complete, rule)
         if lacking and counts[rule] == len(complete):
             return Recommendation(
                 trial=None,
-                reason=f"no trial is feasible: {rule} is not assessed, for want of {', '.join(lacking)}; bring the columns, or leave "
-                "the pack out",
+                reason=Message(
+                    "no trial is feasible: {rule} is not assessed, for want of {facts}; bring the columns, or leave the pack "
+                    "out",
+                    rule=rule,
+                    facts=joined(", ", lacking),
+                ),
             )
     worst, nearest = max(counts, key=lambda name: counts[name]), _nearest(complete)
     return Recommendation(
         trial=None,
-        reason=f"no trial is feasible: {worst} is broken by {counts[worst]} of {len(complete)}; the nearest is "
-        f"trial {nearest.number}, which breaks {', '.join(nearest.blocking)}",
+        reason=Message(
+            "no trial is feasible: {limit} is broken by {n} of {total}; the nearest is trial {number}, which breaks {limits}",
+            limit=worst,
+            n=counts[worst],
+            total=len(complete),
+            number=nearest.number,
+            limits=joined(", ", nearest.blocking),
+        ),
     )
 
 
@@ -261,7 +265,7 @@ def _nearest(complete: Sequence[TrialRecord]) -> TrialRecord:
 
 
 def _lacking(complete: Sequence[TrialRecord], rule: str) -> list[str]:
-    """Facts that a rule lacks in every trial."""
+    """Return the facts that a rule lacks in every trial."""
     rows = [row for t in complete for row in t.contributions if row["rule"] == rule]
     if not rows or any(row["verdict"] != "not assessed" for row in rows):
         return []
@@ -269,12 +273,12 @@ def _lacking(complete: Sequence[TrialRecord], rule: str) -> list[str]:
 
 
 def minimised(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-    """Error rate, risk and penalty of complete trials, shape (n, 3), all to be minimised."""
+    """Return error rate, risk and penalty of complete trials, shape (n, 3), all to be minimised."""
     rows = [(1 - t.objectives[ACCURACY].value, t.objectives[RISK].value, t.objectives[PENALTY].value) for t in trials]
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
 def stderrs(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-    """Standard errors of the same, shape (n, 3)."""
+    """Return the standard errors of accuracy, risk and penalty, shape (n, 3)."""
     rows = [[t.objectives[name].stderr for name in OBJECTIVES] for t in trials]
     return np.array(rows, dtype=np.float64).reshape(-1, 3)

@@ -1,10 +1,9 @@
-"""What a study found: the front with its error bars, a recommendation, and what the search cost."""
+"""Result of a study: the front with its error bars, a recommendation, and the cost in privacy."""
 
 import csv
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,80 +15,30 @@ from numpy.typing import NDArray
 
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, StorageError
-from moo.core.measurement import number_in, number_out
-from moo.core.trial_record import ACCURACY, STATUS_QUO_TRIAL, TrialRecord
+from moo.core.messages import Message, joined, messages_in, pack, restore, unpack
+from moo.core.trial_record import ACCURACY, TrialRecord
 from moo.pareto import hypervolume, non_dominated, probability_non_dominated, running_hypervolume
-from moo.privacy.caps import Cap
-from moo.privacy.composed_epsilon import ComposedEpsilon
+from moo.studies.results.notices import notices_of
 from moo.studies.results.recommendation import (
     Recommendation,
     minimised,
     none_held,
     p_feasible,
     recommend,
-    selected,
     stderrs,
 )
+from moo.studies.results.search_cost import SearchCost
 from moo.studies.results.table import row_of
 from moo.studies.results.weights import Weights, weights_of
+from moo.studies.results.winner import selected
 from moo.studies.spec.study import StudySpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WORST = (0.5, 0.5, 1.0)  # error rate, advantage, penalty: the reference point of the hypervolume
+# error rate, advantage, penalty: the reference point of the hypervolume
+WORST = (0.5, 0.5, 1.0)
 _DRAWS = 400
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchCost:
-    """What all trials together cost in privacy.
-
-    Attributes:
-        policy: The release policy, chosen before the study.
-        composed_epsilon: Epsilon of all trials and noised answers, for a unit in K/2 shadows of each; RDP composition. None
-            under `select_one`, where it would tell how many trials there were.
-        delta: Of the composition.
-        label: Meaning of that number in words; shown wherever the number is.
-        guaranteed_epsilon: What the policy guarantees to those it protects, at the same delta; infinite where it guarantees
-            nothing. `label` says to whom.
-        data_epsilon: Epsilon of all studies on the same data, from the ledger; the same delta. None under `select_one`.
-        anchor: Head of the data's ledger at the end, "seq:hash": kept here, it shows a tail that was cut later. Under
-            `select_one` the hash alone.
-        cap: Cap on the data at the end; None without one.
-        capped: The same in words, as `label` has it at its end; empty in a result from before there were caps.
-    """
-
-    policy: str
-    composed_epsilon: ComposedEpsilon | None
-    delta: float
-    label: str
-    data_epsilon: ComposedEpsilon | None
-    guaranteed_epsilon: float = math.inf
-    anchor: str = ""
-    cap: Cap | None = None
-    capped: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **vars(self),
-            **{name: value and value.to_json() for name, value in self._composed().items()},
-            "guaranteed_epsilon": number_out(self.guaranteed_epsilon),
-            "cap": self.cap and self.cap.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "SearchCost":
-        delta = data["delta"]
-        composed = {
-            k: None if data[k] is None else ComposedEpsilon.from_json(data[k], delta=delta)
-            for k in ("composed_epsilon", "data_epsilon")
-        }
-        cap = data.get("cap") and Cap.from_json(data["cap"])
-        return cls(**{**data, **composed, "guaranteed_epsilon": number_in(data["guaranteed_epsilon"]), "cap": cap})
-
-    def _composed(self) -> dict[str, ComposedEpsilon | None]:
-        return {"composed_epsilon": self.composed_epsilon, "data_epsilon": self.data_epsilon}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +46,15 @@ class StudyResult:
     """A finished (or interrupted) study.
 
     Attributes:
-        name: Of the study.
-        spec: Its specification, as JSON.
-        trials: In order of number.
-        reference: The status quo: no DP, nothing masked. Never seen by the sampler; None where the policy forbids it.
+        name: Name of the study.
+        spec: Specification, as JSON.
+        trials: Trials in order of number.
+        reference: Status quo: no DP, nothing masked. Never seen by the sampler; None where the policy forbids it.
         limits: Constraint -> limit, as people gave them.
-        cost: What the search cost in privacy.
-        about: What a report says of data and machine.
-        refined: The front's points trained anew with more shadows; empty before `confirm`.
-        confirmed: The point recommended from those, on a fresh split: the number that chose nothing.
+        cost: Cost of the search in privacy.
+        about: Facts of data and machine, for reports.
+        refined: Points of the front trained again with more shadows; empty before `confirm`.
+        confirmed: Point recommended from those, on a fresh split: the number that chose nothing.
         weights: Weight of each objective in the recommended knee; empty for the most accurate point whose limits hold.
     """
 
@@ -121,7 +70,7 @@ class StudyResult:
     weights: Weights = field(default_factory=dict)
 
     def specification(self) -> StudySpec:
-        """What was run, on the machine's settings as they were, so that a further training is of the same precision.
+        """Return the specification with the runtime settings it ran with, for the same precision.
 
         Raises:
             InputError: If this machine lacks what they ask for.
@@ -139,28 +88,15 @@ class StudyResult:
 
     @property
     def notices(self) -> dict[str, str]:
-        """What a person should know of how trials ran -> the trials it is true of, in words.
-
-        Notices that differ in their numbers alone are one, with the smallest and the largest of each.
-        """
-        records = [*([self.reference] if self.reference else []), *self.trials]
-        found: dict[tuple[str, ...], dict[int, list[float]]] = {}
-        for record in records:
-            for notice in record.notices:
-                numbers = [float(n) for n in re.findall(_NUMBER, notice)]
-                found.setdefault(tuple(re.split(_NUMBER, notice)), {})[record.number] = numbers
-        told = {}
-        for texts, by in found.items():
-            spans = [*map(_span, zip(*by.values(), strict=True)), ""]
-            told["".join(text + span for text, span in zip(texts, spans, strict=True))] = _which(list(by), len(records))
-        return told
+        """Notice -> its trials in words; notices that differ in their numbers alone are one."""
+        return notices_of([*([self.reference] if self.reference else []), *self.trials])
 
     @property
     def null_aucs(self) -> list[float]:
-        """AUC on records that no shadow saw, of each trial in which it was told and could be assessed."""
+        """AUC on records that no shadow saw, of each trial that has it and could assess it."""
         records = [*([self.reference] if self.reference else []), *self.complete]
-        told = [r.extras["null_auc"].value for r in records if "null_auc" in r.extras]
-        return [value for value in told if not math.isnan(value)]
+        values = [r.extras["null_auc"].value for r in records if "null_auc" in r.extras]
+        return [value for value in values if not math.isnan(value)]
 
     @cached_property
     def on_front(self) -> frozenset[int]:
@@ -170,7 +106,7 @@ class StudyResult:
 
     @cached_property
     def front(self) -> "pd.DataFrame":
-        """Feasible non-dominated trials, the most accurate first: parameters, objectives, errors, constraints."""
+        """Feasible non-dominated trials: parameters, objectives, errors, constraints; best accuracy first."""
         rows = self.table[self.table["on_front"]]
         return rows.sort_values(ACCURACY, ascending=False).reset_index(drop=True)
 
@@ -185,14 +121,15 @@ class StudyResult:
 
     @cached_property
     def hypervolumes(self) -> NDArray[np.float64]:
-        """Hypervolume of the feasible trials after each complete trial, as a share of the box up to `WORST`."""
+        """Hypervolume of feasible trials after each complete one, as a share of the box up to `WORST`."""
         feasible = np.array([t.feasible for t in self.complete], dtype=bool)
-        values = np.nan_to_num(minimised(self.complete), nan=max(WORST))  # what was not assessed is never feasible
+        # a measurement that was not assessed is never feasible
+        values = np.nan_to_num(minimised(self.complete), nan=max(WORST))
         out: NDArray[np.float64] = running_hypervolume(values, feasible, WORST) / math.prod(WORST)
         return out
 
     def recommend(self) -> Recommendation:
-        """Return the point to take with its reason; or the limit that is in the way of all trials.
+        """Return the point to take with its reason; or the limit in the way of all trials.
 
         It is the most accurate trial whose limits hold with probability .9 or more, by the newest numbers there are: with
         weights it is their knee among such trials, under `select_one` the policy's winner.
@@ -200,7 +137,7 @@ class StudyResult:
         return self._choices[0]
 
     def alternatives(self) -> tuple[Recommendation, ...]:
-        """Return what else could be taken, each with its reason and with what it gives up against the recommended point."""
+        """Return the alternatives, each with its reason and its trade against the recommended point."""
         return self._choices[1:]
 
     @cached_property
@@ -216,7 +153,9 @@ class StudyResult:
         return recommend(self.refined, self.limits, self.weights, reference=self.reference, incumbent=chosen)
 
     def weighed(self, weights: str | Weights | None) -> "StudyResult":
-        """Return the study with the weighted knee as its recommendation; a confirmation of another point is dropped.
+        """Return the study with the weighted knee as its recommendation.
+
+        A confirmation of another point is dropped.
 
         Args:
             weights: "accuracy=2,risk=1,penalty=1" or {"accuracy": 2}; what is not named weighs 1. None asks for the default.
@@ -224,13 +163,13 @@ class StudyResult:
         Raises:
             InputError: If the weights are unfit, or the policy makes the choice by itself.
         """
-        found = weights_of(weights)
-        if found and self.alone:
+        parsed = weights_of(weights)
+        if parsed and self.alone:
             raise InputError("no weights must be given under select_one: the policy's guarantee is of its own choice.")
-        return _with_own_confirmation(dataclasses.replace(self, weights=found))
+        return _with_own_confirmation(dataclasses.replace(self, weights=parsed))
 
     def _chances(self) -> dict[int, tuple[float, float]]:
-        """Number -> probability of being non-dominated among all complete trials, and of being feasible."""
+        """Return number -> probability of being non-dominated, and of being feasible."""
         if not self.complete:
             return {}
         means, errors = minimised(self.complete), stderrs(self.complete)
@@ -240,8 +179,8 @@ class StudyResult:
     def rows(self) -> list[dict[str, Any]]:
         """Return every trial as JSON can hold it, the reference first.
 
-        "recommended" holds the reason at the point to take, "alternative" at each of the others that could be taken, with their
-        trades; both are empty elsewhere.
+        "recommended" holds the reason of the point to take, "alternative" that of each other one, with its
+        trade; both are empty elsewhere.
         """
         chosen, *others = (_said(choice) for choice in self._choices)
         alternatives = {number: text for number, text in others if number is not None}
@@ -259,10 +198,13 @@ class StudyResult:
     def save(self, folder: str | Path) -> Path:
         """Write front.csv, front.json (every trial) and result.json (what else `load_result` needs).
 
+        front.json holds plain English for people; result.json holds the messages behind it, so that pages can be rendered in
+        any language.
+
         Raises:
             StorageError: If the folder cannot be written.
         """
-        target = Path(folder)
+        target, rows = Path(folder), self.rows()
         rest = {
             "name": self.name,
             "spec": dict(self.spec),
@@ -272,12 +214,13 @@ class StudyResult:
             "weights": dict(self.weights),
             "refined": [t.to_json() for t in self.refined],
             "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
+            "messages": list(messages_in(rows).values()),
         }
         try:
             target.mkdir(parents=True, exist_ok=True)
-            write_whole(target / "front.json", json.dumps(self.rows(), ensure_ascii=False, indent=1))
+            write_whole(target / "front.json", json.dumps(rows, ensure_ascii=False, indent=1))
             write_whole(target / "front.csv", self.table.to_csv(index=False, quoting=csv.QUOTE_MINIMAL))
-            write_whole(target / "result.json", json.dumps(rest, ensure_ascii=False, indent=1))
+            write_whole(target / "result.json", json.dumps(pack(rest), ensure_ascii=False, indent=1))
         except OSError as error:
             raise StorageError(
                 "the results must be writable, but {target} is not: {strerror}.", target=target, strerror=error.strerror
@@ -294,26 +237,10 @@ def _with_own_confirmation(result: StudyResult) -> StudyResult:
 
 
 def _said(choice: Recommendation) -> tuple[int | None, str]:
-    """Number of a choice's trial, and all that is said of it."""
+    """Return the number of a choice's trial, and all that is said of it."""
     number = None if choice.trial is None else choice.trial.number
-    name = f"{choice.name}: " if choice.name else ""
-    return number, f"{name}{choice.reason}" + (f"; {choice.trade}" if choice.trade else "")
-
-
-_NUMBER = r"\d+(?:\.\d+)?"
-
-
-def _span(values: Sequence[float]) -> str:
-    """Numbers as one: 12, or 12–15."""
-    return "–".join(f"{v:.10g}" for v in sorted({min(values), max(values)}))
-
-
-def _which(numbers: Sequence[int], of: int) -> str:
-    """Trials in words, as few as it takes."""
-    names = ["status quo" if n == STATUS_QUO_TRIAL else f"trial {n}" for n in numbers]
-    if len(names) < 4:
-        return ", ".join(names)
-    return "every trial" if len(names) == of else f"{len(names)} of {of} trials"
+    text = joined("; ", [choice.reason, *([choice.trade] if choice.trade else [])])
+    return number, Message("{name}: {text}", name=choice.name, text=text) if choice.name else text
 
 
 def load_result(folder: str | Path) -> StudyResult:
@@ -348,7 +275,9 @@ def _damaged(source: Path, error: Exception) -> InputError:
 
 
 def _of_json(rows: Any, rest: Any) -> StudyResult:
-    trials = [TrialRecord.from_json(row) for row in rows]
+    rest = unpack(rest)
+    known = {str(message): message for message in rest.get("messages", ())}
+    trials = [TrialRecord.from_json(restore(row, known)) for row in rows]
     result = StudyResult(
         name=rest["name"],
         spec=rest["spec"],
@@ -365,5 +294,5 @@ def _of_json(rows: Any, rest: Any) -> StudyResult:
 
 
 def feasible_hypervolume(trials: Sequence[TrialRecord]) -> float:
-    """Share of the box up to `WORST` that the feasible trials dominate."""
+    """Return the share of the box up to `WORST` that the feasible trials dominate."""
     return hypervolume(minimised([t for t in trials if t.feasible]), WORST) / math.prod(WORST)

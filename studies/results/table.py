@@ -1,5 +1,6 @@
-"""A trial as one flat row of the table that people and spreadsheets read."""
+"""Trial as one flat row of the table that people and spreadsheets read."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,9 +11,9 @@ ATTRIBUTE = ("advantage", "attribute_leakage", "attribute_min_entropy", "attribu
 
 
 def row_of(trial: TrialRecord, on_front: bool, non_dominated_p: float, feasible_p: float) -> dict[str, Any]:
-    """One trial as a flat row."""
+    """Return one trial as a flat row."""
     nothing = Measurement(value=math.nan, stderr=math.nan)
-    row: dict[str, Any] = {"number": trial.number, **vars_of(trial)}
+    row: dict[str, Any] = {"number": trial.number, **dataclasses.asdict(trial.params)}
     for name in (ACCURACY, RISK, PENALTY):
         measured = trial.objectives.get(name, nothing)
         row |= {name: measured.value, f"{name}_stderr": measured.stderr}
@@ -34,19 +35,4 @@ def row_of(trial: TrialRecord, on_front: bool, non_dominated_p: float, feasible_
         "blocked_by": " ".join(trial.blocking),
         "claim": trial.claim,
         "cause": trial.cause,
-    }
-
-
-def vars_of(trial: TrialRecord) -> dict[str, Any]:
-    """Parameters of a trial by name."""
-    p = trial.params
-    return {
-        "target_epsilon": p.target_epsilon,
-        "masking_level": p.masking_level,
-        "lora_rank": p.lora_rank,
-        "learning_rate": p.learning_rate,
-        "adapted_layers": p.adapted_layers,
-        "layers_dropped": p.layers_dropped,
-        "n_queries": p.n_queries,
-        "batch_halvings": p.batch_halvings,
     }

@@ -1,4 +1,4 @@
-"""What the objectives weigh when a point of the front is recommended."""
+"""Weights of the objectives in a recommendation."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def weights_of(asked: str | Weights | None) -> dict[str, float]:
         raise InputError("weights must be a text or a mapping of objectives, but got {asked!r}.", asked=asked)
     if asked is None or asked == "none" or asked == {}:
         return {}
-    found = dict.fromkeys(NAMES.values(), 1.0)
+    weights = dict.fromkeys(NAMES.values(), 1.0)
     for name, weight in (_parsed(asked) if isinstance(asked, str) else asked).items():
         if name not in NAMES:
             raise InputError(
@@ -44,10 +44,10 @@ def weights_of(asked: str | Weights | None) -> dict[str, float]:
                 name=name,
                 weight=weight,
             )
-        found[NAMES[name]] = float(weight)
-    if not any(found.values()):
+        weights[NAMES[name]] = float(weight)
+    if not any(weights.values()):
         raise InputError("a weight above 0 must hold, but all are 0.")
-    return found
+    return weights
 
 
 def _parsed(text: str) -> dict[str, float]:

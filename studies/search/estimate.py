@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moo.core import validate
+from moo.core.messages import Message, joined
 from moo.core.trial_record import describe_steps
 from moo.masking import mask, mask_many
 from moo.models.pretrained.architectures import supports_fast_lane
@@ -125,7 +126,7 @@ def plan_study(spec: StudySpec, *, n_trials: int, policy: Policy | None = None, 
         composed_low=_planned(low, policy, t.target_delta),
         composed_high=_planned(high, policy, t.target_delta),
         policy=str(policy),
-        holds=f"{_holds(prepared, policy, n_trials)}; {describe_cap(*cap_and_charges(spec.data))}",
+        holds=joined("; ", [_holds(prepared, policy, n_trials), describe_cap(*cap_and_charges(spec.data))]),
         notes=tuple(notes_of(spec.to_json())),
     )
 
@@ -185,5 +186,11 @@ def _holds(prepared: PreparedStudy, policy: Policy, n_trials: int) -> str:
     low, high = prepared.spec.space.target_epsilon
     ends = {f"{e:g}": _kinds(prepared, policy, e) for e in (low, (low * high) ** 0.5, high)}
     fits = [str(min(limit.room(kind, counts(policy)) for kind in kinds)) for kinds in ends.values()]
-    least = "at least " if len(next(iter(ends.values()))) > 1 else ""
-    return f"the budget admits {least}{', '.join(fits)} trials, were all at epsilon {', '.join(ends)}"
+    several = len(next(iter(ends.values()))) > 1
+    return Message(
+        "the budget admits at least {trials} trials, were all at epsilon {epsilons}"
+        if several
+        else "the budget admits {trials} trials, were all at epsilon {epsilons}",
+        trials=joined(", ", fits),
+        epsilons=joined(", ", ends),
+    )

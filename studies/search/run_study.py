@@ -6,7 +6,7 @@ from pathlib import Path
 from moo.privacy.release_policy import Policy
 from moo.search.sampler import Sampler
 from moo.search.storage import Storage
-from moo.studies.results.earlier_result import carried_over
+from moo.studies.results.earlier_result import keep_from_earlier_result
 from moo.studies.results.result import StudyResult
 from moo.studies.results.weights import Weights
 from moo.studies.search.folder_lock import locked_folder
@@ -72,4 +72,4 @@ def run_study(
     with locked_folder(options.home):
         study = StudySearch.begin(options)
         trials = study.run()
-        return carried_over(study.close(trials), options.home, weights)
+        return keep_from_earlier_result(study.close(trials), options.home, weights)

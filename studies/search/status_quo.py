@@ -6,6 +6,7 @@ from typing import Any
 
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, TrialError
+from moo.core.messages import pack
 from moo.core.trial_record import STATUS_QUO_TRIAL, TrialRecord
 from moo.studies.accounting.account import Account
 from moo.studies.accounting.charge import charge_training
@@ -35,7 +36,7 @@ def status_quo_record(evaluator: Evaluator, identity: Mapping[str, Any], account
             settle_trial(account, evaluator, record)
     except TrialError as error:
         raise InputError("The status quo must be trainable, but: {error}", error=error.message) from error
-    write_whole(path, json.dumps({"identity": identity, "record": record.to_json()}))
+    write_whole(path, json.dumps({"identity": identity, "record": pack(record.to_json())}))
     return record
 
 

@@ -95,17 +95,20 @@ def stated(spec: Mapping[str, Any]) -> str:
     Args:
         spec: The specification as JSON.
     """
-    return ", ".join(f"{name} {_plain(value)}" for name, value in spec.get("declare", {}).items() if name not in SIGNED)
+    facts = {name: value for name, value in spec.get("declare", {}).items() if name not in SIGNED}
+    each = [Message("{name} {value}", name=name, value=_plain(value)) for name, value in facts.items()]
+    return joined(", ", each) if each else ""
 
 
 def notes_of(spec: Mapping[str, Any]) -> list[str]:
-    """Return the notes of a result: gates not judged, facts declared and not measured."""
-    out = []
+    """Return what must stand beside a result: gates that were not judged, and facts that are declared and not measured."""
+    out: list[str] = []
     if not spec.get("gates", True):
-        out.append("No gate judged: the study sets gates = false; its penalty is judged as ever")
+        out.append(Message("No gate judged: the study sets gates = false; its penalty is judged as ever"))
     if facts := stated(spec):
         signed = spec["declare"]
-        out.append(f"Declared by {signed['signer']} on {signed['date']}, not measured: {facts}")
+        template = "Declared by {signer} on {day}, not measured: {facts}"
+        out.append(Message(template, signer=signed["signer"], day=str(signed["date"]), facts=facts))
     return out
 
 

@@ -37,9 +37,9 @@ def merged(records: Records, least: int) -> Records:
     step = Transformation(
         name="rare_classes",
         scope="dataset",
-        detail=f"classes of fewer than {least} users became one: {_listed(small)}"
+        detail=Message("classes of fewer than {least} users became one: {classes}", least=least, classes=_listed(small))
         if small
-        else f"no class has fewer than {least} users",
+        else Message("no class has fewer than {least} users", least=least),
         before=len(records),
         after=len(records),
         changed=int(np.isin(records.labels, [records.classes.index(name) for name in small]).sum()),

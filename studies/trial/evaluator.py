@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from moo.core.errors import InputError, TrialError
+from moo.core.messages import Message
 from moo.core.trial_record import STATUS_QUO_TRIAL, TrialParams, TrialRecord
 from moo.objectives.compliance.loader import load_rules
+from moo.privacy.claims import withdrawn
 from moo.privacy.events import PrivateAnswer
 from moo.privacy.keys import StudyKey
 from moo.privacy.release_policy import Policy
@@ -177,6 +179,6 @@ def failed_record(params: TrialParams, number: int, reason: str, prepared: Prepa
         state="failed",
         objectives={},
         constraints={**dict.fromkeys((*CONSTRAINTS, *gates), 1.0), FAILED: 1.0},
-        claim=f"withdrawn because the trial failed: {reason}",
+        claim=withdrawn(Message("the trial failed: {reason}", reason=reason)),
         cause=cause,
     )

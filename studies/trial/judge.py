@@ -4,10 +4,10 @@ import math
 
 from moo.core.evidence import TrialEvidence
 from moo.core.measurement import Measurement
+from moo.core.messages import Message
 from moo.core.trial_record import (
     ABOVE_MAJORITY,
     ACCURACY,
-    ALARM,
     MAJORITY,
     PENALTY,
     RISK,
@@ -76,7 +76,8 @@ def _widened(advantage: Measurement, n_shadows: int) -> tuple[str, ...]:
     """Return a notice that the interval of risk is wide because the shadows are few."""
     if not advantage.df < FEW:
         return ()
-    return (f"{n_shadows} shadows tell little of how much training varies: the interval of risk is widened for it",)
+    template = "{n} shadows tell little of how much training varies: the interval of risk is widened for it"
+    return (Message(template, n=n_shadows),)
 
 
 def over_limit(risk: Measurement, limit: float) -> float:
@@ -90,5 +91,7 @@ def over_limit(risk: Measurement, limit: float) -> float:
 
 def ceiling_of(ceiling: float, measured: Measurement) -> Measurement:
     """Return the most that the claimed epsilon allows any attack, with an alarm above it."""
-    alarm = f"{ALARM}: the attack is above what the claimed epsilon allows ({measured.low:.3f} > {ceiling:.3f})"
-    return Measurement(value=ceiling, note=alarm if measured.low > ceiling else "")
+    if not measured.low > ceiling:
+        return Measurement(value=ceiling)
+    template = "alarm: the attack is above what the claimed epsilon allows ({measured:.3f} > {ceiling:.3f})"
+    return Measurement(value=ceiling, note=Message(template, measured=measured.low, ceiling=ceiling))

@@ -1,13 +1,13 @@
 """Second objective of a trial, risk, with the numbers that accompany it."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from moo.core.evidence import MembershipEvidence, TrialEvidence
-from moo.core.measurement import Measurement
+from moo.core.measurement import Measurement, not_assessed
+from moo.core.messages import Message, joined
 from moo.objectives.attribute.risk import attribute_risk, combined
 from moo.objectives.membership.choice import CHOSEN, choose
 from moo.objectives.membership.deciles import worst_decile
@@ -41,10 +41,11 @@ def judge_membership(evidence: TrialEvidence, spec: StudySpec) -> MembershipJudg
     if attack == CHOSEN:
         choice = choose(targets, level=level)
         attack, targets = choice.attack, choice.evidence
-        note = f"attack {attack}, chosen on one half of the units and reported on the other"
+        note = Message("attack {attack}, chosen on one half of the units and reported on the other", attack=attack)
     private = evidence.params.private
     advantage = membership_risk(targets, attack, level=level, private=private)
-    advantage = dataclasses.replace(advantage, note="; ".join(n for n in (advantage.note, note) if n))
+    if note:
+        advantage = dataclasses.replace(advantage, note=joined("; ", [n for n in (advantage.note, note) if n]))
     extras = {
         "auc": auc(targets, attack=attack, level=level, private=private),
         "null_auc": _null(evidence.unseen, attack, level),
@@ -73,7 +74,5 @@ def _null(unseen: MembershipEvidence, attack: str, level: Level) -> Measurement:
     """
     sizes = unseen.members.sum(axis=1)
     if (sizes == 0).any() or (sizes == unseen.members.shape[1]).any():
-        return Measurement(
-            value=math.nan, note=f"not assessed: {unseen.members.shape[1]} unseen records are too few for two sides"
-        )
+        return not_assessed(Message("{n} unseen records are too few for two sides", n=unseen.members.shape[1]))
     return auc(unseen, attack=attack, level=level)

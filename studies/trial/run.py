@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moo.core.errors import TrialError
 from moo.core.evidence import PrivacyEvidence, TrialEvidence, UtilityEvidence
+from moo.core.messages import Message
 from moo.data.keyed_split import complementary_pairs
 from moo.models.bank.lightning_module import is_out_of_memory, log_probs
 from moo.models.train import Trained, TrainingData, train
@@ -196,12 +197,11 @@ def _notices(parts: Parts, trained: Trained, spec: StudySpec) -> tuple[str, ...]
     out = [notice for part in parts.values() for notice in part.notices] + list(trained.notices)
     texts, cut = sum(len(p.spans) for p in parts.values()), sum(p.packed.truncated for p in parts.values())
     if cut:
-        out.append(f"{cut} of {texts} texts were longer than {spec.training.max_length} tokens and were cut there")
+        template = "{n} of {total} texts were longer than {tokens} tokens and were cut there"
+        out.append(Message(template, n=cut, total=texts, tokens=spec.training.max_length))
     if trained.chunk < spec.machine.chunk:
-        out.append(
-            f"memory ended: {trained.chunk} records of a shadow were computed at a time in place of "
-            f"{spec.machine.chunk}"
-        )
+        template = "memory ended: {n} records of a shadow were computed at a time in place of {planned}"
+        out.append(Message(template, n=trained.chunk, planned=spec.machine.chunk))
     if trained.non_finite:
-        out.append(f"{trained.non_finite} gradients of units were not finite and contributed zero")
+        out.append(Message("{n} gradients of units were not finite and contributed zero", n=trained.non_finite))
     return tuple(dict.fromkeys(out))

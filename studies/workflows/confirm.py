@@ -17,6 +17,7 @@ from moo.core import validate
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, PolicyError
 from moo.core.measurement import Measurement
+from moo.core.messages import pack
 from moo.core.trial_record import TrialRecord
 from moo.objectives.membership.attacks.registry import ATTACKS
 from moo.objectives.membership.choice import CHOSEN
@@ -161,5 +162,5 @@ def _once(path: Path, identity: Mapping[str, Any], make: Callable[[], TrialRecor
             return TrialRecord.from_json(kept["record"])
     record = make()
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    write_whole(path, json.dumps({"identity": identity, "record": record.to_json()}))
+    write_whole(path, json.dumps({"identity": identity, "record": pack(record.to_json())}))
     return record

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, StorageError
 from moo.core.measurement import number_out
+from moo.core.messages import Message, joined
 from moo.data.legal.gates import Terms
 from moo.data.tables.check import DataCheck, check_table
 from moo.data.tables.users import load_withdrawals
@@ -152,8 +153,12 @@ def _withdrawals(found: DataCheck) -> Finding:
     return Finding(
         name="withdrawals",
         status="attention",
-        text=f"{breach.rows:,} rows of {found.withdrawn_units:,} units are withdrawn and still there, "
-        f"the first at {breach.places[0]}; delete them",
+        text=Message(
+            "{rows:,} rows of {units:,} units are withdrawn and still there, the first at {place}; delete them",
+            rows=breach.rows,
+            units=found.withdrawn_units,
+            place=breach.places[0],
+        ),
         numbers={"rows": breach.rows, "units": found.withdrawn_units},
     )
 
@@ -167,7 +172,7 @@ def _lag(
     """
     if not user:
         return Finding(
-            name=f"deletion lag of {folder}",
+            name=Message("deletion lag of {folder}", folder=str(folder)),
             status="not assessed",
             text="the share of users who have withdrawn (S10) needs the column of the user; name it with --user",
         )
@@ -178,11 +183,17 @@ def _lag(
     since = max(0, max(found.withdrawn_units, len(listed)) - older)
     share = since / max(1, found.units)
     score, verdict = load_rules()["S10"].judge({"release.withdrawn_share": share})
+    lag = Message(
+        "at most {n:,} of {total:,} units have withdrawn since {day} (S10 scores {score:.2f})",
+        n=since,
+        total=found.units,
+        day=str(trained),
+        score=score,
+    )
     return Finding(
-        name=f"deletion lag of {folder}",
+        name=Message("deletion lag of {folder}", folder=str(folder)),
         status="attention" if verdict == "fail" else "ok",
-        text=f"at most {since:,} of {found.units:,} units have withdrawn since {trained} (S10 scores {score:.2f})"
-        + ("; train again without them" if verdict == "fail" else ""),
+        text=joined("; ", [lag, Message("train again without them")]) if verdict == "fail" else lag,
         numbers={"units": since, "share": share, "score": score, "trained": trained.isoformat()},
     )
 
@@ -192,11 +203,15 @@ def _retention(found: DataCheck, days_ahead: int) -> Finding:
         return Finding(name="retention", status="not assessed", text="no columns collected and retention_days")
     breach = found.breaches.get("over_retention")
     rows = 0 if breach is None else breach.rows
-    first = "" if breach is None else f", the first at {breach.places[0]}; delete them"
+    past = Message("{rows:,} rows are past their limit", rows=rows)
+    if breach is not None:
+        template = "{rows:,} rows are past their limit, the first at {place}; delete them"
+        past = Message(template, rows=rows, place=breach.places[0])
+    ahead = Message("{rows:,} more will be within {days} days", rows=found.expiring, days=days_ahead)
     return Finding(
         name="retention",
         status="attention" if rows else "ok",
-        text=f"{rows:,} rows are past their limit{first}; {found.expiring:,} more will be within {days_ahead} days",
+        text=joined("; ", [past, ahead]),
         numbers={"rows": rows, "expiring": found.expiring, "days_ahead": days_ahead},
     )
 
@@ -213,8 +228,15 @@ def _left(seen: Residuals) -> Finding:
     return Finding(
         name="residual identifiers",
         status="attention" if verdict == "fail" else "ok",
-        text=f"{seen.left} of {seen.records:,} records masked at L{seen.level} still show one of their own fields "
-        f"(at most {seen.left_ucb_per_1000:.2f} per 1,000; S01 would score {score:.2f})",
+        text=Message(
+            "{n} of {total:,} records masked at L{level} still show one of their own fields (at most {upper:.2f} per 1,000; "
+            "S01 would score {score:.2f})",
+            n=seen.left,
+            total=seen.records,
+            level=seen.level,
+            upper=seen.left_ucb_per_1000,
+            score=score,
+        ),
         numbers={
             "left": seen.left,
             "records": seen.records,
@@ -228,13 +250,14 @@ def _drift(seen: Residuals, state: str) -> Finding:
     rates = {kind: round(1000 * n / max(1, seen.records), 3) for kind, n in seen.found.items()}
     path = Path(state) if state else None
     if path is None or not path.is_file():
-        kept = "" if path is None else f"; kept in {path} to compare with"
+        text = Message("there is no earlier look")
         if path is not None:
+            text = joined("; ", [text, Message("kept in {path} to compare with", path=str(path))])
             _write(path, {"records": seen.records, "found": dict(seen.found)})
         return Finding(
             name="drift of identifiers",
             status="not assessed",
-            text=f"there is no earlier look{kept}",
+            text=text,
             numbers={"per_1000": rates},
         )
     try:
@@ -244,13 +267,19 @@ def _drift(seen: Residuals, state: str) -> Finding:
         raise InputError(
             "The state must be as an earlier run wrote it, but {path} is not: {error}.", path=path, error=error
         ) from error
-    told = ", ".join(
-        f"{k} {1000 * before['found'].get(k, 0) / before['records']:.1f} -> {rates[k]:.1f} per 1,000" for k in risen
-    )
+    rises = [
+        Message(
+            "{type} {before:.1f} -> {now:.1f} per 1,000",
+            type=kind,
+            before=1000 * before["found"].get(kind, 0) / before["records"],
+            now=rates[kind],
+        )
+        for kind in risen
+    ]
     return Finding(
         name="drift of identifiers",
         status="attention" if risen else "ok",
-        text=f"more records hold {told}; look at the source and at the masker"
+        text=Message("more records hold {rises}; look at the source and at the masker", rises=joined(", ", rises))
         if risen
         else "no type of identifier has become more frequent",
         numbers={"per_1000": rates, "p": risen},
@@ -278,7 +307,7 @@ def _budgets(data: str, budget: float | None) -> list[Finding]:
     for gate in (e for e in entries if e.kind == "gate" and "order" in e.body):
         limit = RenyiFilter(**{k: gate.body[k] for k in ("epsilon", "delta", "order")})
         spent = _spent(limit, entries, gate.study)
-        out.append(_budget(f"budget of {gate.study}", spent, limit.epsilon))
+        out.append(_budget(Message("budget of {study}", study=gate.study), spent, limit.epsilon))
     events, cap = charged(entries), cap_of(entries)
     if cap is not None and math.isfinite(cap.epsilon):
         out.append(_budget("cap on the data", cap.spent(events), cap.epsilon))
@@ -304,7 +333,13 @@ def _budget(name: str, spent: ComposedEpsilon, budget: float) -> Finding:
     return Finding(
         name=name,
         status="attention" if scarce else "ok",
-        text=f"epsilon {spent} of {budget:g} is spent at delta {spent.delta:g}, {left:.2f} left",
+        text=Message(
+            "epsilon {spent} of {budget:g} is spent at delta {delta:g}, {left:.2f} left",
+            spent=spent.text,
+            budget=budget,
+            delta=spent.delta,
+            left=left,
+        ),
         numbers={
             "spent": number_out(spent.value),
             "private_part": number_out(spent.private_part),

@@ -12,6 +12,7 @@ from moo.core import validate
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, PolicyError, StorageError
 from moo.core.measurement import number_out
+from moo.core.messages import Message
 from moo.core.trial_record import STATUS_QUO_TRIAL, TrialRecord
 from moo.masking.preprocessing_card import save_preprocessing
 from moo.models.bank.files import save_bank
@@ -255,7 +256,9 @@ def _card(
         "per_user": None if whole is None else dict(zip(("epsilon", "delta"), map(number_out, whole), strict=True)),
         "claim": prepared.data.claim(run, account.covered()),
         "taken_as_public": [
-            f"{t.name}: {t.detail}" for t in prepared.data.records.transformations if t.effect == "takes_as_public"
+            Message("{name}: {detail}", name=t.name, detail=t.detail)
+            for t in prepared.data.records.transformations
+            if t.effect == "takes_as_public"
         ],
         "policy": str(policy),
         "searched_on": "other users, of whom nothing is claimed",

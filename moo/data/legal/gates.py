@@ -253,7 +253,13 @@ def consent_filter(
         "consent_filter",
         lawful,
         scope="record",
-        detail=f"{int(keep.sum())} of {len(records)} records kept for {terms.purpose} as of {terms.as_of}",
+        detail=Message(
+            "{n} of {total} records kept for {purpose} as of {day}",
+            n=int(keep.sum()),
+            total=len(records),
+            purpose=terms.purpose,
+            day=str(terms.as_of),
+        ),
         why="a record that fails a legal gate is not trained on",
     )
     kept = records.take(prepared.rows["row"].to_numpy(), *prepared.steps)

@@ -233,8 +233,10 @@ def _clean_steps(prepared: Preparation, text: str, label: str) -> None:
     labels, changed = labels_of(prepared.rows[label]) if label else (pd.Series([], dtype=object), np.zeros(0))
     prepared.step(
         "complete", complete, scope="record",
-        detail=f"rows with a text and a label; {int((labels == '').sum())} had no label, blanks around {int(changed.sum())} labels "
-        "taken away" if label else "rows with a text",
+        detail=Message(
+            "rows with a text and a label; {n} had no label, blanks around {changed} labels taken away",
+            n=int((labels == "").sum()), changed=int(changed.sum()),
+        ) if label else "rows with a text",
         why="nothing can be learnt from the others",
     )  # fmt: skip
     prepared.step(
@@ -250,6 +252,7 @@ def _clean_steps(prepared: Preparation, text: str, label: str) -> None:
 def _withdrawal_step(absent: int, listed: int) -> Transformation:
     """Return the step that looks for the listed users."""
     return Transformation(
-        name="withdrawals", scope="user", detail=f"{absent} of {listed} listed users were not found in the data",
+        name="withdrawals", scope="user",
+        detail=Message("{n} of {total} listed users were not found in the data", n=absent, total=listed),
         why="who has withdrawn is found by the id as it is written, to the letter",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The content of a PIA evidence annex: what was measured for one point of a study, under PIPL 56's three headings.
+"""Content of a PIA evidence annex: measurements of one point, under PIPL 56's headings.
 
 It is evidence for the person who assesses and signs. It is no verdict of law, and it says what was not assessed.
 """
@@ -28,7 +28,8 @@ FORMAT = "moo PIA evidence annex 1"
 DRAWS = 1000
 _ROW = ("rule", "title_en", "title_zh", "kind", "domain", "article", "status", "as_of", "verdict", "score", "weight",
         "contribution", "facts", "digest", "varies", "pia", "stage", "pack")  # fmt: skip
-_COMPARED = ("rules", "point", "search", "domains", "front", "checks", "status_quo")  # told by their own lines
+# sections whose changes have lines of their own
+_COMPARED = ("rules", "point", "search", "domains", "front", "checks", "status_quo")
 _UNSIGNED = ("made", "digest", "difference")
 
 
@@ -41,45 +42,35 @@ def annex_of(
     audits: Sequence[AuditReport] = (),
     today: date | None = None,
 ) -> dict[str, Any]:
-    """The annex of a study and one of its points, as JSON can hold it.
+    """Return the annex of a study and one of its points, as JSON can hold it.
 
     Args:
         result: The study.
         trial: Number of the point; the recommended one where none is given.
-        declared: What a dossier says, as `moo.studies.setup.legal_gates.declaration` makes it; the study's own where none is given.
-        previous: The annex before this one, to tell the difference.
-        audits: Of the study's trials, as `load_audits` finds them: those of the point are told, and every one that
-            contradicted a claim.
+        declared: Content of a dossier, as `moo.studies.setup.legal_gates.declaration` makes it; None takes
+            the study's own.
+        previous: Earlier annex to compare with.
+        audits: Audits of the study's trials, as `load_audits` finds them. The annex keeps those of the point, and
+            every one that contradicted a claim.
         today: Day on which it is made; by default the calendar's.
 
     Raises:
         InputError: If there is no such completed trial, or no recommendation.
     """
     point = _point(result, trial)
-    own = result.about.get("declared", {}) if declared is None else declared
-    facts = own.get("facts", {})
+    dossier = result.about.get("declared", {}) if declared is None else declared
+    facts = dossier.get("facts", {})
     book = load_rules(result.spec["packs"])
-    flags = own.get("flags", result.spec.get("applies", ()))
+    flags = dossier.get("flags", result.spec.get("applies", ()))
     release = evaluate(facts, book, applies=flags, stages=("release",))
     judged = result.spec.get("gates", True)
     kept = [row for row in release.contributions if judged or row["kind"] != "gate"]
     rows = [{key: row[key] for key in _ROW} for row in (*point.contributions, *kept)]
     content: dict[str, Any] = {
         "format": FORMAT,
-        "study": {
-            "name": result.name,
-            "title": result.spec.get("title", ""),
-            "purpose": result.spec.get("purpose", ""),
-            "model": result.spec.get("model", ""),
-            "as_of": result.spec.get("as_of", ""),
-            "trials": None if result.alone else len(result.trials),
-            "alone": result.alone,
-            "limits": dict(result.limits),
-            "attribute": result.spec.get("attribute", ""),
-            "attribute_known": list(result.spec.get("attribute_auxiliary", ())),
-        },
-        "point": _told(point, result) | {"why": _why(point, result)},
-        "status_quo": _told(result.reference, result) if result.reference else None,
+        "study": _study(result),
+        "point": _trial(point, result) | {"why": _why(point, result)},
+        "status_quo": _trial(result.reference, result) if result.reference else None,
         "rules": rows,
         "domains": [{key: row[key] for key in _ROW} for row in carriers_of(point.contributions)],
         "not_applying": list(release.notes),
@@ -88,11 +79,11 @@ def annex_of(
         "audits": of_point(audits, point.number),
         "search": result.cost.to_json(),
         "data": dict(result.about.get("data", {})),
-        "collection": list(own.get("collection", ())),
-        "roles": list(own.get("roles", ())),
+        "collection": list(dossier.get("collection", ())),
+        "roles": list(dossier.get("roles", ())),
         "gates": "judged" if judged else NO_GATE,
         "declared_not_measured": dict(result.spec.get("declare", {})),
-        "dossier": own.get("digest", ""),
+        "dossier": dossier.get("digest", ""),
         "threat_model": result.about.get("threat_model", ""),
         "versions": dict(result.about.get("versions", {})),
     }
@@ -102,8 +93,24 @@ def annex_of(
     return content | {"made": made, "digest": signed, "difference": difference(previous, content)}
 
 
+def _study(result: StudyResult) -> dict[str, Any]:
+    """Return name, purpose and limits of a study."""
+    return {
+        "name": result.name,
+        "title": result.spec.get("title", ""),
+        "purpose": result.spec.get("purpose", ""),
+        "model": result.spec.get("model", ""),
+        "as_of": result.spec.get("as_of", ""),
+        "trials": None if result.alone else len(result.trials),
+        "alone": result.alone,
+        "limits": dict(result.limits),
+        "attribute": result.spec.get("attribute", ""),
+        "attribute_known": list(result.spec.get("attribute_auxiliary", ())),
+    }
+
+
 def _plain(value: Any) -> Any:
-    """As JSON can hold it: infinities and NaN as texts, tuples as lists."""
+    """Return a value as JSON can hold it: infinities and NaN as texts, tuples as lists."""
     if isinstance(value, float):
         return number_out(value)
     if isinstance(value, Mapping):
@@ -112,7 +119,7 @@ def _plain(value: Any) -> Any:
 
 
 def verify(annex: Mapping[str, Any]) -> bool:
-    """Whether an annex is as it was made: its digest is that of its content."""
+    """Return True if an annex is as it was made: its digest is that of its content."""
     content = {k: v for k, v in annex.items() if k not in _UNSIGNED}
     return hashlib.sha256(rfc8785.dumps(content)).hexdigest() == annex.get("digest")
 
@@ -125,18 +132,18 @@ def _point(result: StudyResult, number: int | None) -> TrialRecord:
                 "the study must recommend a point, but {reason}; name one with --trial.", reason=chosen.reason
             )
         return chosen.trial
-    found = [t for t in result.complete if t.number == number]
-    if not found:
+    matching = [t for t in result.complete if t.number == number]
+    if not matching:
         raise InputError(
             "trial among {complete} must hold, but got trial={number}.",
             complete=[t.number for t in result.complete],
             number=number,
         )
-    return found[0]
+    return matching[0]
 
 
-def _told(trial: TrialRecord, result: StudyResult) -> dict[str, Any]:
-    """A trial as the annex shows it."""
+def _trial(trial: TrialRecord, result: StudyResult) -> dict[str, Any]:
+    """Return a trial as the annex shows it."""
     return {
         "number": trial.number,
         "params": trial.params.to_json(),
@@ -154,7 +161,7 @@ def _told(trial: TrialRecord, result: StudyResult) -> dict[str, Any]:
 
 
 def _why(point: TrialRecord, result: StudyResult) -> dict[str, Any]:
-    """Why this point, as numbers: its place on the front, what the neighbours would cost, and the status quo."""
+    """Return the reasons for a point: its place on the front, its neighbours, the status quo."""
     choice = result.recommend()
     chosen = choice.trial
     front = [t for t in result.complete if t.number in result.on_front]
@@ -184,13 +191,16 @@ def _why(point: TrialRecord, result: StudyResult) -> dict[str, Any]:
 
 
 def edges_of(m: Measurement, name: str) -> list[float]:
-    """Return value, standard error and the ends of the bar drawn: 95 %, but of risk the one-sided 95 % bound and its mirror."""
+    """Return value, standard error and ends of the bar.
+
+    The bar is the 95 % interval; of risk, the one-sided 95 % bound and its mirror.
+    """
     half = m.upper - m.value if name == RISK else m.half
     return [m.value, m.stderr, m.value - half, m.value + half]
 
 
 def _front(result: StudyResult) -> list[dict[str, Any]]:
-    """Every completed trial, with the share of weightings that keep it on the front."""
+    """Return every completed trial, with the share of weightings that keep it on the front."""
     trials = result.complete
     shares = weight_shares(result)
     return [
@@ -209,7 +219,7 @@ def _front(result: StudyResult) -> list[dict[str, Any]]:
 
 
 def weight_shares(result: StudyResult) -> list[float]:
-    """For each completed trial, the share of random weightings of the domains that keep it on the feasible front."""
+    """Return, by completed trial, the share of random weightings that keep it on the feasible front."""
     trials = result.complete
     names, scores = domain_scores([t.contributions for t in trials])
     if not names:
@@ -239,7 +249,7 @@ def _checks(result: StudyResult) -> dict[str, Any]:
 
 
 def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What changed since an earlier annex; None without one.
+    """Return the changes since an earlier annex; None without one.
 
     Raises:
         InputError: If the earlier one is no annex.

@@ -1,4 +1,4 @@
-"""The front as an SVG that prints: accuracy over membership risk, no script and nothing fetched."""
+"""Front as an SVG that prints: accuracy over membership risk, no script and nothing fetched."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 44
 
 
 def scatter(annex: Mapping[str, Any], t: Mapping[str, str]) -> str:
-    """The figure as SVG text.
+    """Return the figure as SVG text.
 
     Args:
         annex: As `annex_of` makes it.
@@ -23,8 +23,8 @@ def scatter(annex: Mapping[str, Any], t: Mapping[str, str]) -> str:
     trials = [{**row, "kind": _kind(row, annex["point"]["number"])} for row in annex["front"]]
     quo = annex["status_quo"]
     if quo:
-        told = {name: edges_of(Measurement.from_json(quo["objectives"][name]), name) for name in (ACCURACY, RISK)}
-        trials.append({"kind": "status_quo", "number": -1, **told})
+        edges = {name: edges_of(Measurement.from_json(quo["objectives"][name]), name) for name in (ACCURACY, RISK)}
+        trials.append({"kind": "status_quo", "number": -1, **edges})
     limit = float(annex["study"]["limits"]["max_risk"])
     xs = _range([edge for row in trials for edge in _edges(row[RISK])] + [limit, 0.0])
     ys = _range([edge for row in trials for edge in _edges(row[ACCURACY])])
@@ -75,7 +75,7 @@ def _grid(xs: tuple[float, float], ys: tuple[float, float], t: Mapping[str, str]
 
 
 def _ticks(bounds: tuple[float, float]) -> list[float]:
-    """Round values inside the bounds, four to eight of them."""
+    """Return four to eight round values inside the bounds."""
     width = bounds[1] - bounds[0]
     step = next(s for s in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0) if width / s <= 8)
     first = int(bounds[0] / step) - 1
@@ -105,7 +105,7 @@ def _mark(row: Mapping[str, Any], xs: tuple[float, float], ys: tuple[float, floa
 
 
 def _glyph(kind: str, x: float, y: float) -> str:
-    """Told apart by shape as well as by colour: it may be printed in black."""
+    """Return the mark of a kind; shapes differ as well as colours, for prints in black."""
     colour = COLOURS[kind]
     if kind == "infeasible":
         return f'<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" stroke="{colour}" stroke-width="2"/>'

@@ -1,4 +1,4 @@
-"""The annex as a page to print: one HTML file for each language, PDF where there is a browser, and the JSON behind both."""
+"""Annex as a page to print: HTML for each language, PDF if there is a browser, and the JSON."""
 
 import json
 import math
@@ -13,28 +13,30 @@ from markupsafe import Markup
 from moo.core.atomic_files import write_whole
 from moo.core.errors import InputError, StorageError
 from moo.core.measurement import Measurement
-from moo.core.trial_record import ACCURACY, MAJORITY, PENALTY, RISK
+from moo.core.messages import render
+from moo.core.trial_record import ACCURACY, PENALTY, RISK
 from moo.objectives.compliance.facts import OF_USERS
-from moo.privacy.composed_epsilon import ComposedEpsilon
+from moo.privacy.claims import HOLDS, reasons_of
 from moo.report.annex.figure import scatter
+from moo.report.annex.rows import SHORT, composed_text, difference_rows, fact_line, front_rows, number, settings_line
 from moo.report.annex.words import article_words, fact_words, words
-from moo.report.i18n.chinese import said, sentence
 from moo.report.pdf import find_browser, print_pdf
 from moo.report.sections.attribute import attribute_lines, interval
 from moo.report.sections.audits import annex_audits
+from moo.report.sections.texts import say, sentence
 from moo.studies.setup.legal_gates import NO_GATE, stated
 
 
 def save_annex(
     annex: Mapping[str, Any], folder: str | Path, *, langs: Sequence[str] = ("en", "zh"), pdf: bool = True
 ) -> list[Path]:
-    """Write annex.json, annex.LANG.html and, where there is a browser, annex.LANG.pdf; the JSON also under history/.
+    """Write annex.json, also under history/, annex.LANG.html and, with a browser, annex.LANG.pdf.
 
     Args:
         annex: As `annex_of` makes it.
         folder: Written to; made if it is missing.
         langs: Of "en", "zh".
-        pdf: Whether a browser is asked for.
+        pdf: False to write no PDF.
 
     Returns:
         The files, the JSON first.
@@ -64,22 +66,22 @@ def save_annex(
 
 
 def read_annex(path: str | Path) -> dict[str, Any]:
-    """An annex as it was written.
+    """Read an annex.
 
     Raises:
         InputError: If it is none.
     """
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        annex: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             "the previous annex must be a readable annex.json, but got {path} ({error}).", path=path, error=error
         ) from error
-    return found
+    return annex
 
 
 def render_annex(annex: Mapping[str, Any], lang: str = "en") -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     t = words(lang)
     folder = resources.files("moo.report") / "templates"
     environment = jinja2.Environment(
@@ -94,43 +96,23 @@ def render_annex(annex: Mapping[str, Any], lang: str = "en") -> str:
         lang=lang,
         a=annex,
         style=Markup((folder / "annex.css").read_text(encoding="utf-8")),
-        title=said(annex["study"]["title"] or annex["study"]["name"], lang),
+        title=render(annex["study"]["title"] or annex["study"]["name"], lang),
         rules=rules,
         verdicts=verdicts,
         domains=_domains(annex, lang, t),
         why=_why(annex, t),
         privacy=_privacy(annex, t),
         audits=annex_audits(annex, t),
-        declaration=said(annex["data"].get("declaration", ""), lang),
+        declaration=render(annex["data"].get("declaration", ""), lang),
         risk=_risk(annex, lang, t),
         steps=_steps(annex, lang, t),
         dropped=_dropped(annex, lang, t),
-        difference=_difference(annex, lang, t),
-        front=_front(annex, t),
+        difference=difference_rows(annex, lang, t),
+        front=front_rows(annex, t),
         figure=Markup(scatter(annex, t)),
-        settings=_settings(annex["point"]["params"], t),
+        settings=settings_line(annex["point"]["params"], t),
         names=(ACCURACY, RISK, PENALTY),
     )
-
-
-def number(value: object) -> str:
-    """A number as people read it; infinities arrive as texts."""
-    x = float(value)  # type: ignore[arg-type]
-    if math.isinf(x) or math.isnan(x):
-        return "∞" if x > 0 else "–"
-    return f"{x:.0f}" if x.is_integer() and abs(x) < 1e6 else f"{x:.3g}" if abs(x) >= 0.01 else f"{x:.2g}"
-
-
-def _fact(key: str, value: object, lang: str, t: Mapping[str, str]) -> str:
-    """A fact with its number, in words."""
-    name, kind = fact_words(key, lang)
-    if value is None:
-        return f"{name}{t['colon']}{t['unknown']}"
-    x = float(value)  # type: ignore[arg-type]
-    shown = {"share": f"{100 * x:.3g}\u00a0%", "days": f"{x:.0f} {t['days']}", "level": f"L{x:.0f}"}.get(
-        kind, number(x)
-    )
-    return f"{name}{t['colon']}{shown}"
 
 
 def _rule(row: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, Any]:
@@ -144,7 +126,7 @@ def _rule(row: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, 
         "as_of": row["as_of"],
         "verdict": row["verdict"],
         "css": row["verdict"].replace(" ", "-"),
-        "facts": [_fact(key, value, lang, t) for key, value in row["facts"].items()],
+        "facts": [fact_line(key, value, lang, t) for key, value in row["facts"].items()],
         "score": row["score"] if row["kind"] != "gate" and row["verdict"] != "not assessed" else None,
         "fix": "" if row["verdict"] == "pass" else _fix(row, t),
         "digest": row["digest"],
@@ -152,7 +134,7 @@ def _rule(row: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, 
 
 
 def _fix(row: Mapping[str, Any], t: Mapping[str, str]) -> str:
-    """What would mend a rule: what its number varies with; of an unknown one, how it becomes known."""
+    """Return what mends a rule: settings that its number varies with, or how it becomes known."""
     if row["verdict"] == "not assessed":
         fact = next(iter(row["facts"]))
         kind = "users" if fact in OF_USERS else fact.split(".")[0]
@@ -161,7 +143,7 @@ def _fix(row: Mapping[str, Any], t: Mapping[str, str]) -> str:
 
 
 def _domains(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One line a domain: what it adds, and the rule that carries it."""
+    """Return one line a domain: its contribution, and the rule that carries it."""
     return [
         {
             "name": t.get(row["domain"], row["domain"]),
@@ -170,58 +152,10 @@ def _domains(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[
             "score": row["score"],
             "rule": row["rule"],
             "title": row[f"title_{lang}"],
-            "fact": t["and"].join(_fact(k, v, lang, t) for k, v in row["facts"].items()),
+            "fact": t["and"].join(fact_line(k, v, lang, t) for k, v in row["facts"].items()),
         }
         for row in annex["domains"]
     ]
-
-
-def _settings(params: Mapping[str, Any], t: Mapping[str, str]) -> str:
-    epsilon = float(params["target_epsilon"])
-    shown = t["no_dp"] if math.isinf(epsilon) else f"{t['epsilon']} {number(epsilon)}"
-    halvings = params.get("batch_halvings", 0)
-    halved = f" · {t['halvings']} {halvings}" if halvings else ""
-    return f"{shown} · {t['masking']} L{params['masking_level']} · {t['depth']} {params['adapted_layers']}{halved}"
-
-
-def _front(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The front and what other weights would put on it, most accurate first; the status quo above all."""
-    chosen = annex["point"]["number"]
-    shown = [row for row in annex["front"] if row["on_front"] or row["kept"] or row["number"] == chosen]
-    out = [
-        {
-            "name": f"{_called(row['number'], annex, t)}{' · ' + t['shown_here'] if row['number'] == chosen else ''}",
-            "css": "chosen" if row["number"] == chosen else "",
-            "settings": _settings(row["params"], t),
-            "kept": f"{100 * row['kept']:.0f} %",
-            "majority": _majority(row.get("majority")),
-            **{short: _pm(row[long]) for short, long in _SHORT.items()},
-        }
-        for row in sorted(shown, key=lambda row: -row[ACCURACY][0])
-    ]
-    quo = annex["status_quo"]
-    if quo:
-        told = {s: _pm([quo["objectives"][n]["value"], quo["objectives"][n]["stderr"]]) for s, n in _SHORT.items()}
-        settings = _settings(quo["params"], t)
-        measured = quo["extras"].get(MAJORITY, {})
-        majority = _majority([measured["value"], measured["stderr"]] if measured else None)
-        quiet = {"name": t["status_quo"], "css": "", "settings": settings, "kept": "–", "majority": majority}
-        out.insert(0, quiet | told)
-    return out
-
-
-def _called(number: int, annex: Mapping[str, Any], t: Mapping[str, str]) -> str:
-    return t["winner"] if annex["study"].get("alone") else str(number)
-
-
-def _majority(measured: Sequence[Any] | None) -> str:
-    """Return the majority baseline of a row, a dash where it was not told."""
-    return "–" if measured is None else _pm(measured)
-
-
-def _pm(measured: Sequence[Any]) -> str:
-    value, error = float(measured[0]), float(measured[1])
-    return f"{value:.3f} ± {error:.3f}" if error else f"{value:.3f}"
 
 
 def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
@@ -237,30 +171,28 @@ def _why(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
         weights = t["and"].join(f"{t[name]} {weight:g}" for name, weight in why["weights"].items())
         out.append(t["why_weighed"].format(weights=weights))
     if point["on_front"] and not only:
-        out.append(t["why_better"].format(**{name: why["better"][long] for name, long in _SHORT.items()}))
+        out.append(t["why_better"].format(**{name: why["better"][long] for name, long in SHORT.items()}))
     elif not point["on_front"]:
         out.append(t["why_off"].format(blocking=", ".join(point["blocking"]) or t["dominated"]))
     if why["against_status_quo"]:
-        out.append(t["why_against"].format(**{k: f"{why['against_status_quo'][v]:+.3f}" for k, v in _SHORT.items()}))
+        out.append(t["why_against"].format(**{k: f"{why['against_status_quo'][v]:+.3f}" for k, v in SHORT.items()}))
     for other in why["alternatives"]:
-        name = t["why_or"].format(number=other["number"], name=said(other["name"], t["lang"]))
-        trade = t["and"].join(said(part, t["lang"]) for part in other["trade"].split("; ") if part)
+        name = t["why_or"].format(number=other["number"], name=say(other["name"], t))
+        trade = say(other["trade"], t)
         out.append(f"{name}{t['colon']}{trade}{t['stop']}" if trade else f"{name}{t['stop']}")
     kept = next(row["kept"] for row in annex["front"] if row["number"] == point["number"])
     out.append(t["why_weights"].format(n=annex["checks"]["weightings"], share=f"{100 * kept:.0f} %"))
     return out
 
 
-_SHORT = {"accuracy": ACCURACY, "risk": RISK, "penalty": PENALTY}
-
-
 def _risk(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[str]:
     point, checks = annex["point"], annex["checks"]
-    advantage = point["extras"].get("advantage")  # beside an attribute, whose leakage may be the risk in its place
-    found = Measurement.from_json(advantage or point["objectives"][RISK])
+    # present with an attribute, whose leakage may be the risk in its place
+    advantage = point["extras"].get("advantage")
+    measured = Measurement.from_json(advantage or point["objectives"][RISK])
     out = [
         t["risk_line"].format(
-            **interval(found), upper=f"{found.upper:.3f}", limit=number(annex["study"]["limits"]["max_risk"])
+            **interval(measured), upper=f"{measured.upper:.3f}", limit=number(annex["study"]["limits"]["max_risk"])
         )
     ]
     out += attribute_lines(annex, t)
@@ -271,11 +203,11 @@ def _risk(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[str
         out.append(t["null_line"].format(auc=f"{checks['null_auc']:.3f}", n=checks["null_trials"]))
     if annex.get("gates", "") == NO_GATE:
         out.append(t["no_gate"])
-    if said_of := stated({"declare": annex.get("declared_not_measured", {})}):
+    if facts := stated({"declare": annex.get("declared_not_measured", {})}):
         signed = annex["declared_not_measured"]
-        out.append(t["declared_by"].format(said=said_of, signer=signed["signer"], date=signed["date"]))
+        out.append(t["declared_by"].format(said=say(facts, t), signer=signed["signer"], date=signed["date"]))
     if annex["threat_model"]:
-        out.append(t["threat"].format(threat=said(annex["threat_model"], lang)))
+        out.append(t["threat"].format(threat=render(annex["threat_model"], lang)))
     return out
 
 
@@ -283,19 +215,15 @@ def _privacy(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
     point, search = annex["point"], annex["search"]
     unit = annex["data"].get("unit", "record")
     claim = point["claim"]
-    told = (
-        t["holds"]
-        if claim == "holds"
-        else t["withdrawn"].format(reason=said(claim.removeprefix("withdrawn because "), t["lang"]))
-    )
+    claim_text = t["holds"] if claim == HOLDS else t["withdrawn"].format(reason=say(reasons_of(claim), t))
     spent = point["extras"].get("epsilon_spent", {"value": "inf"})["value"]
     policy = str(search["policy"])
     by_policy = t[f"policy_{policy.split('(')[0]}"].format(
-        policy=policy, label=search["label"], guaranteed=number(search["guaranteed_epsilon"])
+        policy=policy, label=say(search["label"], t), guaranteed=number(search["guaranteed_epsilon"])
     )
     return [
         t["trial_epsilon"].format(
-            epsilon=number(spent), delta=f"{search['delta']:g}", unit=t.get(unit, unit), claim=told
+            epsilon=number(spent), delta=f"{search['delta']:g}", unit=t.get(unit, unit), claim=claim_text
         ),
         *_search_epsilon(search, t),
         by_policy,
@@ -305,70 +233,34 @@ def _privacy(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
 
 
 def _search_epsilon(search: Mapping[str, Any], t: Mapping[str, str]) -> list[str]:
-    """Say what the search composes to; nothing where that would tell how many trials there were."""
+    """Return the epsilon of the search; nothing where it would reveal the number of trials."""
     if search["composed_epsilon"] is None:
         return []
-    composed, everything = (_composed(search[name], t) for name in ("composed_epsilon", "data_epsilon"))
+    composed, everything = (composed_text(search[name], t) for name in ("composed_epsilon", "data_epsilon"))
     return [t["search_epsilon"].format(epsilon=composed, delta=f"{search['delta']:g}", all=everything)]
-
-
-def _composed(found: Any, t: Mapping[str, str]) -> str:
-    """Say a composed epsilon; a bare number is of an older annex."""
-    return said(str(ComposedEpsilon.from_json(found, delta=0.0)), t["lang"])
 
 
 def _steps(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> list[dict[str, Any]]:
     return [
         {
             **step,
-            "name": said(step["name"].replace("_", " "), lang),
+            "name": render(step["name"].replace("_", " "), lang),
             "scope": t.get(step["scope"], step["scope"]),
-            "why": said(_reason(step), lang),
+            "why": render(_reason(step), lang),
         }
         for step in annex["data"].get("transformations", [])
     ]
 
 
 def _reason(step: Mapping[str, Any]) -> str:
-    """Return why a step was taken; of one that takes a fact as public or only refuses, what it does with what it read."""
-    told = step["why"] if step.get("effect", "changes") == "changes" else step["detail"]
-    return str(told or step["detail"])
+    """Return the purpose of a step; its detail if it takes a fact as public or only refuses."""
+    reason = step["why"] if step.get("effect", "changes") == "changes" else step["detail"]
+    return str(reason or step["detail"])
 
 
 def _dropped(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> str:
-    found = annex["data"].get("dropped", {})
+    dropped = annex["data"].get("dropped", {})
     return (
-        t["and"].join(f"{fact_words(f'data.{reason}', lang)[0]} {n:,}" for reason, n in found.items() if n)
+        t["and"].join(f"{fact_words(f'data.{reason}', lang)[0]} {n:,}" for reason, n in dropped.items() if n)
         or t["nothing"]
     )
-
-
-def _difference(annex: Mapping[str, Any], lang: str, t: Mapping[str, str]) -> dict[str, Any] | None:
-    """What changed, as lines of (name, before, after)."""
-    found = annex["difference"]
-    if found is None:
-        return None
-    rows: list[tuple[str, ...]] = [
-        (t[name], f"{float(before):.3f}", f"{float(after):.3f}")
-        for name, (before, after) in found["objectives"].items()
-    ]
-    if found["params"][0] != found["params"][1]:
-        rows.insert(0, (t["changed_point"], *(_settings(p, t) for p in found["params"])))
-    if found["composed_epsilon"][0] != found["composed_epsilon"][1] and None not in found["composed_epsilon"]:
-        rows.append((t["changed_search"], *(_composed(e, t) for e in found["composed_epsilon"])))
-    for change in found["rules"]:
-        shown = [
-            t["aside"].format(text=t[verdict], aside=t["and"].join(_fact(k, v, lang, t) for k, v in facts.items()))
-            for verdict, facts in zip(change["verdict"], change["facts"], strict=True)
-        ]
-        rows.append((change["rule"], *shown))
-    if found["sections"]:
-        rows.append((t["changed_sections"], "", t["and"].join(t.get(name, name) for name in found["sections"])))
-    for what in ("added", "removed"):
-        if found[what]:
-            rows.append((t[what], "", t["and"].join(found[what])))
-    return {
-        "line": t["previous"].format(made=found["made"], digest=found["previous"][:16]),
-        "edited": not found["intact"],
-        "rows": rows,
-    }

@@ -1,4 +1,4 @@
-"""The annex's words, in English and Chinese, from templates/annex.toml."""
+"""Words of the annex, in English and Chinese, from templates/annex.toml."""
 
 import re
 import tomllib
@@ -16,25 +16,25 @@ def _file() -> Mapping[str, Any]:
 
 
 def words(lang: str) -> Mapping[str, str]:
-    """All texts of a language.
+    """Return all texts of a language.
 
     Raises:
         InputError: If the language is not "en" or "zh".
     """
     if lang not in ("en", "zh"):
         raise InputError("lang in ['en', 'zh'] must hold, but got lang={lang!r}.", lang=lang)
-    found: Mapping[str, str] = _file()[lang]
-    return found
+    texts: Mapping[str, str] = _file()[lang]
+    return texts
 
 
 def fact_words(key: str, lang: str) -> tuple[str, str]:
-    """A fact's name, and how its number reads: "share", "number", "days" or "level". An unknown key names itself."""
+    """Return a fact's name and kind: "share", "number", "days" or "level"; an unknown key names itself."""
     english, chinese, kind = _file()["facts"].get(key, (key, key, "number"))
     return (english if lang == "en" else chinese), kind
 
 
 def article_words(articles: str, lang: str) -> str:
-    """Articles as a reader of the language cites them: "PIPL 51(3)" is 个人信息保护法第51条第3项."""
+    """Return articles as a language cites them: "PIPL 51(3)" is 个人信息保护法第51条第3项."""
     if lang == "en":
         return articles
     laws: Mapping[str, str] = _file()["laws_zh"]

@@ -1,4 +1,4 @@
-"""Audits in the report: what a study's last ones found, beside what is claimed."""
+"""Audits in the report: findings of a study's last ones, and the claims."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,12 @@ from typing import Any
 import rfc8785
 
 from moo.report.figures import epsilon_text
-from moo.report.i18n.chinese import said
+from moo.report.sections.texts import say
 from moo.studies.results.audit_report import AuditReport
 from moo.studies.results.result import StudyResult
 
-SIGHT = {"dirac": "white box", "text": "black box"}  # what an auditor with such canaries sees of the training
+# what an auditor with such canaries sees of the training
+SIGHT = {"dirac": "white box", "text": "black box"}
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class AuditLine:
     """One audit in words.
 
     Attributes:
-        text: What it found.
+        text: Finding.
         href: Its file, relative to the report; empty where there is none.
-        alarm: Whether the claim is contradicted.
+        alarm: True if the claim is contradicted.
     """
 
     text: str
@@ -31,22 +32,25 @@ class AuditLine:
 
 
 def audit_lines(result: StudyResult, audits: Sequence[AuditReport], t: Mapping[str, str]) -> list[AuditLine]:
-    """The last audit of each trial and kind, every one that contradicted its claim, and how to make the recommended trial's first."""
-    told = [_line(a, t) for a in last_and_alarmed(audits)]
+    """Return lines of the audits to show, and how to audit the recommended trial if none has."""
+    lines = [_line(a, t) for a in last_and_alarmed(audits)]
     chosen = result.recommend().trial
     if result.alone or chosen is None or not chosen.params.private or any(a.trial == chosen.number for a in audits):
-        return told
-    return [*told, AuditLine(t["audit_none"].format(trial=chosen.number))]
+        return lines
+    return [*lines, AuditLine(t["audit_none"].format(trial=chosen.number))]
 
 
 def last_and_alarmed(audits: Sequence[AuditReport]) -> list[AuditReport]:
-    """The last audit of each trial and kind, and every one that contradicted its claim: auditing again takes no alarm away."""
+    """Return the last audit of each trial and kind, and every one that contradicted its claim.
+
+    Auditing again takes no alarm away.
+    """
     last = {(a.trial, a.kind): a for a in audits}
     return [a for a in audits if a.alarms or a is last[a.trial, a.kind]]
 
 
 def of_point(audits: Sequence[AuditReport], number: int) -> list[dict[str, Any]]:
-    """What an annex keeps of the audits: those of its point, and whichever contradicted a claim, as JSON can hold them."""
+    """Return the audits of an annex as JSON: those of its point, and all that contradicted a claim."""
     return [
         {
             "trial": a.trial,
@@ -71,28 +75,28 @@ def of_point(audits: Sequence[AuditReport], number: int) -> list[dict[str, Any]]
 
 
 def annex_audits(annex: Mapping[str, Any], t: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The same as an annex's page shows them, one row each; "not assessed" where the point itself was not audited."""
+    """Return rows of an annex's audits; one "not assessed" if the point itself was not audited."""
     rows = [
         {
             "name": f"{t['trial']} {a['trial']}" if a["trial"] is not None else t["audit_other"],
-            "seen": t["aside"].format(text=said(SIGHT[a["kind"]], t["lang"]), aside=f"{a['canaries']:,}"),
+            "seen": t["aside"].format(text=say(SIGHT[a["kind"]], t), aside=f"{a['canaries']:,}"),
             "low": t["audit_low"].format(
                 low=f"{float(a['epsilon_low']):.2f}", confidence=f"{100 * a['confidence']:g} %"
             ),
             "claimed": epsilon_text(float(a["claimed_epsilon"]), t["no_dp"]),
-            "verdict": t["and"].join(said(alarm, t["lang"]) for alarm in a["alarms"]) or t["audit_fits"],
+            "verdict": t["and"].join(say(alarm, t) for alarm in a["alarms"]) or t["audit_fits"],
             "css": "fail" if a["alarms"] else "pass",
             "file": a["file"],
             "digest": a["digest"],
         }
         for a in annex.get("audits", ())
     ]
-    own = annex["point"]["number"]
-    if any(a["trial"] == own for a in annex.get("audits", ())):
+    number = annex["point"]["number"]
+    if any(a["trial"] == number for a in annex.get("audits", ())):
         return rows
     claimed = float(annex["point"]["extras"].get("epsilon_spent", {"value": "inf"})["value"])
     nothing = {
-        "name": f"{t['trial']} {own}",
+        "name": f"{t['trial']} {number}",
         "seen": "–",
         "low": t["unknown"],
         "claimed": epsilon_text(claimed, t["no_dp"]),
@@ -104,7 +108,7 @@ def _line(a: AuditReport, t: Mapping[str, str]) -> AuditLine:
     text = t["audit"].format(
         trial="–" if a.trial is None else a.trial,
         canaries=f"{a.guessed[0].canaries:,}",
-        kind=said(SIGHT[a.kind], t["lang"]),
+        kind=say(SIGHT[a.kind], t),
         low=f"{max(a.epsilon_low, a.epsilon_low_dp):.2f}",
         confidence=f"{a.confidence:.0%}",
         claimed=epsilon_text(a.claimed_epsilon, t["no_dp"]),

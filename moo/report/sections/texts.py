@@ -1,6 +1,9 @@
-"""What the report says, in English and Chinese."""
+"""Words of the report, in English and Chinese."""
+
+from collections.abc import Mapping
 
 from moo.core.errors import InputError
+from moo.core.messages import render
 from moo.core.trial_record import ACCURACY, PENALTY, RISK
 
 EN = {
@@ -265,7 +268,7 @@ ZH = {
 
 
 def texts(lang: str) -> dict[str, str]:
-    """All texts of a language.
+    """Return all texts of a language.
 
     Raises:
         InputError: If the language is not "en" or "zh".
@@ -273,3 +276,19 @@ def texts(lang: str) -> dict[str, str]:
     if lang not in ("en", "zh"):
         raise InputError("lang in ['en', 'zh'] must hold, but got lang={lang!r}.", lang=lang)
     return EN if lang == "en" else ZH
+
+
+def say(text: str, t: Mapping[str, str]) -> str:
+    """Return a text of a study in the language of a page.
+
+    Args:
+        text: A message or a plain text.
+        t: Words of the page.
+    """
+    return render(text, "zh" if t["lang"].startswith("zh") else "en")
+
+
+def sentence(text: str, t: Mapping[str, str]) -> str:
+    """Return a text of a study as a sentence of a page."""
+    shown = say(text, t)
+    return f"{shown[:1].upper()}{shown[1:]}{t['stop']}"

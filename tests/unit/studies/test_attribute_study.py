@@ -20,10 +20,10 @@ from moo.data.catalogue import load_records
 from moo.objectives.attribute.risk import attribute_risk
 from moo.report import save_report
 from moo.report.annex.content import annex_of
-from moo.report.annex.html import number, render_annex
+from moo.report.annex.html import render_annex
+from moo.report.annex.rows import number
 from moo.report.annex.words import words
-from moo.report.i18n.chinese import sentence
-from moo.report.sections.texts import EN, ZH
+from moo.report.sections.texts import EN, ZH, sentence
 from moo.studies.results.result import StudyResult, load_result
 from moo.studies.search.run_study import run_study
 from moo.studies.spec.study import StudySpec, load_spec

@@ -100,7 +100,7 @@ def test_a_point_less_sure_than_nine_in_ten_is_an_alternative_and_never_the_reco
 def test_a_trade_is_said_part_by_part_in_chinese() -> None:
     two = [at(1, 0.715, 0.07), at(2, 0.71, 0.01, 0.1)]
     other = recommend(two, LIMITS, {})[1]
-    assert _trade(other.trade, ZH) == "与试验 1相比，准确率降低 0.5 个百分点、成员推断风险 -0.060、合规罚分 -0.100"
+    assert _trade(other.trade, ZH) == "与试验 1相比，准确率降低 0.5 个百分点；成员推断风险 -0.060；合规罚分 -0.100"
 
 
 def test_one_trial_with_several_roles_is_said_once() -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from moo.cli.tables import print_result
 from moo.core.errors import InputError, PolicyError, StorageError
+from moo.core.messages import render
 from moo.core.trial_record import STATUS_QUO_TRIAL, TrialRecord
 from moo.privacy.composition import compose_epsilon, epsilon_of_all, epsilon_of_any, epsilon_of_selected
 from moo.privacy.events import Event, PrivateAnswer
@@ -20,7 +21,6 @@ from moo.privacy.ledger import PREPARATION, Ledger
 from moo.privacy.release_policy import Policy
 from moo.privacy.renyi_filter import RenyiFilter
 from moo.report import renew_reports, save_report
-from moo.report.i18n.chinese import said
 from moo.studies.accounting.account import Account, everywhere, ledger_of
 from moo.studies.accounting.ledger_heads import ANCHORS
 from moo.studies.results.recommendation import none_feasible
@@ -353,7 +353,7 @@ def test_missing_columns_are_refused_before_and_are_the_reason_in_results_from_b
     assert reason.startswith(
         "no trial is feasible: G01 is not assessed, for want of no lawful basis, consent after use;"
     )
-    assert "没有可行的试验：G01 未评估" in said(reason, "zh")
+    assert "没有可行的试验：G01 未评估" in render(reason, "zh")
 
 
 def test_a_report_in_the_other_language_is_renewed_with_the_first(spec: StudySpec, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from moo.privacy.caps import Cap
 from moo.privacy.ledger import cap_of
 from moo.report import save_report
 from moo.studies.accounting.account import ledger_of
-from moo.studies.results.recommendation import own_score, selected
 from moo.studies.results.result import StudyResult, load_result
+from moo.studies.results.winner import own_score, selected
 from moo.studies.search.run_study import run_study
 from moo.studies.search.select_one import INTERNAL, winner_alone
 from moo.studies.spec.study import StudySpec

@@ -12,6 +12,7 @@ from moo.cli import ledger_table, tables
 from moo.cli.console import say
 from moo.cli.live import Live
 from moo.core.measurement import Measurement
+from moo.core.messages import Message
 from moo.privacy.composed_epsilon import ComposedEpsilon
 from moo.privacy.ledger import read_entries
 from moo.studies.accounting.account import ledger_path
@@ -98,8 +99,10 @@ def test_a_trials_line_fits_and_the_bars_are_not_cut(result: StudyResult, width:
 
 def test_notices_that_differ_in_numbers_are_one(result: StudyResult) -> None:
     cut = "{} of 99 texts were longer than 24 tokens and were cut there"
+    template = "{n} of {total} texts were longer than {tokens} tokens and were cut there"
     trials = [
-        dataclasses.replace(t, notices=(cut.format(10 + t.number), "a {brace} of 1.5")) for t in result.trials[:-1]
+        dataclasses.replace(t, notices=(Message(template, n=10 + t.number, total=99, tokens=24), "a {brace} of 1.5"))
+        for t in result.trials[:-1]
     ]
     changed = dataclasses.replace(result, trials=(*trials, result.trials[-1]), reference=None)
     assert changed.notices == {

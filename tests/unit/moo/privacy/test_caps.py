@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from moo.cli.main import main
 from moo.core.errors import InputError, PolicyError
+from moo.core.messages import render
 from moo.privacy.caps import NO_CAP, Cap, describe_cap
 from moo.privacy.composed_epsilon import compose
 from moo.privacy.events import PrivateAnswer, TrainingRun
 from moo.privacy.ledger import Ledger, cap_of, read_entries, verify
-from moo.report.i18n.chinese import said
 from moo.studies.accounting.account import Account, ledger_path
 from moo.studies.workflows.monitor import _budgets
 
@@ -144,7 +144,7 @@ def test_the_command_caps_shows_and_asks_for_a_reason(tmp_path: Path, capsys: py
 
 def test_words_of_a_cap_have_their_chinese() -> None:
     for text in (NO_CAP, describe_cap(Cap(epsilon=8.0), []), describe_cap(Cap(epsilon=0.1), [RUN])):
-        chinese = said(text, "zh")
+        chinese = render(text, "zh")
         assert "上限" in chinese
         assert "cap" not in chinese
 

@@ -21,7 +21,8 @@ from moo.report import save_report
 from moo.report.annex.content import annex_of, difference
 from moo.report.annex.html import render_annex
 from moo.studies.accounting.account import ledger_of, ledger_path
-from moo.studies.results.result import SearchCost, StudyResult, load_result
+from moo.studies.results.result import StudyResult, load_result
+from moo.studies.results.search_cost import SearchCost
 from tests.fixtures.letters import known
 from tests.fixtures.monitored import findings, monitored_table
 from tests.fixtures.pages import read_page

@@ -13,9 +13,9 @@ import pytest
 
 from moo.core.errors import InputError
 from moo.core.measurement import Measurement
+from moo.core.messages import render as rendered
 from moo.dashboard import publish
 from moo.report import figures, save_report
-from moo.report.i18n.chinese import said
 from moo.report.sections.texts import EN, ZH
 from moo.studies.results.result import StudyResult, load_result
 from tests.fixtures.letters import known
@@ -69,7 +69,7 @@ def test_a_report_fetches_nothing_and_says_what_must_be_said(result: StudyResult
     assert choice is not None
     assert f"{choice.objectives['accuracy'].value:.3f}" in text
     assert f"{known(result.cost.composed_epsilon).private_part:.1f}"[:4] in text
-    assert said(result.cost.label, lang)[1:] in text
+    assert rendered(result.cost.label, lang)[1:] in text
     assert t["status_quo"] in text
     assert t["legal"] in text
     for row in choice.contributions:

@@ -22,7 +22,8 @@ from moo.privacy.composed_epsilon import ComposedEpsilon
 from moo.report.figures import describe
 from moo.report.html import plus_minus
 from moo.report.sections.texts import EN
-from moo.studies.results.result import SearchCost, StudyResult
+from moo.studies.results.result import StudyResult
+from moo.studies.results.search_cost import SearchCost
 from moo.studies.spec.study import StudySpec
 from moo.studies.trial.membership import judge_membership
 from tests.fixtures.evidence import attribute_evidence, whole_evidence
