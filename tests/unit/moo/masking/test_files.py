@@ -158,9 +158,9 @@ def test_what_the_user_says_of_a_column_wins() -> None:
         ("a.csv", b'a\n"1\n2\n', r"a\.csv:2: .*read to line 3: unexpected end of data"),
         ("a.csv", b"a,a\n1,2\n", "different names"),
         ("a.csv", b"", "is empty"),
-        ("a.jsonl", b'{"a": 1}\n{"a": \n', r"a\.jsonl:2: one JSON object a line must hold, but at column"),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', r"a\.jsonl:2: one JSON object a line must hold, but got list"),
-        ("a.jsonl", b'{"a": "\\ud800"}\n', r"a\.jsonl:1: whole characters must hold"),
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', r"a\.jsonl:2: a line must be one JSON object, but at column"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', r"a\.jsonl:2: a line must be one JSON object, got list"),
+        ("a.jsonl", b'{"a": "\\ud800"}\n', r"a\.jsonl:1: a line must hold whole characters"),
         ("a.parquet", b"PAR1 not", "must be a readable parquet table"),
     ],
 )  # fmt: skip
@@ -229,7 +229,7 @@ def test_the_command_masks_a_text_a_table_and_says_what_it_did(
     assert "2 records at L1" in capsys.readouterr().out
     assert "[MOBILE]" in target.read_text(encoding="utf-8")
     assert main(["mask", str(source)]) == 2
-    assert "give --out FILE" in capsys.readouterr().err
+    assert "needs --out FILE" in capsys.readouterr().err
 
 
 @pytest.mark.slow
