@@ -193,7 +193,7 @@ class Records:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over texts, labels, units, columns and groups, hex. Never publish it: it confirms a guess of the data."""
+        """SHA-256 over texts, labels, units, columns and groups, hex. Never publish it: it confirms guesses."""
         digest = hashlib.sha256()
         for text, label, unit in zip(self.texts, self.labels, self.units, strict=True):
             digest.update(f"{len(text)}|{text}|{label}|{self.unit_ids[unit]}\n".encode("utf-8", "surrogatepass"))

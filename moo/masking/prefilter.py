@@ -35,7 +35,7 @@ class Recogniser(NamedTuple):
         digits: Least length of the text's longest number, in characters.
         words: True if a boundary may be a Chinese character's, and not only one of letters and digits.
         script: "" for any text, "han" for one beyond ASCII, "capital" for one with capitals.
-        reach: Characters within which everything lies that decides on a mention, itself included; 0 for no bound.
+        reach: Distance in characters of all that decides on a mention, itself included; 0 for no bound.
         everywhere: True if the string of a mention is looked for in the whole text.
         scan: Text -> matches of the pattern.
         check: Test of the mention; None accepts every match.

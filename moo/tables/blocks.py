@@ -1,4 +1,4 @@
-"""Parser of a block of plain CSV by Arrow, with the line of each row; it declines what a strict reader reads otherwise."""
+"""Parser of a block of plain CSV by Arrow, with the line of each row; it declines what is ambiguous."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ def clean(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Return the text in Unicode's composed form (NFC): equal looks, equal text. Full-width forms may be meant and stay."""
+    """Return the text in Unicode's composed form (NFC). Full-width forms stay: they may be meant."""
     return unicodedata.normalize("NFC", text)
 
 

@@ -1,7 +1,7 @@
 """CSV by strict rules: as many fields in each row as in the header, double quotes, LF or CR LF.
 
-Blocks in which every quote opens or closes a whole field are parsed by Arrow, which then agrees with Python's strict reader; at the
-first block that is otherwise, or that Arrow refuses, Python's reader takes over and names the line.
+Arrow parses blocks in which every quote opens or closes a whole field; it then agrees with Python's strict reader. At
+the first other block, or one that Arrow refuses, Python's reader takes over and names the line.
 """
 
 import csv

@@ -26,8 +26,8 @@ def read_lines(raw: IO[bytes], source: Path, *, encoding: str = UTF8, before: in
         before: Lines of the file before this one.
 
     Raises:
-        InputError: With file, line and byte (from 1), at a line that is too long, cannot be decoded, or holds a NUL byte
-            or a carriage return that ends no line.
+        InputError: With file, line and byte (from 1), at a line that is too long, cannot be decoded, or holds a NUL
+            byte or a carriage return that ends no line.
     """
     number, beyond_ascii = before, 0
     while line := raw.readline(MAX_LINE + 1):

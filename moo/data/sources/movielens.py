@@ -1,9 +1,9 @@
 """MovieLens-100K as two data sets: `recommendation` (a user likes a title) and `profiling` (the user's age band).
 
-943 real people and their 100,000 ratings of 1997-98. A record is made of one user's own ratings and the public catalogue
-alone, so every step of the preparation is of scope "user", but for the choice of the first users. Times, ages and
-genders are real; the columns for the law that no such table has (consent, purpose, withdrawal, retention) are synthetic,
-and declared so.
+943 real people and their 100,000 ratings of 1997-98. A record is made of one user's own ratings and the public
+catalogue alone, so every step of the preparation is of scope "user", but for the choice of the first users. Times, ages
+and genders are real; the columns for the law that no such table has (consent, purpose, withdrawal, retention) are
+synthetic, and declared so.
 """
 
 import re

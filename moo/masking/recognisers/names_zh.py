@@ -31,7 +31,7 @@ def names_behind_cues(text: str) -> Iterator[Hit]:
 
 @listed
 def names_behind_relations(text: str) -> Iterator[Hit]:
-    """Yield a word that stands alone behind a relation that something is handed to."""
+    """Yield a word alone behind a relation that something is handed to."""
     for match in chinese_names().after_relation.finditer(text):
         yield match.start(1), match.end(1), "name", "behind a relation that something is handed to"
 

@@ -126,7 +126,7 @@ def _mask_delimited(
 
 
 def _write_header(out: IO[str], table: DelimitedTable) -> None:
-    """Write the names of the columns, in quotes where one holds a separator that a reader might take for the table's."""
+    """Write the names of the columns, all in quotes if one holds a separator."""
     others = any(s in name for name in table.columns for s in SEPARATORS)
     csv.writer(
         out,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from moo.core.errors import InputError
-from moo.data.legal.dossier import Dossier, declared_facts, load_dossier
+from moo.data.legal.dossier import Dossier, load_dossier
+from moo.data.legal.dossier_facts import declared_facts
 from moo.objectives.compliance import evaluate, load_rules
 from tests.fixtures.dossiers import FULL, write_dossier
 
