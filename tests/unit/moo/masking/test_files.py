@@ -229,7 +229,7 @@ def test_the_command_masks_a_text_a_table_and_says_what_it_did(
     assert "2 records at L1" in capsys.readouterr().out
     assert "[MOBILE]" in target.read_text(encoding="utf-8")
     assert main(["mask", str(source)]) == 2
-    assert "needs --out FILE" in capsys.readouterr().err
+    assert "give --out FILE" in capsys.readouterr().err
 
 
 @pytest.mark.slow
