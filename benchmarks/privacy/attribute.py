@@ -33,7 +33,7 @@ DIFFERENT = "users have the attributes of others: nothing can be found"
 
 
 def evidence(base: AttributeEvidence, prepared: PreparedStudy, name: str, known: tuple[str, ...]) -> AttributeEvidence:
-    """The same outputs beside another attribute."""
+    """Return the same outputs with another attribute."""
     groups = prepared.data.parts["pool"].groups
     return dataclasses.replace(base, name=name, attribute=groups[name], auxiliary=columns_of(groups, known))
 

@@ -28,7 +28,8 @@ from moo.objectives.membership.choice import possible
 from moo.objectives.membership.risk import auc
 from moo.privacy.keys import StudyKey
 from moo.studies.setup.prepared import PreparedStudy, prepare_study
-from moo.studies.spec.study import StudySpec, TrainingSpec, load_spec
+from moo.studies.spec.study import StudySpec, load_spec
+from moo.studies.spec.training import TrainingSpec
 from moo.studies.trial.plan import plan_trial
 from moo.studies.trial.run import run_trial
 
@@ -40,10 +41,16 @@ def study(*, records: int, epochs: float, shadows: int) -> StudySpec:
 
 
 def with_pool(prepared: PreparedStudy, records: int) -> PreparedStudy:
-    """The study with exactly so many texts in its pool, the last customer's cut short; 0 leaves it as it is."""
+    """Return the study with exactly `records` texts in its pool; 0 leaves it unchanged.
+
+    The last customer's texts are cut short.
+
+    Raises:
+        InputError: If the pool is smaller.
+    """
     pool = prepared.data.parts["pool"]
     if len(pool) < records:
-        raise InputError(f"pool >= {records} must hold, but got {len(pool)} texts; raise --records.")
+        raise InputError("pool must be >= {records}, got {n} texts; raise --records.", records=records, n=len(pool))
     if not records:
         return prepared
     pool = pool.take(np.arange(records))
@@ -52,7 +59,7 @@ def with_pool(prepared: PreparedStudy, records: int) -> PreparedStudy:
 
 
 def one(params: TrialParams, spec: StudySpec, pool: int, folder: Path) -> dict[str, float]:
-    """A study under a fresh key: prints every attack, and tells the AUC of each by record."""
+    """Run a study under a fresh key, print every attack, and return the AUC of each by record."""
     prepared = with_pool(prepare_study(spec, StudyKey.load_or_create(folder / "study.key"), folder), pool)
     started = time.perf_counter()
     evidence = run_trial(plan_trial(params, prepared), prepared, number=0)

@@ -42,7 +42,8 @@ from moo.studies.search.run_study import run_study
 from moo.studies.search.select_one import drawn
 from moo.studies.setup import study_data as data_module
 from moo.studies.setup.prepared import prepare_study
-from moo.studies.spec.study import SpaceSpec, StudySpec
+from moo.studies.spec.space import SpaceSpec
+from moo.studies.spec.study import StudySpec
 from moo.studies.trial.evaluator import Evaluator
 from moo.studies.trial.judge import VALID_SHARE
 from moo.studies.workflows import retrain as retrain_module

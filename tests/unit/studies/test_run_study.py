@@ -40,7 +40,9 @@ from moo.studies.search.run_study import run_study
 from moo.studies.setup import prepared as prepare_module
 from moo.studies.setup.prepared import PreparedStudy, prepare_study
 from moo.studies.setup.study_model import StudyModel
-from moo.studies.spec.study import SpaceSpec, StudySpec, TrainingSpec, load_spec, presets
+from moo.studies.spec.space import SpaceSpec
+from moo.studies.spec.study import StudySpec, load_spec, presets
+from moo.studies.spec.training import TrainingSpec
 from moo.studies.trial import evaluator as evaluator_module
 from moo.studies.trial import paths as places_module
 from moo.studies.trial import run as trial_module
@@ -463,7 +465,7 @@ def test_a_study_without_a_day_is_judged_today_and_keeps_its_day_when_it_goes_on
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: StudySpec(max_risk="low"), "max_risk must be float, but got 'low'"),  # type: ignore[arg-type]
+        (lambda: StudySpec(max_risk="low"), "max_risk must be float, got 'low'"),  # type: ignore[arg-type]
         (lambda: StudySpec(packs="pipl"), "packs must be a list"),  # type: ignore[arg-type]
         (lambda: StudySpec(n_records=True), "n_records must be int"),
         (lambda: StudySpec(consent_filter=1), "consent_filter must be bool"),  # type: ignore[arg-type]
