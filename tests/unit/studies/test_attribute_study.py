@@ -103,7 +103,7 @@ def test_the_trials_tell_it_with_its_error_in_every_output(
     kept = json.loads((tmp_path / "front.json").read_text(encoding="utf-8"))
     assert kept[0]["extras"]["attribute_training"]["stderr"] > 0
     assert main(["front", "--out", str(tmp_path)]) == 0
-    assert f"What the answers tell of {spec.attribute}, beyond imputing it from city" in capsys.readouterr().out
+    assert f"What the answers reveal of {spec.attribute}, beyond imputing it from city" in capsys.readouterr().out
 
 
 def test_every_attribute_of_a_trial_side_by_side(
