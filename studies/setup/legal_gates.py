@@ -96,8 +96,8 @@ def stated(spec: Mapping[str, Any]) -> str:
         spec: The specification as JSON.
     """
     facts = {name: value for name, value in spec.get("declare", {}).items() if name not in SIGNED}
-    each = [Message("{name} {value}", name=name, value=_plain(value)) for name, value in facts.items()]
-    return joined(", ", each) if each else ""
+    # names and values are those of the user's file, the same in every language
+    return ", ".join(f"{name} {_plain(value)}" for name, value in facts.items())
 
 
 def notes_of(spec: Mapping[str, Any]) -> list[str]:
