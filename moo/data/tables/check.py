@@ -178,7 +178,9 @@ def _pass_over(table: Table, request: _Request, groups: Sequence[str]) -> _Total
             known = known or table.columns
             present = {role: name if name in known else "" for role, name in named.items()}
             law = [name for name in LAW_COLUMNS if name in known]
-            _add_batch(batch, totals, replace(request, **present), law)
+            _add_batch(
+                batch, totals, replace(request, text=present["text"], label=present["label"], user=present["user"]), law
+            )
         # else a later line of JSON has brought a column, which is empty in the rows before: start over
         if known == table.columns:
             return totals

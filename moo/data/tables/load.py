@@ -67,7 +67,7 @@ def load_table(
     table = open_table(path, reading)
     frame, lines = _read(table, list(dict.fromkeys(name for name in (text, label, user, *groups) if name)))
     columns, problems = typed_frame(frame)
-    users, lost = users_of(frame[user]) if user else (pd.Series(np.arange(len(frame)).astype(str)), [])
+    users, lost = users_of(frame[user]) if user else (pd.Series(list(map(str, range(len(frame))))), [])
     late = future_dates(columns, as_of) if as_of else []
     raise_first([*problems, *lost, *late], lambda row: table.place(int(lines[row])))
     listed = load_withdrawals(withdrawals, as_of=as_of) if withdrawals else {}

@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 import moo.cli
+from moo.cli.arguments import Parser
 from moo.cli.console import wrap
 from moo.cli.main import main, parser
 from moo.core.messages import catalogue, fields
@@ -33,7 +34,7 @@ def printed() -> Iterator[tuple[str, str]]:
             parts = node.args if name == "headers" else [] if at is None else node.args[at : at + 1]
             for part in parts:
                 assert not isinstance(part, ast.JoinedStr | ast.BinOp), f"{place} prints no constant template"
-                if isinstance(part, ast.Constant):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     yield place, part.value
 
 
@@ -58,7 +59,7 @@ def test_every_help_text_has_chinese() -> None:
     known = catalogue("zh")
     missing = []
     for one in parsers(parser()):
-        texts = [one.summary] if hasattr(one, "summary") else []
+        texts = [one.summary] if isinstance(one, Parser) else []
         for action in one._actions:
             assert action.help or isinstance(action, argparse._SubParsersAction), (one.prog, action.dest)
             texts += [action.help] if action.help and action.help is not argparse.SUPPRESS else []
