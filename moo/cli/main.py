@@ -12,23 +12,9 @@ from rich.markup import escape
 
 from moo import __version__
 from moo.cli.arguments import Parser, speak_option
-from moo.cli.commands import (
-    attacks,
-    attributes,
-    audit,
-    compliance,
-    confirm,
-    dashboard,
-    data,
-    front,
-    ledger,
-    mask,
-    memorise,
-    models,
-    report,
-    retrain,
-    run,
-)
+from moo.cli.commands import confirm, dashboard, data, front, ledger, mask, models, report, retrain, run
+from moo.cli.commands.compliance import rules
+from moo.cli.commands.risk import attacks, attributes, audit, memorise
 from moo.cli.exit_status import INTERRUPTED
 from moo.cli.language import speaking, spoken, words
 from moo.core.errors import MooError
@@ -47,7 +33,7 @@ COMMANDS = (
     data,
     models,
     mask,
-    compliance,
+    rules,
     ledger,
     dashboard,
 )

@@ -1,6 +1,7 @@
 """The layout that is promised: one import package, its rooms beside it, and a public surface that changes on purpose."""
 
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import moo
 
 ROOT = Path(__file__).resolve().parents[2]
+MOST_FILES = 15
 ROOMS = {"moo.objectives": "objectives", "moo.models": "models", "moo.studies": "studies"}
 
 PUBLIC = [
@@ -48,6 +50,14 @@ def test_the_packages_listed_are_those_in_the_tree() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert set(listed) == packages_in_the_tree()
     assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("room", ["moo", *ROOMS.values()])
+def test_no_folder_of_code_holds_too_many_files(room: str) -> None:
+    walked = {Path(folder): len(files) for folder, _, files in os.walk(ROOT / room)}
+    counts = {str(at.relative_to(ROOT)): n for at, n in walked.items() if at.name != "__pycache__"}
+    assert counts[room] > 0
+    assert {folder: n for folder, n in counts.items() if n > MOST_FILES} == {}
 
 
 def test_every_module_imports() -> None:

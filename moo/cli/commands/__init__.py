@@ -1,1 +1,1 @@
-"""Commands of `moo`, one file a group."""
+"""Commands of `moo`, one file a command."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from moo.cli.arguments import MANY, Commands, add_folder, whole
-from moo.cli.commands.attacks import trial_name
+from moo.cli.commands.risk.attacks import trial_name
 from moo.cli.console import headers, heading, out, say
 from moo.cli.language import spoken
 from moo.core.trial_record import STATUS_QUO_TRIAL

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from moo.cli.arguments import Commands, Parser
-from moo.cli.commands import compliance_annex, compliance_check, compliance_watch
+from moo.cli.commands.compliance import annex, check, watch
 from moo.cli.console import headers, out, say
 from moo.cli.language import words
 from moo.core import validate
@@ -24,9 +24,9 @@ def add(commands: Commands) -> None:
     _packs_option(rules.command("list", list_rules, "list all rules of the packs"))
     explained = _packs_option(rules.command("explain", explain_rule, "show one rule in full"))
     explained.add_argument("rule", metavar="RULE", help="id of the rule, see moo compliance list")
-    _packs_option(compliance_check.add(rules))
-    compliance_watch.add(rules)
-    compliance_annex.add(rules)
+    _packs_option(check.add(rules))
+    watch.add(rules)
+    annex.add(rules)
 
 
 def _packs_option(parser: Parser) -> Parser:

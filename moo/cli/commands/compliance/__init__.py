@@ -1,0 +1,1 @@
+"""Commands of `moo compliance`, one file a command."""

@@ -1,0 +1,1 @@
+"""Commands that attack or audit models and report what leaks, one file a command."""
