@@ -47,9 +47,12 @@ def small_config(kind: str, *, hidden: int, layers: int, heads: int) -> Pretrain
         }
     else:
         own = {
-            "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": 2 * hidden,
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": 2 * hidden,
             "max_position_embeddings": 64,
-        }  # fmt: skip
+        }
     if kind in ("llama", "qwen2", "qwen3"):
         own |= {"num_key_value_heads": heads // 2, "bos_token_id": 0, "eos_token_id": 2}
     own |= {"qwen3": {"head_dim": hidden // heads}, "electra": {"embedding_size": hidden}}.get(kind, {})

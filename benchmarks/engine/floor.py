@@ -41,9 +41,13 @@ def floor(
     work = torch.bfloat16 if at.frozen.base.low_precision else torch.float32
     rows = np.arange(members.shape[1])
     batches = PoissonBatches(
-        units=rows, lengths=at.packed.lengths[rows], members=members, sample_rate=recipe.sample_rate, steps=repeats,
+        units=rows,
+        lengths=at.packed.lengths[rows],
+        members=members,
+        sample_rate=recipe.sample_rate,
+        steps=repeats,
         generators=[np.random.default_rng(k) for k in range(len(members))],
-    )  # fmt: skip
+    )
     weights = {shape: torch.randn(shape[1], shape[0]).to(work) for shape in ((d, d), (d, wide), (wide, d))}
     chunk = recipe.optimizer.chunk // (DeepLane.chunk_divisor if recipe.layers > 1 else 1)
     # Kept, as in training: fresh memory would be paid for page by page.

@@ -68,9 +68,12 @@ def trained(size: Size) -> dict[str, float]:
     )
     labels = np.random.default_rng(0).integers(0, 2, size.texts)
     recipe = Recipe(
-        layers=size.layers, lora_rank=size.rank, steps=size.steps, noise_multiplier=1.0,
+        layers=size.layers,
+        lora_rank=size.rank,
+        steps=size.steps,
+        noise_multiplier=1.0,
         expected_batch_size=size.texts / 8,
-    )  # fmt: skip
+    )
     at = Ready([], labels, frozen, packed, 0.0)
     members = pairs(size.texts, shadows=size.shadows)
     return {"seconds": min(by_engine(at, recipe, members).seconds for _ in range(2))}

@@ -95,8 +95,9 @@ def outcomes(records: int, epsilon: float, seeds: int) -> Numbers:
     error = (table[:, :2] - table[:, 2:]).std(0, ddof=1) / seeds**0.5
     names = ("accuracy", "auc", "accuracy_by_hand", "auc_by_hand")
     return dict(zip(names, map(float, table.mean(0)), strict=True)) | {
-        "stderr_of_accuracy_difference": float(error[0]), "stderr_of_auc_difference": float(error[1])
-    }  # fmt: skip
+        "stderr_of_accuracy_difference": float(error[0]),
+        "stderr_of_auc_difference": float(error[1]),
+    }
 
 
 def _judged(at: Ready, bank: Bank, members: NDArray[np.bool_]) -> tuple[float, float]:

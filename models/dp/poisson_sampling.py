@@ -227,7 +227,10 @@ class PoissonDataModule(lightning.LightningDataModule):
         return DataLoader(self.batches, batch_size=None)
 
     def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int  # noqa: ARG002
-    ) -> Batch:  # fmt: skip
+        self,
+        batch: Batch,
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002
+    ) -> Batch:
         """Move a batch to the training's device."""
         return batch.to(device)

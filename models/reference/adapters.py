@@ -182,9 +182,10 @@ def layers_of_unknown(encoder: Any, depth: Depth) -> list[str]:
         )
     inside = tuple(f"{lists[0]}.{i}." for i in range(n - depth.adapted_layers, n)) if lists else ("",)
     weights = {
-        name: m.weight for name, m in encoder.named_modules()
+        name: m.weight
+        for name, m in encoder.named_modules()
         if name.startswith(inside) and (isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D")
-    }  # fmt: skip
+    }
     found = [name for name, seen in zip(weights, _reached(encoder, list(weights.values())), strict=True) if seen]
     if depth.targets != "all_linear":
         known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(encoder.config.model_type, [])

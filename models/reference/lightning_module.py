@@ -52,8 +52,10 @@ class ReferenceModule(lightning.LightningModule):
         trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         head = {n: p for n, p in trained.items() if ".head." in n}
         rest = {n: p for n, p in trained.items() if ".head." not in n}
-        rates = (per_shadow(s.optimizer.head_learning_rate, k, "head_learning_rate")[self._shadow] / clip,
-                 per_shadow(s.optimizer.learning_rate, k, "learning_rate")[self._shadow])  # fmt: skip
+        rates = (
+            per_shadow(s.optimizer.head_learning_rate, k, "head_learning_rate")[self._shadow] / clip,
+            per_shadow(s.optimizer.learning_rate, k, "learning_rate")[self._shadow],
+        )
         momentum = s.optimizer.head_momentum
         parts: list[Any] = [torch.optim.SGD(list(head.values()), lr=rates[0], momentum=momentum)] if head else []
         parts += [torch.optim.Adam(list(rest.values()), lr=rates[1])] if rest else []

@@ -182,8 +182,13 @@ class Checkpoints(lightning.Callback):
         pl_module.dp_optimizer.steps_taken = self.start
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
-    ) -> None:  # fmt: skip
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: Any,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
         """Write a checkpoint after every `every` steps and after the last one."""
         step = self.start + batch_idx + 1
         if step % self.every == 0 or step == self._steps:
@@ -197,10 +202,17 @@ class Checkpoints(lightning.Callback):
                 tensors |= {f"optimizer.{i}.{index}.{n}": t for n, t in state.items() if isinstance(t, Tensor)}
         sampling, noise = _states(self._batches, self._noise, step)
         meta = {
-            "identity": self._identity, "step": step, "steps": self._steps, "parts": self._n_fits,
-            "non_finite": module.non_finite, "chunk": module.chunk,
-            "sampling": sampling, "noise": noise, "accountant": dict(self._accountant), **self._of_attempt(),
-        }  # fmt: skip
+            "identity": self._identity,
+            "step": step,
+            "steps": self._steps,
+            "parts": self._n_fits,
+            "non_finite": module.non_finite,
+            "chunk": module.chunk,
+            "sampling": sampling,
+            "noise": noise,
+            "accountant": dict(self._accountant),
+            **self._of_attempt(),
+        }
         self._save(tensors, meta)
 
     def _of_attempt(self) -> dict[str, Any]:

@@ -92,9 +92,12 @@ def fit(
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     options: dict[str, Any] = {
-        "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
         **trainer_options(dict(settings.trainer), settings.logs, shadow),
-    }  # fmt: skip
+    }
     options["callbacks"] += [] if checkpoints is None else [checkpoints]
     try:
         with warnings.catch_warnings():

@@ -77,8 +77,13 @@ class StepLog(lightning.Callback):
         pl_module.logs_losses = self._private
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
-    ) -> None:  # fmt: skip
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
         """Write the numbers of one step."""
         optimizer = pl_module.dp_optimizer
         if optimizer.steps_taken % trainer.log_every_n_steps:  # type: ignore[attr-defined]

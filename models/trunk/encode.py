@@ -163,9 +163,13 @@ def _run(
         mask[j, :n] = 1
     caught: list[torch.Tensor] = []
     device = base.device
-    hook = blocks_of(model)[start].register_forward_pre_hook(
-        lambda _, args, kwargs: caught.append(first_input(args, kwargs)), with_kwargs=True
-    ) if n_blocks(model) else None  # fmt: skip
+    hook = (
+        blocks_of(model)[start].register_forward_pre_hook(
+            lambda _, args, kwargs: caught.append(first_input(args, kwargs)), with_kwargs=True
+        )
+        if n_blocks(model)
+        else None
+    )
     try:
         with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=base.low_precision):
             top = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).last_hidden_state

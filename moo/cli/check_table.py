@@ -70,7 +70,8 @@ def _print_missing(spec: "StudySpec", checked: "DataCheck") -> None:
     if missing:
         say(
             out,
-            "Not assessed for want of columns: {columns}. An unknown gate is not met and stops a study: add the columns, "
+            "Not assessed for want of columns: {columns}. An unknown gate is not met and stops a study: add the "
+            "columns, "
             r"or state what holds for the whole table under \[declare] in the study's TOML.",
             columns=listed(missing),
         )

@@ -83,7 +83,8 @@ def _main(arguments: Sequence[str]) -> int:
 def _language_option(arguments: Sequence[str]) -> str:
     """Return the language that --lang names, wherever it is given; empty without one.
 
-    It is read before the parser, since errors and help of the parser speak it. Several values, as of `moo compliance annex`, are
+    It is read before the parser, since errors and help of the parser speak it. Several values, as of `moo
+    compliance annex`, are
     those of a document.
     """
     for i, word in enumerate(arguments):

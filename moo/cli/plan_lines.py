@@ -21,7 +21,8 @@ def print_policy(console: Console, policy: Policy) -> None:
         say(
             console,
             "Policy {policy}: accuracy, risk and validity are released with Gaussian noise of {noise:g} times their "
-            "sensitivity. The accuracy gap between groups is not assessed, which adds its whole weight to every penalty.",
+            "sensitivity. The accuracy gap between groups is not assessed, which adds its whole weight to every "
+            "penalty.",
             policy=policy,
             noise=policy.answer_noise,
         )

@@ -81,7 +81,8 @@ def print_confirmation(console: Console, result: StudyResult) -> None:
         if not result.refined and result.about.get("policy", {}).get("name") in ("internal", "proxy_then_retrain"):
             say(
                 console,
-                "Not confirmed: the best of many noisy numbers is too good. `moo confirm` trains the front again and the "
+                "Not confirmed: the best of many noisy numbers is too good. `moo confirm` trains the front again and "
+                "the "
                 "recommendation on a fresh split.",
             )
         return

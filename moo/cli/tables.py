@@ -119,13 +119,15 @@ def _print_remarks(console: Console, result: StudyResult) -> None:
     if correlation > TOO_ALIKE:
         say(
             console,
-            "[yellow]Penalty and membership risk correlate at {correlation:.2f} over the trials: nearly one objective.[/]",
+            "[yellow]Penalty and membership risk correlate at {correlation:.2f} over the trials: nearly one "
+            "objective.[/]",
             correlation=correlation,
         )
     if result.about.get("engine") == "opacus":
         say(
             console,
-            "Engine: the reference path, one shadow after another: as chosen, or because the fast one does not know the "
+            "Engine: the reference path, one shadow after another: as chosen, or because the fast one does not know "
+            "the "
             "model.",
         )
 
@@ -162,7 +164,8 @@ def _print_data(console: Console, result: StudyResult) -> None:
     if "records_per_user" in data and data["records_per_user"] is None:
         say(
             console,
-            "Note: rules about users are not assessed, since nothing says how many records a person has: name the column of "
+            "Note: rules about users are not assessed, since nothing says how many records a person has: name the "
+            "column of "
             "the user, or declare one_record_per_user = true or max_records_per_user.",
         )
 

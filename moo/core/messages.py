@@ -1,7 +1,8 @@
 """Messages for people: a template and its values, so that any language can be rendered from them.
 
 A `Message` is a string: the English text. It remembers the template and the values that formed it. The template is the
-message's id: `render` looks it up in the catalogue of a language and fills that language's template with the same values.
+message's id: `render` looks it up in the catalogue of a language and fills that language's template with the
+same values.
 A text that no catalogue knows stays English.
 
     >>> text = Message("{n:,} of {total:,} records", n=3, total=1200)
@@ -63,7 +64,9 @@ def escaped(text: str) -> str:
 
 
 def render(text: str, language: str) -> str:
-    """Return a message in a language; a plain text is looked up as a template without values, a name without its underscores.
+    """Return a message in a language.
+
+    A plain text is looked up as a template without values, a name without its underscores.
 
     Args:
         text: A `Message`, or a plain English text.

@@ -46,7 +46,8 @@ def first_units(before: int, after: int, *, frozen: bool = False) -> Transformat
         after=after,
         why="fewer records train sooner"
         if frozen
-        else "n_records asks for it; who stays depends on the others, so for a DP claim set n_records = 0, and cut the table "
+        else "n_records asks for it; who stays depends on the others, so for a DP claim set n_records = 0, and cut "
+        "the table "
         "beforehand by a rule that looks at one user at a time",
     )
 

@@ -88,7 +88,8 @@ class PrivateAnswer:
         sensitivity: The most by which adding or removing one unit moves the number; its unit is the
             number's.
         noise_multiplier: Standard deviation of the noise over the sensitivity, > 0.
-        part: Part of the data with the units that it reads; parts are disjoint, so a unit pays for the answers of its own
+        part: Part of the data with the units that it reads; parts are disjoint, so a unit pays for the answers
+            of its own
             part alone.
     """
 

@@ -3,9 +3,9 @@
 | policy | who sees what | what holds |
 |---|---|---|
 | internal | nothing leaves the data's controller | an odometer, no guarantee |
-| publish_all(epsilon) | front, curves and models may leave | the budget, by a Renyi filter over trainings and noised answers |
+| publish_all(epsilon) | front, curves and models may leave | the budget, by a Renyi filter over all |
 | select_one | the winner of a random search alone leaves | Theorem 2 of Papernot and Steinke 2022 |
-| proxy_then_retrain(m) | m settings, found on other users, retrained on the release users | m-fold composition for the release users |
+| proxy_then_retrain(m) | m settings of other users, retrained on the release users | m-fold composition for them |
 """
 
 import re

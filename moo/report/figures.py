@@ -84,9 +84,15 @@ def front_2d(result: StudyResult, t: Mapping[str, str]) -> go.Figure:
     limit = result.limits["max_risk"]
     figure.add_vline(x=limit, line={"dash": "dash", "color": BROKEN, "width": 1.5})
     figure.add_annotation(
-        x=limit, y=1, yref="paper", text=f"{t['limit']} {limit:g}", showarrow=False, xanchor="right", xshift=-4,
+        x=limit,
+        y=1,
+        yref="paper",
+        text=f"{t['limit']} {limit:g}",
+        showarrow=False,
+        xanchor="right",
+        xshift=-4,
         font={"color": BROKEN, "size": 12},
-    )  # fmt: skip
+    )
     return _styled(figure, t[RISK], t[ACCURACY]).update_layout(height=560)
 
 

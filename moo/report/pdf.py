@@ -28,11 +28,19 @@ def print_pdf(page: Path, browser: str) -> Path:
     target = page.with_suffix(".pdf")
     with tempfile.TemporaryDirectory() as profile:
         command = [
-            browser, "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-            "--disable-component-update", "--no-pdf-header-footer", f"--user-data-dir={profile}",
+            browser,
+            "--headless",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-sync",
+            "--disable-component-update",
+            "--no-pdf-header-footer",
+            f"--user-data-dir={profile}",
             *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
-            f"--print-to-pdf={target.resolve()}", page.resolve().as_uri(),
-        ]  # fmt: skip
+            f"--print-to-pdf={target.resolve()}",
+            page.resolve().as_uri(),
+        ]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
         except (OSError, subprocess.SubprocessError) as error:

@@ -83,8 +83,10 @@ class Lease:
 
     def _refusal(self, rival: dict[str, Any]) -> StorageError:
         return StorageError(
-            "one search at a time may use a study, but another holds {study!r} in {where}: process {process} on {host}, "
-            "last seen {age:.0f} seconds ago; wait for it. After a crash the study is free at once on the same machine, "
+            "one search at a time may use a study, but another holds {study!r} in {where}: process {process} on "
+            "{host}, "
+            "last seen {age:.0f} seconds ago; wait for it. After a crash the study is free at once on the same "
+            "machine, "
             "and {dead:.0f} seconds after its last sign of life on any other.",
             study=self._study.study_name,
             where=self._where,

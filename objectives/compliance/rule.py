@@ -140,9 +140,16 @@ class Rule:
     def digest(self, facts: Mapping[str, float | None]) -> str:
         """Return SHA-256, hex, of the rule's reading and its facts: the subject of a signature."""
         content: dict[str, Any] = {
-            "rule": self.id, "pack": self.pack, "basis": list(self.basis), "as_of": self.as_of, "kind": self.kind,
-            "score": self.score, "low": self.low, "high": self.high, "facts": self.read(facts),
-        }  # fmt: skip
+            "rule": self.id,
+            "pack": self.pack,
+            "basis": list(self.basis),
+            "as_of": self.as_of,
+            "kind": self.kind,
+            "score": self.score,
+            "low": self.low,
+            "high": self.high,
+            "facts": self.read(facts),
+        }
         return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
     def read(self, facts: Mapping[str, float | None]) -> dict[str, float | str | None]:

@@ -137,7 +137,8 @@ def guarantee(
     limit = budget_filter(policy, prepared, answers)
     if limit is not None:
         return policy.epsilon, Message(
-            "guarantee per {unit}: epsilon {epsilon:g} for front, curves and models together, by a Renyi filter of order "
+            "guarantee per {unit}: epsilon {epsilon:g} for front, curves and models together, by a Renyi filter of "
+            "order "
             "{order:g} fixed before; trainings and noised answers are both in it",
             unit=unit,
             epsilon=policy.epsilon,
@@ -147,7 +148,8 @@ def guarantee(
         kinds: list[list[Event]] = [[run, *answers] for run in runs_at(prepared, highest)]
         epsilon = epsilon_of_selected(*kinds, mean=n_trials, delta=delta, once=[*preparation, *counts(policy)])
         return epsilon, Message(
-            "guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke 2022; "
+            "guarantee per {unit} for the winner alone: epsilon {epsilon:.2f}, by Theorem 2 of Papernot and Steinke "
+            "2022; "
             "all else stays inside, the number of trials too",
             unit=unit,
             epsilon=epsilon,
@@ -157,7 +159,8 @@ def guarantee(
         beside = [e for e in preparation if e.part == "release"]
         epsilon = epsilon_of_any(once, times=policy.retrain, delta=delta, once=beside)
         return epsilon, Message(
-            "guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {n} retrained {settings}; none for "
+            "guarantee per {unit} of the release users: at most epsilon {epsilon:.2f} for {n} retrained {settings}; "
+            "none for "
             "the users searched on, whose results stay inside",
             unit=unit,
             epsilon=epsilon,

@@ -36,7 +36,8 @@ class AuditReport:
         claim: "holds", or "withdrawn because ...", from what the engine did.
         epsilon_low: Lower bound among trainings of the same sampling and steps with any noise.
         epsilon_low_dp: Lower bound that supposes nothing but (epsilon, delta)-DP.
-        p_value: P-value of the claim: the largest probability of such guesses where it is true; 1 where nothing is claimed.
+        p_value: P-value of the claim: the largest probability of such guesses where it is true; 1 where nothing
+            is claimed.
         sampler_p_value: Probability of such batches under Poisson sampling.
         steps: Optimizer steps.
         seconds: Wall clock.

@@ -50,7 +50,8 @@ def recommend(
 ) -> tuple[Recommendation, ...]:
     """Return the recommended point and its alternatives.
 
-    The default is the most accurate point whose limits hold with probability `SURE`; with weights it is their knee. A point
+    The default is the most accurate point whose limits hold with probability `SURE`; with weights it is their
+    knee. A point
     chosen before stays where none that holds is more accurate than it by a standard error, since the largest of several
     noisy numbers is too good.
 
@@ -98,7 +99,8 @@ def _most_accurate(sure: Sequence[TrialRecord], incumbent: TrialRecord | None) -
         return Recommendation(
             trial=kept,
             name="most accurate",
-            reason="chosen by the search; trained again it holds its limits, and no point that holds them is more accurate by a "
+            reason="chosen by the search; trained again it holds its limits, and no point that holds them is more "
+            "accurate by a "
             "standard error",
         )
     return Recommendation(
@@ -240,7 +242,8 @@ def none_feasible(complete: Sequence[TrialRecord]) -> Recommendation:
             return Recommendation(
                 trial=None,
                 reason=Message(
-                    "no trial is feasible: {rule} is not assessed, for want of {facts}; bring the columns, or leave the pack "
+                    "no trial is feasible: {rule} is not assessed, for want of {facts}; bring the columns, or leave "
+                    "the pack "
                     "out",
                     rule=rule,
                     facts=joined(", ", lacking),
@@ -250,7 +253,8 @@ def none_feasible(complete: Sequence[TrialRecord]) -> Recommendation:
     return Recommendation(
         trial=None,
         reason=Message(
-            "no trial is feasible: {limit} is broken by {n} of {total}; the nearest is trial {number}, which breaks {limits}",
+            "no trial is feasible: {limit} is broken by {n} of {total}; the nearest is trial {number}, which breaks "
+            "{limits}",
             limit=worst,
             n=counts[worst],
             total=len(complete),

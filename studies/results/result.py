@@ -131,7 +131,8 @@ class StudyResult:
     def recommend(self) -> Recommendation:
         """Return the point to take with its reason; or the limit in the way of all trials.
 
-        It is the most accurate trial whose limits hold with probability .9 or more, by the newest numbers there are: with
+        It is the most accurate trial whose limits hold with probability .9 or more, by the newest numbers there
+        are: with
         weights it is their knee among such trials, under `select_one` the policy's winner.
         """
         return self._choices[0]
@@ -158,7 +159,8 @@ class StudyResult:
         A confirmation of another point is dropped.
 
         Args:
-            weights: "accuracy=2,risk=1,penalty=1" or {"accuracy": 2}; what is not named weighs 1. None asks for the default.
+            weights: "accuracy=2,risk=1,penalty=1" or {"accuracy": 2}; what is not named weighs 1. None asks for
+                the default.
 
         Raises:
             InputError: If the weights are unfit, or the policy makes the choice by itself.
@@ -198,7 +200,8 @@ class StudyResult:
     def save(self, folder: str | Path) -> Path:
         """Write front.csv, front.json (every trial) and result.json (what else `load_result` needs).
 
-        front.json holds plain English for people; result.json holds the messages behind it, so that pages can be rendered in
+        front.json holds plain English for people; result.json holds the messages behind it, so that pages can
+        be rendered in
         any language.
 
         Raises:

@@ -16,11 +16,13 @@ class SearchCost:
 
     Attributes:
         policy: Release policy, chosen before the study.
-        composed_epsilon: Epsilon of all trials and noised answers, for a unit in K/2 shadows of each; RDP composition. None
+        composed_epsilon: Epsilon of all trials and noised answers, for a unit in K/2 shadows of each; RDP
+            composition. None
             under `select_one`, where it would tell how many trials there were.
         delta: Delta of the composition.
         label: Meaning of that number in words; shown wherever the number is.
-        guaranteed_epsilon: What the policy guarantees to those it protects, at the same delta; infinite where it guarantees
+        guaranteed_epsilon: What the policy guarantees to those it protects, at the same delta; infinite where
+            it guarantees
             nothing. `label` says to whom.
         data_epsilon: Epsilon of all studies on the same data, from the ledger; the same delta. None under `select_one`.
         anchor: Head of the data's ledger at the end, "seq:hash": kept here, it shows a tail that was cut later. Under

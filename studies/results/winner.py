@@ -31,7 +31,8 @@ def selected(complete: Sequence[TrialRecord]) -> Recommendation:
 def own_score(trial: TrialRecord) -> tuple[bool, float, str]:
     """Return the score that `select_one` ranks by, from one trial's settings and noised answers alone.
 
-    Within the limits comes first and then accuracy; outside, the sum of the violations. Ties go by the settings, so that the order of
+    Within the limits comes first and then accuracy; outside, the sum of the violations. Ties go by the
+    settings, so that the order of
     the trials decides nothing.
     """
     violation = sum(v for v in trial.constraints.values() if v > 0)

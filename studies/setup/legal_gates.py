@@ -101,7 +101,10 @@ def stated(spec: Mapping[str, Any]) -> str:
 
 
 def notes_of(spec: Mapping[str, Any]) -> list[str]:
-    """Return what must stand beside a result: gates that were not judged, and facts that are declared and not measured."""
+    """Return what must stand beside a result.
+
+    Gates that were not judged, and facts that are declared and not measured.
+    """
     out: list[str] = []
     if not spec.get("gates", True):
         out.append(Message("No gate judged: the study sets gates = false; its penalty is judged as ever"))

@@ -33,9 +33,11 @@ def split_off_release_users(records: Records, key: bytes, share: float) -> tuple
     if not share:
         return records, None
     step = Transformation(
-        name="release_users", scope="user", detail="set aside by a keyed hash of each user's own id",
+        name="release_users",
+        scope="user",
+        detail="set aside by a keyed hash of each user's own id",
         why="the models that leave are trained on users whom no trial has read",
-    )  # fmt: skip
+    )
     held = split_units(records.unit_ids, key, {"release": share})["release"][records.units]
     if held.all() or not held.any():
         raise InputError(

@@ -91,25 +91,33 @@ def _listed(counts: dict[str, int]) -> Message:
 def study_steps(spec: StudySpec) -> tuple[Transformation, ...]:
     """Return the steps of a study on the records of all users, its filters aside."""
     split = Transformation(
-        name="split", scope="user", detail="pool, test and unseen users by a keyed hash of each user's own id",
+        name="split",
+        scope="user",
+        detail="pool, test and unseen users by a keyed hash of each user's own id",
         why="nobody who was trained on may be tested on",
-    )  # fmt: skip
+    )
     if spec.data in DATASETS:
         return (split,)
     counted = Transformation(
-        name="number_of_users", scope="dataset", effect="takes_as_public",
+        name="number_of_users",
+        scope="dataset",
+        effect="takes_as_public",
         detail="batch sizes and the divisor of gradients are planned from it, so the claim takes it as public",
         why="a training needs a size to plan for",
-    )  # fmt: skip
+    )
     read = Transformation(
-        name="class_list", scope="dataset", effect="takes_as_public",
+        name="class_list",
+        scope="dataset",
+        effect="takes_as_public",
         detail="read from the labels of all users, so the claim takes it as public; declare it by classes = [...]",
         why="a classifier has an output for each class",
-    )  # fmt: skip
+    )
     rare = Transformation(
-        name="users_of_each_class", scope="dataset", effect="refuses",
+        name="users_of_each_class",
+        scope="dataset",
+        effect="refuses",
         detail="counted to refuse the data or leave them as they are",
         why="a class of few users is missing from some half, pool or test part",
-    )  # fmt: skip
+    )
     classify = spec.task == "classification"
     return (counted, *([read] if classify and not spec.classes else []), *([rare] if classify else []), split)

@@ -133,7 +133,8 @@ def _evaluator(spec: StudySpec, home: Path, policy: Policy, name: str, **options
     check_task(spec)
     if policy.name == "select_one":
         raise PolicyError(
-            "An audit trains once more, which the policy select_one does not cover; use audit_configuration on other data."
+            "An audit trains once more, which the policy select_one does not cover; use audit_configuration on other "
+            "data."
         )
     return Evaluator(spec, home, policy, chosen.stage, name=name)
 

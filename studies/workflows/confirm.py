@@ -40,7 +40,8 @@ from moo.studies.trial.plan import plan_trial
 from moo.studies.trial.run import run_trial, within_memory
 from moo.studies.workflows.pooled import pooled
 
-# Streams of randomness are named by (trial, replicate); the search counts replicates from 0 upward, so these are never its own.
+# Streams of randomness are named by (trial, replicate); the search counts replicates from 0 upward, so these
+# are never its own.
 SAME_SPLIT, FRESH_SPLIT = -1, -2
 _FRESH = "confirmation"
 

@@ -229,7 +229,8 @@ def _left(seen: Residuals) -> Finding:
         name="residual identifiers",
         status="attention" if verdict == "fail" else "ok",
         text=Message(
-            "{n} of {total:,} records masked at L{level} still show one of their own fields (at most {upper:.2f} per 1,000; "
+            "{n} of {total:,} records masked at L{level} still show one of their own fields (at most {upper:.2f} per "
+            "1,000; "
             "S01 would score {score:.2f})",
             n=seen.left,
             total=seen.records,

@@ -1,4 +1,7 @@
-"""The layout that is promised: one import package, its rooms beside it, and a public surface that changes on purpose."""
+"""The layout that is promised.
+
+One import package, its rooms beside it, and a public surface that changes on purpose.
+"""
 
 import importlib
 import os

@@ -54,7 +54,8 @@ def _add_columns(parser: Parser) -> None:
         "--columns",
         metavar="COLUMN=ROLE[,...]",
         default="",
-        help="roles of columns: text, keep, or a type such as name, mobile, age (default: by the column's name, else text)",
+        help="roles of columns: text, keep, or a type such as name, mobile, age (default: by the column's name, else "
+        "text)",
     )
     parser.add_argument(
         "--operator",
@@ -140,7 +141,8 @@ def _mask_file(options: argparse.Namespace, out: Console) -> int:
     if masked.keys:
         say(
             out,
-            "[yellow]Left unchanged although they identify rows: {columns}. Whoever holds the other table joins them to "
+            "[yellow]Left unchanged although they identify rows: {columns}. Whoever holds the other table joins them "
+            "to "
             "a person: drop them, or hash them with --columns NAME=order_number --operator order_number=hmac.[/]",
             columns=escape(", ".join(masked.keys)),
         )

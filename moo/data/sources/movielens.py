@@ -39,8 +39,10 @@ SNAPSHOT = np.datetime64("1998-05-01", "D")
 BANDS = (30,)
 BAND_NAMES = ("under 30", "30 and over")
 DECLARATION = (
-    "Users, ratings, times, ages, genders and occupations are real (MovieLens-100K, 1997-98). Consents, purposes, withdrawals and "
-    "retention limits are synthetic; no guardian's consent is on record, and viewing histories are taken as not sensitive."
+    "Users, ratings, times, ages, genders and occupations are real (MovieLens-100K, 1997-98). Consents, purposes, "
+    "withdrawals and "
+    "retention limits are synthetic; no guardian's consent is on record, and viewing histories are taken as not "
+    "sensitive."
 )
 # spellings in the table of the one unknown title
 _UNKNOWN = ("unknown", "unkonwn")

@@ -11,7 +11,10 @@ from moo.data.records import Records
 from moo.data.synthetic import identifiers
 from moo.data.synthetic.order_notes import draw_customer, pick
 
-DECLARATION = "Every reply, customer, consent and date is synthetic: sentences written for moo, names and numbers drawn at random."
+DECLARATION = (
+    "Every reply, customer, consent and date is synthetic: sentences written for moo, names and numbers "
+    "drawn at random."
+)
 SNAPSHOT = np.datetime64("2026-11-01", "D")
 # replies in all
 _N = 2000
@@ -31,7 +34,8 @@ _MATTERS = {
 }
 
 
-def load_replies(*, n_records: int = 0, seed: int = 0, progress: object = None) -> Records:  # noqa: ARG001 - nothing is fetched
+# nothing is fetched, so there is no progress to report
+def load_replies(*, n_records: int = 0, seed: int = 0, progress: object = None) -> Records:  # noqa: ARG001
     """Return service replies, each by itself a record, with the matter as label.
 
     Args:

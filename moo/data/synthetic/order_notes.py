@@ -177,7 +177,11 @@ def _zh_numbers() -> dict[str, list[Draw]]:
         "passport": [lambda r, _: [("护照号", ""), (f"E{n.digits(r, 8)}", "passport"), ("。", "")]],
         "order_number": [lambda r, _: [("订单号", ""), (f"20{n.digits(r, 16)}", "order_number"), ("，请查一下。", "")]],
         "tracking_number": [
-            lambda r, _: [("快递单号", ""), (f"{['SF', 'YT', 'JD'][r.integers(3)]}{n.digits(r, 13)}", "tracking_number"), ("。", "")]
+            lambda r, _: [
+                ("快递单号", ""),
+                (f"{['SF', 'YT', 'JD'][r.integers(3)]}{n.digits(r, 13)}", "tracking_number"),
+                ("。", ""),
+            ]
         ],
         "ip": [lambda r, _: [("登录地址", ""), (".".join(map(str, r.integers(1, 255, 4))), "ip"), ("不是我。", "")]],
         "device_id": [lambda r, _: [("手机IMEI", ""), (n.imei(r), "device_id"), ("。", "")]],
@@ -196,11 +200,15 @@ def _zh_quasi() -> dict[str, list[Draw]]:
         ],
         "date": [
             lambda r, _: [
-                ("", ""), (f"202{r.integers(4, 7)}年{r.integers(1, 13)}月{r.integers(1, 29)}日", "date"), ("下的单。", ""),
+                ("", ""),
+                (f"202{r.integers(4, 7)}年{r.integers(1, 13)}月{r.integers(1, 29)}日", "date"),
+                ("下的单。", ""),
             ],
             lambda r, _: [("请在", ""), (f"{r.integers(1, 13)}月{r.integers(1, 29)}号", "date"), ("前送到。", "")],
         ],
-        "amount": [lambda r, _: [("实付", ""), (f"{r.integers(5, 3000)}.{r.integers(10, 100)}元", "amount"), ("。", "")]],
+        "amount": [
+            lambda r, _: [("实付", ""), (f"{r.integers(5, 3000)}.{r.integers(10, 100)}元", "amount"), ("。", "")],
+        ],
         "city": [lambda _, c: [("我人在", ""), (c.city, "city"), ("，", "")]],
         "postcode": [lambda r, _: [("邮编", ""), (f"{r.integers(1, 8)}{n.digits(r, 5)}", "postcode"), ("。", "")]],
     }  # fmt: skip
@@ -208,10 +216,18 @@ def _zh_quasi() -> dict[str, list[Draw]]:
 
 def _zh_sensitive() -> dict[str, list[Draw]]:
     return {
-        "health": [lambda r, _: [("家人有", ""), (pick(r, ["糖尿病", "高血压", "哮喘", "抑郁症", "乙肝"]), "health"), ("，", "")]],
-        "religion": [lambda r, _: [("我们", ""), (pick(r, ["信佛教", "信基督教", "是穆斯林"]), "religion"), ("，", "")]],
+        "health": [
+            lambda r, _: [
+                ("家人有", ""), (pick(r, ["糖尿病", "高血压", "哮喘", "抑郁症", "乙肝"]), "health"), ("，", "")
+            ],
+        ],
+        "religion": [
+            lambda r, _: [("我们", ""), (pick(r, ["信佛教", "信基督教", "是穆斯林"]), "religion"), ("，", "")],
+        ],
         "biometric": [lambda r, _: [("门禁要", ""), (pick(r, ["指纹", "人脸识别", "虹膜"]), "biometric"), ("，", "")]],
-        "finance": [lambda r, _: [("最近", ""), (pick(r, ["信用卡逾期", "在还房贷", "申请了贷款"]), "finance"), ("，", "")]],
+        "finance": [
+            lambda r, _: [("最近", ""), (pick(r, ["信用卡逾期", "在还房贷", "申请了贷款"]), "finance"), ("，", "")],
+        ],
         "precise_location": [
             lambda r, _: [
                 ("定位", ""), (f"{r.uniform(20, 45):.5f},{r.uniform(100, 125):.5f}", "precise_location"), ("。", ""),
@@ -231,20 +247,38 @@ def _en_templates() -> dict[str, list[Draw]]:
         ],
         "mobile": [lambda _, c: [("Call me at ", ""), (c.mobile, "mobile"), (". ", "")]],
         "address": [lambda _, c: [("Address: ", ""), (c.address, "address"), (". ", "")]],
-        "bank_card": [lambda r, c: [("Refund to card ", ""), (n.spaced(c.bank_card, r, (4, 4, 4, 4)), "bank_card"), (". ", "")]],
+        "bank_card": [
+            lambda r, c: [("Refund to card ", ""), (n.spaced(c.bank_card, r, (4, 4, 4, 4)), "bank_card"), (". ", "")],
+        ],
         "email": [lambda _, c: [("Send the invoice to ", ""), (c.email, "email"), (". ", "")]],
         "order_number": [lambda r, _: [("Order number ", ""), (f"20{n.digits(r, 16)}", "order_number"), (". ", "")]],
-        "tracking_number": [lambda r, _: [("Tracking number ", ""), (f"1Z{n.digits(r, 16)}", "tracking_number"), (". ", "")]],
+        "tracking_number": [
+            lambda r, _: [("Tracking number ", ""), (f"1Z{n.digits(r, 16)}", "tracking_number"), (". ", "")],
+        ],
         "ip": [lambda r, _: [("Logged in from ", ""), (".".join(map(str, r.integers(1, 255, 4))), "ip"), (". ", "")]],
         "url": [lambda r, _: [("See ", ""), (f"https://shop.example.com/u/{n.handle(r)}", "url"), (" . ", "")]],
         "user_name": [lambda _, c: [("My user name is ", ""), (c.user_name, "user_name"), (". ", "")]],
         "age": [lambda _, c: [("I am ", ""), (f"{2026 - c.birth_year} years old", "age"), (". ", "")]],
-        "date": [lambda r, _: [("Ordered on ", ""), (f"2025-{r.integers(1, 13):02d}-{r.integers(1, 29):02d}", "date"), (". ", "")]],
-        "amount": [lambda r, _: [("I paid ", ""), (f"${r.integers(5, 900)}.{r.integers(10, 100)}", "amount"), (". ", "")]],
+        "date": [
+            lambda r, _: [
+                ("Ordered on ", ""), (f"2025-{r.integers(1, 13):02d}-{r.integers(1, 29):02d}", "date"), (". ", "")
+            ],
+        ],
+        "amount": [
+            lambda r, _: [("I paid ", ""), (f"${r.integers(5, 900)}.{r.integers(10, 100)}", "amount"), (". ", "")],
+        ],
         "postcode": [lambda r, _: [("ZIP code ", ""), (n.digits(r, 5), "postcode"), (". ", "")]],
-        "health": [lambda r, _: [("I have ", ""), (pick(r, ["diabetes", "asthma", "high blood pressure"]), "health"), (". ", "")]],
-        "religion": [lambda r, _: [("We are ", ""), (pick(r, ["Muslim", "Buddhist", "Catholic"]), "religion"), (". ", "")]],
-        "finance": [lambda r, _: [("I am paying off ", ""), (pick(r, ["a mortgage", "a student loan"]), "finance"), (". ", "")]],
+        "health": [
+            lambda r, _: [
+                ("I have ", ""), (pick(r, ["diabetes", "asthma", "high blood pressure"]), "health"), (". ", "")
+            ],
+        ],
+        "religion": [
+            lambda r, _: [("We are ", ""), (pick(r, ["Muslim", "Buddhist", "Catholic"]), "religion"), (". ", "")],
+        ],
+        "finance": [
+            lambda r, _: [("I am paying off ", ""), (pick(r, ["a mortgage", "a student loan"]), "finance"), (". ", "")],
+        ],
         "minor": [lambda r, _: [("It is for my ", ""), (f"{r.integers(2, 14)}-year-old child", "minor"), (". ", "")]],
     }  # fmt: skip
 

@@ -232,27 +232,40 @@ def _clean_steps(prepared: Preparation, text: str, label: str) -> None:
 
     labels, changed = labels_of(prepared.rows[label]) if label else (pd.Series([], dtype=object), np.zeros(0))
     prepared.step(
-        "complete", complete, scope="record",
+        "complete",
+        complete,
+        scope="record",
         detail=Message(
             "rows with a text and a label; {n} had no label, blanks around {changed} labels taken away",
-            n=int((labels == "").sum()), changed=int(changed.sum()),
-        ) if label else "rows with a text",
+            n=int((labels == "").sum()),
+            changed=int(changed.sum()),
+        )
+        if label
+        else "rows with a text",
         why="nothing can be learnt from the others",
-    )  # fmt: skip
+    )
     prepared.step(
-        "cleaned", cleaned, scope="record", detail="unseen characters out, white space as one space; empty texts dropped",
-        why="what nobody sees must not be learnt", emptied=True,
-    )  # fmt: skip
+        "cleaned",
+        cleaned,
+        scope="record",
+        detail="unseen characters out, white space as one space; empty texts dropped",
+        why="what nobody sees must not be learnt",
+        emptied=True,
+    )
     prepared.step(
-        "normalised", lambda rows: rows.assign(text=rows["text"].map(normalise).astype(object)), scope="record",
-        detail="Unicode NFC", why="what looks the same must be masked the same",
-    )  # fmt: skip
+        "normalised",
+        lambda rows: rows.assign(text=rows["text"].map(normalise).astype(object)),
+        scope="record",
+        detail="Unicode NFC",
+        why="what looks the same must be masked the same",
+    )
 
 
 def _withdrawal_step(absent: int, listed: int) -> Transformation:
     """Return the step that looks for the listed users."""
     return Transformation(
-        name="withdrawals", scope="user",
+        name="withdrawals",
+        scope="user",
         detail=Message("{n} of {total} listed users were not found in the data", n=absent, total=listed),
         why="who has withdrawn is found by the id as it is written, to the letter",
-    )  # fmt: skip
+    )

@@ -26,8 +26,9 @@ from moo.studies.setup.legal_gates import NO_GATE
 
 FORMAT = "moo PIA evidence annex 1"
 DRAWS = 1000
-_ROW = ("rule", "title_en", "title_zh", "kind", "domain", "article", "status", "as_of", "verdict", "score", "weight",
-        "contribution", "facts", "digest", "varies", "pia", "stage", "pack")  # fmt: skip
+_RULE = ("rule", "title_en", "title_zh", "kind", "domain", "article", "status", "as_of")
+_JUDGED = ("verdict", "score", "weight", "contribution", "facts", "digest", "varies", "pia", "stage", "pack")
+_ROW = (*_RULE, *_JUDGED)
 # sections whose changes have lines of their own
 _COMPARED = ("rules", "point", "search", "domains", "front", "checks", "status_quo")
 _UNSIGNED = ("made", "digest", "difference")

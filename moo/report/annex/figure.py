@@ -31,7 +31,10 @@ def scatter(annex: Mapping[str, Any], t: Mapping[str, str]) -> str:
     order = sorted(trials, key=lambda row: row["kind"] in ("shown_here", "status_quo"))
     body = [*_grid(xs, ys, t), _limit(limit, xs, t), *(_mark(row, xs, ys) for row in order), *_legend(trials, t)]
     title = f"<title>{escape(t['front'])}</title>"
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" xmlns="http://www.w3.org/2000/svg">{title}{"".join(body)}</svg>'
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'xmlns="http://www.w3.org/2000/svg">{title}{"".join(body)}</svg>'
+    )
 
 
 def _kind(row: Mapping[str, Any], chosen: int) -> str:

@@ -12,17 +12,22 @@ EN = {
     "recommended": "Recommended setting",
     "confirmed": "Confirmed on a fresh split of the users, trained anew: accuracy {accuracy}, membership risk {risk}, "
     "penalty {penalty}.",
-    "not_confirmed": "NOT confirmed: on a fresh split of the users, trained anew, it breaks {limits}: accuracy {accuracy}, "
+    "not_confirmed": "NOT confirmed: on a fresh split of the users, trained anew, it breaks {limits}: accuracy "
+    "{accuracy}, "
     "membership risk {risk}, penalty {penalty}.",
     "unconfirmed": "Not confirmed yet: the best of many noisy numbers is too good. `moo confirm` trains the front anew "
     "and this setting on a fresh split.",
     "permutation": "Permutation test of the attack, rows of the membership matrix: p = {p}.",
     "worst_tenth": "The attack's advantage on the most exposed tenth of the users: {risk}.",
     "attribute": "What the model's answers tell of {attribute}",
-    "attribute_note": "H(P|M): an attack fitted on some users and measured on others, beyond imputing {attribute} from {known}. "
-    "Leakage is the share of its entropy H(P) that the answers take away; it is not clipped, so 0 ± error is nothing. Members - "
-    "others is the part that training on a person adds; the rest is what the population teaches, which DP does not bound. It is "
-    "the best attack that was run, never all that there is. p: answers dealt out to other users, .05 at the least. Risk is the "
+    "attribute_note": "H(P|M): an attack fitted on some users and measured on others, beyond imputing {attribute} "
+    "from {known}. "
+    "Leakage is the share of its entropy H(P) that the answers take away; it is not clipped, so 0 ± error is "
+    "nothing. Members - "
+    "others is the part that training on a person adds; the rest is what the population teaches, which DP does not "
+    "bound. It is "
+    "the best attack that was run, never all that there is. p: answers dealt out to other users, .05 at the least. "
+    "Risk is the "
     "larger of leakage and membership advantage, never their sum.",
     "base_rate": "the base rate alone",
     "leakage": "leakage",
@@ -35,14 +40,16 @@ EN = {
     "by_attribute": "the attribute's",
     "risk_is_attribute": "the leakage of {attribute}, above the membership advantage",
     "by_membership": "membership's",
-    "audit": "Audit of trial {trial}, {canaries} planted canaries ({kind}): epsilon is at least {low} at {confidence} where "
+    "audit": "Audit of trial {trial}, {canaries} planted canaries ({kind}): epsilon is at least {low} at "
+    "{confidence} where "
     "{claimed} is claimed; {verdict}.",
     "audit_fits": "nothing contradicts the claim, which an audit can refute and never prove",
     "audit_alarm": "the claim is contradicted",
     "audit_none": "No audit of trial {trial} yet: `moo audit --out DIR --trial {trial}` trains once more with planted "
     "canaries and sets a lower bound beside the claim.",
     "alternatives": "Alternatives",
-    "alternatives_note": "Each with what it gives up and gains against {trial}. P is the probability that all limits hold, by "
+    "alternatives_note": "Each with what it gives up and gains against {trial}. P is the probability that all limits "
+    "hold, by "
     "the standard errors of risk and penalty.",
     "sure": "Its limits hold with probability {p}: the upper bound of its risk is {upper}, the limit {limit}.",
     "role": "alternative",
@@ -77,19 +84,22 @@ EN = {
     "p_front": "P(non-dominated)",
     "p_feasible": "P(feasible)",
     "figure_2d": "Accuracy and risk",
-    "figure_2d_note": "Bars hold the sampling of customers and the noise of training. Those of accuracy are 95 % intervals; a bar of "
+    "figure_2d_note": "Bars hold the sampling of customers and the noise of training. Those of accuracy are 95 % "
+    "intervals; a bar of "
     "risk ends at its one-sided 95 % upper bound: where it passes the dashed line, the trial breaks the risk limit.",
     "figure_3d": "The front in three objectives",
     "figure_3d_note": "Drag to turn. Filled points are the feasible front, circles are dominated, crosses infeasible.",
     "figure_hv": "Hypervolume over trials",
-    "figure_hv_note": "Share of the box up to the reference point (error .5, risk .5, penalty 1) that the feasible trials dominate. "
+    "figure_hv_note": "Share of the box up to the reference point (error .5, risk .5, penalty 1) that the feasible "
+    "trials dominate. "
     "A curve that is still rising asks for more trials.",
     "figure_parallel": "Parameters and objectives",
     "table": "Every trial",
     "table_note": "± is one standard error; max_risk limits the upper bound of risk (one-sided 95 %). "
     "A trial that breaks a limit names it, the worst first.",
     "compliance": "Compliance: recommended against status quo",
-    "compliance_note": "Rules are evidence for a person to judge, not a verdict of law. In each domain the rule with the largest score "
+    "compliance_note": "Rules are evidence for a person to judge, not a verdict of law. In each domain the rule with "
+    "the largest score "
     "carries the contribution; the contributions add up to the penalty.",
     "rule": "rule",
     "article": "article",
@@ -102,9 +112,11 @@ EN = {
     "Head of the ledger {anchor}: kept here, it shows a tail that was cut later.",
     "trial_epsilon": "The recommended model alone: epsilon {epsilon} at delta {delta}, per {unit}.",
     "guarantee": "Guaranteed by the policy {policy}: epsilon {epsilon} at delta {delta}.",
-    "group": "The unit is the record: for a person with {n} of them the model's statement is epsilon {epsilon}, delta {delta} "
+    "group": "The unit is the record: for a person with {n} of them the model's statement is epsilon {epsilon}, "
+    "delta {delta} "
     "(group privacy).",
-    "group_unknown": " Nothing says how many records a person has, so rules about users are not assessed: name the column of the user, "
+    "group_unknown": " Nothing says how many records a person has, so rules about users are not assessed: name the "
+    "column of the user, "
     "or declare one_record_per_user or max_records_per_user.",
     "claim": "DP claim: {claim}.",
     "colon": ": ",
@@ -132,7 +144,8 @@ EN = {
     "majority": "majority class",
     "majority_line": "Always answering the most frequent class of the test users is right in {majority}.",
     "baseline": "Status quo {accuracy}; scikit-learn's logistic regression on the same frozen features {baseline}.",
-    "too_alike": "Penalty and membership risk correlate at {r} over the trials: they are nearly one objective under two names.",
+    "too_alike": "Penalty and membership risk correlate at {r} over the trials: they are nearly one objective under "
+    "two names.",
     "winner": "the winner",
     "made_alone": "How many trials there were, and how long they took, stays inside; {versions}.",
     "head_line": "Head of the ledger: {anchor}; kept here, it shows a tail that was cut later.",
@@ -148,7 +161,8 @@ ZH = {
     "confirmed": "在重新划分的用户上重新训练后得到确认：准确率 {accuracy}，成员推断风险 {risk}，合规罚分 {penalty}。",
     "not_confirmed": "未获确认：在重新划分的用户上重新训练后违反 {limits}："
     "准确率 {accuracy}，成员推断风险 {risk}，合规罚分 {penalty}。",
-    "unconfirmed": "尚未确认：众多含噪数字中的最优者总是偏好。`moo confirm` 会重新训练前沿各点，并在重新划分的用户上训练本设置。",
+    "unconfirmed": "尚未确认：众多含噪数字中的最优者总是偏好。`moo confirm` 会重新训练前沿各点，"
+    "并在重新划分的用户上训练本设置。",
     "permutation": "对成员矩阵各行的置换检验：p = {p}。",
     "worst_tenth": "攻击在暴露程度最高的十分之一用户上的优势：{risk}。",
     "attribute": "模型输出泄露了多少“{attribute}”",
@@ -172,7 +186,8 @@ ZH = {
     "在 {confidence} 置信度下 ε 至少为 {low}，声明值为 {claimed}；{verdict}。",
     "audit_fits": "没有与声明相矛盾之处；审计只能推翻声明，不能证明声明",
     "audit_alarm": "声明被推翻",
-    "audit_none": "试验 {trial} 尚未审计：`moo audit --out DIR --trial {trial}` 会植入金丝雀再训练一次，并在声明旁给出下界。",
+    "audit_none": "试验 {trial} 尚未审计：`moo audit --out DIR --trial {trial}` 会植入金丝雀再训练一次，"
+    "并在声明旁给出下界。",
     "alternatives": "其他选择",
     "alternatives_note": "各项均列出与{trial}相比的得失。P 为由风险与罚分的标准误得出的、全部上限均满足的概率。",
     "sure": "它满足各项上限的概率为 {p}：风险的置信上界为 {upper}，上限为 {limit}。",
@@ -208,14 +223,17 @@ ZH = {
     "p_front": "非支配概率",
     "p_feasible": "P（可行）",
     "figure_2d": "准确率与风险",
-    "figure_2d_note": "误差线含客户抽样与训练噪声。准确率为 95 % 区间；风险的误差线止于单侧 95 % 置信上界：越过虚线即超出风险上限。",
+    "figure_2d_note": "误差线含客户抽样与训练噪声。准确率为 95 % 区间；风险的误差线止于单侧 95 % 置信上界："
+    "越过虚线即超出风险上限。",
     "figure_3d": "三个目标的帕累托前沿",
     "figure_3d_note": "拖动可旋转。实心点为可行前沿，空心圆被支配，十字不可行。",
     "figure_hv": "超体积随试验的变化",
-    "figure_hv_note": "可行试验所支配的、以参考点（错误率 0.5、风险 0.5、罚分 1）为界的空间占比。曲线仍在上升，说明值得再做试验。",
+    "figure_hv_note": "可行试验所支配的、以参考点（错误率 0.5、风险 0.5、罚分 1）为界的空间占比。曲线仍在上升，"
+    "说明值得再做试验。",
     "figure_parallel": "参数与目标",
     "table": "全部试验",
-    "table_note": "± 为一个标准误；max_risk 限制的是风险的单侧 95 % 置信上界。超出上限的试验列出被违反的约束，最严重者在前。",
+    "table_note": "± 为一个标准误；max_risk 限制的是风险的单侧 95 % 置信上界。超出上限的试验列出被违反的约束，"
+    "最严重者在前。",
     "compliance": "合规：推荐设置与现状对比",
     "compliance_note": "规则是供人判断的证据，不是法律结论。每个领域由得分最高的规则承担罚分，各项贡献之和即为罚分。",
     "rule": "规则",
@@ -229,7 +247,8 @@ ZH = {
     "trial_epsilon": "仅推荐模型：ε 为 {epsilon}，δ 为 {delta}，以{unit}为单位。",
     "guarantee": "策略 {policy} 的保证：ε 为 {epsilon}，δ 为 {delta}。",
     "group": "隐私单位是单条记录：对拥有 {n} 条记录的人，模型的保证为 ε {epsilon}、δ {delta}（群组隐私）。",
-    "group_unknown": "没有任何信息说明一个人有多少条记录，因此与用户有关的规则未评估：请指定用户列，或声明 one_record_per_user "
+    "group_unknown": "没有任何信息说明一个人有多少条记录，因此与用户有关的规则未评估：请指定用户列，或声明 "
+    "one_record_per_user "
     "或 max_records_per_user。",
     "claim": "差分隐私声明：{claim}。",
     "colon": "：",

@@ -27,7 +27,8 @@ class NamedAttack:
             answers rely on that: attacks that read a base head, a population, or variances pooled
             over other records are refused there.
         refers: True if it compares a shadow with shadows of other pairs; standard errors then count their training.
-        training_with_dp, training_without_dp: Scale of training's part of the error over that of units, before any data,
+        training_with_dp, training_without_dp: Scale of training's part of the error over that of units, before
+            any data,
             for shadows trained with DP and without it; ADR 22.
     """
 

@@ -46,9 +46,16 @@ OWN: dict[str, dict[str, Any]] = {
 def unknown(like: BaseModel, kind: str, **changes: Any) -> BaseModel:
     """Return a tiny model of random weights that moo has no table of, with another's tokenizer."""
     config = {
-        "vocab_size": 40, "pad_token_id": 1, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 64, "max_position_embeddings": 64, **OWN[kind], **changes,
-    }  # fmt: skip
+        "vocab_size": 40,
+        "pad_token_id": 1,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        **OWN[kind],
+        **changes,
+    }
     torch.manual_seed(0)
     model = AutoModel.from_config(AutoConfig.for_model(kind, **config)).eval().requires_grad_(False)
     model.config.use_cache = False
@@ -326,7 +333,14 @@ def test_an_adapter_that_stays_and_a_frozen_weight_that_moves_end_the_trial(
     class Nudge(lightning.Callback):
         """Moves one frozen weight of the copy."""
 
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        def on_train_batch_end(
+            self,
+            trainer: Any,  # noqa: ARG002
+            pl_module: Any,
+            outputs: Any,  # noqa: ARG002
+            batch: Any,  # noqa: ARG002
+            batch_idx: int,  # noqa: ARG002
+        ) -> None:
             frozen_ones = [p for p in pl_module.model.parameters() if not p.requires_grad]
             frozen_ones[-1].data += 1e-3
 

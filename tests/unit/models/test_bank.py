@@ -135,9 +135,15 @@ def test_tokens_laid_out_in_stretches_give_the_factors_of_tokens_laid_out_at_onc
 
 
 CASES = [("bert", name) for name in DEPTHS] + [
-    ("distilbert", "keys too"), ("distilbert", "two layers"), ("roberta", "two layers"), ("gpt2", "one layer"),
-    ("gpt2", "all layers, all linear"), ("llama", "one layer"), ("llama", "all layers, all linear"), ("qwen3", "two layers"),
-]  # fmt: skip
+    ("distilbert", "keys too"),
+    ("distilbert", "two layers"),
+    ("roberta", "two layers"),
+    ("gpt2", "one layer"),
+    ("gpt2", "all layers, all linear"),
+    ("llama", "one layer"),
+    ("llama", "all layers, all linear"),
+    ("qwen3", "two layers"),
+]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -208,8 +214,10 @@ def test_a_shadow_of_smaller_rank_is_what_it_would_be_alone(family: Callable[[st
     mixed = make_bank(frozen, DEPTHS[name], zero=True, ranks=(1, 3))
     alone = Bank(
         BankConfig(ranks=(1,), n_classes=C, depth=DEPTHS[name], lora_alpha=4.0),
-        frozen, frozen.base.hidden, [torch.Generator().manual_seed(0)],
-    )  # fmt: skip
+        frozen,
+        frozen.base.hidden,
+        [torch.Generator().manual_seed(0)],
+    )
     for mine, own in zip(mixed.shadow_parameters(0).values(), alone.shadow_parameters(0).values(), strict=True):
         torch.testing.assert_close(mine, own)
         mine += 0.1  # views: this is the bank's own memory
@@ -306,9 +314,13 @@ def test_a_record_that_is_not_finite_takes_its_own_user_out_and_nobody_else(
     bank, packed, users = make_bank(frozen, DEPTHS[name]), packed_at(frozen), np.array([0, 1, 1, 2, 2, 2, 3, 3])
     rng = np.random.default_rng(0)
     (batch,) = PoissonBatches(
-        units=users, lengths=packed.lengths, members=np.ones((K, len(users)), bool), sample_rate=1.0, steps=1,
+        units=users,
+        lengths=packed.lengths,
+        members=np.ones((K, len(users)), bool),
+        sample_rate=1.0,
+        steps=1,
         generators=[rng] * K,
-    )  # fmt: skip
+    )
     index = batch.index.flatten(1)
     bad = (batch.weights[..., 0] > 0) & (batch.index[..., 0] == 0)
 
@@ -334,8 +346,13 @@ def test_batches_and_stretches_have_few_shapes(longest: int, shapes: int) -> Non
         features=torch.zeros(n, 2), tokens=torch.arange(int(lengths.sum()))[:, None].float(), offsets=offsets
     )
     batches = PoissonBatches(
-        units=np.arange(n), lengths=lengths, members=np.ones((4, n), bool), sample_rate=0.25, steps=100, generators=[rng] * 4
-    )  # fmt: skip
+        units=np.arange(n),
+        lengths=lengths,
+        members=np.ones((4, n), bool),
+        sample_rate=0.25,
+        steps=100,
+        generators=[rng] * 4,
+    )
     seen = set()
     for batch in batches:
         drawn, end = packed.sampled_rows(batch.index.flatten(1)), 0
@@ -354,9 +371,13 @@ def test_chunks_of_a_batch_hold_every_unit_once(places: int) -> None:
     rng = np.random.default_rng(0)
     units = np.repeat(np.arange(40), rng.integers(1, 6, 40))
     batches = PoissonBatches(
-        units=units, lengths=rng.integers(1, 9, len(units)), members=np.ones((2, len(units)), bool), sample_rate=0.5,
-        steps=5, generators=[rng, rng],
-    )  # fmt: skip
+        units=units,
+        lengths=rng.integers(1, 9, len(units)),
+        members=np.ones((2, len(units)), bool),
+        sample_rate=0.5,
+        steps=5,
+        generators=[rng, rng],
+    )
     for batch in batches:
         parts = list(batch.chunks(places))
         left_out = batch.present.shape[1] - sum(p.present.shape[1] for p in parts)
@@ -373,9 +394,13 @@ def test_chunks_of_users_with_several_records_have_few_shapes() -> None:
     rng = np.random.default_rng(0)
     units = np.repeat(np.arange(1200), rng.integers(1, 6, 1200))
     batches = PoissonBatches(
-        units=units, lengths=np.ones(len(units), int), members=np.ones((4, len(units)), bool), sample_rate=0.5, steps=100,
+        units=units,
+        lengths=np.ones(len(units), int),
+        members=np.ones((4, len(units)), bool),
+        sample_rate=0.5,
+        steps=100,
         generators=[rng] * 4,
-    )  # fmt: skip
+    )
     shapes = {chunk.index.shape[1:] for batch in batches for chunk in batch.chunks(384)}
     assert len(shapes) <= 20
 
@@ -385,8 +410,13 @@ def test_places_without_a_unit_stand_first_and_hold_the_shortest_text() -> None:
     units = np.repeat(np.arange(40), rng.integers(1, 6, 40))
     lengths = rng.permutation(len(units)) + 3
     batches = PoissonBatches(
-        units=units, lengths=lengths, members=np.ones((3, len(units)), bool), sample_rate=0.3, steps=20, generators=[rng] * 3
-    )  # fmt: skip
+        units=units,
+        lengths=lengths,
+        members=np.ones((3, len(units)), bool),
+        sample_rate=0.3,
+        steps=20,
+        generators=[rng] * 3,
+    )
     for batch in batches:
         there = batch.present.numpy()
         assert (np.diff(there.astype(int), axis=1) >= 0).all()
@@ -398,9 +428,14 @@ def test_places_without_a_unit_stand_first_and_hold_the_shortest_text() -> None:
 def test_a_unit_with_many_records_is_thinned_at_random_and_others_stay_whole() -> None:
     units = np.repeat([0, 1, 2, 3], [3, 40, 2, 25])
     batches = PoissonBatches(
-        units=units, lengths=np.arange(len(units)) + 1, members=np.ones((1, len(units)), bool), sample_rate=1.0, steps=300,
-        generators=[np.random.default_rng(0)], max_records=16,
-    )  # fmt: skip
+        units=units,
+        lengths=np.arange(len(units)) + 1,
+        members=np.ones((1, len(units)), bool),
+        sample_rate=1.0,
+        steps=300,
+        generators=[np.random.default_rng(0)],
+        max_records=16,
+    )
     seen = np.zeros(len(units))
     for batch in batches:
         there = batch.weights[0] > 0

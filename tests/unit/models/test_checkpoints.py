@@ -48,10 +48,16 @@ def run(
     base = family("bert")
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=depth.adapted_layers), per_unit=2)
     settings = TrainingSettings(
-        depth=depth, lora_rank=2, lora_alpha=4.0, sample_rate=0.5, steps=STEPS, engine=request.param.split()[0],
-        dp=DPSettings(noise_multiplier=0.7, max_grad_norm=0.2, expected_batch_size=4.5), accelerator="cpu",
+        depth=depth,
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=STEPS,
+        engine=request.param.split()[0],
+        dp=DPSettings(noise_multiplier=0.7, max_grad_norm=0.2, expected_batch_size=4.5),
+        accelerator="cpu",
         optimizer=OptimizerSettings(learning_rate=1e-3, head_learning_rate=0.05, chunk=6),
-    )  # fmt: skip
+    )
     return data, frozen, settings
 
 

@@ -15,9 +15,16 @@ CLIP = 0.3
 ONE = torch.ones(1, 1, dtype=torch.bool)
 # records m, a, b, leading axes of the parameter; all but the last two are kept as factors
 SHAPES: list[tuple[int, int, int, tuple[int, ...]]] = [
-    (1, 8, 384, ()), (2, 8, 384, ()), (2, 384, 16, ()), (3, 384, 384, ()), (12, 64, 384, ()), (2, 32, 8, (12,)), (40, 64, 384, ()),
-    (2, 2, 3, ()), (30, 8, 384, ()),
-]  # fmt: skip
+    (1, 8, 384, ()),
+    (2, 8, 384, ()),
+    (2, 384, 16, ()),
+    (3, 384, 384, ()),
+    (12, 64, 384, ()),
+    (2, 32, 8, (12,)),
+    (40, 64, 384, ()),
+    (2, 2, 3, ()),
+    (30, 8, 384, ()),
+]
 
 
 def opposite(shape: tuple[int, int, int, tuple[int, ...]], scale: float, seed: int) -> Factors:

@@ -163,7 +163,7 @@ SLOW = [
 SHAPES = [
     pytest.param("bert", 1, 2, "query_key_value", id="queries"),
     *(pytest.param(*shape, id=f"{shape[0]}-{shape[1]}", marks=pytest.mark.slow) for shape in SLOW),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("kind", "layers", "queries", "targets"), SHAPES)

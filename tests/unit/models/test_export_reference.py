@@ -35,10 +35,18 @@ def trained_at(
         data = dataclasses.replace(data, packed=dataclasses.replace(data.packed, features=data.packed.features[:, :0]))
         frozen = dataclasses.replace(frozen, constants=frozen.constants.unshifted()) if frozen.causal else frozen
     settings = TrainingSettings(
-        depth=depth, lora_rank=3, lora_alpha=4.0, sample_rate=0.5, steps=steps, engine="opacus",
-        dp=DPSettings(noise_multiplier=0.5, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
-        optimizer=OptimizerSettings(learning_rate=2e-2, head_learning_rate=0.2, chunk=7), adaptation=adaptation, **changes,  # type: ignore[arg-type]
-    )  # fmt: skip
+        depth=depth,
+        lora_rank=3,
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=steps,
+        engine="opacus",
+        dp=DPSettings(noise_multiplier=0.5, max_grad_norm=0.5, expected_batch_size=9.0),
+        accelerator="cpu",
+        optimizer=OptimizerSettings(learning_rate=2e-2, head_learning_rate=0.2, chunk=7),
+        adaptation=adaptation,
+        **changes,  # type: ignore[arg-type]
+    )
     return train(data, settings, frozen, stream), data, frozen
 
 
@@ -94,10 +102,15 @@ def test_bottlenecks_start_as_the_identity_and_learn(family: Callable[[str], Bas
 @pytest.mark.parametrize(
     ("kind", "adaptation", "head"),
     [
-        ("bert", "full", "with_mean"), ("bert", "bottleneck", "with_mean"), ("bert", "lora", "stock"), ("bert", "prefix", "with_mean"),
-        ("gpt2", "full", "stock"), ("llama", "bottleneck", "with_mean"), ("electra", "lora", "with_mean"),
+        ("bert", "full", "with_mean"),
+        ("bert", "bottleneck", "with_mean"),
+        ("bert", "lora", "stock"),
+        ("bert", "prefix", "with_mean"),
+        ("gpt2", "full", "stock"),
+        ("llama", "bottleneck", "with_mean"),
+        ("electra", "lora", "with_mean"),
     ],
-)  # fmt: skip
+)
 def test_what_the_reference_path_trained_loads_to_its_own_predictions_whatever_the_adaptation(
     family: Callable[[str], BaseModel], tmp_path: Path, kind: str, adaptation: str, head: str
 ) -> None:
@@ -134,9 +147,15 @@ def test_shadows_of_several_ranks_and_dropped_layers_are_refused_on_the_referenc
 ) -> None:
     data, frozen = data_at(family("bert"), cut_of(family("bert").model, adapted_layers=1))
     settings = TrainingSettings(
-        depth=Depth(adapted_layers=1), lora_rank=(1, 2), lora_alpha=4.0, sample_rate=0.5, steps=1, engine="opacus",
-        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
-    )  # fmt: skip
+        depth=Depth(adapted_layers=1),
+        lora_rank=(1, 2),
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=1,
+        engine="opacus",
+        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0),
+        accelerator="cpu",
+    )
     for refused in (
         settings,
         dataclasses.replace(settings, lora_rank=2, depth=Depth(adapted_layers=1, layers_dropped=1)),
@@ -148,10 +167,16 @@ def test_shadows_of_several_ranks_and_dropped_layers_are_refused_on_the_referenc
 def test_bottlenecks_in_a_model_of_unknown_blocks_are_refused(family: Callable[[str], BaseModel]) -> None:
     data, frozen = data_at(family("electra"), Cut(0, 0))
     settings = TrainingSettings(
-        depth=Depth(adapted_layers=1), lora_rank=2, lora_alpha=4.0, sample_rate=0.5, steps=1, engine="opacus",
-        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
+        depth=Depth(adapted_layers=1),
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=1,
+        engine="opacus",
+        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0),
+        accelerator="cpu",
         adaptation="bottleneck",
-    )  # fmt: skip
+    )
     with pytest.raises(InputError, match="known family"):
         train(data, settings, frozen, stream)
 

@@ -48,10 +48,16 @@ def _claim(data: TrainingData, frozen: Frozen, *, engine: Any, noise: float = NO
         unit="user",
     )
     settings = TrainingSettings(
-        depth=Depth(adapted_layers=1), lora_rank=2, lora_alpha=4.0, sample_rate=RATE, steps=steps, engine=engine,
-        dp=DPSettings(noise_multiplier=noise, max_grad_norm=CLIP, expected_batch_size=RATE * n_units), accelerator="cpu",
+        depth=Depth(adapted_layers=1),
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=RATE,
+        steps=steps,
+        engine=engine,
+        dp=DPSettings(noise_multiplier=noise, max_grad_norm=CLIP, expected_batch_size=RATE * n_units),
+        accelerator="cpu",
         optimizer=OptimizerSettings(learning_rate=1e-3, head_learning_rate=0.05),
-    )  # fmt: skip
+    )
     trained = train(data, settings, frozen, stream)
     done = observed_run(run, trained)
     assert done.zero_noise_steps == trained.steps - trained.noisy_steps or noise < NOISE
@@ -136,11 +142,14 @@ def test_bounds_of_the_spread_are_no_smaller_than_how_often_they_are_reached() -
     [
         (lambda r: r.random((25, 200)).argsort(1) < 100, "of nearly one size"),
         (lambda r: (r.random((25, 200)) < 0.5) & (np.arange(25) % 4 > 0)[:, None], "at a rate of 0."),
-        (lambda r: r.random((25, 200)) < np.where(np.arange(25) % 2, 0.9, 0.1)[:, None], "of sizes that differ too much"),
+        (
+            lambda r: r.random((25, 200)) < np.where(np.arange(25) % 2, 0.9, 0.1)[:, None],
+            "of sizes that differ too much",
+        ),
         (lambda r: r.random((25, 200)) < np.where(np.arange(200) % 2, 0.9, 0.1), "drawn unevenly among the units"),
         (lambda r: shuffled_in_uneven_batches(r, 200), "shuffled"),
     ],
-)  # fmt: skip
+)
 def test_other_ways_of_drawing_are_named(batches: Any, says: str) -> None:
     for seed in range(5):
         assert says in drawn_by(np.random.default_rng(seed), batches, 4).sampler(0.5)
@@ -161,9 +170,13 @@ def test_units_of_the_other_half_are_seen() -> None:
     units = np.arange(6)
     observer = StepObserver(units, (units < 3)[None], dp)
     batches = PoissonBatches(
-        units=units, lengths=np.ones(6, np.int64), members=np.ones((1, 6), bool), sample_rate=1.0, steps=2,
+        units=units,
+        lengths=np.ones(6, np.int64),
+        members=np.ones((1, 6), bool),
+        sample_rate=1.0,
+        steps=2,
         generators=[np.random.default_rng(0)],
-    )  # fmt: skip
+    )
     for batch in batches:
         observer.count_batch(batch)
         observer.check_noise([("weight", slice(0, 1), torch.randn(1, 50), torch.zeros(1, 50))])
@@ -175,9 +188,13 @@ def test_counts_go_on_from_a_checkpoint_as_if_it_had_not_been() -> None:
     dp = DPSettings(noise_multiplier=(1.0, 0.5), max_grad_norm=2.0, expected_batch_size=1.0)
     units, members = np.arange(6), np.array([[True] * 3 + [False] * 3, [False] * 3 + [True] * 3])
     batches = PoissonBatches(
-        units=units, lengths=np.ones(6, np.int64), members=members, sample_rate=0.5, steps=4,
+        units=units,
+        lengths=np.ones(6, np.int64),
+        members=members,
+        sample_rate=0.5,
+        steps=4,
         generators=[np.random.default_rng(i) for i in range(2)],
-    )  # fmt: skip
+    )
     whole, first, then = (StepObserver(units, members, dp) for _ in range(3))
     noise = torch.randn(2, 5, 3) * torch.tensor([2.0, 0.0])[:, None, None]
     for step, batch in enumerate(batches):

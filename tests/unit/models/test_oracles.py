@@ -156,7 +156,11 @@ class Queried(nn.Module):
 
     def __init__(self, frozen: Frozen, n_frozen: int) -> None:
         super().__init__()
-        config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["query", "key", "value"])  # type: ignore[arg-type]
+        config = peft.LoraConfig(
+            r=RANK,
+            lora_alpha=ALPHA,
+            target_modules=["query", "key", "value"],
+        )  # type: ignore[arg-type]
         with silence_transformers():
             self.encoder = peft.get_peft_model(copy_of(frozen.base.model, frozen.cut), config)
         d = frozen.base.hidden
@@ -222,10 +226,17 @@ def in_double(oracle: Oracle) -> Oracle:
 
 def settings_of(depth: Depth, clip: float = 1.0, **changes: Any) -> TrainingSettings:
     return TrainingSettings(
-        depth=depth, lora_rank=RANK, lora_alpha=ALPHA, sample_rate=1.0, steps=1, engine="opacus", accelerator="cpu",
+        depth=depth,
+        lora_rank=RANK,
+        lora_alpha=ALPHA,
+        sample_rate=1.0,
+        steps=1,
+        engine="opacus",
+        accelerator="cpu",
         dp=DPSettings(noise_multiplier=0.0, max_grad_norm=clip, expected_batch_size=9.0),
-        optimizer=OptimizerSettings(chunk=5), **changes,
-    )  # fmt: skip
+        optimizer=OptimizerSettings(chunk=5),
+        **changes,
+    )
 
 
 @pytest.mark.parametrize(("kind", "depth"), CASES)
@@ -255,7 +266,8 @@ def test_torch_func_opacus_hooks_and_the_bank_give_the_same_record_gradients_of_
     assert_same({n: ours[own][1] for n, own in oracle.names.items()}, found)
     hooked = awake(GradSampleModule(oracle.model, loss_reduction="sum"))
     functional.cross_entropy(hooked(*oracle.inputs), labels, reduction="sum").backward()
-    by_hooks: Gradients = {n: p.grad_sample for n, p in oracle.model.named_parameters() if n in oracle.names}  # type: ignore[misc]
+    named = oracle.model.named_parameters()
+    by_hooks: Gradients = {n: p.grad_sample for n, p in named if n in oracle.names}  # type: ignore[misc]
     assert_same(by_hooks, found)
 
 
@@ -299,9 +311,12 @@ def by_ghost_clipping(oracle: Oracle, data: TrainingData, clip: float) -> tuple[
         if any(p.requires_grad for p in layer.parameters(recurse=False)):
             assert type(layer) in model.NORM_SAMPLERS
     optimizer = DPOptimizerFastGradientClipping(
-        torch.optim.SGD(trained.values(), lr=1.0), noise_multiplier=0.0, max_grad_norm=clip,
-        expected_batch_size=len(ROWS), loss_reduction="sum",
-    )  # fmt: skip
+        torch.optim.SGD(trained.values(), lr=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=clip,
+        expected_batch_size=len(ROWS),
+        loss_reduction="sum",
+    )
     criterion = DPLossFastGradientClipping(model, optimizer, nn.CrossEntropyLoss(reduction="sum"), loss_reduction="sum")
     criterion(model(*oracle.inputs), torch.from_numpy(data.labels)[ROWS]).backward()
     optimizer.pre_step()

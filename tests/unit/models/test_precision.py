@@ -75,7 +75,14 @@ class Moves(lightning.Callback):
     def __init__(self) -> None:
         self.norms: list[torch.Tensor] = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_end(
+        self,
+        trainer: Any,  # noqa: ARG002
+        pl_module: Any,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
         optimizer = pl_module.dp_optimizer
         whole = torch.cat([p.grad.flatten(1) for p in optimizer.params], dim=1).double()
         self.norms.append(whole.norm(dim=1) * optimizer.expected_batch_size)
@@ -165,10 +172,16 @@ def trained(family: Callable[[str], BaseModel], tmp_path: Path) -> Callable[...,
         data = TrainingData(packed=packed, labels=labels, units=units, members=members, n_classes=2)
         watch = Moves()
         settings = TrainingSettings(
-            depth=depth, lora_rank=2, lora_alpha=4.0, sample_rate=1.0 if alone else 0.5, steps=STEPS, accelerator="cpu",
+            depth=depth,
+            lora_rank=2,
+            lora_alpha=4.0,
+            sample_rate=1.0 if alone else 0.5,
+            steps=STEPS,
+            accelerator="cpu",
             dp=DPSettings(noise_multiplier=noise, max_grad_norm=clip, expected_batch_size=N / 8),
-            optimizer=OptimizerSettings(learning_rate=3e-3, head_learning_rate=0.01 if alone else 0.1), trainer={"callbacks": [watch]},
-        )  # fmt: skip
+            optimizer=OptimizerSettings(learning_rate=3e-3, head_learning_rate=0.01 if alone else 0.1),
+            trainer={"callbacks": [watch]},
+        )
 
         def stream(purpose: str, shadow: int) -> np.random.Generator:
             return np.random.default_rng([len(purpose), shadow, draw if purpose == "noise" else 0])

@@ -103,9 +103,14 @@ def test_gradients_of_records_by_opacus_by_factors_and_by_a_loop_of_one_are_the_
     by_factors = {n: torch.einsum("kp...ma,kp...mb->kp...ab", *pair)[0] for n, pair in factors.items()}
 
     settings = TrainingSettings(
-        depth=depth, lora_rank=2, lora_alpha=4.0, sample_rate=1.0, steps=1, engine="opacus",
+        depth=depth,
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=1.0,
+        steps=1,
+        engine="opacus",
         dp=DPSettings(noise_multiplier=0.0, max_grad_norm=1.0, expected_batch_size=9.0),
-    )  # fmt: skip
+    )
     model = with_grad_sample_hooks(build_classifier(adapter_spec(data, settings), frozen))
     noise: Any = None  # no step is taken
     module = ReferenceModule(model, data, settings, noise, shadow=0, pad=1)
@@ -150,10 +155,16 @@ def test_noise_of_the_reference_path_has_the_accountants_standard_deviation(fami
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=0))
     blank = dataclasses.replace(data.packed, features=torch.zeros(N, 400))
     settings = TrainingSettings(
-        depth=Depth(), lora_rank=1, lora_alpha=1.0, sample_rate=0.5, steps=30, engine="opacus", accelerator="cpu",
+        depth=Depth(),
+        lora_rank=1,
+        lora_alpha=1.0,
+        sample_rate=0.5,
+        steps=30,
+        engine="opacus",
+        accelerator="cpu",
         dp=DPSettings(noise_multiplier=3.0, max_grad_norm=0.5, expected_batch_size=9.0),
         optimizer=OptimizerSettings(head_learning_rate=0.05, head_momentum=0.0),
-    )  # fmt: skip
+    )
     trained = train(dataclasses.replace(data, packed=blank), settings, frozen, stream)
     expected = 30 * 800 * (3.0 * 0.5 * (0.05 / 0.5) / 9.0) ** 2
     for state in trained.bank.states:
@@ -166,9 +177,15 @@ def test_empty_batches_of_the_reference_path_still_take_noisy_steps(family: Call
     base = family("bert")
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=1))
     settings = TrainingSettings(
-        depth=Depth(adapted_layers=1), lora_rank=2, lora_alpha=4.0, sample_rate=1e-9, steps=3, engine="opacus",
-        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
-    )  # fmt: skip
+        depth=Depth(adapted_layers=1),
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=1e-9,
+        steps=3,
+        engine="opacus",
+        dp=DPSettings(noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=9.0),
+        accelerator="cpu",
+    )
     trained = train(data, settings, frozen, stream)
     assert trained.noisy_steps == trained.steps == 3
 
@@ -196,10 +213,17 @@ def test_other_adaptations_train_on_the_reference_path(family: Callable[[str], B
     base = family("bert")
     data, frozen = data_at(base, cut_of(base.model, adapted_layers=1))
     settings = TrainingSettings(
-        depth=Depth(adapted_layers=1), lora_rank=4, lora_alpha=4.0, sample_rate=0.5, steps=25, engine="opacus",
-        dp=DPSettings(noise_multiplier=0.1, max_grad_norm=0.5, expected_batch_size=9.0), accelerator="cpu",
-        optimizer=OptimizerSettings(learning_rate=2e-3, head_learning_rate=0.2), adaptation=adaptation,  # type: ignore[arg-type]
-    )  # fmt: skip
+        depth=Depth(adapted_layers=1),
+        lora_rank=4,
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=25,
+        engine="opacus",
+        dp=DPSettings(noise_multiplier=0.1, max_grad_norm=0.5, expected_batch_size=9.0),
+        accelerator="cpu",
+        optimizer=OptimizerSettings(learning_rate=2e-3, head_learning_rate=0.2),
+        adaptation=adaptation,  # type: ignore[arg-type]
+    )
     trained = train(data, settings, frozen, stream)
     right = log_probs(trained.bank, data.packed).argmax(-1).numpy() == data.labels
     assert right[data.members].mean() > 0.75
@@ -211,10 +235,16 @@ def test_a_family_that_the_bank_does_not_know_trains_on_the_reference_path(famil
     base = family("electra")
     data, frozen = data_at(base, Cut(0, 0))
     settings = TrainingSettings(
-        depth=Depth(adapted_layers=2), lora_rank=2, lora_alpha=4.0, sample_rate=0.5, steps=25, engine="opacus",
-        dp=DPSettings(noise_multiplier=0.0, max_grad_norm=math.inf, expected_batch_size=9.0), accelerator="cpu",
+        depth=Depth(adapted_layers=2),
+        lora_rank=2,
+        lora_alpha=4.0,
+        sample_rate=0.5,
+        steps=25,
+        engine="opacus",
+        dp=DPSettings(noise_multiplier=0.0, max_grad_norm=math.inf, expected_batch_size=9.0),
+        accelerator="cpu",
         optimizer=OptimizerSettings(learning_rate=1e-2, head_learning_rate=0.5),
-    )  # fmt: skip
+    )
     trained = train(data, settings, frozen, stream)
     right = log_probs(trained.bank, data.packed).argmax(-1).numpy() == data.labels
     assert right[data.members].mean() > 0.75

@@ -211,7 +211,8 @@ def test_where_memory_ends_the_chunk_is_halved_and_the_result_stays(
         train(data, settings_of(1), frozen, stream)
 
 
-MIXED = {  # of each shadow: rank, noise, rate, rate of the head; neighbours that agree in all but noise are updated together
+# of each shadow: rank, noise, rate, rate of the head; neighbours that agree in all but noise are updated together
+MIXED = {
     "one run": [(2, 0.5, 1e-2, 0.1), (2, 2.0, 1e-2, 0.1), (2, 0.5, 1e-2, 0.1), (2, 1.0, 1e-2, 0.1)],
     "pairs": [(1, 0.5, 1e-2, 0.1), (1, 0.5, 1e-2, 0.1), (4, 2.0, 1e-3, 0.02), (4, 2.0, 1e-3, 0.02)],
     "alone": [(1, 0.5, 1e-2, 0.1), (4, 1.0, 1e-2, 0.1), (4, 1.0, 1e-3, 0.1), (4, 2.0, 1e-3, 0.02)],

@@ -280,7 +280,14 @@ class Updates(lightning.Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         self._before = [p.detach().clone() for p in pl_module.dp_optimizer.params]
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_end(
+        self,
+        trainer: Any,  # noqa: ARG002
+        pl_module: Any,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
         one = getattr(pl_module, "_shadow", None)  # the reference path has one shadow a fit
         shadows = range(len(MULTIPLIERS)) if one is None else [one]
         for i, (p, before) in enumerate(zip(pl_module.dp_optimizer.params, self._before, strict=True)):

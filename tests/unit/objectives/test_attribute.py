@@ -1,4 +1,8 @@
-"""Attribute inference: leakage against a closed form, imputation, members against non-members, nulls, and what cannot be asked."""
+"""Attribute inference.
+
+Leakage against a closed form, imputation, members against non-members, nulls, and what cannot be
+asked.
+"""
 
 import dataclasses
 import math
@@ -142,9 +146,12 @@ def test_users_whose_attribute_is_unknown_are_left_out() -> None:
     some = attribute_risk(dataclasses.replace(e, attribute=np.where(hidden, -1, e.attribute)))
     alone = dataclasses.replace(
         e,
-        log_probs=e.log_probs[:, ~hidden], labels=e.labels[~hidden], members=e.members[:, ~hidden], units=e.units[~hidden],
+        log_probs=e.log_probs[:, ~hidden],
+        labels=e.labels[~hidden],
+        members=e.members[:, ~hidden],
+        units=e.units[~hidden],
         attribute=e.attribute[~hidden],
-    )  # fmt: skip
+    )
     assert some == attribute_risk(alone)
 
 

@@ -52,10 +52,16 @@ def settings_of(
     *, steps: int, noise: float = 0.0, clip: float = math.inf, batch: float = 10.0, **changes: Any
 ) -> TrainingSettings:
     values: dict[str, Any] = {
-        "depth": Depth(adapted_layers=2, targets="all_linear"), "lora_rank": 16, "lora_alpha": 32.0, "sample_rate": 1.0, "steps": steps,
+        "depth": Depth(adapted_layers=2, targets="all_linear"),
+        "lora_rank": 16,
+        "lora_alpha": 32.0,
+        "sample_rate": 1.0,
+        "steps": steps,
         "dp": DPSettings(noise_multiplier=noise, max_grad_norm=clip, expected_batch_size=batch),
-        "optimizer": OptimizerSettings(learning_rate=1e-2, chunk=64), "accelerator": "cpu", "engine": "opacus",
-    }  # fmt: skip
+        "optimizer": OptimizerSettings(learning_rate=1e-2, chunk=64),
+        "accelerator": "cpu",
+        "engine": "opacus",
+    }
     return TrainingSettings(**(values | changes))
 
 
@@ -63,7 +69,14 @@ class Sums(lightning.Callback):
     def __init__(self) -> None:
         self.first: dict[str, torch.Tensor] = {}
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_end(
+        self,
+        trainer: Any,  # noqa: ARG002
+        pl_module: Any,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
         if not self.first:
             scale = pl_module.dp_optimizer.expected_batch_size
             named = {n: p for n, p in pl_module.model.named_parameters() if p.requires_grad}
@@ -74,7 +87,11 @@ class Sums(lightning.Callback):
 def test_a_step_is_the_sum_of_clipped_gradients_of_single_texts(
     generator: Callable[[str], Generator], kind: str
 ) -> None:
-    """The oracle: autograd of one text at a time on the trained model's own start, averaged by unit, clipped, summed."""
+    """The oracle.
+
+    Autograd of one text at a time on the trained model's own start, averaged by unit, clipped,
+    summed.
+    """
     base = generator(kind)
     texts, units = base.ids(["hello world", "abc", "0123456789", "zz top"]), np.array([0, 0, 1, 2])
     sums = Sums()

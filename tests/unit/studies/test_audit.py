@@ -49,7 +49,10 @@ def split_by_a_known_key(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AuditReport]:
-    """One folder a module, so that the trunk is run once; keys that are known, so that the numbers are the same every time."""
+    """One folder a module, so that the trunk is run once.
+
+    Keys that are known, so that the numbers are the same every time.
+    """
     home = tmp_path_factory.mktemp("folder")
     for engine in ENGINES:
         split_by_a_known_key(home / engine)
@@ -109,8 +112,10 @@ def no_clipping(patch: pytest.MonkeyPatch) -> None:
             p.grad_sample._processed = True
 
     patch.setattr(
-        lightning_module, "clip_and_sum", lambda f, *, max_grad_norm, present: clip_and_sum(f, max_grad_norm=math.inf, present=present)  # noqa: ARG005
-    )  # fmt: skip
+        lightning_module,
+        "clip_and_sum",
+        lambda f, *, max_grad_norm, present: clip_and_sum(f, max_grad_norm=math.inf, present=present),  # noqa: ARG005
+    )
     patch.setattr(DPOptimizer, "clip_and_accumulate", reference)
 
 
@@ -223,9 +228,11 @@ def test_too_few_canaries_are_refused_before_anything_is_spent(
     with pytest.raises(InputError, match=r"canaries must be about \d+ or more to refute epsilon"):
         run("bank", canaries=4)
     for options, message in (
-        ({"canaries": 1}, "canaries"), ({"kind": "gold"}, "kind"), ({"confidence": 1.0}, "confidence"),
+        ({"canaries": 1}, "canaries"),
+        ({"kind": "gold"}, "kind"),
+        ({"confidence": 1.0}, "confidence"),
         ({"confidence": math.nan}, "confidence"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(InputError, match=message):
             run("bank", **options)
     assert len(read_entries(ledger_path(spec.data))) == before
@@ -233,11 +240,16 @@ def test_too_few_canaries_are_refused_before_anything_is_spent(
 
 def planted(kind: Any, *, m: int = 3, n: int = 4) -> tuple[TrainingData, Canaries]:
     packed = [
-        Packed(features=torch.ones(k, 2), tokens=torch.ones(2 * k, 2), offsets=torch.arange(0, 2 * k + 1, 2)) for k in (n, m)
-    ]  # fmt: skip
+        Packed(features=torch.ones(k, 2), tokens=torch.ones(2 * k, 2), offsets=torch.arange(0, 2 * k + 1, 2))
+        for k in (n, m)
+    ]
     data = TrainingData(
-        packed=packed[0], labels=np.array([0, 1, 0, 1]), units=np.array([0, 0, 1, 2]), members=np.ones((2, n), bool), n_classes=2
-    )  # fmt: skip
+        packed=packed[0],
+        labels=np.array([0, 1, 0, 1]),
+        units=np.array([0, 0, 1, 2]),
+        members=np.ones((2, n), bool),
+        n_classes=2,
+    )
     included = np.array([True, False, True])
     return data, Canaries(packed=packed[1], classes=np.array([0, 1, 1]), included=included, kind=kind)
 

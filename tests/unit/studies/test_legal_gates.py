@@ -34,19 +34,38 @@ from tests.fixtures.letters import letters_spec, save_table
 TERMS = Terms(purpose="model_training", as_of=date(2026, 11, 1))
 ROOT = Path(__file__).resolve().parents[3]
 DECLARED: dict[str, Any] = {
-    "signer": "Li Na", "date": date(2026, 11, 1), "basis": "contract", "purpose": ["model_training"], "withdrawn": False,
-    "storage_only": False, "collected": "2026-01-01", "retention": 900, "sensitive": False, "birth_year": 2000,
-}  # fmt: skip
+    "signer": "Li Na",
+    "date": date(2026, 11, 1),
+    "basis": "contract",
+    "purpose": ["model_training"],
+    "withdrawn": False,
+    "storage_only": False,
+    "collected": "2026-01-01",
+    "retention": 900,
+    "sensitive": False,
+    "birth_year": 2000,
+}
 
 
 @pytest.mark.parametrize(
     ("basis", "lawful"),
     [
-        ("consent", True), ("Consent", True), (" CONTRACT ", True), ("legal obligation", True), ("同意", True),
-        ("Legitimate-Interests", True), ("vibes", False), ("none", False), ("false", False), ("0", False),
-        ("no consent", False), ("consent?", False), ("n/a", False), ("", False),
+        ("consent", True),
+        ("Consent", True),
+        (" CONTRACT ", True),
+        ("legal obligation", True),
+        ("同意", True),
+        ("Legitimate-Interests", True),
+        ("vibes", False),
+        ("none", False),
+        ("false", False),
+        ("0", False),
+        ("no consent", False),
+        ("consent?", False),
+        ("n/a", False),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_the_lawful_basis_is_of_a_closed_list_and_anything_else_is_not_met(
     tmp_path: Path, basis: str, lawful: bool
 ) -> None:
@@ -75,7 +94,7 @@ def test_consent_in_capitals_still_needs_its_dates(tmp_path: Path) -> None:
         ),
         ("retention_days", ["30", "30.0"], ["1e3", "inf", "1_000", "30.5", "-1", "thirty"]),
     ],
-)  # fmt: skip
+)
 def test_truth_values_dates_and_counts_are_closed(name: str, good: list[str], bad: list[str]) -> None:
     assert typed(name, pd.Series(good))[1] == []
     for cell in bad:

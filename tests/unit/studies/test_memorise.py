@@ -1,4 +1,7 @@
-"""moo memorise on a tiny writer: secrets kept without DP and not under it, all charged, reports kept, what cannot be asked refused."""
+"""moo memorise on a tiny writer.
+
+Secrets kept without DP and not under it, all charged, reports kept, what cannot be asked refused.
+"""
 
 import dataclasses
 import json
@@ -139,8 +142,12 @@ def test_it_is_reserved_before_it_trains_settled_after_and_kept(
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_spent(spec: StudySpec, tmp_path: Path) -> None:
-    for options, message in (({"canaries": 1}, "canaries"), ({"repeats": 0}, "repeats"), ({"digits": 9}, "digits"),
-                             ({"confidence": math.nan}, "confidence")):  # fmt: skip
+    for options, message in (
+        ({"canaries": 1}, "canaries"),
+        ({"repeats": 0}, "repeats"),
+        ({"digits": 9}, "digits"),
+        ({"confidence": math.nan}, "confidence"),
+    ):
         with pytest.raises(InputError, match=message):
             memorise(spec, PRIVATE, folder=tmp_path / "never", **options)
     assert not (tmp_path / "never").exists()
@@ -199,7 +206,10 @@ Streams = Callable[..., set[bytes]]
 
 @pytest.fixture
 def streams(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Streams:
-    """Return what the three streams of a training begin with; it ends there. Each table has a folder, and all share one key."""
+    """Return what the three streams of a training begin with.
+
+    It ends there. Each table has a folder, and all share one key.
+    """
     drawn: list[set[bytes]] = []
     writer = module.load_generator(spec.model, accelerator="cpu")
 
@@ -240,14 +250,24 @@ def test_trainings_that_differ_in_parameters_or_specification_share_no_stream_un
 
     plain = trained()  # of few steps, so that its noise is soon calibrated
     changes: list[dict[str, Any]] = [
-        {"target_epsilon": 2.0}, {"target_epsilon": math.inf}, {"masking_level": 1}, {"lora_rank": 8}, {"learning_rate": 2e-2},
+        {"target_epsilon": 2.0},
+        {"target_epsilon": math.inf},
+        {"masking_level": 1},
+        {"lora_rank": 8},
+        {"learning_rate": 2e-2},
         {"adapted_layers": 1},
-    ]  # fmt: skip
+    ]
     studies = [
-        dataclasses.replace(plain, name="another"), trained(max_grad_norm=0.31), trained(steps=6), trained(sample_rate=0.4),
-        trained(lora_alpha=16.0), trained(lora_targets="query_value"), trained(max_length=20), trained(target_delta=1e-5),
+        dataclasses.replace(plain, name="another"),
+        trained(max_grad_norm=0.31),
+        trained(steps=6),
+        trained(sample_rate=0.4),
+        trained(lora_alpha=16.0),
+        trained(lora_targets="query_value"),
+        trained(max_length=20),
+        trained(target_delta=1e-5),
         dataclasses.replace(plain, pool=spec.pool / 2),
-    ]  # fmt: skip
+    ]
     drawn = [streams(study=plain), *(streams(dataclasses.replace(PRIVATE, **c), study=plain) for c in changes)]
     drawn += [streams(study=study) for study in studies]
     assert len(set.union(*drawn)) == 3 * len(drawn)

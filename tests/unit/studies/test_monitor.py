@@ -1,4 +1,8 @@
-"""The watch: each thing it looks at quiet, alarmed and not assessed; the same from the command, with its exit status."""
+"""The watch.
+
+Each thing it looks at quiet, alarmed and not assessed; the same from the command, with its exit
+status.
+"""
 
 import json
 from pathlib import Path

@@ -31,7 +31,10 @@ USERS, RIGHT = 2000, 0.7
 
 @pytest.mark.parametrize("kept", [1.0, 0.85, 0.7])
 def test_told_values_are_unbiased_whatever_share_passes_the_gates(kept: float) -> None:
-    """Whole studies of 2,000 users: gates, split, counts, floors and noise drawn each time; the truth is known each time."""
+    """Whole studies of 2,000 users.
+
+    Gates, split, counts, floors and noise drawn each time; the truth is known each time.
+    """
     off: dict[str, list[float]] = {RISK: [], VALIDITY: [], ACCURACY: []}
     planned: dict[str, float] = {}
     for seed in range(60):

@@ -1,4 +1,7 @@
-"""Classes that a half, a pool or a test part lacks: columns stay those of the classes, and too few users are refused by name."""
+"""Classes that a half, a pool or a test part lacks.
+
+Columns stay those of the classes, and too few users are refused by name.
+"""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""The recommended point: the most accurate whose limits hold, its alternatives, and what is said where there is none."""
+"""The recommended point.
+
+The most accurate whose limits hold, its alternatives, and what is said where there is none.
+"""
 
 import dataclasses
 import math

@@ -173,7 +173,9 @@ def test_published_numbers_carry_the_noise_and_nothing_exact_stands_beside_them(
 
 
 def test_published_verdicts_of_rules_are_the_same_for_a_neighbour(spec: StudySpec, tmp_path: Path) -> None:
-    """Where one customer's texts hold no word, nobody reads it in what leaves but through the noise that was paid for."""
+    """Where one customer's texts hold no word, nobody reads it in what leaves but through the noise
+    that was paid for.
+    """
     frame = pd.read_csv(spec.data, dtype={"text": str})
     flat = named(spec, "flat", space=at_one_epsilon(spec, masking_level=(1, 1)))
     whose = int(prepare_study(flat, StudyKey(b"\x5a" * 32), tmp_path).data.parts["pool"].unit_ids[0])
@@ -556,9 +558,13 @@ def test_a_class_that_no_release_record_has_keeps_its_place_in_all_that_leaves(
     (tmp_path / "s").mkdir(mode=0o700)
     classes, key = ["0", "0 rare", "1"], StudyKey.load_or_create(tmp_path / "s" / "study.key")
     study = named(
-        spec, f"absent {head}", data=str(save_table(tmp_path / "letters.csv")), min_class_users=1,
-        space=dataclasses.replace(spec.space, adapted_layers=(1, 1)), training=dataclasses.replace(TINY, head=head, steps=4),
-    )  # fmt: skip
+        spec,
+        f"absent {head}",
+        data=str(save_table(tmp_path / "letters.csv")),
+        min_class_users=1,
+        space=dataclasses.replace(spec.space, adapted_layers=(1, 1)),
+        training=dataclasses.replace(TINY, head=head, steps=4),
+    )
     frame = pd.read_csv(study.data, dtype={"label": str})
     searched = prepare_study(study, key, tmp_path / "s", policy=PROXY).data.records.texts
     (user,) = frame["user"][frame["text"] == searched[0]]

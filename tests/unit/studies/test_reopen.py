@@ -1,4 +1,7 @@
-"""What a guarantee rests on between calls: the same users, the same key, the same ledger, one budget, each decision taken once."""
+"""What a guarantee rests on between calls.
+
+The same users, the same key, the same ledger, one budget, each decision taken once.
+"""
 
 import dataclasses
 import json

@@ -141,7 +141,10 @@ def test_evidence_is_for_the_owner_alone_and_the_pairs_are_what_the_attack_belie
 def test_runs_that_differ_share_no_randomness_and_the_same_run_shares_all(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One folder, one key, one trial number: by another name, another clip, other parameters, and with its storage lost."""
+    """One folder, one key, one trial number.
+
+    By another name, another clip, other parameters, and with its storage lost.
+    """
     drawn: list[set[bytes]] = []
     streams, run = ShadowNoise.__init__, trial_module.run_trial
 
@@ -245,7 +248,10 @@ def test_a_stream_is_of_the_whole_run_and_noised_answers_of_their_policy(spec: S
 def test_streams_are_of_the_recogniser_that_masks(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another version masks other words: two runs on texts that differ must not share their noise. Without it none is asked for."""
+    """Another version masks other words.
+
+    Two runs on texts that differ must not share their noise. Without it none is asked for.
+    """
     pytest.importorskip("jieba")
     params = TrialParams(target_epsilon=4.0, masking_level=2, lora_rank=2, learning_rate=1e-3, adapted_layers=1)
     installed = metadata.version
@@ -284,7 +290,10 @@ def test_a_part_may_hold_one_class_alone_but_a_classifier_pool_may_not(spec: Stu
 def test_answers_of_two_policies_do_not_share_their_noise(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One key, one trial, one model, told at two noise multipliers: with the same draw, both together would tell the number."""
+    """One key, one trial, one model, told at two noise multipliers.
+
+    With the same draw, both together would tell the number.
+    """
     drawn: list[bytes] = []
     told = evaluator_module.noise_record
 
@@ -472,7 +481,10 @@ def test_a_study_without_a_day_is_judged_today_and_keeps_its_day_when_it_goes_on
         (lambda: StudySpec(name=None), "name must be str"),  # type: ignore[arg-type]
         (lambda: StudySpec(max_penalty=math.nan), "max_penalty must be a number, got NaN"),
         (lambda: StudySpec(space={"target_epsilo": (1, 2)}), "Did you mean 'target_epsilon'"),  # type: ignore[arg-type]
-        (lambda: SpaceSpec(target_epsilon=(1.0,)), r"space\.target_epsilon must be \[low, high\]"),  # type: ignore[arg-type]
+        (
+            lambda: SpaceSpec(target_epsilon=(1.0,)),  # type: ignore[arg-type]
+            r"space\.target_epsilon must be \[low, high\]",
+        ),
         (lambda: SpaceSpec(masking_level=(0, 1.5)), r"space\.masking_level must be int"),  # type: ignore[arg-type]
         (lambda: TrainingSpec(steps=2.5), r"training\.steps must be int"),  # type: ignore[arg-type]
         (lambda: TrainingSpec(engine="bnak"), "Did you mean 'bank'"),
@@ -485,7 +497,8 @@ def test_python_arguments_are_checked_like_those_of_toml(make: Callable[[], obje
 
 
 def test_values_from_python_take_the_types_of_their_fields() -> None:
-    made = StudySpec(data=Path("a.csv"), max_risk=1, packs=["pipl"], space={"target_epsilon": [1, 8]})  # type: ignore[arg-type]
+    space: Any = {"target_epsilon": [1, 8]}
+    made = StudySpec(data=Path("a.csv"), max_risk=1, packs=["pipl"], space=space)  # type: ignore[arg-type]
     assert (made.data, made.max_risk, made.packs) == ("a.csv", 1.0, ("pipl",))
     assert made.space == SpaceSpec(target_epsilon=(1.0, 8.0))
     assert StudySpec.from_mapping(made.to_json()) == made
@@ -653,9 +666,12 @@ def test_the_head_alone_of_a_model_of_an_unknown_family_is_searched_on_the_refer
     spec: StudySpec, family: Callable[[str], BaseModel], tmp_path: Path
 ) -> None:
     alone = dataclasses.replace(
-        spec, name="head", model=family("electra").name, training=dataclasses.replace(TINY, steps=4),
+        spec,
+        name="head",
+        model=family("electra").name,
+        training=dataclasses.replace(TINY, steps=4),
         space=dataclasses.replace(spec.space, adapted_layers=(0, 0)),
-    )  # fmt: skip
+    )
     result = run_study(alone, n_trials=1, folder=tmp_path / "a")
     assert result.about["engine"] == "opacus"
     assert [t.state for t in result.trials] == ["complete"]
@@ -682,9 +698,13 @@ def test_a_search_over_depth_and_learned_queries_completes(
     spec: StudySpec, tmp_path: Path, family: Callable[[str], BaseModel]
 ) -> None:
     space = SpaceSpec(
-        target_epsilon=(4.0, 4.0), masking_level=(1, 1), adapted_layers=(1, 3), layers_dropped=(0, 1), n_queries=(0, 3),
+        target_epsilon=(4.0, 4.0),
+        masking_level=(1, 1),
+        adapted_layers=(1, 3),
+        layers_dropped=(0, 1),
+        n_queries=(0, 3),
         lora_rank_log2=(1, 2),
-    )  # fmt: skip
+    )
     deep = dataclasses.replace(spec, name="deep", model=family("bert").name, space=space)
     result = run_study(deep, n_trials=6, folder=tmp_path)
     assert [t.state for t in result.trials] == ["complete"] * 6
@@ -716,9 +736,11 @@ def test_a_plan_counts_depth_and_engine(spec: StudySpec, family: Callable[[str],
     one, two, loop = (
         (seconds - own) / trunk
         for seconds, trunk, own in (
-            (*trainings(1, "bank"), steps), (*trainings(2, "bank"), steps), (*trainings(1, "opacus"), 0.0)
+            (*trainings(1, "bank"), steps),
+            (*trainings(2, "bank"), steps),
+            (*trainings(1, "opacus"), 0.0),
         )
-    )  # fmt: skip
+    )
     assert 30 < two / one < 40
     assert 30 < loop / one < 180
 
@@ -782,7 +804,8 @@ def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(spec: StudySpec
         from moo.studies.spec.study import StudySpec
         from moo.studies.search.run_study import run_study
         spec = StudySpec.from_mapping(json.loads(sys.argv[1]))
-        run_study(spec, n_trials=12, folder=sys.argv[2], callbacks=[lambda p: p.newest and print(p.newest.number, flush=True)])
+        show = lambda p: p.newest and print(p.newest.number, flush=True)
+        run_study(spec, n_trials=12, folder=sys.argv[2], callbacks=[show])
     """)
     command = [sys.executable, "-W", "ignore", "-c", script, json.dumps(spec.to_json())]
     with subprocess.Popen([*command, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True) as first:

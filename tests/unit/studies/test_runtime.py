@@ -1,4 +1,7 @@
-"""How a study runs on a machine: settings that change no number, what is refused before anything is spent, what is said."""
+"""How a study runs on a machine.
+
+Settings that change no number, what is refused before anything is spent, what is said.
+"""
 
 import dataclasses
 import inspect
@@ -104,12 +107,15 @@ def test_a_trainer_argument_that_breaks_dp_is_refused_with_its_reason(name: str)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("callback", [
-    lightning_callbacks.GradientAccumulationScheduler({0: 2}),
-    lightning_callbacks.LearningRateFinder(),
-    lightning_callbacks.StochasticWeightAveraging(1e-2),
-    lightning_callbacks.ModelCheckpoint(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lightning_callbacks.GradientAccumulationScheduler({0: 2}),
+        lightning_callbacks.LearningRateFinder(),
+        lightning_callbacks.StochasticWeightAveraging(1e-2),
+        lightning_callbacks.ModelCheckpoint(),
+    ],
+)
 def test_a_callback_that_breaks_dp_is_refused(callback: Any) -> None:
     for given in (callback, [lightning_callbacks.DeviceStatsMonitor(), callback]):
         with pytest.raises(InputError, match=type(callback).__name__):
@@ -226,7 +232,10 @@ def test_without_checkpoints_a_killed_trial_is_charged_in_full_and_again(spec: S
 
 
 def test_attempts_with_other_intervals_are_charged_for_no_fewer_steps_than_ran(spec: StudySpec, tmp_path: Path) -> None:
-    """Checkpoints every 2 steps, killed at 3; every 1000 from step 2 on, killed at 7: 5 ran, and the file says where they began."""
+    """Checkpoints every 2 steps, killed at 3.
+
+    Every 1000 from step 2 on, killed at 7: 5 ran, and the file says where they began.
+    """
     kept = dataclasses.replace(spec, name="intervals", data=copied(spec, tmp_path))
     for every, step in ((2, 3), (1000, 7)):
         attempt = on(kept, checkpoint_steps=every, trainer={"callbacks": killing("trial-0000", step)})
@@ -258,7 +267,11 @@ def killing_all(name: str, step: int) -> Callable[[str], list[lightning.Callback
 def test_moo_run_killed_in_the_middle_of_trainings_goes_on_bit_for_bit_and_is_charged_what_ran(
     spec: StudySpec, tmp_path: Path
 ) -> None:
-    """The real thing: SIGKILL once the status quo has a checkpoint, again once trial 1 has one, then the same command to its end."""
+    """The real thing.
+
+    SIGKILL once the status quo has a checkpoint, again once trial 1 has one, then the same command
+    to its end.
+    """
     training = dataclasses.replace(TINY, steps=200)
     long = on(
         dataclasses.replace(spec, name="long", data=copied(spec, tmp_path), training=training), checkpoint_steps=10
@@ -270,10 +283,14 @@ def test_moo_run_killed_in_the_middle_of_trainings_goes_on_bit_for_bit_and_is_ch
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert charges(long) == [
-        (-1, "abort", ran[-1].at_most), (-1, "commit", 200 - ran[-1].step),
-        (0, "commit", 200), (1, "abort", ran[1].at_most), (2, "open", 200),  # of trial 2 nothing shows that it had not begun
-        (1, "commit", 200 - ran[1].step), (2, "commit", 200),
-    ]  # fmt: skip
+        (-1, "abort", ran[-1].at_most),
+        (-1, "commit", 200 - ran[-1].step),
+        (0, "commit", 200),
+        (1, "abort", ran[1].at_most),
+        (2, "open", 200),  # of trial 2 nothing shows that it had not begun
+        (1, "commit", 200 - ran[1].step),
+        (2, "commit", 200),
+    ]
     resumed = load_result(tmp_path / "a")
     assert resumed.reference is not None
     assert [t.resumed_at for t in (resumed.reference, *resumed.trials)] == [ran[-1].step, 0, ran[1].step, 0]
@@ -287,7 +304,9 @@ def test_moo_run_killed_in_the_middle_of_trainings_goes_on_bit_for_bit_and_is_ch
 
 
 def killed_in(command: list[str], folder: Path, study: StudySpec, number: int) -> Reach:
-    """Start the command, end it by SIGKILL when a training has written a checkpoint, and read how far that training came."""
+    """Start the command, end it by SIGKILL when a training has written a checkpoint, and read how far
+    that training came.
+    """
     path = folder / "a" / "checkpoints" / ("reference" if number == -1 else f"trial-{number:04d}")
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
         while not checkpoint_files(path):
@@ -411,14 +430,32 @@ def test_precision_is_of_what_is_frozen_and_part_of_the_study(spec: StudySpec, t
 
 def test_the_command_line_overrides_the_machine() -> None:
     options = parser().parse_args(
-        ["run", "reviews", "--accelerator", "cpu", "--checkpoint-steps", "50", "--cache-gib", "2.5", "--logger", "csv",
-         "--trainer", "deterministic=true", "--trainer", "profiler=simple"]
-    )  # fmt: skip
+        [
+            "run",
+            "reviews",
+            "--accelerator",
+            "cpu",
+            "--checkpoint-steps",
+            "50",
+            "--cache-gib",
+            "2.5",
+            "--logger",
+            "csv",
+            "--trainer",
+            "deterministic=true",
+            "--trainer",
+            "profiler=simple",
+        ]
+    )
     machine = machine_of(options, RuntimeSettings(chunk=9, trainer={"benchmark": False}))
     assert machine == RuntimeSettings(
-        chunk=9, accelerator="cpu", checkpoint_steps=50, cache_gib=2.5, logger="csv",
+        chunk=9,
+        accelerator="cpu",
+        checkpoint_steps=50,
+        cache_gib=2.5,
+        logger="csv",
         trainer={"benchmark": False, "deterministic": True, "profiler": "simple"},
-    )  # fmt: skip
+    )
     for pair, message in (("max_steps=3", "max_steps"), ("profiler", "KEY=VALUE"), ("precision=16", "fp32")):
         with pytest.raises(InputError, match=message):
             machine_of(parser().parse_args(["run", "reviews", "--trainer", pair]), RuntimeSettings())

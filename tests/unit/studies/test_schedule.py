@@ -1,4 +1,7 @@
-"""Batches halved and steps doubled, trial by trial: what trains, what the ledger is told, and what a guarantee over all of them is."""
+"""Batches halved and steps doubled, trial by trial.
+
+What trains, what the ledger is told, and what a guarantee over all of them is.
+"""
 
 import dataclasses
 import itertools

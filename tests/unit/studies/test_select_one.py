@@ -79,7 +79,9 @@ def test_a_score_reads_no_other_trial_and_no_number() -> None:
     base = {"state": "complete", "claim": "holds", "constraints": {"max_risk": -0.1}}
     params = TrialParams(target_epsilon=1.0, masking_level=0, lora_rank=2, learning_rate=1e-3, adapted_layers=0)
     low, high, none = (
-        TrialRecord(number=n, params=params, objectives={ACCURACY: Measurement(value=v)}, **base)  # type: ignore[arg-type]
+        TrialRecord(  # type: ignore[arg-type]
+            number=n, params=params, objectives={ACCURACY: Measurement(value=v)}, **base
+        )
         for n, v in enumerate([0.4, 0.9, math.nan])
     )
     broken = dataclasses.replace(high, constraints={"max_risk": 0.3})

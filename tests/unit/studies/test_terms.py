@@ -1,4 +1,7 @@
-"""A name has one gate: what a guarantee rests on is fixed before anything is spent, and holds in every folder and storage."""
+"""A name has one gate.
+
+What a guarantee rests on is fixed before anything is spent, and holds in every folder and storage.
+"""
 
 import dataclasses
 import json
@@ -22,9 +25,15 @@ from moo.studies.workflows.retrain import retrain
 from tests.fixtures.letters import known, letters_spec
 
 FIXED = {
-    "policy": "select_one", "answer_noise": 5.0, "delta": 1e-5, "spec": "a", "split": "b", "data": "c", "mean_trials": 24,
+    "policy": "select_one",
+    "answer_noise": 5.0,
+    "delta": 1e-5,
+    "spec": "a",
+    "split": "b",
+    "data": "c",
+    "mean_trials": 24,
     "draw": "d",
-}  # fmt: skip
+}
 
 
 def account(ledger: Ledger, study: str) -> Account:

@@ -59,6 +59,7 @@ def attacks(options: argparse.Namespace) -> int:
     out.print(table)
     say(
         out,
-        "The attack named before the study counts; the largest of a table like this is too large. ± is one standard error.",
+        "The attack named before the study counts; the largest of a table like this is too large. ± is one standard "
+        "error.",
     )
     return 0

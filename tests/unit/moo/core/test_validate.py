@@ -22,7 +22,11 @@ from moo.core.messages import render
         (lambda: validate.positive(n=True), "n must be a number, got True.", "n 应为数值，实际为 True。"),
         (lambda: validate.finite(n=math.inf), "n must be finite, got inf.", "n 应为有限数，实际为 inf。"),
         (lambda: validate.in_range(0, 5, n=6), "n must be between 0 and 5, got 6.", "n 应在 0 到 5 之间，实际为 6。"),
-        (lambda: validate.whole(1, 9, n=2.5), "n must be a whole number, got 2.5.", "n 应为整数，实际为 2.5。"),  # type: ignore[arg-type]
+        (
+            lambda: validate.whole(1, 9, n=2.5),  # type: ignore[arg-type]
+            "n must be a whole number, got 2.5.",
+            "n 应为整数，实际为 2.5。",
+        ),
         (
             lambda: validate.whole(1, 1000, n=0),
             "n must be between 1 and 1,000, got 0.",

@@ -1,4 +1,7 @@
-"""A table before training: every gate by its rows, bad cells by file and line, and the same answer as a study's filter."""
+"""A table before training.
+
+Every gate by its rows, bad cells by file and line, and the same answer as a study's filter.
+"""
 
 import itertools
 import json

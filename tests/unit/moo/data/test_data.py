@@ -177,10 +177,18 @@ def law_table(**columns: object) -> Records:
         "guardian_consent": np.zeros(n, bool),
     }
     return Records(
-        name="law", texts=("a", "b", "c", "d"), labels=np.array([0, 1, 0, 1]), classes=("no", "yes"),
-        units=np.arange(n), unit_ids=("0", "1", "2", "3"), unit_name="record", language="en",
-        gold=((),) * n, fields=({},) * n, columns={k: np.asarray(v) for k, v in (frame | columns).items()},
-    )  # fmt: skip
+        name="law",
+        texts=("a", "b", "c", "d"),
+        labels=np.array([0, 1, 0, 1]),
+        classes=("no", "yes"),
+        units=np.arange(n),
+        unit_ids=("0", "1", "2", "3"),
+        unit_name="record",
+        language="en",
+        gold=((),) * n,
+        fields=({},) * n,
+        columns={k: np.asarray(v) for k, v in (frame | columns).items()},
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,8 +226,10 @@ def test_a_filter_that_leaves_nothing_says_for_what_and_why() -> None:
 
 def test_classes_that_only_dropped_records_have_are_gone_and_labels_coded_anew() -> None:
     records = dataclasses.replace(
-        law_table(withdrawn=[True, False, False, False]), classes=("a ward", "no", "other", "yes"), labels=np.array([0, 3, 1, 3])
-    )  # fmt: skip
+        law_table(withdrawn=[True, False, False, False]),
+        classes=("a ward", "no", "other", "yes"),
+        labels=np.array([0, 3, 1, 3]),
+    )
     kept, _ = consent_filter(records, TERMS)
     assert kept.classes == ("no", "yes")
     assert [kept.classes[c] for c in kept.labels] == ["yes", "no", "yes"]
@@ -323,8 +333,12 @@ def test_one_more_user_changes_a_table_by_that_user_alone_unless_n_records_cuts_
     for records, before in ((one, 600), (more, 900)):
         step = records.transformations[-1]
         assert (step.name, step.scope, step.frozen, step.before, step.after) == (
-            "first_units", "dataset", False, before, 500,
-        )  # fmt: skip
+            "first_units",
+            "dataset",
+            False,
+            before,
+            500,
+        )
 
 
 def test_shipped_studies_say_how_many_records_they_take() -> None:

@@ -41,9 +41,15 @@ def test_without_a_dossier_nothing_is_assessed() -> None:
 
 
 GONE = {
-    "G08": "source", "G09": "[notice", "G10": "transfer", "G11": "processors", "G12": "assessment", "G13": "encryption",
-    "G15": "audit", "G16": "options",
-}  # fmt: skip
+    "G08": "source",
+    "G09": "[notice",
+    "G10": "transfer",
+    "G11": "processors",
+    "G12": "assessment",
+    "G13": "encryption",
+    "G15": "audit",
+    "G16": "options",
+}
 
 
 @pytest.mark.parametrize("rule", sorted(GONE))

@@ -40,7 +40,10 @@ TITLES = (
 
 
 def save_movielens(folder: Path, *, n_users: int = 40, n_items: int = 60, seed: int = 0) -> tuple[Path, Path, Path]:
-    """Three made-up files as RecBole writes MovieLens-100K, rows in no order; user 1 has rated too little for either data set."""
+    """Three made-up files as RecBole writes MovieLens-100K, rows in no order.
+
+    User 1 has rated too little for either data set.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for user in range(1, n_users + 1):
@@ -50,7 +53,8 @@ def save_movielens(folder: Path, *, n_users: int = 40, n_items: int = 60, seed: 
     rng.shuffle(rows)
     people = [f"{u}\t{rng.integers(7, 74)}\t{rng.choice(['M', 'F'])}\tother\t{u:05d}" for u in range(1, n_users + 1)]
     items = [
-        f"{i}\t{TITLES[i - 1] if i <= len(TITLES) else f'Picture {i}'}\t{1950 + i if i > 1 else 'unkonwn'}\tDrama Children's"
+        f"{i}\t{TITLES[i - 1] if i <= len(TITLES) else f'Picture {i}'}\t{1950 + i if i > 1 else 'unkonwn'}\tDrama "
+        f"Children's"
         for i in range(1, n_items + 1)
     ]
     heads = {
@@ -79,8 +83,12 @@ def titles_told(taste: str) -> Counter[str]:
 
 def test_titles_are_written_as_people_write_them(tables: Tables) -> None:
     assert [tables.titles[i] for i in (1, 2, 4, 5, 6)] == [
-        "The Usual Suspects", "Il Postino", "Seven", "A Fish Called Wanda", "Les Misérables",
-    ]  # fmt: skip
+        "The Usual Suspects",
+        "Il Postino",
+        "Seven",
+        "A Fish Called Wanda",
+        "Les Misérables",
+    ]
     assert 7 not in tables.titles  # a title that the table does not know, nor its ratings
     assert 7 not in set(tables.ratings.item_id)
     assert (tables.years[1], tables.years[2]) == ("", "1952")  # what is not a number is not a year

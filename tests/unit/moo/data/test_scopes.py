@@ -1,4 +1,7 @@
-"""The gate between all users' rows and a step of the preparation: what is declared is tried, and what is not declared is seen."""
+"""The gate between all users' rows and a step of the preparation.
+
+What is declared is tried, and what is not declared is seen.
+"""
 
 import dataclasses
 from collections.abc import Callable

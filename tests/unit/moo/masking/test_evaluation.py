@@ -1,4 +1,7 @@
-"""What evaluation counts, against numbers worked out by hand; and where the masker stands on what it was not built from."""
+"""What evaluation counts, against numbers worked out by hand.
+
+And where the masker stands on what it was not built from.
+"""
 
 import math
 
@@ -74,7 +77,7 @@ def test_an_unknown_kind_or_type_of_a_case_is_refused() -> None:
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 @pytest.mark.parametrize("draw", [synthetic_notes, free_notes])
-def test_recall_and_precision_without_the_records_own_fields(draw, language: str) -> None:  # type: ignore[no-untyped-def]
+def test_recall_and_precision_without_own_fields(draw, language: str) -> None:  # type: ignore[no-untyped-def]
     notes = draw(1500, seed=3, language=language)
     one, two = (evaluate(notes.texts, notes.gold, level) for level in (1, 2))
     assert score(one, "direct").recall_low >= 0.99

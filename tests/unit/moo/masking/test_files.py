@@ -62,8 +62,14 @@ def test_json_lines_are_masked_inside_lists_and_mappings(tmp_path: Path) -> None
     source.write_text(json.dumps(record) + "\n\n", encoding="utf-8")
     mask_file(source, target, ColumnPlan(level=1))
     assert json.loads(target.read_text(encoding="utf-8")) == {
-        "t": "打[MOBILE]", "n": {"k": ["[EMAIL]", 3]}, "p": "[MOBILE]", "x": None, "b": True, "year": 2024, "f": 1.5,
-    }  # fmt: skip
+        "t": "打[MOBILE]",
+        "n": {"k": ["[EMAIL]", 3]},
+        "p": "[MOBILE]",
+        "x": None,
+        "b": True,
+        "year": 2024,
+        "f": 1.5,
+    }
 
 
 def test_parquet_keeps_numbers_and_nulls_and_masks_typed_columns(tmp_path: Path) -> None:
@@ -89,11 +95,14 @@ def test_parquet_keeps_numbers_and_nulls_and_masks_typed_columns(tmp_path: Path)
 def test_numbers_of_seven_digits_are_looked_at_in_every_type_and_format(tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame(
         {
-            "a": [13812345678, 5], "b": [13812345678.0, 0.5], "c": ["1.3812345678e10", "x"], "d": [2024, 2025],
+            "a": [13812345678, 5],
+            "b": [13812345678.0, 0.5],
+            "c": ["1.3812345678e10", "x"],
+            "d": [2024, 2025],
             "e": [0.25, 1.5],
             "f": [1381234, 7],
         }
-    )  # fmt: skip
+    )
     source, target = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     if suffix == ".parquet":
         frame.to_parquet(source)
@@ -163,7 +172,7 @@ def test_what_the_user_says_of_a_column_wins() -> None:
         ("a.jsonl", b'{"a": "\\ud800"}\n', r"a\.jsonl:1: a line must hold whole characters"),
         ("a.parquet", b"PAR1 not", "must be a readable parquet table"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_with_its_place_and_nothing_is_left(
     tmp_path: Path, name: str, content: bytes, place: str
 ) -> None:

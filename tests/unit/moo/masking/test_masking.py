@@ -1,4 +1,8 @@
-"""The ladder: nested, idempotent, blind to what is outside its spans, linear in hostile text, and right on known cases."""
+"""The ladder.
+
+Nested, idempotent, blind to what is outside its spans, linear in hostile text, and right on known
+cases.
+"""
 
 import itertools
 
@@ -14,14 +18,41 @@ from moo.masking import apply, find_spans, mask, mask_many, probe
 
 PIECES = st.sampled_from(
     [
-        "13812345678", "138 1234 5678", "１３８１２３４５６７８", "一三八一二三四五六七八", "a@b.cn", "微信：abcde12",
-        "订单号", "收货人：王小明",
-        "2025年3月12日", "35岁", "258.00元", "北京市", "朝阳区建国路88号5栋", "糖尿病", "3岁的孩子", "iPad",
-        "[MOBILE]", "<NUM>", "，", "。",
-        " ", "\x00", "先生", "欧阳", "饕餮", "192.168.1.10", "京A12345", "QQ", "http://x.cn/a", "。。",
-        "12345678901234567", "①②", "😀",
+        "13812345678",
+        "138 1234 5678",
+        "１３８１２３４５６７８",
+        "一三八一二三四五六七八",
+        "a@b.cn",
+        "微信：abcde12",
+        "订单号",
+        "收货人：王小明",
+        "2025年3月12日",
+        "35岁",
+        "258.00元",
+        "北京市",
+        "朝阳区建国路88号5栋",
+        "糖尿病",
+        "3岁的孩子",
+        "iPad",
+        "[MOBILE]",
+        "<NUM>",
+        "，",
+        "。",
+        " ",
+        "\x00",
+        "先生",
+        "欧阳",
+        "饕餮",
+        "192.168.1.10",
+        "京A12345",
+        "QQ",
+        "http://x.cn/a",
+        "。。",
+        "12345678901234567",
+        "①②",
+        "😀",
     ]
-)  # fmt: skip
+)
 TEXTS = st.lists(PIECES | st.text(max_size=6), max_size=12).map("".join)
 
 
@@ -124,13 +155,26 @@ def test_known_cases(text: str, level: int, expected: str) -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        "[NAME]", "[REDACTED]", "<NUM>", "<RARE>", "[AGE:30-39]", "[AGE:120-129]", "[DATE:2025Q1]", "[DATE:Q4]",
+        "[NAME]",
+        "[REDACTED]",
+        "<NUM>",
+        "<RARE>",
+        "[AGE:30-39]",
+        "[AGE:120-129]",
+        "[DATE:2025Q1]",
+        "[DATE:Q4]",
         "[AMOUNT:10^-1]",
-        "[AMOUNT:0]", "[CITY:浙江]", "[ADDRESS:浙江省杭州市]", "[MOBILE:bcdfghjklmnpqrst]", "[PHONE_1]", "[PERSON2]",
+        "[AMOUNT:0]",
+        "[CITY:浙江]",
+        "[ADDRESS:浙江省杭州市]",
+        "[MOBILE:bcdfghjklmnpqrst]",
+        "[PHONE_1]",
+        "[PERSON2]",
         "<PHONE_NUMBER>",
-        "<EMAIL_ADDRESS_12>", "[ORDER_NUMBER_123]",
+        "<EMAIL_ADDRESS_12>",
+        "[ORDER_NUMBER_123]",
     ],
-)  # fmt: skip
+)
 def test_tokens_of_any_masker_are_left_alone_at_every_level(token: str) -> None:
     assert [mask(f"给{token}，", level) for level in range(5)] == [f"给{token}，"] * 5
     assert token in mask(f"给{token}，", 5)
@@ -175,10 +219,13 @@ def test_a_level_off_the_ladder_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("收货人：林林。请快点", "林林"), ("收货人：金玉英。", "金玉英"), ("麻烦转交给同事来兵。谢谢", "来兵"),
-        ("联系人是我朋友冷娟。", "冷娟"), ("请送到楼下找杨梅先生，谢谢", "杨梅"),
+        ("收货人：林林。请快点", "林林"),
+        ("收货人：金玉英。", "金玉英"),
+        ("麻烦转交给同事来兵。谢谢", "来兵"),
+        ("联系人是我朋友冷娟。", "冷娟"),
+        ("请送到楼下找杨梅先生，谢谢", "杨梅"),
     ],
-)  # fmt: skip
+)
 def test_names_that_are_words_are_found_where_only_a_name_can_stand(text: str, name: str) -> None:
     start = text.index(name)
     assert (start, start + len(name)) in {(f.start, f.end) for f in find_spans(text, 2)}
@@ -187,10 +234,15 @@ def test_names_that_are_words_are_found_where_only_a_name_can_stand(text: str, n
 @pytest.mark.parametrize(
     "text",
     [
-        "问前台小姐能不能换房", "联系一位先生", "朋友开心。同事帮忙。", "收货人已经签收", "收货人：还没收到",
+        "问前台小姐能不能换房",
+        "联系一位先生",
+        "朋友开心。同事帮忙。",
+        "收货人已经签收",
+        "收货人：还没收到",
         "问门卫小姐",
-        "越来越好", "前台戴眼镜的那位",
+        "越来越好",
+        "前台戴眼镜的那位",
     ],
-)  # fmt: skip
+)
 def test_words_are_no_names_where_nothing_says_so(text: str) -> None:
     assert not find_spans(text, 2)

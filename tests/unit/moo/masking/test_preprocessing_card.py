@@ -1,4 +1,7 @@
-"""A release masks as its training did: the same text out of its file, its script and the masker; other recognisers are refused."""
+"""A release masks as its training did.
+
+The same text out of its file, its script and the masker; other recognisers are refused.
+"""
 
 import itertools
 import json
@@ -29,8 +32,12 @@ def test_the_released_file_masks_as_training_did(tmp_path: Path, level: int) -> 
 def test_the_script_beside_the_file_masks_lines(tmp_path: Path) -> None:
     save_preprocessing(tmp_path, masking_level=3, max_length=96)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / SCRIPT)], input="\n".join(TEXTS), capture_output=True, check=True, encoding="utf-8"
-    )  # fmt: skip
+        [sys.executable, str(tmp_path / SCRIPT)],
+        input="\n".join(TEXTS),
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
     assert done.stdout.splitlines() == [mask(t, 3) for t in TEXTS]
 
 

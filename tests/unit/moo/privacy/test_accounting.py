@@ -119,7 +119,10 @@ def test_an_optimal_attack_on_the_gaussian_stays_below_the_ceiling_and_above_the
 
 
 def test_ceilings_are_the_reference_numbers() -> None:
-    """AUC at delta 1e-5: .745 at q = .02, 250 steps, epsilon 8; single Gaussians of epsilon 1, 3, 8 .575, .694, .881."""
+    """AUC at delta 1e-5.
+
+    .745 at q = .02, 250 steps, epsilon 8; single Gaussians of epsilon 1, 3, 8 .575, .694, .881.
+    """
     noise = calibrate_noise(target_epsilon=8, delta=1e-5, sample_rate=0.02, steps=250)
     run = dataclasses.replace(RUN, sample_rate=0.02, steps=250, noise_multiplier=noise)
     assert (1 + advantage_ceiling(run)) / 2 == pytest.approx(0.745, abs=1e-3)
@@ -142,7 +145,11 @@ def test_a_curve_is_the_least_that_its_epsilons_and_deltas_allow(epsilon: float,
 
 
 def test_the_curve_of_a_run_lies_below_the_gaussians_it_is_made_of() -> None:
-    """Full batches: the run is the Gaussian mechanism of mu = sqrt(steps) / noise, and rounding only lowers its curve."""
+    """Full batches.
+
+    The run is the Gaussian mechanism of mu = sqrt(steps) / noise, and rounding only lowers its
+    curve.
+    """
     run = dataclasses.replace(RUN, sample_rate=1.0, steps=4, noise_multiplier=3.0)
     exact, found = GaussianCurve(mu=2 / 3), curve_of(run)
     for y in np.linspace(0.01, 0.99, 25):

@@ -21,9 +21,15 @@ from moo.studies.accounting.account import Account, ledger_path
 from moo.studies.workflows.monitor import _budgets
 
 RUN = TrainingRun(
-    sample_rate=0.5, steps=25, noise_multiplier=6.0, max_grad_norm=0.3, delta=1e-5, n_units=100, unit="user",
+    sample_rate=0.5,
+    steps=25,
+    noise_multiplier=6.0,
+    max_grad_norm=0.3,
+    delta=1e-5,
+    n_units=100,
+    unit="user",
     shadows_per_unit=2,
-)  # fmt: skip
+)
 BARE = dataclasses.replace(RUN, noise_multiplier=0.0)
 
 

@@ -1,4 +1,7 @@
-"""The ledger under many writers, kills and edits; the filter under adaptive sequences; published numbers of composition."""
+"""The ledger under many writers, kills and edits.
+
+The filter under adaptive sequences; published numbers of composition.
+"""
 
 import dataclasses
 import math
@@ -24,8 +27,8 @@ from scipy.optimize import brentq
 
 from moo.core.errors import InputError, MachineError, StorageError
 from moo.privacy import ledger as ledger_module
-from moo.privacy.calibration import calibrate_noise  # fmt: skip
-from moo.privacy.composition import (  # fmt: skip
+from moo.privacy.calibration import calibrate_noise
+from moo.privacy.composition import (
     ORDERS,
     compose_epsilon,
     epsilon_of_all,
@@ -182,7 +185,9 @@ WRITER = textwrap.dedent("""
     import sys, time
     from moo.privacy.ledger import Ledger
     from moo.privacy.events import TrainingRun
-    run = TrainingRun(sample_rate=.02, steps=250, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5, n_units=2000, unit="record")
+    run = TrainingRun(
+        sample_rate=.02, steps=250, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5, n_units=2000, unit="record"
+    )
     ledger, study, until = Ledger(sys.argv[1], "d" * 32), sys.argv[2], time.time() + float(sys.argv[3])
     n = 0
     while time.time() < until:
@@ -279,11 +284,17 @@ def test_a_full_disk_is_one_line_and_the_chain_stays(ledger: Ledger, monkeypatch
 @pytest.mark.parametrize(
     ("epsilon", "trials", "expected"),
     [
-        (1, 10, 3.3), (1, 30, 6.1), (1, 100, 12.3),
-        (3, 10, 8.4), (3, 30, 15.6), (3, 100, 33.4),
-        (8, 10, 21.4), (8, 30, 42.2), (8, 100, 100.9),
+        (1, 10, 3.3),
+        (1, 30, 6.1),
+        (1, 100, 12.3),
+        (3, 10, 8.4),
+        (3, 30, 15.6),
+        (3, 100, 33.4),
+        (8, 10, 21.4),
+        (8, 30, 42.2),
+        (8, 100, 100.9),
     ],
-)  # fmt: skip
+)
 def test_composition_gives_the_reference_table(epsilon: float, trials: int, expected: float) -> None:
     """q = .02, 250 steps, delta 1e-5, RDP for the run and for the sum, one shadow a trial."""
     found = compose_epsilon([run_at_rdp(epsilon)] * trials, delta=1e-5)
@@ -323,7 +334,10 @@ def test_rdp_is_never_below_pld(settings_tried: int) -> None:
 
 
 def theorem_2(curve: np.ndarray, *, gamma: float, mean: float, delta: float) -> float:
-    """Papernot and Steinke 2022, Theorem 2 at eta = 1, written from the paper: the best lambda and lambda' for one epsilon."""
+    """Papernot and Steinke 2022, Theorem 2 at eta = 1, written from the paper.
+
+    The best lambda and lambda' for one epsilon.
+    """
     eta, best = 1.0, math.inf
     for lam, eps in zip(ORDERS, curve, strict=True):
         for lam_, eps_ in zip(ORDERS, curve, strict=True):
@@ -343,7 +357,9 @@ def test_selecting_one_costs_what_theorem_2_says(epsilon: float, mean: int) -> N
 
 
 def test_the_best_of_one_run_costs_what_one_run_costs() -> None:
-    """K = 1: dp-accounting bounds it by the same formula, at most (1 + eta) of the low orders' divergence above one run."""
+    """K = 1: dp-accounting bounds it by the same formula, at most (1 + eta) of the low orders'
+    divergence above one run.
+    """
     run = run_at(1.0)
     assert epsilon_of_selected([run], mean=1, delta=1e-5) == pytest.approx(epsilon_rdp(run), rel=0.05)
     assert epsilon_of_selected([dataclasses.replace(run, noise_multiplier=0.0)], mean=9, delta=1e-5) == math.inf
@@ -360,7 +376,10 @@ def test_corollary_3_pure_epsilon_becomes_two_plus_eta_times_as_much(epsilon: fl
 
 @pytest.mark.parametrize(("rho", "gamma"), [(0.01, 0.01), (1, 0.1), (10, 0.99)])
 def test_corollary_4_concentrated_dp_through_our_geometric_law(rho: float, gamma: float) -> None:
-    """Corollary 4 of the same paper gives Gaussian trials in closed form; it optimises over all real orders, we over a grid."""
+    """Corollary 4 of the same paper gives Gaussian trials in closed form.
+
+    It optimises over all real orders, we over a grid.
+    """
     rho, mean = min(rho, -math.log(gamma)), 1 / gamma
     answer = PrivateAnswer(name="score", sensitivity=1.0, noise_multiplier=math.sqrt(0.5 / rho))
     orders = np.geomspace(1.0001, 1e4, 20_000)
@@ -374,7 +393,10 @@ def test_corollary_4_concentrated_dp_through_our_geometric_law(rho: float, gamma
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0, 32.0])
 def test_every_order_is_bounded_even_where_the_series_does_not_converge(epsilon: float) -> None:
-    """At sampling rate .5 dp-accounting gives up below order 2: a filter of such an order would refuse the cheapest runs."""
+    """At sampling rate .5 dp-accounting gives up below order 2.
+
+    A filter of such an order would refuse the cheapest runs.
+    """
     noise = calibrate_noise(target_epsilon=epsilon, delta=1e-5, sample_rate=0.5, steps=25)
     curve = rdp_of(dataclasses.replace(RUN, sample_rate=0.5, steps=25, noise_multiplier=noise))
     assert np.isfinite(curve).all()

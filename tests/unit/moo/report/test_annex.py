@@ -1,4 +1,8 @@
-"""The annex: what must stand in it, in both languages; what is signed; the difference to the one before; and how it prints."""
+"""The annex.
+
+What must stand in it, in both languages; what is signed; the difference to the one before; and how
+it prints.
+"""
 
 import dataclasses
 import json

@@ -28,18 +28,20 @@ from moo.studies.spec.study import load_spec
 from tests.fixtures.audits import audit_report
 from tests.fixtures.pages import read_page
 
-ROOMS = {room: Path(import_module(f"moo.{room}").__path__[0]) for room in
-         ("data", "pareto", "privacy", "search", "objectives", "models", "studies", "dashboard")}  # fmt: skip
+ROOMS = {
+    room: Path(import_module(f"moo.{room}").__path__[0])
+    for room in ("data", "pareto", "privacy", "search", "objectives", "models", "studies", "dashboard")
+}
 SOURCES = [p for room in ROOMS.values() for p in sorted(room.rglob("*.py"))]
 MORE = [p for room in ("core", "report") for p in sorted(Path(import_module(f"moo.{room}").__path__[0]).rglob("*.py"))]
 NAMES = (  # of things that have no other name in Chinese
-    "moo confirm audit out DIR trial torch optuna opacus lightning transformers scikit-learn cpu cu PEFT Opacus LoRA AUC TPR FPR GiB "
-    "SHA MIT Unicode NFC MovieLens-100K GroupLens Harper and Konstan Papernot Steinke Rényi GDPR GB/T internal H P M p k b "
+    "moo confirm audit out DIR trial torch optuna opacus lightning transformers scikit-learn cpu cu PEFT Opacus LoRA "
+    "AUC TPR FPR GiB "
+    "SHA MIT Unicode NFC MovieLens-100K GroupLens Harper and Konstan Papernot Steinke Rényi GDPR GB/T internal H P M "
+    "p k b "
     "letters letters.csv reviews e5-small validity"
 )
-ALLOWED = re.compile(
-    r"[GS]\d\d|L\d|[a-z]+(?:_[a-z]+)+|e-?\d*|[A-Z]{3}-\d|" + "|".join(map(re.escape, NAMES.split()))
-)  # fmt: skip
+ALLOWED = re.compile(r"[GS]\d\d|L\d|[a-z]+(?:_[a-z]+)+|e-?\d*|[A-Z]{3}-\d|" + "|".join(map(re.escape, NAMES.split())))
 
 
 def left(text: str) -> set[str]:
@@ -59,7 +61,8 @@ NOT_FINITE = Message("{n} gradients of units were not finite and contributed zer
 CUT = "{n} of {total} texts were longer than {tokens} tokens and were cut there"
 ABOVE = "alarm: the attack is above what the claimed epsilon allows ({measured:.3f} > {ceiling:.3f})"
 BUDGET = (
-    "guarantee per {unit}: epsilon {epsilon:g} for front, curves and models together, by a Renyi filter of order {order:g} fixed "
+    "guarantee per {unit}: epsilon {epsilon:g} for front, curves and models together, by a Renyi filter of order "
+    "{order:g} fixed "
     "before; trainings and noised answers are both in it"
 )
 
@@ -70,7 +73,10 @@ def result(study: tuple[Path, Path]) -> StudyResult:
 
 
 def troubled(result: StudyResult) -> StudyResult:
-    """The same study with what a real one may hold: alarms, notices, failures, a withdrawn claim, an attribute, real declarations."""
+    """The same study with what a real one may hold.
+
+    Alarms, notices, failures, a withdrawn claim, an attribute, real declarations.
+    """
     broken, *others = result.trials
     chosen = result.recommend().trial
     assert chosen is not None

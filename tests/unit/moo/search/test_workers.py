@@ -201,8 +201,12 @@ def test_an_interrupt_ends_all_workers_and_leaves_no_traceback_of_theirs(tmp_pat
     environment = {**os.environ, "PYTHONPATH": str(Path(moo.__file__).parents[1])}
     with subprocess.Popen(
         [sys.executable, str(script), str(Path(moo.__file__).parents[1])],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as driver:  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as driver:
         assert driver.stdout is not None
         workers = [int(driver.stdout.readline()) for _ in range(2)]
         os.killpg(driver.pid, signal.SIGINT)

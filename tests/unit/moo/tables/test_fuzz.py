@@ -1,4 +1,7 @@
-"""Generated tables through load, check and plan: no traceback, no disagreement on what is refused, and on how many rows there are."""
+"""Generated tables through load, check and plan.
+
+No traceback, no disagreement on what is refused, and on how many rows there are.
+"""
 
 import csv
 import io
@@ -140,11 +143,18 @@ def compare(model: Path, name: str, content: bytes) -> str:
         path = Path(folder) / name
         path.write_bytes(content)
         spec = StudySpec(
-            data=str(path), user="user", model=str(model), pool=0.5, test=0.3, consent_filter=False, gates=False,
+            data=str(path),
+            user="user",
+            model=str(model),
+            pool=0.5,
+            test=0.3,
+            consent_filter=False,
+            gates=False,
             as_of=DAY.isoformat(),
-            min_class_users=1, space=SpaceSpec(masking_level=(0, 1)),
+            min_class_users=1,
+            space=SpaceSpec(masking_level=(0, 1)),
             training=TrainingSpec(target_delta=1e-3, max_length=16),
-        )  # fmt: skip
+        )
         loaded = told(lambda: load_records(spec.data, user="user", as_of=DAY))
         found = told(lambda: check_table(path, Terms(purpose="p", as_of=DAY), text="text", label="label", user="user"))
         kept = {"label": "keep"} if name.endswith("parquet") else {}  # lists in a column of Parquet must be named

@@ -1,4 +1,8 @@
-"""The one reader of tables: sixty awkward files say the same to training, check, watch and masking; ids, labels, encodings, lines."""
+"""The one reader of tables.
+
+Sixty awkward files say the same to training, check, watch and masking; ids, labels, encodings,
+lines.
+"""
 
 import io
 import json
@@ -106,15 +110,18 @@ CASES = {
     "a quote that is no field's end": csv_(HEAD + '"a"b,yes,u1\nb,no,u2\n', error=":2: a row must be CSV"),
     "an open quote": csv_(HEAD + 'a,yes,u1\n"b,no,u2\n', error=":3: a row must be CSV"),
     # fields
-    "a field too many": csv_(HEAD + ROWS + "c,yes,u3,x\n",
-        error=":4: a row must hold 3 fields, as the header does, but holds 4"),
-    "a field too few": csv_(HEAD + "a,yes,u1\nb,no\n",
-        error=":3: a row must hold 3 fields, as the header does, but holds 2"),
+    "a field too many": csv_(
+        HEAD + ROWS + "c,yes,u3,x\n", error=":4: a row must hold 3 fields, as the header does, but holds 4"
+    ),
+    "a field too few": csv_(
+        HEAD + "a,yes,u1\nb,no\n", error=":3: a row must hold 3 fields, as the header does, but holds 2"
+    ),
     "a comma at each end": csv_(HEAD + ROWS.replace("\n", ",\n"), error=":2: a row must hold 3 fields"),
     "a comma at each end and the header's": csv_((HEAD + ROWS).replace("\n", ",\n"), rows=2, users=("u1", "u2")),
     "a blank after a quoted line end": csv_(HEAD + '"a\nb",yes,u1\nc\n', error=":4: a row must hold 3 fields"),
-    "a column twice": csv_("text,label,label\na,b,c\n",
-        error=":1: columns must have different names, got 'label' 2 times"),
+    "a column twice": csv_(
+        "text,label,label\na,b,c\n", error=":1: columns must have different names, got 'label' 2 times"
+    ),
     "two columns without a name": csv_("text,label,user,,\na,b,c,,\n", error="got '' 2 times"),
     "an index column": csv_(",text,label,user\n0,a,yes,u1\n1,b,no,u2\n", rows=2, users=("u1", "u2")),
     "empty": csv_("", error="but is empty"),
@@ -126,12 +133,14 @@ CASES = {
     "NUL": csv_(HEAD + "a,yes,u1\nb\x00,no,u2\n", error=":3: byte 2 must be text"),
     "a mark": csv_(b"\xef\xbb\xbf" + (HEAD + ROWS).encode(), rows=2, users=("u1", "u2"), classes=("no", "yes")),
     "UTF-16": csv_((HEAD + ROWS).encode("utf-16"), error=":1: the file must be UTF-8, but begins like UTF-16"),
-    "GB18030": csv_(GB,
-        error=':2: byte 1 must be UTF-8, but is 0xba; the line reads as GB18030; convert it or declare'),
+    "GB18030": csv_(
+        GB, error=":2: byte 1 must be UTF-8, but is 0xba; the line reads as GB18030; convert it or declare"
+    ),
     "GB18030, declared": csv_(GB, rows=2, reading={"encoding": "gb18030"}, users=("甲", "乙"), classes=("否", "是")),
     "UTF-8 declared as GB18030": csv_(
-        HEAD.encode() + "好,yes,u1\n".encode() + b"\xff\xff,no,u2\n", reading={"encoding": "GB18030"},
-        error="as declared"
+        HEAD.encode() + "好,yes,u1\n".encode() + b"\xff\xff,no,u2\n",
+        reading={"encoding": "GB18030"},
+        error="as declared",
     ),
     "Latin-1": csv_(HEAD.encode() + "café,yes,u1\n".encode("latin-1"), error=":2: byte 4 must be UTF-8"),
     "mixed encodings": csv_((HEAD + "好,yes,u1\n").encode() + "差,no,u2\n".encode("gb18030"), error="mixes encodings"),
@@ -144,63 +153,110 @@ CASES = {
     "no object": json_(record(), "[1]", error=":2: a line must be one JSON object, got list"),
     "a broken object": json_(record(), '{"text": ', error=":2: a line must be one JSON object, but at column"),
     "an array of objects": json_("[" + json.dumps(record()) + "]", error=":1: a line must be one JSON object"),
-    "a key twice": json_(record(), '{"text": "a", "label": "b", "label": "c", "user": "u"}',
-        error=":2: a line must be one JSON object"),
-    "half of a character": json_('{"text": "\\ud800", "label": "a", "user": "u"}', error=":1: a line must hold whole characters"),
+    "a key twice": json_(
+        record(), '{"text": "a", "label": "b", "label": "c", "user": "u"}', error=":2: a line must be one JSON object"
+    ),
+    "half of a character": json_(
+        '{"text": "\\ud800", "label": "a", "user": "u"}', error=":1: a line must hold whole characters"
+    ),
     "bare CR between objects": json_(json.dumps(record()) + "\r" + json.dumps(OTHER), error=":1: lines must end in"),
-    "a list of labels": json_(record(), record("bad", ["no", "so"]),
-        error=":2: column 'label' must hold one value a row, got a list", study=True),
-    "a mapping as user": json_(record(), record("bad", "no", {"id": 1}),
-        error=":2: column 'user' must hold one value a row, got a mapping", study=True),
-    "a list as text": json_(record() | {"text": ["a"]}, OTHER,
-        error=":1: column 'text' must hold one value a row, got a list", study=True),
-    "numbers as users": json_(record(user=123), record("bad", "no", 123.0), record("c", "no", "123"), rows=3,
-        users=("123",)),
-    "an exponent as user": json_(record(), '{"text": "b", "label": "no", "user": 1e5}',
-        error=":2: a user in column 'user' must be an id", study=True),
-    "a large float as user": json_(record(), '{"text": "b", "label": "no", "user": 9007199254740993.0}',
-        error=":2: a user in column", study=True),
-    "a large number as user": json_(record(), record("b", "no", 9007199254740993), rows=2, users=("u1",
-        "9007199254740993")),
-    "labels of every kind": json_(record("a", "1"), record("b", 1), record("c", True), record("d", None), rows=4,
-        classes=("1", "true")),
+    "a list of labels": json_(
+        record(),
+        record("bad", ["no", "so"]),
+        error=":2: column 'label' must hold one value a row, got a list",
+        study=True,
+    ),
+    "a mapping as user": json_(
+        record(),
+        record("bad", "no", {"id": 1}),
+        error=":2: column 'user' must hold one value a row, got a mapping",
+        study=True,
+    ),
+    "a list as text": json_(
+        record() | {"text": ["a"]}, OTHER, error=":1: column 'text' must hold one value a row, got a list", study=True
+    ),
+    "numbers as users": json_(
+        record(user=123), record("bad", "no", 123.0), record("c", "no", "123"), rows=3, users=("123",)
+    ),
+    "an exponent as user": json_(
+        record(),
+        '{"text": "b", "label": "no", "user": 1e5}',
+        error=":2: a user in column 'user' must be an id",
+        study=True,
+    ),
+    "a large float as user": json_(
+        record(), '{"text": "b", "label": "no", "user": 9007199254740993.0}', error=":2: a user in column", study=True
+    ),
+    "a large number as user": json_(
+        record(), record("b", "no", 9007199254740993), rows=2, users=("u1", "9007199254740993")
+    ),
+    "labels of every kind": json_(
+        record("a", "1"), record("b", 1), record("c", True), record("d", None), rows=4, classes=("1", "true")
+    ),
     # values
-    "numbers as users in CSV": csv_(HEAD + "a,yes,123\nb,no,123.0\nc,no, 123\nd,no,0123\n", rows=4, users=("123",
-        "0123")),
-    "an exponent as user in CSV": csv_(HEAD + "a,yes,u1\nb,no,1.2E+11\n",
-        error=":3: a user in column 'user' must be an id", study=True),
+    "numbers as users in CSV": csv_(
+        HEAD + "a,yes,123\nb,no,123.0\nc,no, 123\nd,no,0123\n", rows=4, users=("123", "0123")
+    ),
+    "an exponent as user in CSV": csv_(
+        HEAD + "a,yes,u1\nb,no,1.2E+11\n", error=":3: a user in column 'user' must be an id", study=True
+    ),
     "a large float as user in CSV": csv_(HEAD + "a,yes,u1\nb,no,9007199254740993.0\n", error=":3: a user", study=True),
     "no user": csv_(HEAD + "a,yes,u1\nb,no,\n", error=":3: every row must have a user in column 'user'", study=True),
-    "null as user": csv_(HEAD + "a,yes,null\nb,no,u2\n", error=":2: every row must have a user in column 'user'",
-        study=True),
-    "labels that look empty": csv_(HEAD + "a,NA,u1\nb,None,u2\nc,null,u3\nd,001,u4\n", rows=4, classes=("001", "NA",
-        "None", "null")),
-    "declared empty labels": csv_(HEAD + "a,NA,u1\nb,None,u2\nc, null ,u3\nd,001,u4\n", rows=4, classes=("001",
-        "None"), reading={"na_values": ("NA", "null")}),
-    "blanks around labels": csv_(HEAD + "a, yes,u1\nb,yes ,u2\nc,no,u3\nd,\u3000no,u4\n", rows=4, classes=("no",
-        "yes")),
+    "null as user": csv_(
+        HEAD + "a,yes,null\nb,no,u2\n", error=":2: every row must have a user in column 'user'", study=True
+    ),
+    "labels that look empty": csv_(
+        HEAD + "a,NA,u1\nb,None,u2\nc,null,u3\nd,001,u4\n", rows=4, classes=("001", "NA", "None", "null")
+    ),
+    "declared empty labels": csv_(
+        HEAD + "a,NA,u1\nb,None,u2\nc, null ,u3\nd,001,u4\n",
+        rows=4,
+        classes=("001", "None"),
+        reading={"na_values": ("NA", "null")},
+    ),
+    "blanks around labels": csv_(
+        HEAD + "a, yes,u1\nb,yes ,u2\nc,no,u3\nd,\u3000no,u4\n", rows=4, classes=("no", "yes")
+    ),
     "one class": csv_(HEAD + "a,yes,u1\nb,yes,u2\n", error="at least two classes", study=True),
-    "numbers to predict": csv_(HEAD + "".join(f"t{i},{i / 7},u{i}\n" for i in range(40)),
-        error="look like a number to predict", study=True),
-    "prices, nearly one a row": csv_(HEAD + "".join(f"t{i},{i}.99,u{i}\n" for i in range(9)),
-        error="look like a number to predict", study=True),
-    "texts as labels": csv_(HEAD + "".join(f"t{i},about {i},u{i}\n" for i in range(9)), error="nearly one a row",
-        study=True),
-    "no text that is seen": csv_(HEAD + "\u200b,yes,u1\n  ,no,u2\n", error="at least one record with text and label",
-        study=True),
+    "numbers to predict": csv_(
+        HEAD + "".join(f"t{i},{i / 7},u{i}\n" for i in range(40)), error="look like a number to predict", study=True
+    ),
+    "prices, nearly one a row": csv_(
+        HEAD + "".join(f"t{i},{i}.99,u{i}\n" for i in range(9)), error="look like a number to predict", study=True
+    ),
+    "texts as labels": csv_(
+        HEAD + "".join(f"t{i},about {i},u{i}\n" for i in range(9)), error="nearly one a row", study=True
+    ),
+    "no text that is seen": csv_(
+        HEAD + "\u200b,yes,u1\n  ,no,u2\n", error="at least one record with text and label", study=True
+    ),
     # Parquet
     "columns": Case(name="t.parquet", content=parquet_(x=[1, 2]), rows=2, users=("u0", "u1"), classes=("no", "yes")),
-    "typed columns": Case(name="T.PARQUET", content=parquet_(user=[7, 8], label=[True, False]), rows=2, users=("7",
-        "8"), classes=("false", "true")),
+    "typed columns": Case(
+        name="T.PARQUET",
+        content=parquet_(user=[7, 8], label=[True, False]),
+        rows=2,
+        users=("7", "8"),
+        classes=("false", "true"),
+    ),
     "floats as users": Case(name="t.parquet", content=parquet_(user=[7.0, 8.0]), rows=2, users=("7", "8")),
-    "large floats as users": Case(name="t.parquet", content=parquet_(user=[7.0, 1e16]),
-        error=", row 2: a user in column", study=True),
-    "dictionaries": Case(name="t.parquet", content=parquet_(label=pa.array(["yes", "no"]).dictionary_encode()),
-        rows=2, classes=("no", "yes")),
-    "days as labels": Case(name="t.parquet", content=parquet_(label=[date(2026, 1, 1), date(2026, 1, 2)]), rows=2,
-        classes=("2026-01-01", "2026-01-02")),
+    "large floats as users": Case(
+        name="t.parquet", content=parquet_(user=[7.0, 1e16]), error=", row 2: a user in column", study=True
+    ),
+    "dictionaries": Case(
+        name="t.parquet",
+        content=parquet_(label=pa.array(["yes", "no"]).dictionary_encode()),
+        rows=2,
+        classes=("no", "yes"),
+    ),
+    "days as labels": Case(
+        name="t.parquet",
+        content=parquet_(label=[date(2026, 1, 1), date(2026, 1, 2)]),
+        rows=2,
+        classes=("2026-01-01", "2026-01-02"),
+    ),
     "no Parquet": Case(name="t.parquet", content="PAR1 no", error="must be a readable parquet table"),
-}  # fmt: skip
+}
 
 
 def put(folder: Path, case: Case) -> Path:
@@ -326,12 +382,27 @@ def test_a_text_is_seen_where_cleaning_leaves_something(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "user"),
-    [("123", "123"), ("123.0", "123"), ("123.", "123"), (" 123.00\u200b", "123"), ("-5.0", "-5"), ("007", "007"),
-    ("1.5", "1.5"),
-     ("NaN", ""), ("<NA>", ""), (None, ""), ("9007199254740993", "9007199254740993"), ("12e45678", "12e45678"),
-     ("e\u0301", "é"),
-     ("1e5", None), ("1.2E+11", None), (".5e3", None), ("9007199254740992.0", None), ("9" * 5000 + ".0", None)],
-)  # fmt: skip
+    [
+        ("123", "123"),
+        ("123.0", "123"),
+        ("123.", "123"),
+        (" 123.00\u200b", "123"),
+        ("-5.0", "-5"),
+        ("007", "007"),
+        ("1.5", "1.5"),
+        ("NaN", ""),
+        ("<NA>", ""),
+        (None, ""),
+        ("9007199254740993", "9007199254740993"),
+        ("12e45678", "12e45678"),
+        ("e\u0301", "é"),
+        ("1e5", None),
+        ("1.2E+11", None),
+        (".5e3", None),
+        ("9007199254740992.0", None),
+        ("9" * 5000 + ".0", None),
+    ],
+)
 def test_one_person_has_one_id_and_lost_digits_are_refused(cell: str | None, user: str | None) -> None:
     if user is not None:
         assert user_id(cell) == user
@@ -427,7 +498,10 @@ def test_a_declared_table_is_planned_and_checked_from_its_study_in_one_way(
     rows = "".join(f"好{i};{'NA' if i == 7 else ' 是' if i % 2 else '否'};{i}.0\n" for i in range(60))
     (tmp_path / "t.CSV").write_bytes(("text;label;user\n" + rows).encode("gb18030"))
     toml = tmp_path / "study.toml"
-    declared = f'data = "t.CSV"\nuser = "user"\nmodel = "{tiny_folder}"\nconsent_filter = false\ngates = false\nna_values = ["NA"]\n'
+    declared = (
+        f'data = "t.CSV"\nuser = "user"\nmodel = "{tiny_folder}"\nconsent_filter = false\ngates = '
+        f'false\nna_values = ["NA"]\n'
+    )
     toml.write_text("\ufeff" + declared + "pool = 0.5\ntest = 0.3\n[training]\ntarget_delta = 1e-3\nmax_length = 16\n")
     commands = (["run", str(toml), "--plan", "--trials", "1"], ["compliance", "check", "--data", str(toml)])
     for command in commands:

@@ -15,7 +15,11 @@ from moo.privacy.tradeoff import GaussianCurve, approximate_dp, gaussian_dp
 
 
 def program(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
-    """The oracle: the largest P(at least v right) among all laws of the count that Theorem 8 allows, by linear programming."""
+    """The oracle.
+
+    The largest P(at least v right) among all laws of the count that Theorem 8 allows, by linear
+    programming.
+    """
     j = np.arange(r + 1)
     rows, bounds = [], []
     for i in range(r):
@@ -29,10 +33,15 @@ def program(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
 @pytest.mark.parametrize(
     ("m", "r", "v", "epsilon", "delta"),
     [
-        (100, 100, 75, 0.5, 1e-3), (100, 100, 60, 0.2, 1e-5), (50, 20, 16, 0.5, 1e-2), (50, 20, 20, 1.0, 0.0),
-        (200, 40, 33, 1.0, 1e-4), (30, 30, 16, 0.0, 0.0), (60, 24, 13, 2.0, 0.1),
+        (100, 100, 75, 0.5, 1e-3),
+        (100, 100, 60, 0.2, 1e-5),
+        (50, 20, 16, 0.5, 1e-2),
+        (50, 20, 20, 1.0, 0.0),
+        (200, 40, 33, 1.0, 1e-4),
+        (30, 30, 16, 0.0, 0.0),
+        (60, 24, 13, 2.0, 0.1),
     ],
-)  # fmt: skip
+)
 def test_the_p_value_is_the_optimum_of_a_linear_program(m: int, r: int, v: int, epsilon: float, delta: float) -> None:
     found = curve_p_value(Guessed(canaries=m, guesses=r, correct=v), approximate_dp(epsilon, delta))
     assert found == pytest.approx(program(m, r, v, epsilon, delta), rel=1e-7, abs=1e-9)
@@ -42,7 +51,9 @@ def test_the_p_value_is_the_optimum_of_a_linear_program(m: int, r: int, v: int, 
     ("guesses", "correct", "tried", "bound"), [(406, 379, 386, 2.164749), (938, 934, 374, 4.7218075)]
 )
 def test_the_bound_is_the_one_published_with_jax_privacy(guesses: int, correct: int, tried: int, bound: float) -> None:
-    """Its test of Gaussian scores, 10,000 in and as many out, delta 1e-6, 5 % shared among the thresholds that it tries."""
+    """Its test of Gaussian scores, 10,000 in and as many out, delta 1e-6, 5 % shared among the
+    thresholds that it tries.
+    """
     found = Guessed(canaries=20_000, guesses=guesses, correct=correct)
     assert curve_epsilon(found, delta=1e-6, confidence=1 - 0.05 / tried) == pytest.approx(bound, abs=2e-4)
 
@@ -77,7 +88,9 @@ def test_at_the_gaussian_it_is_tighter_than_the_audit_of_epsilon_and_delta() -> 
 
 
 def test_with_epsilon_and_delta_alone_it_is_valid_at_randomised_response() -> None:
-    """Each canary's coin is told rightly with probability e^epsilon / (1 + e^epsilon): the worst that pure epsilon allows."""
+    """Each canary's coin is told rightly with probability e^epsilon / (1 + e^epsilon): the worst that
+    pure epsilon allows.
+    """
     rng, epsilon, runs = np.random.default_rng(2), 1.0, 2000
     right = rng.binomial(200, 1 / (1 + math.exp(-epsilon)), runs)
     curve = approximate_dp(epsilon, 0.0)

@@ -1,4 +1,7 @@
-"""Whether batches look drawn by Poisson sampling: right in as many cases as allowed, and not fooled by what is simpler to write."""
+"""Whether batches look drawn by Poisson sampling.
+
+Right in as many cases as allowed, and not fooled by what is simpler to write.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,7 +45,10 @@ def always_the_same(rng: np.random.Generator, q: float) -> Sequence[Ints]:
 
 @pytest.mark.parametrize("q", [0.05, 0.25, 0.5])
 def test_poisson_batches_are_doubted_no_more_often_than_the_p_value_says_and_about_as_often(q: float) -> None:
-    """Three looks, the worst times three: P(p <= a) is at most a, and 1 - (1 - a / 3)^3 were they independent; 4 standard errors."""
+    """Three looks, the worst times three.
+
+    P(p <= a) is at most a, and 1 - (1 - a / 3)^3 were they independent; 4 standard errors.
+    """
     runs = 1500
     found = np.array(
         [poisson_p_value(poisson(np.random.default_rng(s), q), n_units=UNITS, sample_rate=q) for s in range(runs)]

@@ -1,4 +1,8 @@
-"""Attacks by name: what each needs, the quantile regression, the choice on one half, exposure by decile, the permutation test."""
+"""Attacks by name.
+
+What each needs, the quantile regression, the choice on one half, exposure by decile, the
+permutation test.
+"""
 
 import dataclasses
 import math

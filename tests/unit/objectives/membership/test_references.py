@@ -1,4 +1,6 @@
-"""LiRA, RMIA, BASE, one-run audit and exposure against naive oracles written from the papers, and what each does at no leak."""
+"""LiRA, RMIA, BASE, one-run audit and exposure against naive oracles written from the papers, and what
+each does at no leak.
+"""
 
 import math
 
@@ -175,7 +177,10 @@ def test_the_one_run_bound_agrees_with_a_loop(m: int, r: int, v: int, delta: flo
 
 @pytest.mark.parametrize("seed", range(4))
 def test_exposure_agrees_with_the_paper_written_out(seed: int) -> None:
-    """Definition 4 and section 4.2: log2 of the candidates less log2 of the canary's rank, itself a candidate; with ties."""
+    """Definition 4 and section 4.2.
+
+    Log2 of the candidates less log2 of the canary's rank, itself a candidate; with ties.
+    """
     rng = np.random.default_rng(seed)
     canaries, rest = np.round(rng.gamma(2.0, 3.0, 30), 1), np.round(rng.gamma(2.0, 3.0, 700), 1)
     found = exposure(canaries, rest)

@@ -100,7 +100,10 @@ def test_placement_error_agrees_with_the_bootstrap_by_unit() -> None:
 
 
 def unsteady(seed: int, k: int, spread: float = 1.0) -> MembershipEvidence:
-    """Each training shifts what it says of all records towards one label or the other: noise that records have in common."""
+    """Each training shifts what it says of all records towards one label or the other.
+
+    Noise that records have in common.
+    """
     rng = np.random.default_rng(seed)
     members = draw_pairs(rng, k, np.arange(600))
     label = rng.choice([-1.0, 1.0], 600)
@@ -113,7 +116,10 @@ def unsteady(seed: int, k: int, spread: float = 1.0) -> MembershipEvidence:
 @pytest.mark.parametrize("k", [4, 8])
 @pytest.mark.parametrize("attack", ["pair_reference", "loss"])
 def test_stderr_holds_what_trainings_differ_by_as_targets_and_as_references(attack: str, k: int) -> None:
-    """Against the spread over 300 studies that vary as trainings without DP do; bounds beyond 4 of its standard errors."""
+    """Against the spread over 300 studies that vary as trainings without DP do.
+
+    Bounds beyond 4 of its standard errors.
+    """
     found = [risk.auc(unsteady(s, k), attack=attack, private=False) for s in range(300)]
     assert np.mean([m.low <= np.mean([m.value for m in found]) <= m.high for m in found]) >= 0.9
     spread = np.std([m.value for m in found], ddof=1)
@@ -146,7 +152,9 @@ def test_contrasts_are_the_differences_within_pairs_and_between_them_written_out
 def test_the_law_of_the_error_has_the_quantiles_of_the_mixture_written_out(
     prior: float, contrasts: tuple[float, float, float]
 ) -> None:
-    """A hundred thousand draws of training's part from its law before the data, weighted by how well each explains the contrasts."""
+    """A hundred thousand draws of training's part from its law before the data, weighted by how well
+    each explains the contrasts.
+    """
     by_unit, explained, seen, part = 0.5, np.array([1.0, 2.0, 1.5]), np.array([1.0, 1.0, 0.25]), 0.5625
     z = np.array(contrasts)
     t = prior * by_unit * np.tan(np.pi / 2 * (np.arange(100_000) + 0.5) / 100_000)
