@@ -168,11 +168,13 @@ def restore(content: Any, known: Mapping[str, str]) -> Any:
 def _value_out(value: Any) -> Any:
     if isinstance(value, str):
         return to_json(value)
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
-    return value if isinstance(value, bool | int | float) or value is None else str(value)
+    return value if isinstance(value, float) or value is None else str(value)
 
 
 def _value_in(value: Any) -> Any:

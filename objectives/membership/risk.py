@@ -161,10 +161,10 @@ def tpr(
     fewest = int((~members).sum(axis=1).min())
     allowed_false_positives(math.inf if fpr <= 0 else 10 / fpr, fpr)
     if fewest < round(10 / fpr):
-        why = Message(
+        few = Message(
             "TPR at {fpr:.1%} FPR needs {needed} non-members, there are {n}", fpr=fpr, needed=round(10 / fpr), n=fewest
         )
-        return not_assessed(why)
+        return not_assessed(few)
     if why := tells_nothing(values):
         return not_assessed(why)
     rate = WeightedTpr(values, members, fpr)
