@@ -50,6 +50,12 @@ class Message(str):
         return self
 
 
+class Verbatim(str):
+    """Text that is the same in every language, such as the name of an argument."""
+
+    __slots__ = ()
+
+
 def joined(separator: str, texts: Iterable[str]) -> Message:
     """Return one message made of several; parts and separator are rendered one by one."""
     parts = list(texts)
@@ -66,18 +72,23 @@ def escaped(text: str) -> str:
 def render(text: str, language: str) -> str:
     """Return a message in a language.
 
-    A plain text is looked up as a template without values, a name without its underscores.
+    A plain text is looked up as a template without values, a name without its underscores. Values shown by their
+    `repr` ("got {value!r}") are what a user wrote, so they stay as they are.
 
     Args:
         text: A `Message`, or a plain English text.
         language: One of `LANGUAGES`.
     """
-    if language == "en":
+    if language == "en" or isinstance(text, Verbatim):
         return str(text)
     known = catalogue(language)
     if not isinstance(text, Message):
         return known.get(text) or known.get(text.replace("_", " "), text)
-    values = {name: render(value, language) if isinstance(value, str) else value for name, value in text.values.items()}
+    quoted = {name for _, name, _, conversion in string.Formatter().parse(text.template) if conversion == "r"}
+    values = {
+        name: render(value, language) if isinstance(value, str) and name not in quoted else value
+        for name, value in text.values.items()
+    }
     return known.get(text.template, text.template).format(**values)
 
 

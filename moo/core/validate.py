@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from moo.core.errors import InputError
-from moo.core.messages import Message
+from moo.core.messages import Message, Verbatim
 
 T = TypeVar("T")
 
@@ -24,8 +24,8 @@ def argument_error(rule: str, name: str, value: object, way_out: str = "", **val
         values: Further values of the rule.
     """
     if not way_out:
-        return InputError(rule + ", got {value!r}.", name=name, value=value, **values)
-    return InputError(rule + ", got {value!r}; {way_out}.", name=name, value=value, way_out=way_out, **values)
+        return InputError(rule + ", got {value!r}.", name=Verbatim(name), value=value, **values)
+    return InputError(rule + ", got {value!r}; {way_out}.", name=Verbatim(name), value=value, way_out=way_out, **values)
 
 
 def positive(*, way_out: str = "", **named: float) -> float:
@@ -70,7 +70,7 @@ def one_of(choices: Collection[str], *, way_out: str = "", **named: str) -> str:
         tail = Message(" {way_out}.", way_out=way_out[0].upper() + way_out[1:]) if way_out else ""
         raise InputError(
             "{name} must be one of {choices}, got {value!r}.{nearest}{tail}",
-            name=name,
+            name=Verbatim(name),
             choices=", ".join(choices),
             value=value,
             nearest=nearest(value, choices),

@@ -9,6 +9,7 @@ import pkgutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,15 @@ def test_what_is_optional_for_users_is_there_for_the_tests() -> None:
 
 def _names(wanted: list[str]) -> set[str]:
     return {w.split(">")[0].split("[")[0].lower() for w in wanted}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_rooms(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        packed = set(wheel.namelist())
+    tracked = subprocess.run(["git", "ls-files", "moo", *ROOMS.values()], cwd=ROOT, capture_output=True, text=True)
+    files = tracked.stdout.split()
+    assert len(files) > 300
+    assert {f if f.startswith("moo/") else f"moo/{f}" for f in files} <= packed

@@ -170,7 +170,7 @@ def test_a_declaration_answers_every_gate_is_signed_and_never_overrules_a_column
     )
     assert StudySpec.from_mapping(json.loads(json.dumps(spec.to_json()))) == spec
     full = letters_spec(tmp_path, tiny_folder)
-    with pytest.raises(InputError, match="the table has a column 'basis'"):
+    with pytest.raises(InputError, match="but the table has 'basis'"):
         plan_study(dataclasses.replace(full, declare=DECLARED), n_trials=1)
 
 

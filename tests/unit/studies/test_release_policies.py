@@ -512,7 +512,7 @@ def test_a_step_that_declares_no_scope_withdraws_the_claim_in_every_output(
     assert shown["undeclared"]["scope"] == "dataset"
     assert (shown["class_list"]["effect"], shown["users_of_each_class"]["effect"]) == ("takes_as_public", "refuses")
     assert "takes it as public" in shown["class_list"]["detail"]
-    assert "Majority baseline: not told" in printed(result)
+    assert "Majority baseline: not released" in printed(result)
     assert not any("majority" in name for trial in result.trials for name in trial.extras)
 
 
