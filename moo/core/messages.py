@@ -102,10 +102,26 @@ def catalogue(language: str) -> Mapping[str, str]:
     known: dict[str, str] = {}
     for file in sorted((resources.files("moo.core") / "languages" / language).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".toml"):
-            for english, other in tomllib.loads(file.read_text(encoding="utf-8")).items():
+            for english, other in entries(file.read_text(encoding="utf-8")).items():
                 if known.setdefault(english, other) != other:
                     raise ValueError(f"{file.name} translates {english!r} otherwise than an earlier file.")
     return known
+
+
+def entries(text: str) -> dict[str, str]:
+    """Return English template -> template of the language, from the text of a catalogue's file.
+
+    A line holds `"English" = "other"`; templates too long for a line are tables `[[long]]` at the end of the file.
+
+    Raises:
+        ValueError: If a table `[[long]]` holds anything but an English and a Chinese template, or repeats one.
+    """
+    lines: dict[str, Any] = tomllib.loads(text)
+    for pair in lines.pop("long", []):
+        if set(pair) != {"english", "chinese"} or pair["english"] in lines:
+            raise ValueError(f"a table [[long]] must hold one new pair of english and chinese, got {pair!r}.")
+        lines[pair["english"]] = pair["chinese"]
+    return lines
 
 
 def fields(template: str) -> set[str]:

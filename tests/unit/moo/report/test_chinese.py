@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from moo.core.measurement import Measurement, not_assessed
-from moo.core.messages import Message, catalogue, fields, joined, render
+from moo.core.messages import Message, catalogue, entries, fields, joined, render
 from moo.objectives.compliance import load_rules
 from moo.privacy.claims import withdrawn
 from moo.report import figures, save_report
@@ -247,9 +247,9 @@ def test_every_text_that_code_can_form_has_its_chinese() -> None:
     assert len(spoken()) > 120
 
 
-def entries(name: str) -> dict[str, str]:
+def entries_of(name: str) -> dict[str, str]:
     file = resources.files("moo.core") / "languages" / "zh" / f"{name}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    return entries(file.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -261,7 +261,7 @@ def test_every_entry_is_said_by_the_code_and_has_the_same_values(name: str) -> N
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts |= {node.value, node.value.replace("_", " ").removeprefix("data.")}
     texts |= {rule.domain.replace("_", " ") for rule in load_rules().rules}
-    for english, chinese in entries(name).items():
+    for english, chinese in entries_of(name).items():
         assert english in texts, f"nothing says {english!r} any more"
         assert fields(english) == fields(chinese), english
         assert left(re.sub(r"L?\{[^}]*\}|`[^`]*`|MovieLens-100K", " ", chinese)) == set(), english
