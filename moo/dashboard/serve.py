@@ -137,7 +137,7 @@ def serve(folder: Path, *, port: int, announce: Callable[[str], None], storage: 
     Args:
         folder: Of a study that ran.
         port: TCP port, 1 to 65535.
-        announce: Told the address.
+        announce: Receiver of the address.
         storage: Optuna storage, where it is not study.db in the folder.
     """
     if not 1 <= port <= 65_535:

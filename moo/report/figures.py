@@ -1,4 +1,4 @@
-"""Plotly figures of a study. Colours are told apart without colour vision (Okabe and Ito 2008)."""
+"""Plotly figures of a study. Colours differ without colour vision (Okabe and Ito 2008)."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -30,7 +30,7 @@ from moo.studies.trial.judge import VALID_SHARE, VALIDITY, ceiling_of, over_limi
 # Numbers that derive from the event alone.
 PUBLIC_EXTRAS = ("epsilon_spent", "noise_multiplier")
 COUNTED = ("data.n_records", "data.n_units")
-_NOTE = "told with Gaussian noise"
+_NOTE = "Gaussian noise added"
 
 Facts = Mapping[str, float | None]
 

@@ -264,7 +264,7 @@ def _card(
         "searched_on": "other users, of whom nothing is claimed",
         "measured_on_others": measured
         if policy.answer_noise
-        else "stays inside: the search told its numbers without noise",
+        else "stays inside: the search gave its numbers without noise",
         "cap": account.cap and account.cap.to_json(),
         "capped": describe_cap(account.cap, account.ledger.charged()),
         "ledger": account.ledger.head(),

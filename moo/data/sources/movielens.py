@@ -94,9 +94,9 @@ def read_tables(ratings: Path, users: Path, items: Path) -> Tables:
     """Read the files as the archive holds them: tab-separated, with the type of a column behind its name."""
     of_items = _read(items)
     of_items = of_items[~of_items.movie_title.isin(_UNKNOWN)]
-    told = _read(ratings).astype({"rating": float})
+    rated = _read(ratings).astype({"rating": float})
     return Tables(
-        ratings=told[told.item_id.isin(of_items.item_id)].sort_values(["user_id", "timestamp", "item_id"]),
+        ratings=rated[rated.item_id.isin(of_items.item_id)].sort_values(["user_id", "timestamp", "item_id"]),
         users=_read(users).set_index("user_id"),
         titles={int(i): _title(str(t)) for i, t in zip(of_items.item_id, of_items.movie_title, strict=True)},
         years={
