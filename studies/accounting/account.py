@@ -63,7 +63,7 @@ def ledger_path(data: str) -> Path:
     """
     home = ledgers_dir()
     if not (home / "ledger.key").is_file():
-        raise InputError("A ledger must exist, but there is none in {home}. Run a study first.", home=home)
+        raise InputError("A ledger must exist, but there is none in {home}; run a study first.", home=home)
     return home / f"{_dataset(home, data)[:16]}.ledger"
 
 

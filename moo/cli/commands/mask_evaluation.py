@@ -77,11 +77,11 @@ def _cases() -> dict[str, tuple[int, float]]:
 
 
 def _print_groups(out: Console, results: "list[tuple[Evaluation, Evaluation | None]]") -> None:
-    texts = headers("set", "group")
+    texts = headers("set", "entity group")
     names = headers(
         "set",
         "level",
-        "group",
+        "entity group",
         "entities",
         "recall",
         "at least",

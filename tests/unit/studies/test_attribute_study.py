@@ -65,8 +65,8 @@ def test_columns_of_a_table_become_groups(spec: StudySpec) -> None:
     assert set(records.groups["birth_year"]) == {0}
     assert records.digest != load_records(spec.data, user="user").digest
     for groups, message in (
-        (("text",), "other than the text"),
-        (("user",), "other than the text"),
+        (("text",), "other columns than the text"),
+        (("user",), "other columns than the text"),
         (("age",), "'age'"),
     ):
         with pytest.raises(InputError, match=message):
