@@ -44,7 +44,7 @@ def trained_at(
         dp=DPSettings(noise_multiplier=0.5, max_grad_norm=0.5, expected_batch_size=9.0),
         accelerator="cpu",
         optimizer=OptimizerSettings(learning_rate=2e-2, head_learning_rate=0.2, chunk=7),
-        adaptation=adaptation,
+        adaptation=adaptation,  # type: ignore[arg-type]
         **changes,  # type: ignore[arg-type]
     )
     return train(data, settings, frozen, stream), data, frozen

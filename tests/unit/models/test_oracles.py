@@ -158,9 +158,9 @@ class Queried(nn.Module):
         super().__init__()
         config = peft.LoraConfig(
             r=RANK,
-            lora_alpha=ALPHA,
+            lora_alpha=ALPHA,  # type: ignore[arg-type]
             target_modules=["query", "key", "value"],
-        )  # type: ignore[arg-type]
+        )
         with silence_transformers():
             self.encoder = peft.get_peft_model(copy_of(frozen.base.model, frozen.cut), config)
         d = frozen.base.hidden
