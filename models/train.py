@@ -47,14 +47,7 @@ def train(data: TrainingData, settings: TrainingSettings, frozen: Frozen | None,
     bank = _bank(data, settings, frozen, [stream("init", i) for i in range(k)])
     before = {n: p.detach().clone() for n, p in bank.trainable().items()}
     at_first = {n: t.clone() for n, t in bank.frozen_state().items()}
-    batches = PoissonBatches(
-        units=data.units,
-        lengths=data.packed.lengths,
-        members=data.members,
-        sample_rate=settings.sample_rate,
-        steps=settings.steps,
-        generators=[stream("sampling", i) for i in range(k)],
-    )
+    batches = _batches(data, settings, [stream("sampling", i) for i in range(k)])
     noise = ShadowNoise([stream("noise", i) for i in range(k)])
     observer = StepObserver(data.units, data.members, settings.dp)
     labels = torch.from_numpy(data.labels)
@@ -111,6 +104,17 @@ def _bank(
     )
     seeds = [torch.Generator().manual_seed(int(g.integers(2**63))) for g in init]
     return Bank(config, frozen, data.packed.features.shape[1], seeds)
+
+
+def _batches(data: TrainingData, settings: TrainingSettings, generators: list[np.random.Generator]) -> PoissonBatches:
+    return PoissonBatches(
+        units=data.units,
+        lengths=data.packed.lengths,
+        members=data.members,
+        sample_rate=settings.sample_rate,
+        steps=settings.steps,
+        generators=generators,
+    )
 
 
 def _check_frozen(before: Mapping[str, torch.Tensor], bank: Bank) -> None:

@@ -16,6 +16,13 @@ from moo.models.training.checkpoints import Checkpoints
 from moo.models.training.loggers import trainer_options
 from moo.models.training.settings import TrainingData, TrainingSettings
 
+_SILENT: dict[str, Any] = {
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+}
+
 
 def checkpointing_for(
     data: TrainingData,
@@ -91,13 +98,7 @@ def fit(
     quiet = logging.getLogger("lightning.pytorch")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
-    options: dict[str, Any] = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 1,
-        **trainer_options(dict(settings.trainer), settings.logs, shadow),
-    }
+    options: dict[str, Any] = {**_SILENT, **trainer_options(dict(settings.trainer), settings.logs, shadow)}
     options["callbacks"] += [] if checkpoints is None else [checkpoints]
     try:
         with warnings.catch_warnings():
