@@ -74,7 +74,7 @@ def asked(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Callable
 def test_secrets_are_kept_without_dp_and_less_under_it(
     asked: Callable[..., MemorisationReport], spec: StudySpec
 ) -> None:
-    bare = asked(BARE, repeats=2)
+    bare = asked(BARE, repeats=4)
     assert bare.candidates == 1000
     assert bare.exposure.value > 4
     assert bare.learnt.low > 1
@@ -82,7 +82,7 @@ def test_secrets_are_kept_without_dp_and_less_under_it(
     assert abs(bare.control.value - UNTRAINED_BITS) < 5 * bare.control.stderr
     assert bare.claim.startswith("withdrawn because it was trained without noise")
     assert 0 < bare.loss.value != bare.base_loss.value
-    private = asked(PRIVATE, repeats=2)
+    private = asked(PRIVATE, repeats=4)
     assert private.claim == "holds"
     assert 0 < private.claimed_epsilon <= 1.0
     assert private.exposure.value < bare.exposure.value - 2
