@@ -30,7 +30,8 @@ links:  ## objectives/, models/ and studies/ as a type checker wants to see them
 	@for room in objectives models studies; do ln -sfn ../$$room moo/$$room; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache moo/objectives moo/models moo/studies
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -f moo/objectives moo/models moo/studies
 
 # torch comes first and pinned, so that no other package pulls a build with gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt
